@@ -1,0 +1,200 @@
+//! What can go wrong, in two types that must never be mixed up.
+//!
+//! [`Error`] is about the *store*, the key, or the request: it ends the operation. [`SourceError`] is
+//! about one entry of the data directory that could not be read: it is reported, the snapshot goes on,
+//! and the command exits with 3. There is deliberately no conversion from the first to the second:
+//! a store failure that dresses up as one unreadable file would be a snapshot that says it is
+//! whole and is not.
+//!
+//! Every message says what failed, on which path, why, and where there is one, the next step.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A result of an operation on the store.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation failed; decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Anything that has no code of its own: I/O, a full disk, an unusable target.
+    Failed,
+    /// The request itself makes no sense.
+    Usage,
+    /// There is no store where one was expected.
+    NoStore,
+    /// Another process holds the writer's lock.
+    Locked,
+    /// The key is wrong or missing.
+    Key,
+    /// Stored bytes are not what was written.
+    Integrity,
+}
+
+/// An error that ends the operation. Opaque: ask it with the `is_` methods, print it with `Display`
+/// (`{:#}` appends the causes).
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: Kind,
+    message: String,
+    path: Option<PathBuf>,
+    hint: Option<String>,
+    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error(Box::new(Inner { kind, message: message.into(), path: None, hint: None, cause: None }))
+    }
+
+    /// A failure without a code of its own.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(Kind::Failed, message)
+    }
+
+    /// A request that makes no sense.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// No store at the given place.
+    pub fn no_store(message: impl Into<String>) -> Self {
+        Self::new(Kind::NoStore, message)
+    }
+
+    /// Somebody else is writing.
+    pub fn locked(message: impl Into<String>) -> Self {
+        Self::new(Kind::Locked, message)
+    }
+
+    /// A wrong or missing key.
+    pub fn key(message: impl Into<String>) -> Self {
+        Self::new(Kind::Key, message)
+    }
+
+    /// Stored bytes that are damaged, missing, or not what they claim to be.
+    pub fn integrity(message: impl Into<String>) -> Self {
+        Self::new(Kind::Integrity, message)
+    }
+
+    /// An I/O error on `path`.
+    pub fn io(action: &str, path: impl AsRef<Path>, cause: std::io::Error) -> Self {
+        let error = Self::failed(format!("cannot {action}")).at(path);
+        let error = match cause.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                error.hint("the disk is full: free some space and try again; nothing that was stored before is affected")
+            }
+            _ => error,
+        };
+        error.because(cause)
+    }
+
+    /// Names the path the error is about.
+    #[must_use]
+    pub fn at(mut self, path: impl AsRef<Path>) -> Self {
+        self.0.path = Some(path.as_ref().to_path_buf());
+        self
+    }
+
+    /// Tells what the reader can do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Attaches the cause.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.cause = Some(cause.into());
+        self
+    }
+
+    /// Stored bytes are damaged, missing, or not what they claim to be.
+    pub fn is_integrity(&self) -> bool {
+        self.0.kind == Kind::Integrity
+    }
+
+    /// The key is wrong or missing.
+    pub fn is_key(&self) -> bool {
+        self.0.kind == Kind::Key
+    }
+
+    /// There is no store.
+    pub fn is_no_store(&self) -> bool {
+        self.0.kind == Kind::NoStore
+    }
+
+    /// Another process holds the lock.
+    pub fn is_locked(&self) -> bool {
+        self.0.kind == Kind::Locked
+    }
+
+    /// The request makes no sense.
+    pub fn is_usage(&self) -> bool {
+        self.0.kind == Kind::Usage
+    }
+
+    /// The process exit code that stands for this error.
+    pub fn exit_code(&self) -> u8 {
+        match self.0.kind {
+            Kind::Failed => 1,
+            Kind::Usage => 2,
+            Kind::NoStore => 10,
+            Kind::Locked => 11,
+            Kind::Key => 12,
+            Kind::Integrity => 13,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        if let Some(path) = &self.0.path {
+            write!(f, ": {}", path.display())?;
+        }
+        if let Some(cause) = &self.0.cause {
+            write!(f, ": {cause}")?;
+        }
+        if let Some(hint) = &self.0.hint {
+            write!(f, " ({hint})")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.0.kind)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.cause.as_ref().map(|c| &**c as &(dyn std::error::Error + 'static))
+    }
+}
+
+/// One entry of the data directory that could not be captured. The snapshot goes on without it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceError {
+    /// The entry, relative to the data directory.
+    pub path: PathBuf,
+    /// Why it could not be read, in words.
+    pub reason: String,
+}
+
+impl SourceError {
+    /// `path` could not be captured because of `reason`.
+    pub fn new(path: impl Into<PathBuf>, reason: impl fmt::Display) -> Self {
+        SourceError { path: path.into(), reason: reason.to_string() }
+    }
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.reason)
+    }
+}

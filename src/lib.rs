@@ -1,0 +1,2 @@
+//! nbak
+pub mod error;

@@ -1,0 +1,2 @@
+//! nbak
+fn main() {}

@@ -1,2 +1,7 @@
 //! nbak
+pub mod codec;
+pub mod crypto;
 pub mod error;
+pub mod id;
+pub mod index;
+pub mod store;

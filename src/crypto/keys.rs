@@ -1,0 +1,116 @@
+//! The labelled subkeys of a store.
+//!
+//! Each is HKDF-SHA256 (RFC 5869) over the master key with the store's id as salt and a label of its own as info.
+//! The labels are part of the format.
+
+use hkdf::Hkdf;
+use sha2::Sha256;
+use zeroize::Zeroize;
+
+use super::secret::Secret;
+use crate::id::{ChunkId, RecipeId, StoreId, TreeId};
+
+/// Expands `key` under `info` into 32 bytes.
+pub(super) fn derive(salt: &[u8], key: &[u8], info: &[&[u8]]) -> Secret {
+    let mut out = [0; 32];
+    Hkdf::<Sha256>::new(Some(salt), key)
+        .expand_multi_info(info, &mut out)
+        .expect("32 bytes are within what HKDF can expand");
+    Secret::take(&mut out)
+}
+
+/// All that is needed to read and write one store.
+pub struct Keys {
+    store: StoreId,
+    pub(super) packs: Secret,
+    pub(super) index: Secret,
+    chunk_ids: Secret,
+    recipe_ids: Secret,
+    tree_ids: Secret,
+    records: Secret,
+    chunker_seed: u64,
+}
+
+impl Keys {
+    /// The subkeys of `master` in `store`.
+    pub fn new(store: StoreId, master: &Secret) -> Self {
+        let subkey = |label: &str| derive(&store.0, master.expose(), &[b"nbak v1 ", label.as_bytes()]);
+        let seed = subkey("chunker");
+        let mut head = [0; 8];
+        head.copy_from_slice(&seed.expose()[..8]);
+        let chunker_seed = u64::from_le_bytes(head);
+        head.zeroize();
+        Keys {
+            store,
+            packs: subkey("packs"),
+            index: subkey("index"),
+            chunk_ids: subkey("chunk ids"),
+            recipe_ids: subkey("recipe ids"),
+            tree_ids: subkey("tree ids"),
+            records: subkey("snapshot records"),
+            chunker_seed,
+        }
+    }
+
+    /// The store these keys belong to.
+    pub fn store(&self) -> StoreId {
+        self.store
+    }
+
+    /// What the gear table of the content-defined cuts is mixed with. Not a secret that anything rests on (see
+    /// `docs/SECURITY.md`): it only keeps the same file from being cut alike in every store.
+    pub fn chunker_seed(&self) -> u64 {
+        self.chunker_seed
+    }
+
+    /// The id of a chunk of data.
+    pub fn chunk_id(&self, plain: &[u8]) -> ChunkId {
+        ChunkId(short(blake3::keyed_hash(self.chunk_ids.expose(), plain)))
+    }
+
+    /// The id of a recipe, from its whole form.
+    pub fn recipe_id(&self, whole: &[u8]) -> RecipeId {
+        RecipeId(short(blake3::keyed_hash(self.recipe_ids.expose(), whole)))
+    }
+
+    /// The id of a directory, from its whole form.
+    pub fn tree_id(&self, whole: &[u8]) -> TreeId {
+        TreeId(short(blake3::keyed_hash(self.tree_ids.expose(), whole)))
+    }
+
+    /// What chains snapshot records: the next record carries it.
+    pub fn record_mac(&self, record: &[u8]) -> [u8; 16] {
+        short(blake3::keyed_hash(self.records.expose(), record))
+    }
+}
+
+fn short(hash: blake3::Hash) -> [u8; 16] {
+    let mut out = [0; 16];
+    out.copy_from_slice(&hash.as_bytes()[..16]);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_use_has_a_key_of_its_own() {
+        let keys = Keys::new(StoreId([1; 16]), &Secret::random());
+        let text = b"the same bytes";
+        let ids = [keys.chunk_id(text).0, keys.recipe_id(text).0, keys.tree_id(text).0, keys.record_mac(text)];
+        for (at, id) in ids.iter().enumerate() {
+            assert!(!ids[..at].contains(id));
+        }
+        assert_ne!(keys.packs.expose(), keys.index.expose());
+    }
+
+    #[test]
+    fn ids_depend_on_the_key_and_the_store() {
+        let master = Secret::random();
+        let id = |store: u8, master: &Secret| Keys::new(StoreId([store; 16]), master).chunk_id(b"x");
+        assert_eq!(id(1, &master), id(1, &master));
+        assert_ne!(id(1, &master), id(2, &master));
+        assert_ne!(id(1, &master), id(1, &Secret::random()));
+    }
+}

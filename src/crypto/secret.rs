@@ -1,0 +1,58 @@
+//! Holders of secrets: wiped when dropped, neither printable nor copyable by accident.
+//!
+//! [`Secret`] is key material of 32 bytes; [`Credential`] is what a person gives: the vault key or a passphrase.
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// 32 bytes of key material.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct Secret([u8; 32]);
+
+impl Secret {
+    /// Fresh random key material.
+    pub fn random() -> Self {
+        Secret(crate::id::random_bytes())
+    }
+
+    /// Takes over `bytes`; the caller's copy is wiped.
+    pub fn take(bytes: &mut [u8; 32]) -> Self {
+        let secret = Secret(*bytes);
+        bytes.zeroize();
+        secret
+    }
+
+    /// The bytes, for the one call that needs them.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// What opens a slot.
+#[derive(ZeroizeOnDrop)]
+pub enum Credential {
+    /// The application's vault key: its characters as they are.
+    VaultKey(String),
+    /// A passphrase.
+    Passphrase(String),
+}
+
+impl Credential {
+    /// The characters.
+    pub(crate) fn expose(&self) -> &[u8] {
+        match self {
+            Credential::VaultKey(text) | Credential::Passphrase(text) => text.as_bytes(),
+        }
+    }
+
+    /// Whether it has the entropy of a generated key, so that it needs no slow hash: 32 to 128 characters of
+    /// base64, the pattern that the application's own keys follow. Anything else is treated as a passphrase.
+    pub fn is_strong(&self) -> bool {
+        match self {
+            Credential::VaultKey(text) => {
+                (32..=128).contains(&text.len())
+                    && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'/' | b'='))
+            }
+            Credential::Passphrase(_) => false,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Packs and index as one: ask for a chunk, get its bytes.
+//!
+//! [`Catalog::locate`] takes the index's hint and holds it against the pack's footer. When the hint is wrong, or there
+//! is none, every footer is read into memory once, and that decides: a chunk that is missing is missing from the packs,
+//! whatever the index says.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::{Index, Location};
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, PackId};
+use crate::store::reader::{Pack, Packs};
+use crate::store::segment::{Content, MAX_BASE, MAX_DEPTH};
+
+/// Segments kept in memory after use: metadata of one directory tends to lie together.
+const CACHED: usize = 16;
+/// A larger segment is not kept, in bytes.
+const CACHED_MOST: usize = 1024 * 1024;
+
+/// What is in the store, and where.
+pub struct Catalog {
+    packs: Packs,
+    index: Index,
+    /// All chunks by all footers, made when the index turns out to be wrong.
+    survey: OnceLock<HashMap<ChunkId, Location>>,
+    recent: Mutex<VecDeque<(PackId, usize, Arc<Vec<u8>>)>>,
+}
+
+impl Catalog {
+    /// `index` must be that of `packs`.
+    pub fn new(packs: Packs, index: Index) -> Self {
+        Catalog { packs, index, survey: OnceLock::new(), recent: Mutex::default() }
+    }
+
+    /// The packs.
+    pub fn packs(&self) -> &Packs {
+        &self.packs
+    }
+
+    /// The index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The index, to bring it up to date.
+    pub fn index_mut(&mut self) -> &mut Index {
+        &mut self.index
+    }
+
+    /// Whether the store holds `id`, proven by the footer of the pack that it is in. A hint that does not hold is
+    /// taken as a no: the chunk is then stored once more, which is harmless.
+    pub fn has(&self, id: ChunkId) -> bool {
+        self.index.find(id).is_some_and(|hint| self.confirm(id, hint).is_ok_and(|pack| pack.is_some()))
+    }
+
+    fn confirm(&self, id: ChunkId, at: Location) -> Result<Option<Arc<Pack>>> {
+        let pack = self.packs.open(at.pack)?;
+        let entry = pack.footer.segments.get(at.segment as usize).and_then(|s| s.chunks.get(at.nth as usize));
+        Ok(entry.is_some_and(|chunk| chunk.id == id).then_some(pack))
+    }
+
+    /// The pack that holds `id`, and where in it.
+    pub fn locate(&self, id: ChunkId) -> Result<(Arc<Pack>, Location)> {
+        if let Some(hint) = self.index.find(id)
+            && let Ok(Some(pack)) = self.confirm(id, hint)
+        {
+            return Ok((pack, hint));
+        }
+        match self.survey().get(&id) {
+            Some(at) => Ok((self.packs.open(at.pack)?, *at)),
+            None => Err(Error::integrity(format!("chunk {id} is in no pack of this store"))
+                .hint("run `nbak check` to see what is affected")),
+        }
+    }
+
+    fn survey(&self) -> &HashMap<ChunkId, Location> {
+        self.survey.get_or_init(|| {
+            let mut all = HashMap::new();
+            for id in self.packs.list().unwrap_or_default() {
+                if let Ok(pack) = self.packs.open(id) {
+                    all.extend(pack.footer.chunks().map(|(segment, nth, chunk)| {
+                        (chunk.id, Location { pack: id, segment: segment as u32, nth: nth as u32 })
+                    }));
+                }
+            }
+            all
+        })
+    }
+
+    /// The plaintext of a segment, its bases resolved.
+    pub fn segment(&self, pack: &Pack, number: usize) -> Result<Arc<Vec<u8>>> {
+        self.segment_at_depth(pack, number, MAX_DEPTH)
+    }
+
+    fn segment_at_depth(&self, pack: &Pack, number: usize, allowed: u8) -> Result<Arc<Vec<u8>>> {
+        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |(id, at, _): &&(PackId, usize, Arc<Vec<u8>>)| *id == pack.id && *at == number;
+        if let Some((.., plain)) = recent().iter().find(known) {
+            return Ok(plain.clone());
+        }
+        let mut prefix = Vec::new();
+        if let Some(entry) = pack.footer.segments.get(number)
+            && !entry.bases.is_empty()
+        {
+            // The depth that a footer states is only believed as far as it bounds the recursion.
+            let below = entry.depth.min(allowed).checked_sub(1).ok_or_else(|| {
+                Error::integrity("segments build on each other deeper than the format allows")
+                    .at(self.packs.objects().place(crate::store::objects::Key::new(
+                        crate::store::objects::Kind::Pack,
+                        pack.id.0,
+                    )))
+            })?;
+            for base in &entry.bases {
+                let chunk = self.chunk_at_depth(Content::Data, *base, below)?;
+                if prefix.len() + chunk.len() > MAX_BASE {
+                    return Err(Error::integrity("a segment builds on more than the format allows"));
+                }
+                prefix.extend_from_slice(&chunk);
+            }
+        }
+        let plain = Arc::new(self.packs.segment(pack, number, &prefix)?);
+        if plain.len() <= CACHED_MOST {
+            let mut recent = recent();
+            recent.truncate(CACHED - 1);
+            recent.push_front((pack.id, number, plain.clone()));
+        }
+        Ok(plain)
+    }
+
+    /// The bytes stored under `id`. Data is checked against its id; trees and recipes are by whoever resolves them.
+    pub fn chunk(&self, content: Content, id: ChunkId) -> Result<Vec<u8>> {
+        self.chunk_at_depth(content, id, MAX_DEPTH)
+    }
+
+    fn chunk_at_depth(&self, content: Content, id: ChunkId, allowed: u8) -> Result<Vec<u8>> {
+        let (pack, at) = self.locate(id)?;
+        let damaged = |why: &str| {
+            let key = crate::store::objects::Key::new(crate::store::objects::Kind::Pack, pack.id.0);
+            Error::integrity(format!("chunk {id} {why}")).at(self.packs.objects().place(key))
+        };
+        let plain = self.segment_at_depth(&pack, at.segment as usize, allowed)?;
+        let entry = &pack.footer.segments[at.segment as usize];
+        let span = entry.span(at.nth as usize).filter(|_| entry.content == content);
+        let bytes = span.and_then(|span| plain.get(span)).ok_or_else(|| damaged("is not what it should be"))?;
+        if content == Content::Data && self.packs.keys().chunk_id(bytes) != id {
+            return Err(damaged("has other content than its id says"));
+        }
+        Ok(bytes.to_vec())
+    }
+}

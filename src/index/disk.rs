@@ -1,0 +1,319 @@
+//! The index's file, in redb.
+//!
+//! It is never synced. A process that is killed loses nothing, since what it wrote is in the page cache in order; after
+//! a power loss the file may be anything, and so it names the boot it was written in, and is thrown away in another.
+//! That saves two syncs a snapshot and costs one rebuild a boot.
+//!
+//! redb may panic on a file that was altered behind its back; every call into it goes through [`guard`], which
+//! turns a panic into [`Broken`]. Whoever sees that goes on without the file.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::ops::Bound;
+use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use redb::backends::FileBackend;
+use redb::{
+    BackendError, Builder, ConcurrencyMode, Database, Durability, ReadOnlyDatabase, ReadOnlyTable, ReadableDatabase,
+    ReadableTable, StorageBackend, TableDefinition,
+};
+
+use super::{Location, Row};
+use crate::codec::{Malformed, Reader, put_bytes, put_varint};
+use crate::crypto::keys::Keys;
+use crate::crypto::seal::RowSealer;
+use crate::id::{ChunkId, PackId};
+
+/// Chunk id to pack number (upper 32 bits), segment (16) and place in it (16).
+const CHUNKS: TableDefinition<'_, u128, u64> = TableDefinition::new("chunks");
+const PACKS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("packs");
+const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
+/// Changes when anything here does: a file of another layout is thrown away.
+const LAYOUT: &[u8] = b"nbak index 1";
+/// redb's own cache, in bytes.
+const CACHE: usize = 8 * 1024 * 1024;
+
+/// The file cannot be used: absent, locked, foreign, of an earlier boot, or damaged.
+#[derive(Debug)]
+pub(super) struct Broken;
+
+impl<E: std::error::Error> From<E> for Broken {
+    fn from(_: E) -> Self {
+        Broken
+    }
+}
+
+fn guard<T>(call: impl FnOnce() -> Result<T, Broken>) -> Result<T, Broken> {
+    let quiet = QuietPanics::begin();
+    let result = catch_unwind(AssertUnwindSafe(call));
+    drop(quiet);
+    result.unwrap_or_else(|panic: Box<dyn Any + Send>| {
+        drop(panic);
+        Err(Broken)
+    })
+}
+
+thread_local! {
+    static QUIET: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Keeps the message of a panic that is about to be caught off the user's terminal.
+struct QuietPanics;
+
+impl QuietPanics {
+    fn begin() -> QuietPanics {
+        static HOOK: std::sync::Once = std::sync::Once::new();
+        HOOK.call_once(|| {
+            let before = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |info| {
+                if !QUIET.get() {
+                    before(info);
+                }
+            }));
+        });
+        QUIET.set(true);
+        QuietPanics
+    }
+}
+
+impl Drop for QuietPanics {
+    fn drop(&mut self) {
+        QUIET.set(false);
+    }
+}
+
+enum Handle {
+    Writable(Database),
+    ReadOnly(ReadOnlyDatabase),
+}
+
+pub(super) struct Disk {
+    // Declared before the handle, so that it is dropped first.
+    chunks: Option<ReadOnlyTable<u128, u64>>,
+    handle: Handle,
+    rows: RowSealer,
+}
+
+impl Disk {
+    /// Opens an existing file.
+    pub(super) fn open(path: &Path, keys: &Keys, writable: bool) -> Result<Disk, Broken> {
+        guard(|| {
+            let file = OpenOptions::new().read(true).write(writable).open(path)?;
+            let backend = Unsynced(FileBackend::new(file)?);
+            let handle = if writable {
+                Handle::Writable(builder().create_with_backend(backend)?)
+            } else {
+                Handle::ReadOnly(builder().open_read_only_with_backend(backend)?)
+            };
+            let mut disk = Disk { chunks: None, handle, rows: RowSealer::new(keys) };
+            disk.refresh()?;
+            if disk.note("layout").as_deref() == Some(&layout()) { Ok(disk) } else { Err(Broken) }
+        })
+    }
+
+    /// Makes a new, empty file in place of whatever is there.
+    pub(super) fn create(path: &Path, keys: &Keys) -> Result<Disk, Broken> {
+        let _ = std::fs::remove_file(path);
+        guard(|| {
+            let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+            let handle = Handle::Writable(builder().create_with_backend(Unsynced(FileBackend::new(file)?))?);
+            let mut disk = Disk { chunks: None, handle, rows: RowSealer::new(keys) };
+            disk.write(|transaction, rows| {
+                transaction.open_table(CHUNKS)?;
+                transaction.open_table(PACKS)?;
+                transaction.open_table(NOTES)?.insert("layout", rows.seal(b"note layout", &layout()).as_slice())?;
+                Ok(())
+            })?;
+            Ok(disk)
+        })
+    }
+
+    pub(super) fn is_writable(&self) -> bool {
+        matches!(self.handle, Handle::Writable(_))
+    }
+
+    fn read(&self) -> Result<redb::ReadTransaction, Broken> {
+        Ok(match &self.handle {
+            Handle::Writable(database) => database.begin_read()?,
+            Handle::ReadOnly(database) => database.begin_read()?,
+        })
+    }
+
+    fn refresh(&mut self) -> Result<(), Broken> {
+        self.chunks = Some(self.read()?.open_table(CHUNKS)?);
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        change: impl FnOnce(&redb::WriteTransaction, &RowSealer) -> Result<(), Broken>,
+    ) -> Result<(), Broken> {
+        let Handle::Writable(database) = &self.handle else { return Err(Broken) };
+        self.chunks = None;
+        let mut transaction = database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        change(&transaction, &self.rows)?;
+        transaction.commit()?;
+        self.refresh()
+    }
+
+    pub(super) fn rows(&self) -> Result<BTreeMap<PackId, Row>, Broken> {
+        guard(|| {
+            let mut rows = BTreeMap::new();
+            for entry in self.read()?.open_table(PACKS)?.iter()? {
+                let (id, sealed) = entry?;
+                let id = PackId(id.value().to_be_bytes());
+                let plain = self.rows.open(&name_of(id), sealed.value()).map_err(|_| Broken)?;
+                rows.insert(id, Row::decode(&plain)?);
+            }
+            Ok(rows)
+        })
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        packs: &[(PackId, Row)],
+        chunks: impl Iterator<Item = (ChunkId, u64)>,
+    ) -> Result<(), Broken> {
+        guard(|| {
+            self.write(|transaction, rows| {
+                let mut table = transaction.open_table(CHUNKS)?;
+                for (id, place) in chunks {
+                    table.insert(u128::from_be_bytes(id.0), place)?;
+                }
+                let mut table = transaction.open_table(PACKS)?;
+                for (id, row) in packs {
+                    table.insert(u128::from_be_bytes(id.0), rows.seal(&name_of(*id), &row.encode()).as_slice())?;
+                }
+                Ok(())
+            })
+        })
+    }
+
+    pub(super) fn find(&self, id: ChunkId) -> Option<(u32, u32, u32)> {
+        let place = guard(|| {
+            let table = self.chunks.as_ref().ok_or(Broken)?;
+            Ok(table.get(u128::from_be_bytes(id.0))?.map(|guard| guard.value()))
+        });
+        place.ok()?.map(|place| ((place >> 32) as u32, (place >> 16) as u32 & 0xFFFF, place as u32 & 0xFFFF))
+    }
+
+    pub(super) fn note(&self, name: &str) -> Option<Vec<u8>> {
+        guard(|| {
+            let table = self.read()?.open_table(NOTES)?;
+            let sealed = table.get(name)?.ok_or(Broken)?;
+            self.rows.open(&note_name(name), sealed.value()).map_err(|_| Broken)
+        })
+        .ok()
+    }
+
+    pub(super) fn leave_note(&mut self, name: &str, note: &[u8]) -> Result<(), Broken> {
+        guard(|| {
+            self.write(|transaction, rows| {
+                transaction.open_table(NOTES)?.insert(name, rows.seal(&note_name(name), note).as_slice())?;
+                Ok(())
+            })
+        })
+    }
+}
+
+impl Row {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_varint(&mut out, u64::from(self.number));
+        put_varint(&mut out, self.size);
+        put_varint(&mut out, self.records.len() as u64);
+        self.records.iter().for_each(|record| put_bytes(&mut out, record));
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Row, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let number = reader.varint_up_to(u64::from(u32::MAX), "a pack's number")? as u32;
+        let size = reader.varint()?;
+        let count = reader.count(1)?;
+        let records = (0..count).map(|_| reader.bytes().map(<[u8]>::to_vec)).collect::<Result<_, _>>()?;
+        reader.end()?;
+        Ok(Row { number, size, records })
+    }
+}
+
+/// The value of a chunk's entry.
+pub(super) fn place_of(number: u32, at: &Location) -> u64 {
+    u64::from(number) << 32 | u64::from(at.segment & 0xFFFF) << 16 | u64::from(at.nth & 0xFFFF)
+}
+
+fn name_of(id: PackId) -> Vec<u8> {
+    [b"pack ".as_slice(), &id.0].concat()
+}
+
+fn note_name(name: &str) -> Vec<u8> {
+    [b"note ", name.as_bytes()].concat()
+}
+
+/// The layout and the boot that a file must be of.
+fn layout() -> Vec<u8> {
+    let boot = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    [LAYOUT, boot.trim_ascii()].concat()
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE).set_concurrency_mode(ConcurrencyMode::SingleWriter);
+    builder
+}
+
+/// A file that is not synced: see the head of this module.
+#[derive(Debug)]
+struct Unsynced(FileBackend);
+
+type Io<T> = Result<T, std::io::Error>;
+
+impl StorageBackend for Unsynced {
+    fn len(&self) -> Io<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Io<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Io<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> Io<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Io<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> Io<()> {
+        self.0.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.unlock_range(start, end)
+    }
+}

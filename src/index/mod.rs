@@ -1,0 +1,199 @@
+//! The index: which pack holds a chunk, and what makes the next snapshot cheap.
+//!
+//! It is a **cache**, and only ever a hint. Everything in it can be made again from the packs' footers, and is, at the
+//! next command and without being asked, when the file is missing, stale, foreign or damaged. A location that it gives
+//! is held against the pack's sealed footer before it counts (I6), so that an index that was tampered with, or rotted,
+//! can cost time and nothing else: it cannot make a snapshot skip data that the store does not have.
+//!
+//! [`disk`] is the redb file; [`catalog`] is what the rest of the house asks: packs and index as one. Rows that say
+//! anything about the source are sealed; chunk ids are keyed hashes.
+
+pub mod catalog;
+mod disk;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use self::disk::{Disk, place_of};
+use crate::error::Result;
+use crate::id::{ChunkId, PackId, SnapshotId};
+use crate::store::pack::Footer;
+use crate::store::reader::Packs;
+use crate::store::sink::Stored;
+
+/// Where a chunk lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Location {
+    /// The pack.
+    pub pack: PackId,
+    /// The segment's number in it.
+    pub segment: u32,
+    /// The chunk's place in the segment.
+    pub nth: u32,
+}
+
+/// What the index knows of a pack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// What chunk entries call the pack: 16 bytes would be two thirds of each.
+    number: u32,
+    /// The pack's size in bytes.
+    size: u64,
+    /// The snapshot records in it.
+    records: Vec<Vec<u8>>,
+}
+
+/// The index of one store, in step with the packs that are there.
+pub struct Index {
+    path: PathBuf,
+    disk: Option<Disk>,
+    rows: BTreeMap<PackId, Row>,
+    numbers: HashMap<u32, PackId>,
+    /// Chunks of packs that the file does not know (yet).
+    extra: HashMap<ChunkId, Location>,
+    unreadable: Vec<(PackId, String)>,
+    rebuilt: bool,
+}
+
+impl Index {
+    /// Opens the index at `path` and brings it in step with the packs. Only the holder of the writer's lock may ask
+    /// for a `writable` one; a reader keeps what the file does not know in memory.
+    pub fn open(path: &Path, packs: &Packs, writable: bool) -> Result<Index> {
+        let listed = packs.list()?;
+        let mut index = Index {
+            path: path.to_path_buf(),
+            disk: None,
+            rows: BTreeMap::new(),
+            numbers: HashMap::new(),
+            extra: HashMap::new(),
+            unreadable: Vec::new(),
+            rebuilt: false,
+        };
+        let opened = Disk::open(path, packs.keys(), writable).and_then(|disk| Ok((disk.rows()?, disk)));
+        match opened {
+            // A pack that is gone takes its entries with it, and may have hidden another copy of a chunk: start over.
+            Ok((rows, disk)) if rows.keys().all(|id| listed.contains(id)) || rows.is_empty() => {
+                index.rows = rows;
+                index.disk = Some(disk);
+            }
+            _ if writable => {
+                index.rebuilt = path.exists();
+                index.disk = Disk::create(path, packs.keys()).ok();
+            }
+            _ => {}
+        }
+        index.numbers = index.rows.iter().map(|(id, row)| (row.number, *id)).collect();
+        let unknown: Vec<PackId> = listed.into_iter().filter(|id| !index.rows.contains_key(id)).collect();
+        if !unknown.is_empty() {
+            index.learn(packs, &unknown);
+        }
+        Ok(index)
+    }
+
+    /// Reads the footers of packs that the index does not know. A pack that cannot be read is remembered as such: it
+    /// must not keep anyone from what is whole.
+    fn learn(&mut self, packs: &Packs, unknown: &[PackId]) {
+        for batch in unknown.chunks(64) {
+            let mut read = Vec::new();
+            for &id in batch {
+                match packs.open(id) {
+                    Ok(pack) => read.push(pack),
+                    Err(error) => self.unreadable.push((id, error.to_string())),
+                }
+            }
+            let seen: Vec<_> = read.iter().map(|pack| (pack.id, pack.size, &pack.footer)).collect();
+            self.insert(&seen);
+        }
+    }
+
+    /// Takes in packs that were just stored. The file is brought up to date too; when that fails the snapshot stands
+    /// all the same, and the next command catches up.
+    pub fn add(&mut self, stored: &[Stored]) {
+        let seen: Vec<_> = stored.iter().map(|pack| (pack.id, pack.size, &pack.footer)).collect();
+        self.insert(&seen);
+    }
+
+    fn insert(&mut self, packs: &[(PackId, u64, &Footer)]) {
+        let mut next = self.numbers.keys().max().map_or(0, |most| most + 1);
+        let mut rows = Vec::with_capacity(packs.len());
+        for (id, size, footer) in packs {
+            let row = Row { number: next, size: *size, records: footer.records.clone() };
+            self.numbers.insert(next, *id);
+            self.rows.insert(*id, row.clone());
+            rows.push((*id, row));
+            next += 1;
+        }
+        let mut entries = Vec::new();
+        for ((_, _, footer), (id, row)) in packs.iter().zip(&rows) {
+            entries.extend(footer.chunks().map(|(segment, nth, chunk)| {
+                let location = Location { pack: *id, segment: segment as u32, nth: nth as u32 };
+                (chunk.id, row.number, location)
+            }));
+        }
+        let on_disk = self.disk.as_mut().filter(|disk| disk.is_writable()).is_some_and(|disk| {
+            entries.sort_unstable_by_key(|(id, ..)| *id);
+            disk.insert(&rows, entries.iter().map(|(id, number, at)| (*id, place_of(*number, at)))).is_ok()
+        });
+        if !on_disk {
+            self.extra.extend(entries.into_iter().map(|(id, _, location)| (id, location)));
+        }
+    }
+
+    /// Where `id` probably lies.
+    pub fn find(&self, id: ChunkId) -> Option<Location> {
+        if let Some(location) = self.extra.get(&id) {
+            return Some(*location);
+        }
+        let (number, segment, nth) = self.disk.as_ref()?.find(id)?;
+        Some(Location { pack: *self.numbers.get(&number)?, segment, nth })
+    }
+
+    /// All snapshot records, each with its pack.
+    pub fn records(&self) -> impl Iterator<Item = (PackId, &[u8])> {
+        self.rows.iter().flat_map(|(id, row)| row.records.iter().map(|record| (*id, record.as_slice())))
+    }
+
+    /// All packs that can be read, with their sizes in bytes.
+    pub fn packs(&self) -> impl Iterator<Item = (PackId, u64)> {
+        self.rows.iter().map(|(id, row)| (*id, row.size))
+    }
+
+    /// Packs that could not be read, and why.
+    pub fn unreadable(&self) -> &[(PackId, String)] {
+        &self.unreadable
+    }
+
+    /// Whether a file that was there had to be thrown away.
+    pub fn was_rebuilt(&self) -> bool {
+        self.rebuilt
+    }
+
+    /// A note that an earlier command left under `name`, unless it was lost.
+    pub fn note(&self, name: &str) -> Option<Vec<u8>> {
+        self.disk.as_ref()?.note(name)
+    }
+
+    /// Leaves a note for later commands. Losing it costs time and nothing else.
+    pub fn leave_note(&mut self, name: &str, note: &[u8]) {
+        if let Some(disk) = self.disk.as_mut().filter(|disk| disk.is_writable()) {
+            let _ = disk.leave_note(name, note);
+        }
+    }
+
+    /// The snapshot whose chunks were all looked up, one by one, in the packs that are there now.
+    pub fn proven(&self) -> Option<SnapshotId> {
+        let note = self.note("proven")?;
+        Some(SnapshotId(note.try_into().ok()?))
+    }
+
+    /// Says that every chunk of `snapshot` is where the index says.
+    pub fn set_proven(&mut self, snapshot: SnapshotId) {
+        self.leave_note("proven", &snapshot.0);
+    }
+
+    /// Throws the file away: somebody found it wrong. The next command makes it anew.
+    pub fn discard(&mut self) {
+        self.disk = None;
+        let _ = std::fs::remove_file(&self.path);
+    }
+}

@@ -1,0 +1,167 @@
+//! Objects in a local directory.
+//!
+//! `keys/<id>` and `packs/<id>`, where an id is 32 hexadecimal digits. A put writes `tmp/<random>`, syncs it, renames
+//! it to its name and syncs the folder, in that order: after a crash a name either is not there or holds the whole
+//! object (I2). Files are 0600 and folders 0700 from their creation on.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::objects::{Durable, Key, Kind, Objects};
+use crate::error::{Error, Result};
+use crate::id::{SlotId, random_bytes};
+
+const TEMPORARY: &str = "tmp";
+
+/// A directory of objects.
+pub struct LocalDirectory {
+    root: PathBuf,
+}
+
+impl LocalDirectory {
+    /// The store at `root`, which need not exist yet. Nothing is touched.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        LocalDirectory { root: root.into() }
+    }
+
+    /// Makes the folders that are missing, durably.
+    pub fn create(&self) -> Result<()> {
+        create_folder(&self.root)?;
+        for name in [Kind::Slot.folder(), Kind::Pack.folder(), TEMPORARY] {
+            create_folder(&self.root.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what writers that were killed left in `tmp/`. Only for the holder of the writer's lock.
+    pub fn sweep(&self) -> Result<()> {
+        let folder = self.root.join(TEMPORARY);
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Error::io("list the store's temporary folder", &folder, error)),
+        };
+        for entry in entries {
+            let path = entry.map_err(|e| Error::io("list the store's temporary folder", &folder, e))?.path();
+            std::fs::remove_file(&path).map_err(|e| Error::io("remove a left-over temporary file", &path, e))?;
+        }
+        Ok(())
+    }
+
+    fn path(&self, key: Key) -> PathBuf {
+        self.root.join(key.to_string())
+    }
+
+    fn open(&self, key: Key) -> Result<File> {
+        let path = self.path(key);
+        File::open(&path).map_err(|error| unreadable(&path, error))
+    }
+}
+
+impl Objects for LocalDirectory {
+    fn put(&self, key: Key, parts: &[&[u8]]) -> Result<Durable> {
+        let folder = self.root.join(TEMPORARY);
+        let temporary = folder.join(SlotId(random_bytes()).to_string());
+        let target = self.path(key);
+        let written = write_new(&temporary, parts).and_then(|()| {
+            rename_new(&temporary, &target).map_err(|e| Error::io("give a stored object its name", &target, e))
+        });
+        if let Err(error) = written {
+            // Best effort: `sweep` removes it otherwise.
+            let _ = std::fs::remove_file(&temporary);
+            return Err(error);
+        }
+        sync_folder(&self.root.join(key.kind.folder()))?;
+        Ok(Durable::promise())
+    }
+
+    fn get_range(&self, key: Key, offset: u64, length: usize) -> Result<Vec<u8>> {
+        let file = self.open(key)?;
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, offset).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => Error::integrity("a stored object is shorter than it should be").at(self.path(key)),
+            _ => Error::io("read a stored object", self.path(key), error),
+        })?;
+        Ok(bytes)
+    }
+
+    fn size(&self, key: Key) -> Result<u64> {
+        let path = self.path(key);
+        Ok(std::fs::metadata(&path).map_err(|error| unreadable(&path, error))?.len())
+    }
+
+    fn list(&self, kind: Kind) -> Result<Vec<[u8; 16]>> {
+        let folder = self.root.join(kind.folder());
+        let failed = |error| Error::io("list stored objects", &folder, error);
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            // What is not named like an object is not ours: leave it alone.
+            if let Some(id) = entry.map_err(failed)?.file_name().to_str().and_then(|name| SlotId::parse(name).ok()) {
+                ids.push(id.0);
+            }
+        }
+        Ok(ids)
+    }
+
+    fn delete(&self, key: Key) -> Result<()> {
+        let path = self.path(key);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove a stored object", &path, error)),
+            _ => sync_folder(&self.root.join(key.kind.folder())),
+        }
+    }
+
+    fn place(&self, key: Key) -> String {
+        self.path(key).display().to_string()
+    }
+}
+
+fn unreadable(path: &Path, error: std::io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => Error::integrity("a stored object is missing").at(path),
+        _ => Error::io("open a stored object", path, error),
+    }
+}
+
+fn write_new(path: &Path, parts: &[&[u8]]) -> Result<()> {
+    let failed = |error| Error::io("write to the store", path, error);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    for part in parts {
+        file.write_all(part).map_err(failed)?;
+    }
+    file.sync_data().map_err(|error| Error::io("sync a stored object to disk", path, error))
+}
+
+/// Renames, refusing to replace anything where the file system can tell.
+fn rename_new(from: &Path, to: &Path) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Some file systems do not know the flag. Names are 128 random bits: a clash is not to be expected.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => std::fs::rename(from, to),
+        other => Ok(other?),
+    }
+}
+
+fn sync_folder(path: &Path) -> Result<()> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(|e| Error::io("sync a folder of the store", path, e))
+}
+
+/// Makes one folder and those above it, 0700, each durable in its parent.
+pub fn create_folder(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    create_folder(parent)?;
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(Error::io("create a folder", path, error)),
+        _ => sync_folder(parent),
+    }
+}

@@ -83,7 +83,7 @@ impl Error {
         let error = Self::failed(format!("cannot {action}")).at(path);
         let error = match cause.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                error.hint("the disk is full: free some space and try again; nothing that was stored before is affected")
+                error.hint("the disk is full: free some space and try again; what was stored before is not affected")
             }
             _ => error,
         };

@@ -158,6 +158,11 @@ impl Index {
         self.rows.iter().map(|(id, row)| (*id, row.size))
     }
 
+    /// Whether the file knows all that is known, so that nobody has to bring it up to date.
+    pub fn is_current(&self) -> bool {
+        self.disk.is_some() && self.extra.is_empty()
+    }
+
     /// Packs that could not be read, and why.
     pub fn unreadable(&self) -> &[(PackId, String)] {
         &self.unreadable

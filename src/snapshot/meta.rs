@@ -1,0 +1,231 @@
+//! Trees and recipes in the store: whole or patched, by the id of their whole form.
+//!
+//! Stored bytes are a form byte and then either the whole form, or the base's id, the version's ordinal, and a patch
+//! ([`chain`] says against which base). Whoever loads one gets it resolved and held against its id, so that a
+//! patch that was applied wrongly, or a base that is not what it was, cannot pass.
+
+use std::collections::HashSet;
+
+use super::chain;
+use super::recipe::Recipe;
+use super::tree::Tree;
+use crate::codec::{Malformed, Reader, put_varint};
+use crate::crypto::keys::Keys;
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, RecipeId, TreeId};
+use crate::index::catalog::Catalog;
+use crate::store::segment::Content;
+
+/// What is stored in versions.
+pub trait Versioned: Sized {
+    /// Its id.
+    type Id: Copy + Eq + std::fmt::Display + Into<ChunkId>;
+    /// The kind of segment that it goes to.
+    const CONTENT: Content;
+    /// What it is called in messages.
+    const NAME: &'static str;
+    /// The whole form.
+    fn whole(&self) -> Vec<u8>;
+    /// Reads the whole form.
+    fn read(whole: &[u8]) -> Result<Self, Malformed>;
+    /// What leads from `base` to `self`, if that is any use.
+    fn patch_from(&self, base: &Self) -> Option<Vec<u8>>;
+    /// What `patch` makes of `self`.
+    fn patched(&self, patch: &[u8]) -> Result<Self, Malformed>;
+    /// The id of a whole form.
+    fn id_of(keys: &Keys, whole: &[u8]) -> Self::Id;
+    /// The id in a stored patch.
+    fn id_from(bytes: [u8; 16]) -> Self::Id;
+}
+
+impl Versioned for Tree {
+    type Id = TreeId;
+    const CONTENT: Content = Content::Tree;
+    const NAME: &'static str = "directory";
+
+    fn whole(&self) -> Vec<u8> {
+        self.encode()
+    }
+
+    fn read(whole: &[u8]) -> Result<Self, Malformed> {
+        Tree::decode(whole)
+    }
+
+    fn patch_from(&self, base: &Self) -> Option<Vec<u8>> {
+        Some(self.patch(base))
+    }
+
+    fn patched(&self, patch: &[u8]) -> Result<Self, Malformed> {
+        self.apply(patch)
+    }
+
+    fn id_of(keys: &Keys, whole: &[u8]) -> TreeId {
+        keys.tree_id(whole)
+    }
+
+    fn id_from(bytes: [u8; 16]) -> TreeId {
+        TreeId(bytes)
+    }
+}
+
+impl Versioned for Recipe {
+    type Id = RecipeId;
+    const CONTENT: Content = Content::Recipe;
+    const NAME: &'static str = "recipe";
+
+    fn whole(&self) -> Vec<u8> {
+        self.encode()
+    }
+
+    fn read(whole: &[u8]) -> Result<Self, Malformed> {
+        Recipe::decode(whole)
+    }
+
+    fn patch_from(&self, base: &Self) -> Option<Vec<u8>> {
+        self.patch(base)
+    }
+
+    fn patched(&self, patch: &[u8]) -> Result<Self, Malformed> {
+        self.apply(patch)
+    }
+
+    fn id_of(keys: &Keys, whole: &[u8]) -> RecipeId {
+        keys.recipe_id(whole)
+    }
+
+    fn id_from(bytes: [u8; 16]) -> RecipeId {
+        RecipeId(bytes)
+    }
+}
+
+/// One version, resolved.
+#[derive(Debug, Clone)]
+pub struct Version<T: Versioned> {
+    /// Its id.
+    pub id: T::Id,
+    /// How many patches were made since a whole one.
+    pub ordinal: u64,
+    /// What it is.
+    pub value: T,
+}
+
+/// How a version is stored.
+pub enum Stored<'a, T: Versioned> {
+    /// Whole.
+    Whole(&'a [u8]),
+    /// As a patch.
+    Patch {
+        /// Against this version.
+        base: T::Id,
+        /// Its ordinal.
+        ordinal: u64,
+        /// The patch.
+        patch: &'a [u8],
+    },
+}
+
+impl<'a, T: Versioned> Stored<'a, T> {
+    /// Takes stored bytes apart.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        match reader.u8()? {
+            0 => Ok(Stored::Whole(reader.take(reader.remaining())?)),
+            1 => {
+                let base = T::id_from(reader.array()?);
+                let ordinal = reader.varint()?;
+                if ordinal == 0 {
+                    return Err(Malformed("a patch has the ordinal of a whole version"));
+                }
+                Ok(Stored::Patch { base, ordinal, patch: reader.take(reader.remaining())? })
+            }
+            _ => Err(Malformed("it is stored in an unknown form: use a newer nbak")),
+        }
+    }
+}
+
+fn damaged<T: Versioned>(id: T::Id, why: &dyn std::fmt::Display) -> Error {
+    Error::integrity(format!("{} {id} is damaged: {why}", T::NAME)).hint("run `nbak check` to see what is affected")
+}
+
+/// Loads the version `id`.
+pub fn load<T: Versioned>(catalog: &Catalog, id: T::Id) -> Result<Version<T>> {
+    load_until(catalog, id, None)
+}
+
+/// Loads `id`, or the version on its chain whose ordinal is `until`.
+fn load_until<T: Versioned>(catalog: &Catalog, id: T::Id, until: Option<u64>) -> Result<Version<T>> {
+    let mut patches = Vec::new();
+    let mut at = id;
+    let mut wanted = (id, None);
+    let mut value = loop {
+        let bytes = catalog.chunk(T::CONTENT, at.into())?;
+        let (base, ordinal) = match Stored::<T>::parse(&bytes).map_err(|e| damaged::<T>(at, &e))? {
+            Stored::Whole(whole) => {
+                if wanted.1.is_none() && until.is_none_or(|until| until == 0) {
+                    wanted = (at, Some(0));
+                    patches.clear();
+                }
+                break T::read(whole).map_err(|e| damaged::<T>(at, &e))?;
+            }
+            Stored::Patch { base, ordinal, .. } => (base, ordinal),
+        };
+        if wanted.1.is_none() && until.is_none_or(|until| until == ordinal) {
+            wanted = (at, Some(ordinal));
+            patches.clear();
+        }
+        if patches.len() >= chain::LONGEST {
+            return Err(damaged::<T>(id, &"its chain of patches is longer than the format allows"));
+        }
+        patches.push(bytes);
+        at = base;
+    };
+    let (id, ordinal) = wanted;
+    let ordinal = ordinal.ok_or_else(|| damaged::<T>(id, &"its chain of patches lacks a version"))?;
+    for bytes in patches.iter().rev() {
+        if let Stored::Patch { patch, .. } = Stored::<T>::parse(bytes).map_err(|e| damaged::<T>(id, &e))? {
+            value = value.patched(patch).map_err(|e| damaged::<T>(id, &e))?;
+        }
+    }
+    let whole = value.whole();
+    if T::id_of(catalog.packs().keys(), &whole) != id {
+        return Err(damaged::<T>(id, &"its content is not what its id says"));
+    }
+    Ok(Version { id, ordinal, value })
+}
+
+/// What has to be stored so that `value` can be loaded by the id that is returned: nothing if it is there already.
+/// `before` is the version that it follows, and is known to be in the store.
+pub fn prepare<T: Versioned>(
+    catalog: &Catalog,
+    fresh: &mut HashSet<ChunkId>,
+    value: &T,
+    before: Option<&Version<T>>,
+) -> Result<(T::Id, Option<Vec<u8>>)> {
+    let whole = value.whole();
+    let id = T::id_of(catalog.packs().keys(), &whole);
+    if before.is_some_and(|before| before.id == id) || fresh.contains(&id.into()) || catalog.has(id.into()) {
+        return Ok((id, None));
+    }
+    fresh.insert(id.into());
+    if let Some(before) = before {
+        let ordinal = before.ordinal + 1;
+        let far = chain::base_of(ordinal);
+        let loaded;
+        let base = if far == before.ordinal {
+            before
+        } else {
+            loaded = load_until::<T>(catalog, before.id, Some(far))?;
+            &loaded
+        };
+        if let Some(patch) = value.patch_from(&base.value).filter(|patch| patch.len() < whole.len() / 2) {
+            let mut bytes = vec![1];
+            bytes.extend_from_slice(&base.id.into().0);
+            put_varint(&mut bytes, ordinal);
+            bytes.extend_from_slice(&patch);
+            return Ok((id, Some(bytes)));
+        }
+    }
+    let mut bytes = vec![0];
+    bytes.extend_from_slice(&whole);
+    Ok((id, Some(bytes)))
+}

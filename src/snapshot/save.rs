@@ -1,0 +1,281 @@
+//! Content into the store: what is new becomes chunks in packs, what is known becomes its id.
+//!
+//! A [`Session`] is the writing side of one snapshot. Its caller hands it a reader for each changed file; it cuts, hashes
+//! on all cores, asks the catalog what is known, gives the rest to the sink, and answers with the file's [`Content`].
+//!
+//! Two kinds of error leave this room apart: what the *reader* says is about that file ([`Failure::Source`]), and
+//! everything else is about the store and ends the snapshot ([`Failure::Store`]).
+
+use std::collections::HashSet;
+
+use rayon::prelude::*;
+
+use super::meta::{self, Version, Versioned};
+use super::recipe::{Lengths, MOST, Recipe};
+use super::tree::Content;
+use crate::chunk::{CONTENT, Cut, Cutter};
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, RecipeId};
+use crate::index::catalog::Catalog;
+use crate::store::segment;
+use crate::store::sink::PackSink;
+
+/// How much of a file is read at a time, in bytes: a multiple of every page size.
+const BLOCK: usize = 4 * 1024 * 1024;
+/// Up to this many chunks are listed in the tree itself.
+const INLINE: usize = 8;
+
+/// Why a file's content was not saved.
+#[derive(Debug)]
+pub enum Failure {
+    /// It could not be read.
+    Source(std::io::Error),
+    /// The store failed.
+    Store(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Store(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Failure::Source(error)
+    }
+}
+
+/// Reads a file in order: fills the buffer, or less of it at the end.
+pub type ReadBlock<'a> = dyn FnMut(&mut [u8]) -> std::io::Result<usize> + 'a;
+
+/// The writing side of one snapshot.
+pub struct Session<'a> {
+    catalog: &'a Catalog,
+    /// Where new chunks go.
+    pub sink: PackSink,
+    fresh: HashSet<ChunkId>,
+    cutter: Cutter,
+    block: Vec<u8>,
+    /// Whether what the parent snapshot names is known to be there, without looking.
+    trust_parent: bool,
+    /// Chunks of data that were stored.
+    pub new_chunks: u64,
+    /// Their bytes.
+    pub new_bytes: u64,
+}
+
+/// Collects ids into recipes of bounded size.
+struct Collector<'b> {
+    unit: Option<u32>,
+    size: u64,
+    lengths: Vec<u32>,
+    ids: Vec<ChunkId>,
+    done: Vec<RecipeId>,
+    before: Before<'b>,
+}
+
+/// The version of the file in the parent snapshot.
+enum Before<'b> {
+    None,
+    Chunks(&'b [(u32, ChunkId)]),
+    Recipes(&'b [RecipeId], Option<Version<Recipe>>),
+}
+
+impl<'a> Session<'a> {
+    /// A session that asks `catalog` and stores through `sink`.
+    pub fn new(catalog: &'a Catalog, sink: PackSink, trust_parent: bool) -> Self {
+        let cutter = Cutter::new(catalog.packs().keys().chunker_seed());
+        let (fresh, block) = (HashSet::new(), Vec::new());
+        Session { catalog, sink, fresh, cutter, block, trust_parent, new_chunks: 0, new_bytes: 0 }
+    }
+
+    /// Saves what `read` gives until it gives less than it was asked for. `before` is the file's content in the parent
+    /// snapshot.
+    pub fn save(
+        &mut self,
+        cut: Cut,
+        before: Option<&Content>,
+        read: &mut ReadBlock<'_>,
+    ) -> Result<(u64, Content), Failure> {
+        let mut collector = Collector::new(cut, before);
+        let mut block = std::mem::take(&mut self.block);
+        let result = self.save_blocks(cut, &mut collector, &mut block, read);
+        self.block = block;
+        result?;
+        Ok(self.finish(collector)?)
+    }
+
+    fn save_blocks(
+        &mut self,
+        cut: Cut,
+        collector: &mut Collector<'_>,
+        block: &mut Vec<u8>,
+        read: &mut ReadBlock<'_>,
+    ) -> Result<(), Failure> {
+        let mut held = 0;
+        let mut want = CONTENT.2;
+        loop {
+            // Small files must not pay for a large block.
+            if block.len() < held + want {
+                block.resize(held + want, 0);
+            }
+            let got = read(&mut block[held..held + want])?;
+            let last = got < want;
+            let filled = held + got;
+            let lengths = match cut {
+                Cut::Content => self.cutter.cuts(&block[..filled], last),
+                Cut::Pages(page) => pages(filled, page as usize, last),
+            };
+            let used: usize = lengths.iter().sum();
+            self.save_cuts(&block[..used], &lengths, collector)?;
+            block.copy_within(used..filled, 0);
+            held = filled - used;
+            if last {
+                return Ok(());
+            }
+            want = BLOCK;
+        }
+    }
+
+    fn save_cuts(&mut self, bytes: &[u8], lengths: &[usize], collector: &mut Collector<'_>) -> Result<()> {
+        let mut spans = Vec::with_capacity(lengths.len());
+        let mut at = 0;
+        for length in lengths {
+            spans.push(&bytes[at..at + length]);
+            at += length;
+        }
+        let keys = self.catalog.packs().keys();
+        let id = |span: &&[u8]| if is_zero(span) { ChunkId::ZEROS } else { keys.chunk_id(span) };
+        let ids: Vec<ChunkId> = match spans.len() {
+            0..16 => spans.iter().map(id).collect(),
+            _ => spans.par_iter().with_min_len(16).map(id).collect(),
+        };
+        for (span, id) in spans.into_iter().zip(ids) {
+            if collector.is_full() {
+                self.end_recipe(collector)?;
+            }
+            let known = collector.next_before(self.catalog) == Some(id) && self.trust_parent;
+            collector.push(span.len() as u32, id);
+            if id != ChunkId::ZEROS && !known && self.fresh.insert(id) && !self.catalog.has(id) {
+                self.sink.add(segment::Content::Data, id, span)?;
+                self.new_chunks += 1;
+                self.new_bytes += span.len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_recipe(&mut self, collector: &mut Collector<'_>) -> Result<()> {
+        let before = collector.take_before(self.catalog);
+        let recipe = collector.take_recipe();
+        let id = self.save_version(&recipe, before.as_ref())?;
+        collector.done.push(id);
+        Ok(())
+    }
+
+    fn finish(&mut self, mut collector: Collector<'_>) -> Result<(u64, Content)> {
+        let size = collector.size;
+        if collector.done.is_empty() && collector.ids.len() <= INLINE {
+            let recipe = collector.take_recipe();
+            let lengths: Vec<u32> = (0..recipe.ids.len()).map(|nth| recipe.length(nth)).collect();
+            return Ok((size, Content::Chunks(lengths.into_iter().zip(recipe.ids).collect())));
+        }
+        if !collector.ids.is_empty() {
+            self.end_recipe(&mut collector)?;
+        }
+        Ok((size, Content::Recipes(collector.done)))
+    }
+
+    /// Saves a tree or a recipe.
+    pub fn save_version<T: Versioned>(&mut self, value: &T, before: Option<&Version<T>>) -> Result<T::Id> {
+        let (id, stored) = meta::prepare(self.catalog, &mut self.fresh, value, before)?;
+        if let Some(bytes) = stored {
+            self.sink.add(T::CONTENT, id.into(), &bytes)?;
+        }
+        Ok(id)
+    }
+}
+
+/// Lengths of the pages in `filled` bytes; the last piece of a file may end in a part of one.
+fn pages(filled: usize, page: usize, last: bool) -> Vec<usize> {
+    let mut lengths = vec![page; filled / page];
+    if last && !filled.is_multiple_of(page) {
+        lengths.push(filled % page);
+    }
+    lengths
+}
+
+/// Whether all bytes are zero.
+fn is_zero(bytes: &[u8]) -> bool {
+    // The first bytes decide nearly always; the comparison with itself, shifted by one, is a memcmp.
+    bytes.first().is_none_or(|first| *first == 0 && bytes[1..] == bytes[..bytes.len() - 1])
+}
+
+impl<'b> Collector<'b> {
+    fn new(cut: Cut, before: Option<&'b Content>) -> Self {
+        let unit = match cut {
+            Cut::Pages(page) => Some(page),
+            Cut::Content => None,
+        };
+        let before = match before {
+            None => Before::None,
+            Some(Content::Chunks(chunks)) => Before::Chunks(chunks),
+            Some(Content::Recipes(recipes)) => Before::Recipes(recipes, None),
+        };
+        Collector { unit, size: 0, lengths: Vec::new(), ids: Vec::new(), done: Vec::new(), before }
+    }
+
+    fn is_full(&self) -> bool {
+        self.ids.len() >= MOST
+    }
+
+    fn push(&mut self, length: u32, id: ChunkId) {
+        self.size += u64::from(length);
+        self.lengths.push(length);
+        self.ids.push(id);
+    }
+
+    /// The recipe of the parent's version that stands where the current one does. What cannot be loaded is as good as
+    /// not there: the data is at hand, and is stored again.
+    fn version_before(&mut self, catalog: &Catalog) -> Option<&Version<Recipe>> {
+        let nth = self.done.len();
+        match &mut self.before {
+            Before::Recipes(recipes, version) => {
+                let id = *recipes.get(nth)?;
+                if version.as_ref().is_none_or(|version| version.id != id) {
+                    *version = meta::load(catalog, id).ok();
+                }
+                version.as_ref()
+            }
+            _ => None,
+        }
+    }
+
+    fn next_before(&mut self, catalog: &Catalog) -> Option<ChunkId> {
+        let nth = self.ids.len();
+        match &self.before {
+            Before::None => None,
+            Before::Chunks(chunks) => chunks.get(nth).map(|(_, id)| *id),
+            Before::Recipes(..) => self.version_before(catalog)?.value.ids.get(nth).copied(),
+        }
+    }
+
+    fn take_before(&mut self, catalog: &Catalog) -> Option<Version<Recipe>> {
+        self.version_before(catalog)?;
+        match &mut self.before {
+            Before::Recipes(_, version) => version.take(),
+            _ => None,
+        }
+    }
+
+    fn take_recipe(&mut self) -> Recipe {
+        let lengths = std::mem::take(&mut self.lengths);
+        let size = lengths.iter().map(|length| u64::from(*length)).sum();
+        let lengths = match self.unit {
+            Some(unit) => Lengths::Fixed(unit),
+            None => Lengths::Each(lengths),
+        };
+        Recipe { size, lengths, ids: std::mem::take(&mut self.ids) }
+    }
+}

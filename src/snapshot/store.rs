@@ -1,0 +1,301 @@
+//! One store, opened: its key slots, its packs, its index.
+//!
+//! A store exists when it has a key slot. Opening proves the key first: nothing else is looked at, and nothing is
+//! written, before a slot has opened.
+//!
+//! When a vault key is given, a slot that opens without one is not good enough to *write* under: whoever can write to
+//! the backup disk could have put it there, together with a master key of their own, and would read every later
+//! snapshot. Reading such a store is fine, and says that it is not protected.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::record::Record;
+use crate::crypto::keys::Keys;
+use crate::crypto::secret::{Credential, Secret};
+use crate::crypto::slot::{Method, Slot};
+use crate::error::{Error, Result};
+use crate::id::{SlotId, StoreId};
+use crate::index::Index;
+use crate::index::catalog::Catalog;
+use crate::store::local::LocalDirectory;
+use crate::store::lock::WriterLock;
+use crate::store::memory::Memory;
+use crate::store::objects::{Key, Kind, Objects};
+use crate::store::reader::Packs;
+
+/// The most key slots a store may have.
+pub const MOST_SLOTS: usize = 64;
+/// The largest key slot object, in bytes.
+const SLOT_LIMIT: u64 = 1024;
+const INDEX: &str = "index.redb";
+
+/// What a store is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reading: takes no lock, waits for nobody.
+    Read,
+    /// Changing: takes the writer's lock, and waits this long for it.
+    Write(Duration),
+}
+
+/// A store that was opened.
+pub struct Store {
+    root: PathBuf,
+    objects: Arc<dyn Objects>,
+    catalog: Catalog,
+    slots: Vec<Slot>,
+    damaged_slots: Vec<String>,
+    opened_with: SlotId,
+    master: Secret,
+    _lock: Option<WriterLock>,
+}
+
+impl Store {
+    /// Opens the store at `root` with any of `credentials`.
+    pub fn open(root: &Path, credentials: &[Credential], access: Access) -> Result<Store> {
+        if !root.join(Kind::Slot.folder()).is_dir() {
+            return Err(no_store(root));
+        }
+        let lock = match access {
+            Access::Read => None,
+            Access::Write(patience) => Some(WriterLock::acquire(root, patience)?),
+        };
+        let local = LocalDirectory::at(root);
+        Self::open_locked(root, &local, credentials, lock)
+    }
+
+    /// Opens the store at `root`, or makes one that opens with the first of `credentials`; with none, it is not
+    /// protected.
+    pub fn open_or_create(root: &Path, credentials: &[Credential], patience: Duration, now: i64) -> Result<Store> {
+        let local = LocalDirectory::at(root);
+        local.create()?;
+        let lock = WriterLock::acquire(root, patience)?;
+        if local.list(Kind::Slot)?.is_empty() {
+            if !local.list(Kind::Pack)?.is_empty() {
+                return Err(keys_are_gone(root));
+            }
+            let master = Secret::random();
+            let slot = Slot::new(StoreId::random(), &master, credentials.first(), now, "first");
+            let _ = local.put(Key::new(Kind::Slot, slot.id.0), &[slot.bytes()])?;
+        }
+        Self::open_locked(root, &local, credentials, Some(lock))
+    }
+
+    /// A store in memory, for a dry run where there is none.
+    pub fn in_memory(credentials: &[Credential], now: i64) -> Result<Store> {
+        let memory = Memory::default();
+        let slot = Slot::new(StoreId::random(), &Secret::random(), credentials.first(), now, "first");
+        let _ = memory.put(Key::new(Kind::Slot, slot.id.0), &[slot.bytes()])?;
+        Self::assemble(Path::new(""), Arc::new(memory), credentials, None)
+    }
+
+    fn open_locked(
+        root: &Path,
+        local: &LocalDirectory,
+        credentials: &[Credential],
+        lock: Option<WriterLock>,
+    ) -> Result<Store> {
+        if local.list(Kind::Slot)?.is_empty() {
+            return Err(if local.list(Kind::Pack)?.is_empty() { no_store(root) } else { keys_are_gone(root) });
+        }
+        Self::assemble(root, Arc::new(LocalDirectory::at(root)), credentials, lock)
+    }
+
+    fn assemble(
+        root: &Path,
+        objects: Arc<dyn Objects>,
+        credentials: &[Credential],
+        lock: Option<WriterLock>,
+    ) -> Result<Store> {
+        let (slots, damaged_slots) = read_slots(&*objects)?;
+        let (at, master) = open_slot(&slots, credentials).ok_or_else(|| refusal(root, &slots, &damaged_slots, credentials))?;
+        let opened_with = slots[at].id;
+        if lock.is_some() && !credentials.is_empty() && slots[at].method == Method::Open {
+            return Err(Error::key("a vault key is given, but this store opens without one")
+                .at(root)
+                .hint("if you made it so, run `nbak key rotate` to protect it; if not, somebody else put these key slots there"));
+        }
+        let keys = Arc::new(Keys::new(slots[at].store, &master));
+        let packs = Packs::new(objects.clone(), keys);
+        let index_path = root.join(INDEX);
+        if lock.is_some() {
+            LocalDirectory::at(root).sweep()?;
+        }
+        let mut index = Index::open(&index_path, &packs, lock.is_some())?;
+        if lock.is_none() && !index.is_current() && index_path.is_absolute() {
+            // Bring the file up to date for everyone, if nobody is writing just now; else go on with what is in memory.
+            if let Ok(_lock) = WriterLock::acquire(root, Duration::ZERO) {
+                drop(index);
+                drop(Index::open(&index_path, &packs, true)?);
+                index = Index::open(&index_path, &packs, false)?;
+            }
+        }
+        let catalog = Catalog::new(packs, index);
+        Ok(Store { root: root.to_path_buf(), objects, catalog, slots, damaged_slots, opened_with, master, _lock: lock })
+    }
+
+    /// Where it lies.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Its packs and index.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Its packs and index, to bring the index up to date.
+    pub fn catalog_mut(&mut self) -> &mut Catalog {
+        &mut self.catalog
+    }
+
+    /// Its objects.
+    pub fn objects(&self) -> &Arc<dyn Objects> {
+        &self.objects
+    }
+
+    /// Its id.
+    pub fn id(&self) -> StoreId {
+        self.catalog.packs().keys().store()
+    }
+
+    /// Its key slots.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// Key slots that could not be read, and why.
+    pub fn damaged_slots(&self) -> &[String] {
+        &self.damaged_slots
+    }
+
+    /// The slot that it was opened with.
+    pub fn opened_with(&self) -> SlotId {
+        self.opened_with
+    }
+
+    /// Whether somebody without a key can read it.
+    pub fn is_unprotected(&self) -> bool {
+        self.slots.iter().any(|slot| slot.method == Method::Open)
+    }
+
+    /// All snapshot records, oldest first.
+    pub fn records(&self) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for (pack, bytes) in self.catalog.index().records() {
+            let place = || self.objects.place(Key::new(Kind::Pack, pack.0));
+            records.push(Record::decode(bytes).map_err(|error| error.at(place()))?);
+        }
+        records.sort_by_key(|record| (record.sequence, record.started));
+        Ok(records)
+    }
+
+    /// Adds a key slot for `credential`.
+    pub fn add_slot(&mut self, credential: &Credential, now: i64, label: &str) -> Result<SlotId> {
+        if self.slots.len() >= MOST_SLOTS {
+            return Err(Error::failed(format!("a store has at most {MOST_SLOTS} key slots")).hint("remove one first"));
+        }
+        let slot = Slot::new(self.id(), &self.master, Some(credential), now, label);
+        let _ = self.objects.put(Key::new(Kind::Slot, slot.id.0), &[slot.bytes()])?;
+        self.slots.push(slot);
+        Ok(self.slots[self.slots.len() - 1].id)
+    }
+
+    /// Removes a key slot; never the last one.
+    pub fn remove_slot(&mut self, id: SlotId) -> Result<()> {
+        let at = self.slots.iter().position(|slot| slot.id == id);
+        let at = at.ok_or_else(|| Error::usage(format!("there is no key slot {id}")).hint("see `nbak key list`"))?;
+        if self.slots.len() == 1 {
+            return Err(Error::usage("this is the only key slot: without it nothing in the store can be read again")
+                .hint("add another one first"));
+        }
+        self.objects.delete(Key::new(Kind::Slot, id.0))?;
+        self.slots.remove(at);
+        Ok(())
+    }
+
+    /// Puts a slot for `credential` in the place of the one that the store was opened with, and of every unprotected
+    /// one. The new slot is durable before an old one goes (I7).
+    pub fn rotate_slot(&mut self, credential: &Credential, now: i64, label: &str) -> Result<SlotId> {
+        let old = |slot: &&Slot| slot.id == self.opened_with || slot.method == Method::Open;
+        let old: Vec<SlotId> = self.slots.iter().filter(old).map(|slot| slot.id).collect();
+        let new = self.add_slot(credential, now, label)?;
+        for id in old {
+            self.remove_slot(id)?;
+        }
+        self.opened_with = new;
+        Ok(new)
+    }
+
+    /// Opens a store whose slots are to be changed, also one that is not protected although a key is given.
+    pub fn open_for_keys(root: &Path, credentials: &[Credential], patience: Duration) -> Result<Store> {
+        match Self::open(root, credentials, Access::Write(patience)) {
+            Err(error) if error.is_key() && !credentials.is_empty() => {
+                Self::open(root, &[], Access::Write(patience)).map_err(|_| error)
+            }
+            other => other,
+        }
+    }
+}
+
+fn no_store(root: &Path) -> Error {
+    Error::no_store("there is no store here").at(root).hint("`nbak snapshot` makes one; --repo or NBAK_REPO names another place")
+}
+
+fn keys_are_gone(root: &Path) -> Error {
+    Error::integrity("this store has packs but no key slot: without one nothing in it can be read")
+        .at(root.join(Kind::Slot.folder()))
+        .hint("bring the folder back from a copy of the store")
+}
+
+fn read_slots(objects: &dyn Objects) -> Result<(Vec<Slot>, Vec<String>)> {
+    let (mut slots, mut damaged) = (Vec::new(), Vec::new());
+    let mut ids = objects.list(Kind::Slot)?;
+    ids.sort_unstable();
+    for id in ids.into_iter().take(4 * MOST_SLOTS) {
+        let key = Key::new(Kind::Slot, id);
+        let parsed = objects.get(key, SLOT_LIMIT).map_err(|e| e.to_string()).and_then(|bytes| {
+            let slot = Slot::parse(&bytes).map_err(|e| format!("{}: {e}", objects.place(key)))?;
+            if slot.id.0 == id { Ok(slot) } else { Err(format!("{}: it has another slot's name", objects.place(key))) }
+        });
+        match parsed {
+            Ok(slot) => slots.push(slot),
+            Err(why) => damaged.push(why),
+        }
+    }
+    slots.sort_by_key(|slot| slot.created);
+    Ok((slots, damaged))
+}
+
+/// The slot that opens, and what was in it. Slots that a key opens come before those that anyone opens.
+fn open_slot(slots: &[Slot], credentials: &[Credential]) -> Option<(usize, Secret)> {
+    for method in [Method::VaultKey, Method::Passphrase] {
+        for credential in credentials {
+            for (at, slot) in slots.iter().enumerate().filter(|(_, slot)| slot.method == method) {
+                if let Some(master) = slot.open(Some(credential)) {
+                    return Some((at, master));
+                }
+            }
+        }
+    }
+    let at = slots.iter().position(|slot| slot.method == Method::Open)?;
+    Some((at, slots[at].open(None)?))
+}
+
+fn refusal(root: &Path, slots: &[Slot], damaged: &[String], credentials: &[Credential]) -> Error {
+    if slots.is_empty() {
+        let error = Error::integrity(format!("no key slot can be read: {}", damaged.join("; "))).at(root);
+        return error.hint("bring the folder `keys` back from a copy of the store");
+    }
+    let error = if credentials.is_empty() {
+        Error::key("this store is protected, and no key was given")
+    } else {
+        Error::key("the key does not open this store")
+    };
+    let error = error.at(root).hint(
+        "set NODYN_VAULT_KEY (or LYNOX_VAULT_KEY), or give --vault-key-file, --vault-key-command or --passphrase-file",
+    );
+    if damaged.is_empty() { error } else { error.because(format!("besides, a key slot is damaged: {}", damaged.join("; "))) }
+}

@@ -1,0 +1,106 @@
+//! What is left out of a snapshot, each with its reason.
+//!
+//! Everything in the data directory is captured unless this table, or a glob that the user gave, says why not. A fixed
+//! list of what to *include* forgot stores that later versions of the application added; a list of what to leave
+//! out fails the other way round.
+//!
+//! Key files are left out at the top of the data directory only: further down, a file of the same name is somebody's
+//! work. Sidecars of databases are not in the table: which file is one is known when its database was captured.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+/// Names at the top of the data directory that are left out, and why. A `*` stands for any characters.
+pub const TABLE: &[(&str, &str)] = &[
+    (".env", "holds the vault key: a backup that carries its own key protects nothing"),
+    ("vault.key", "holds the vault key: a backup that carries its own key protects nothing"),
+    ("secrets.json", "holds credentials in the clear"),
+    ("http-secret", "holds a credential in the clear; the application makes a new one"),
+    (".last_version", "says which version ran last; restored, it would hide an update"),
+    ("*.lock", "a running process's lock"),
+    ("*.pid", "a running process's number"),
+    (".nbak-*", "this program's own scratch space"),
+];
+
+/// Decides what is left out.
+pub struct Exclusions {
+    folders: Vec<(PathBuf, &'static str)>,
+    globs: GlobSet,
+    patterns: Vec<String>,
+}
+
+impl Exclusions {
+    /// `folders` are absolute paths of this program's own stores and backups; `patterns` are globs on paths relative
+    /// to the data directory, where one without a `/` matches a name at any depth.
+    pub fn new(folders: Vec<(PathBuf, &'static str)>, patterns: &[String]) -> Result<Self, globset::Error> {
+        let mut set = GlobSetBuilder::new();
+        for pattern in patterns {
+            let trimmed = pattern.trim_start_matches("./").trim_end_matches('/');
+            let anchored = match trimmed.strip_prefix('/') {
+                Some(rest) => rest.to_owned(),
+                None if trimmed.contains('/') => trimmed.to_owned(),
+                None => format!("**/{trimmed}"),
+            };
+            set.add(GlobBuilder::new(&anchored).literal_separator(true).build()?);
+        }
+        Ok(Exclusions { folders, globs: set.build()?, patterns: patterns.to_vec() })
+    }
+
+    /// Why the entry at `relative`, which is `absolute`, is left out; nothing if it is not.
+    pub fn reason(&self, relative: &Path, absolute: &Path) -> Option<String> {
+        if let Some((_, reason)) = self.folders.iter().find(|(folder, _)| folder == absolute) {
+            return Some((*reason).to_owned());
+        }
+        let name = relative.as_os_str().as_bytes();
+        if !name.contains(&b'/')
+            && let Some((_, reason)) = TABLE.iter().find(|(pattern, _)| matches(pattern.as_bytes(), name))
+        {
+            return Some((*reason).to_owned());
+        }
+        let hit = self.globs.matches(relative);
+        hit.first().map(|&at| format!("excluded by {}", self.patterns[at]))
+    }
+}
+
+/// Patterns of the table: one `*`, at the start or at the end, or none.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern.strip_prefix(b"*"), pattern.strip_suffix(b"*")) {
+        (Some(end), _) => name.ends_with(end),
+        (_, Some(start)) => name.starts_with(start),
+        _ => name == pattern,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(patterns: &[&str], path: &str) -> Option<String> {
+        let patterns: Vec<String> = patterns.iter().map(|p| (*p).to_owned()).collect();
+        let folders = vec![(PathBuf::from("/data/backups"), "backups")];
+        let exclusions = Exclusions::new(folders, &patterns).expect("globs that parse");
+        exclusions.reason(Path::new(path), &Path::new("/data").join(path))
+    }
+
+    #[test]
+    fn the_table_is_about_the_top_only() {
+        for name in [".env", "vault.key", "app.lock", "app.pid", ".nbak-scratch-7", "backups"] {
+            assert!(reason(&[], name).is_some(), "{name}");
+        }
+        for name in ["workspace/.env", "workspace/Cargo.lock", "history.db", "lock", "env"] {
+            assert_eq!(reason(&[], name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn globs_match_names_or_paths() {
+        assert!(reason(&["*.tmp"], "a/b/c.tmp").is_some());
+        assert!(reason(&["cache/"], "a/cache").is_some());
+        assert!(reason(&["/cache"], "a/cache").is_none());
+        assert!(reason(&["a/*.txt"], "a/b.txt").is_some());
+        assert!(reason(&["a/*.txt"], "a/b/c.txt").is_none());
+        assert!(reason(&["a/**"], "a/b/c.txt").is_some());
+    }
+}

@@ -1,2 +1,3 @@
 //! nbak
 pub mod error;
+pub mod source;

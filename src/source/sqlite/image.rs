@@ -1,0 +1,189 @@
+//! The database as its reader sees it: an image to read from, whichever way it is obtained.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::copy::Copy;
+use super::live::{Live, WalMark};
+use super::quiet::Quiet;
+
+/// How an image was obtained. The module's head says what each rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// The file under a shared lock, with nobody writing.
+    Quiet,
+    /// The file under a read transaction, in a rollback-journal mode.
+    Rollback,
+    /// The file and its write-ahead log under a read transaction.
+    Wal,
+    /// A copy made by the backup API.
+    Backup,
+}
+
+impl View {
+    /// The name, in lower case, as it is recorded.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            View::Quiet => "quiet",
+            View::Rollback => "rollback",
+            View::Wal => "wal",
+            View::Backup => "backup",
+        }
+    }
+}
+
+/// Why a file was not captured as a database.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The header lied or the database is malformed: the file is to be captured as the bytes that it is,
+    /// and so are the files beside it.
+    NotADatabase(String),
+    /// It was locked for longer than is worth waiting for, or never stood still for long enough.
+    Busy(String),
+    /// It could not be read.
+    Io(io::Error),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::NotADatabase(why) => write!(f, "not a usable database: {why}"),
+            Refusal::Busy(why) => write!(f, "the database is in use: {why}"),
+            Refusal::Io(error) => write!(f, "the database could not be read: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Refusal::Io(error) => Some(error),
+            Refusal::NotADatabase(_) | Refusal::Busy(_) => None,
+        }
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Refusal::Io(error)
+    }
+}
+
+/// What a view knows about its image.
+#[derive(Debug)]
+pub(super) struct Shape {
+    pub(super) view: View,
+    pub(super) page_size: u32,
+    /// Bytes.
+    pub(super) len: u64,
+    pub(super) remarks: Vec<String>,
+}
+
+/// The page size that is reported for a database without pages: what SQLite would begin with.
+pub(super) const EMPTY_PAGE_SIZE: u32 = 4096;
+
+#[derive(Debug)]
+enum Reader {
+    Quiet(Quiet),
+    Live(Live),
+    Copy(Copy),
+}
+
+/// A database, open as one consistent image for as long as the value lives.
+#[derive(Debug)]
+pub struct Database {
+    reader: Reader,
+    shape: Shape,
+}
+
+impl Database {
+    /// Opens `path` in the least intrusive way that works: Quiet, then a live transaction, then a copy by the
+    /// backup API into a file in `scratch()`, which is only called for that.
+    pub fn open(path: &Path, scratch: &dyn Fn() -> io::Result<PathBuf>) -> Result<Database, Refusal> {
+        let path = std::path::absolute(path)?;
+        if let Some((quiet, shape)) = Quiet::open(&path)? {
+            return Ok(Database { reader: Reader::Quiet(quiet), shape });
+        }
+        match Live::open(&path)? {
+            Ok((live, shape)) => Ok(Database { reader: Reader::Live(live), shape }),
+            Err(unproven) => {
+                let mut copied = Self::open_backup(&path, &scratch()?)?;
+                copied.shape.remarks.push(format!("captured by the backup API because {unproven}"));
+                Ok(copied)
+            }
+        }
+    }
+
+    /// Opens a live transaction without trying Quiet first: for when Quiet was disturbed. What would need a copy is
+    /// [`Refusal::Busy`].
+    pub fn open_live(path: &Path) -> Result<Database, Refusal> {
+        match Live::open(&std::path::absolute(path)?)? {
+            Ok((live, shape)) => Ok(Database { reader: Reader::Live(live), shape }),
+            Err(unproven) => Err(Refusal::Busy(unproven)),
+        }
+    }
+
+    /// Copies the database with the backup API into a file in `scratch_dir` that is removed with this value.
+    pub fn open_backup(path: &Path, scratch_dir: &Path) -> Result<Database, Refusal> {
+        let (copy, shape) = Copy::make(&std::path::absolute(path)?, scratch_dir)?;
+        Ok(Database { reader: Reader::Copy(copy), shape })
+    }
+
+    /// How the image is obtained.
+    pub fn view(&self) -> View {
+        self.shape.view
+    }
+
+    /// Bytes per page.
+    pub fn page_size(&self) -> u32 {
+        self.shape.page_size
+    }
+
+    /// Bytes of the image. Zero for a database without pages.
+    #[expect(clippy::len_without_is_empty, reason = "a length in bytes, not a collection")]
+    pub fn len(&self) -> u64 {
+        self.shape.len
+    }
+
+    /// Fills `buf` with the image from `offset`. The span must lie within the image; its offset and its length must
+    /// be multiples of the page size, but that the last page of a file under Quiet or Rollback may be cut short.
+    pub fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let page = u64::from(self.shape.page_size);
+        let end = offset.checked_add(buf.len() as u64).filter(|end| *end <= self.shape.len);
+        let Some(end) = end else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the span goes past the end of the image"));
+        };
+        if !offset.is_multiple_of(page) || !(end.is_multiple_of(page) || end == self.shape.len) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the span is not one of whole pages"));
+        }
+        match &mut self.reader {
+            Reader::Quiet(quiet) => quiet.read_at(offset, buf),
+            Reader::Live(live) => live.read_at(offset, buf),
+            Reader::Copy(copy) => copy.read_at(offset, buf),
+        }
+    }
+
+    /// Ends the view. `true`: everything that was read is one consistent state. `false`: somebody wrote
+    /// meanwhile, and the database has to be opened with [`Database::open_live`] and read again.
+    pub fn finish(self) -> io::Result<bool> {
+        match self.reader {
+            Reader::Quiet(quiet) => quiet.finish(),
+            Reader::Live(live) => live.finish(),
+            Reader::Copy(_) => Ok(true),
+        }
+    }
+
+    /// Where the image ends in the write-ahead log; only for [`View::Wal`].
+    pub fn wal_mark(&self) -> Option<WalMark> {
+        match &self.reader {
+            Reader::Live(live) => live.mark(),
+            Reader::Quiet(_) | Reader::Copy(_) => None,
+        }
+    }
+
+    /// What a person should know about this capture.
+    pub fn remarks(&self) -> &[String] {
+        &self.shape.remarks
+    }
+}

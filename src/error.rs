@@ -82,14 +82,9 @@ impl Error {
     pub fn io(action: &str, path: impl AsRef<Path>, cause: std::io::Error) -> Self {
         let error = Self::failed(format!("cannot {action}")).at(path);
         let error = match cause.kind() {
-<<<<<<< HEAD
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                 error.hint("the disk is full: free some space and try again; what was stored before is not affected")
             }
-=======
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => error
-                .hint("the disk is full: free some space and try again; nothing that was stored before is affected"),
->>>>>>> capture
             _ => error,
         };
         error.because(cause)

@@ -2,19 +2,19 @@
 //!
 //! A snapshot is a [`record`]: who, when, and the root [`tree`]. A tree lists one directory; a file in it names its
 //! chunks, or [`recipe`]s that do. Trees and recipes are named by the keyed hash of their *whole* form, but stored
-//! whole or as a patch against an earlier one ([`chain`]), so that metadata is in the size of the change and an id says
-//! the same whatever it was patched against.
+//! whole or as a patch against an earlier one ([`chain`], [`meta`]), so that metadata is in the size of the change and an
+//! id says the same whatever it was patched against.
 //!
-//! [`store::Store`] opens all that belongs to one store; [`take`] makes a snapshot, [`restore`] writes one out,
-//! [`look`] lists and reads without writing, [`check`] proves that all of it is there.
+//! [`store`] opens all that belongs to one store; [`take`] makes a snapshot, with [`capture`] for one file and
+//! [`save`] for its content.
 
+pub mod capture;
 pub mod chain;
-pub mod check;
-pub mod look;
 pub mod meta;
+pub mod progress;
+pub mod receipts;
 pub mod recipe;
 pub mod record;
-pub mod restore;
 pub mod save;
 pub mod store;
 pub mod take;

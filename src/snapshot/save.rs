@@ -246,8 +246,14 @@ impl<'b> Collector<'b> {
                 if version.as_ref().is_none_or(|version| version.id != id) {
                     *version = meta::load(catalog, id).ok();
                 }
-                version.as_ref()
+                if version.is_none() {
+                    self.before = Before::None;
+                }
             }
+            _ => return None,
+        }
+        match &self.before {
+            Before::Recipes(_, version) => version.as_ref(),
             _ => None,
         }
     }

@@ -13,8 +13,6 @@
 //! `File::open` of a database would silently unlock a transaction that is open in the same process.
 
 pub mod exclude;
-pub mod exclude;
 pub mod handle;
 pub mod sqlite;
-pub mod walk;
 pub mod walk;

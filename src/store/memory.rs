@@ -63,3 +63,32 @@ impl Objects for Memory {
         format!("memory:{key}")
     }
 }
+
+/// Takes every object and keeps none: where a dry run writes to.
+pub struct Discard;
+
+impl Objects for Discard {
+    fn put(&self, _: Key, _: &[&[u8]]) -> Result<Durable> {
+        Ok(Durable::promise())
+    }
+
+    fn get_range(&self, key: Key, _: u64, _: usize) -> Result<Vec<u8>> {
+        Err(Error::failed("nothing was kept in a dry run").at(self.place(key)))
+    }
+
+    fn size(&self, key: Key) -> Result<u64> {
+        Err(Error::failed("nothing was kept in a dry run").at(self.place(key)))
+    }
+
+    fn list(&self, _: Kind) -> Result<Vec<[u8; 16]>> {
+        Ok(Vec::new())
+    }
+
+    fn delete(&self, _: Key) -> Result<()> {
+        Ok(())
+    }
+
+    fn place(&self, key: Key) -> String {
+        format!("dry run:{key}")
+    }
+}

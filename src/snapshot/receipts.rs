@@ -1,0 +1,149 @@
+//! Receipts: what `stat` said of each file when it was captured, so that an unchanged file costs a stat.
+//!
+//! They are a note in the index, for one data directory and the newest snapshot of it. Losing them costs one full read.
+//!
+//! A receipt is only written for a file whose last change lies clearly before the capture began: a write in the same
+//! tick of the file system's clock could otherwise hide behind an equal time stamp. The margin is [`MARGIN`], or
+//! [`COARSE_MARGIN`] where the stamps look as if the file system counts in whole seconds.
+
+use std::collections::HashMap;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use crate::codec::{Malformed, Reader, put_bytes, put_signed, put_varint};
+use crate::id::SnapshotId;
+use crate::source::walk::Stamp;
+
+/// Nanoseconds: above the tick of any kernel's coarse clock (10 ms).
+const MARGIN: i128 = 100_000_000;
+/// Nanoseconds: above the two seconds that the coarsest file systems count in.
+const COARSE_MARGIN: i128 = 3_000_000_000;
+
+/// What was seen of one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// The file itself.
+    pub stamp: Stamp,
+    /// For a database: its write-ahead log and its rollback journal, if they were there.
+    pub database: Option<[Option<Stamp>; 2]>,
+}
+
+impl Receipt {
+    /// Whether an unnoticed later change is out of the question for a capture that began at `began`, in nanoseconds.
+    fn is_safe(&self, began: i128) -> bool {
+        let sidecars = self.database.iter().flatten().flatten();
+        std::iter::once(&self.stamp).chain(sidecars).all(|stamp| {
+            let whole = |nanos: i128| nanos.rem_euclid(1_000_000_000) == 0;
+            let margin = if whole(stamp.mtime) && whole(stamp.ctime) { COARSE_MARGIN } else { MARGIN };
+            stamp.mtime.max(stamp.ctime) + margin < began
+        })
+    }
+}
+
+/// The receipts of one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipts {
+    /// The snapshot that holds what these files contained.
+    pub snapshot: SnapshotId,
+    /// By path, relative to the data directory.
+    pub files: HashMap<PathBuf, Receipt>,
+}
+
+impl Receipts {
+    /// The name of the note for the data directory `source`.
+    pub fn note_name(source: &str) -> String {
+        format!("receipts {}", blake3::hash(source.as_bytes()).to_hex())
+    }
+
+    /// Keeps `receipt` for `path` if it is safe to rely on.
+    pub fn keep(&mut self, path: &Path, receipt: Receipt, began: i128) {
+        if receipt.is_safe(began) {
+            self.files.insert(path.to_path_buf(), receipt);
+        }
+    }
+
+    /// The note.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = self.snapshot.0.to_vec();
+        put_varint(&mut out, self.files.len() as u64);
+        for (path, receipt) in &self.files {
+            put_bytes(&mut out, path.as_os_str().as_bytes());
+            put_stamp(&mut out, &receipt.stamp);
+            let Some(sidecars) = &receipt.database else {
+                out.push(0);
+                continue;
+            };
+            out.push(1 | u8::from(sidecars[0].is_some()) << 1 | u8::from(sidecars[1].is_some()) << 2);
+            sidecars.iter().flatten().for_each(|stamp| put_stamp(&mut out, stamp));
+        }
+        out
+    }
+
+    /// Reads the note.
+    pub fn decode(bytes: &[u8]) -> Result<Receipts, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let snapshot = SnapshotId(reader.array()?);
+        let count = reader.count(8)?;
+        let mut files = HashMap::with_capacity(count);
+        for _ in 0..count {
+            let path = PathBuf::from(std::ffi::OsString::from_vec(reader.bytes()?.to_vec()));
+            let stamp = take_stamp(&mut reader)?;
+            let flags = reader.u8()?;
+            let mut sidecar = |bit: u8| (flags & bit != 0).then(|| take_stamp(&mut reader)).transpose();
+            let database = if flags & 1 == 0 { None } else { Some([sidecar(2)?, sidecar(4)?]) };
+            files.insert(path, Receipt { stamp, database });
+        }
+        reader.end()?;
+        Ok(Receipts { snapshot, files })
+    }
+}
+
+fn put_stamp(out: &mut Vec<u8>, stamp: &Stamp) {
+    for number in [stamp.device, stamp.inode, stamp.size] {
+        put_varint(out, number);
+    }
+    for time in [stamp.mtime, stamp.ctime] {
+        put_signed(out, time.div_euclid(1_000_000_000) as i64);
+        put_varint(out, time.rem_euclid(1_000_000_000) as u64);
+    }
+}
+
+fn take_stamp(reader: &mut Reader<'_>) -> Result<Stamp, Malformed> {
+    let (device, inode, size) = (reader.varint()?, reader.varint()?, reader.varint()?);
+    let mut time = || Ok(i128::from(reader.signed()?) * 1_000_000_000 + i128::from(reader.varint()?));
+    Ok(Stamp { device, inode, size, mtime: time()?, ctime: time()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(time: i128) -> Stamp {
+        Stamp { device: 1, inode: 2, size: 3, mtime: time, ctime: time }
+    }
+
+    #[test]
+    fn receipts_round_trip() {
+        let mut receipts = Receipts { snapshot: SnapshotId::random(), files: HashMap::new() };
+        receipts.keep(Path::new("a"), Receipt { stamp: stamp(-5), database: None }, 1 << 60);
+        let database = Some([Some(stamp(7)), None]);
+        receipts.keep(Path::new("b"), Receipt { stamp: stamp(1 << 50), database }, 1 << 60);
+        assert_eq!(receipts.files.len(), 2);
+        assert_eq!(Receipts::decode(&receipts.encode()), Ok(receipts));
+    }
+
+    #[test]
+    fn a_recent_change_gets_no_receipt() {
+        let mut receipts = Receipts { snapshot: SnapshotId::random(), files: HashMap::new() };
+        let began = 1_700_000_000_500_000_000;
+        for (name, age, database, kept) in [
+            ("old", 200_000_000, None, true),
+            ("same tick", 1_000_000, None, false),
+            ("whole seconds", 2_500_000_000, None, false),
+            ("a log in the same tick", 200_000_000, Some([Some(stamp(began)), None]), false),
+        ] {
+            receipts.keep(Path::new(name), Receipt { stamp: stamp(began - age), database }, began);
+            assert_eq!(receipts.files.contains_key(Path::new(name)), kept, "{name}");
+        }
+    }
+}

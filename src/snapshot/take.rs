@@ -1,0 +1,525 @@
+//! Taking a snapshot.
+//!
+//! 1. Walk, by stat. What a receipt vouches for is not looked at again; of everything else the first bytes are read,
+//!    which tells the databases.
+//! 2. Open every changed database: all transactions begin here, close together. If one was opened, walk again, so that
+//!    no file is older than they are.
+//! 3. Save content: databases whose view keeps writers out come first, and are released at once; then the files; then
+//!    databases in WAL mode, whose readers are in nobody's way.
+//! 4. Build the trees from the bottom. If the root is the parent's, nothing changed and nothing is stored.
+//! 5. Commit: flush, then the record (I1). Then bring the index up to date; a failure there loses no snapshot.
+
+use std::collections::{HashMap, HashSet};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::capture::{Captured, Open, capture_database, capture_file, open_database, sidecars};
+use super::meta::{self, Version};
+use super::progress::Progress;
+use super::receipts::{Receipt, Receipts};
+use super::record::{MOST_UNREADABLE, Record, Totals};
+use super::save::Session;
+use super::store::Store;
+use super::tree::{Attributes, Consistency, Entry, Node, Tree};
+use crate::error::{Error, Result, SourceError};
+use crate::id::SnapshotId;
+use crate::source::exclude::Exclusions;
+use crate::source::sqlite;
+use crate::source::walk::{Found, Kind, Walk, walk};
+use crate::store::memory::Discard;
+use crate::store::segment::Content as Segment;
+use crate::store::sink::PackSink;
+
+/// What to take, and how.
+#[derive(Debug, Default, Clone)]
+pub struct Options {
+    /// The data directory.
+    pub source: PathBuf,
+    /// Globs that are left out.
+    pub exclude: Vec<String>,
+    /// Absolute paths of stores and backups within the data directory, and what they are.
+    pub own_folders: Vec<(PathBuf, &'static str)>,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// A note.
+    pub note: Option<String>,
+    /// Store nothing; say what would be.
+    pub dry_run: bool,
+    /// Read everything, whatever the receipts say.
+    pub full_scan: bool,
+    /// Compress every file apart from all others.
+    pub separate_files: bool,
+}
+
+/// One captured entry, for listings.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Path relative to the data directory.
+    pub path: PathBuf,
+    /// What it is: `file`, `database`, `directory`, `symlink`.
+    pub kind: &'static str,
+    /// How consistent its content is.
+    pub consistency: Consistency,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Taken {
+    /// The snapshot; when nothing changed, the one that already holds everything.
+    pub record: Record,
+    /// Nothing changed, and nothing was stored.
+    pub unchanged: bool,
+    /// Chunks of data that the store did not have.
+    pub new_chunks: u64,
+    /// Their bytes before compression.
+    pub new_bytes: u64,
+    /// Bytes that the store grew by, all metadata included.
+    pub stored_bytes: u64,
+    /// Files that are new or whose content changed.
+    pub changed_files: u64,
+    /// What was captured.
+    pub entries: Vec<Listed>,
+    /// What could not be captured.
+    pub unreadable: Vec<SourceError>,
+    /// What is worth knowing besides.
+    pub remarks: Vec<String>,
+    /// What was left out, and why.
+    pub excluded: Vec<(PathBuf, String)>,
+    /// From the first to the last look at the data, in milliseconds.
+    pub cut_ms: u64,
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    (now_nanos() / 1_000_000) as i64
+}
+
+fn now_nanos() -> i128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128)
+}
+
+/// What the parent snapshot knows of each directory.
+struct Parent {
+    record: Option<Record>,
+    trees: HashMap<usize, Version<Tree>>,
+    receipts: Option<Receipts>,
+    /// Every chunk that the parent names is known to be there.
+    trusted: bool,
+}
+
+impl Parent {
+    fn entry(&self, found: &Found) -> Option<&Entry> {
+        self.trees.get(&found.parent)?.value.get(name_of(found))
+    }
+}
+
+fn name_of(found: &Found) -> &[u8] {
+    found.path.file_name().map_or(b"", OsStrExt::as_bytes)
+}
+
+/// Takes a snapshot of `options.source` into `store`, which must be open for writing unless it is a dry run.
+pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Result<Taken> {
+    sqlite::check_version()?;
+    let source = std::fs::canonicalize(&options.source)
+        .map_err(|error| Error::io("open the data directory", &options.source, error).hint("--data-dir names another"))?;
+    let exclusions = Exclusions::new(options.own_folders.clone(), &options.exclude)
+        .map_err(|error| Error::usage("a pattern to exclude is not a glob").because(error))?;
+    let taking = Taking { store, options, exclusions, scratch: Scratch::beside(&source), source, remarks: Vec::new() };
+    taking.run(progress)
+}
+
+struct Taking<'a> {
+    store: &'a mut Store,
+    options: &'a Options,
+    exclusions: Exclusions,
+    scratch: Scratch,
+    source: PathBuf,
+    remarks: Vec<String>,
+}
+
+impl Taking<'_> {
+    fn run(mut self, progress: &dyn Progress) -> Result<Taken> {
+        let (clock, began) = (Instant::now(), now_nanos());
+        let records = self.store.records()?;
+        let last = records.last().cloned();
+        let source_name = self.source.to_string_lossy().into_owned();
+        let record = records.into_iter().rev().find(|record| record.source == source_name);
+
+        let mut walked = self.walk()?;
+        let mut parent = self.parent(record, &source_name, &walked);
+        let mut databases = self.open_databases(&walked, &parent, HashMap::new());
+        if !databases.is_empty() {
+            walked = self.walk()?;
+            parent.trees = self.parent_trees(parent.record.as_ref(), &walked);
+            databases = self.open_databases(&walked, &parent, databases);
+        }
+
+        let whole = self.store.catalog().index().unreadable().is_empty();
+        let catalog = self.store.catalog();
+        let objects = if self.options.dry_run { Arc::new(Discard) } else { self.store.objects().clone() };
+        let sink = PackSink::new(objects, catalog.packs().keys().clone());
+        let mut session = Session::new(catalog, sink, parent.trusted && whole);
+
+        let mut contents = self.capture(&mut session, &mut walked, &parent, databases, began, progress)?;
+        let ended = now_nanos();
+        let tree = build_trees(&mut session, &walked, &parent, &mut contents)?;
+        let root = attributes(&walked.found[0]);
+
+        let id = SnapshotId::random();
+        let same = parent.record.as_ref().filter(|r| r.tree == tree && r.root == root && r.unreadable_count == walked.errors.len() as u64);
+        let unchanged = same.is_some() && self.options.tags.is_empty() && self.options.note.is_none();
+        let record = match same {
+            Some(record) if unchanged => record.clone(),
+            _ => Record {
+                id,
+                sequence: last.as_ref().map_or(1, |last| last.sequence + 1),
+                previous: last.as_ref().map(|last| catalog.packs().keys().record_mac(&last.encode())),
+                parent: parent.record.as_ref().map(|record| record.id),
+                started: (began / 1_000_000) as i64,
+                ended: (ended / 1_000_000) as i64,
+                source: source_name.clone(),
+                tree,
+                root,
+                totals: contents.totals,
+                unreadable: named(&walked.errors),
+                unreadable_count: walked.errors.len() as u64,
+                tags: self.options.tags.clone(),
+                note: self.options.note.clone(),
+                program: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+        };
+
+        let (new_chunks, new_bytes) = (session.new_chunks, session.new_bytes);
+        let mut stored = Vec::new();
+        if !unchanged {
+            stored = session.sink.flush()?.commit(record.encode())?;
+        }
+        let stored_bytes = stored.iter().map(|pack| pack.size).sum();
+        if !self.options.dry_run {
+            self.remember(&record, &stored, contents.receipts, contents.read_any || !unchanged, &source_name);
+        }
+        self.remarks.append(&mut contents.remarks);
+        Ok(Taken {
+            record,
+            unchanged,
+            new_chunks,
+            new_bytes,
+            stored_bytes,
+            changed_files: contents.changed_files,
+            entries: contents.entries,
+            unreadable: walked.errors,
+            remarks: self.remarks,
+            excluded: walked.excluded,
+            cut_ms: clock.elapsed().as_millis() as u64,
+        })
+    }
+
+    fn walk(&self) -> Result<Walk> {
+        walk(&self.source, &self.exclusions).map_err(|error| {
+            Error::io("read the data directory", &self.source, error).hint("--data-dir names another")
+        })
+    }
+
+    /// What the parent snapshot knows. A parent that is damaged is no parent: everything is at hand, and is stored again.
+    fn parent(&mut self, record: Option<Record>, source: &str, walked: &Walk) -> Parent {
+        let index = self.store.catalog().index();
+        let trusted = record.as_ref().is_some_and(|record| index.proven() == Some(record.id));
+        let receipts = (trusted && !self.options.full_scan)
+            .then(|| index.note(&Receipts::note_name(source)))
+            .flatten()
+            .and_then(|note| Receipts::decode(&note).ok())
+            .filter(|receipts| record.as_ref().is_some_and(|record| record.id == receipts.snapshot));
+        let trees = self.parent_trees(record.as_ref(), walked);
+        Parent { record, trees, receipts, trusted }
+    }
+
+    fn parent_trees(&mut self, record: Option<&Record>, walked: &Walk) -> HashMap<usize, Version<Tree>> {
+        let mut trees: HashMap<usize, Version<Tree>> = HashMap::new();
+        let Some(record) = record else { return trees };
+        for (at, found) in walked.found.iter().enumerate().filter(|(_, found)| found.kind == Kind::Directory) {
+            let id = if at == 0 {
+                Some(record.tree)
+            } else {
+                match trees.get(&found.parent).and_then(|tree| tree.value.get(name_of(found))) {
+                    Some(Entry { node: Node::Directory(id), .. }) => Some(*id),
+                    _ => None,
+                }
+            };
+            match id.map(|id| meta::load(self.store.catalog(), id)) {
+                Some(Ok(tree)) => {
+                    trees.insert(at, tree);
+                }
+                Some(Err(error)) => self.remarks.push(format!("an earlier snapshot is damaged, its data is stored anew: {error}")),
+                None => {}
+            }
+        }
+        trees
+    }
+
+    /// Opens the databases that no receipt vouches for and that are not open yet.
+    fn open_databases(&mut self, walked: &Walk, parent: &Parent, mut open: HashMap<PathBuf, Open>) -> HashMap<PathBuf, Open> {
+        for found in walked.found.iter().filter(|found| found.kind == Kind::File) {
+            if open.contains_key(&found.path) || vouched(&self.source, found, parent).is_some() {
+                continue;
+            }
+            if let Some(opened) = open_database(&self.source, found, &self.scratch.maker()) {
+                open.insert(found.path.clone(), opened);
+            }
+        }
+        open
+    }
+
+    fn capture(
+        &self,
+        session: &mut Session<'_>,
+        walked: &mut Walk,
+        parent: &Parent,
+        mut databases: HashMap<PathBuf, Open>,
+        began: i128,
+        progress: &dyn Progress,
+    ) -> Result<Contents> {
+        let mut contents = Contents::new(walked.found.len());
+        let mut beside = HashSet::new();
+        for found in walked.found.iter().filter(|found| found.kind == Kind::File) {
+            let is_database = match databases.get(&found.path) {
+                Some(open) => open.is_image(),
+                None => vouched(&self.source, found, parent).is_some_and(|receipt| receipt.database.is_some()),
+            };
+            if is_database {
+                beside.extend(sidecars(&found.path));
+            }
+        }
+        let skipped = |walk: &Walk, at: usize| beside.contains(&walk.found[at].path);
+
+        let mut order: Vec<usize> = (0..walked.found.len()).filter(|&at| !skipped(walked, at)).collect();
+        let rank = |at: &usize| databases.get(&walked.found[*at].path).map_or(1, |open| if open.blocks_writers() { 0 } else { 2 });
+        order.sort_by_key(rank);
+        contents.skipped = beside;
+
+        progress.begin("reading", order.iter().map(|&at| walked.found[at].stamp.size).sum());
+        for at in order {
+            let found = &walked.found[at];
+            let size = found.stamp.size;
+            match found.kind {
+                Kind::Directory => continue,
+                Kind::Symlink => contents.symlink(&self.source, at, found, &mut walked.errors),
+                Kind::File => {
+                    let before = parent.entry(found);
+                    if let (Some(receipt), Some(Entry { node: node @ Node::File { .. }, .. })) =
+                        (vouched(&self.source, found, parent), before)
+                    {
+                        contents.keep(at, node.clone(), found, receipt);
+                    } else {
+                        contents.read_any = true;
+                        let before = match before {
+                            Some(Entry { node: Node::File { content, .. }, .. }) => Some(content),
+                            _ => None,
+                        };
+                        let captured = match databases.remove(&found.path) {
+                            Some(open) => capture_database(session, &self.source, found, open, before, &self.scratch.maker())?,
+                            None => capture_file(session, &self.source, found, before)?,
+                        };
+                        contents.take(at, found, captured, before, began, &mut walked.errors);
+                        if self.options.separate_files {
+                            session.sink.close_segment(Segment::Data)?;
+                        }
+                    }
+                }
+            }
+            progress.advance(size);
+        }
+        progress.end();
+        Ok(contents)
+    }
+
+    /// Brings the index up to date. Only the cache is at stake here.
+    fn remember(
+        &mut self,
+        record: &Record,
+        stored: &[crate::store::sink::Stored],
+        receipts: HashMap<PathBuf, Receipt>,
+        receipts_changed: bool,
+        source: &str,
+    ) {
+        let index = self.store.catalog_mut().index_mut();
+        index.add(stored);
+        if receipts_changed {
+            let receipts = Receipts { snapshot: record.id, files: receipts };
+            index.leave_note(&Receipts::note_name(source), &receipts.encode());
+            index.set_proven(record.id);
+        }
+    }
+}
+
+/// The receipt that says that `found` is what it was in the parent snapshot.
+fn vouched(source: &Path, found: &Found, parent: &Parent) -> Option<Receipt> {
+    let receipt = parent.receipts.as_ref()?.files.get(&found.path)?;
+    let same = receipt.stamp == found.stamp
+        && receipt.database.is_none_or(|beside| beside == super::capture::sidecar_stamps(&source.join(&found.path)));
+    same.then_some(*receipt)
+}
+
+/// What was captured, by the walk's places.
+struct Contents {
+    nodes: Vec<Option<(Node, Option<Attributes>)>>,
+    skipped: HashSet<PathBuf>,
+    entries: Vec<Listed>,
+    receipts: HashMap<PathBuf, Receipt>,
+    totals: Totals,
+    changed_files: u64,
+    read_any: bool,
+    remarks: Vec<String>,
+}
+
+impl Contents {
+    fn new(count: usize) -> Self {
+        Contents {
+            nodes: vec![None; count],
+            skipped: HashSet::new(),
+            entries: Vec::with_capacity(count),
+            receipts: HashMap::new(),
+            totals: Totals { directories: 1, ..Totals::default() },
+            changed_files: 0,
+            read_any: false,
+            remarks: Vec::new(),
+        }
+    }
+
+    fn list(&mut self, found: &Found, node: &Node) {
+        let (kind, consistency) = match node {
+            Node::File { size, consistency, .. } => {
+                self.totals.files += 1;
+                self.totals.bytes += size;
+                let database = *consistency == Consistency::Transaction;
+                self.totals.databases += u64::from(database);
+                (if database { "database" } else { "file" }, *consistency)
+            }
+            Node::Directory(_) => {
+                self.totals.directories += 1;
+                ("directory", Consistency::Stable)
+            }
+            Node::Symlink(_) => {
+                self.totals.symlinks += 1;
+                ("symlink", Consistency::Stable)
+            }
+        };
+        self.entries.push(Listed { path: found.path.clone(), kind, consistency });
+    }
+
+    fn keep(&mut self, at: usize, node: Node, found: &Found, receipt: Receipt) {
+        self.list(found, &node);
+        self.receipts.insert(found.path.clone(), receipt);
+        self.nodes[at] = Some((node, None));
+    }
+
+    fn symlink(&mut self, source: &Path, at: usize, found: &Found, errors: &mut Vec<SourceError>) {
+        match std::fs::read_link(source.join(&found.path)) {
+            Ok(target) => {
+                let node = Node::Symlink(target.as_os_str().as_bytes().to_vec());
+                self.list(found, &node);
+                self.nodes[at] = Some((node, None));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => errors.push(SourceError::new(&found.path, error)),
+        }
+    }
+
+    fn take(
+        &mut self,
+        at: usize,
+        found: &Found,
+        captured: Captured,
+        before: Option<&super::tree::Content>,
+        began: i128,
+        errors: &mut Vec<SourceError>,
+    ) {
+        self.remarks.extend(captured.remarks.iter().map(|remark| format!("{}: {remark}", found.path.display())));
+        if let Some(error) = captured.error {
+            errors.push(SourceError::new(&found.path, error));
+        }
+        let Some((size, consistency, content)) = captured.content else { return };
+        if consistency == Consistency::Changed {
+            self.remarks.push(format!("{}: changed while it was read", found.path.display()));
+        }
+        self.changed_files += u64::from(before != Some(&content));
+        let node = Node::File { size, consistency, content };
+        self.list(found, &node);
+        if let Some(receipt) = captured.receipt {
+            let mut one = Receipts { snapshot: SnapshotId([0; 16]), files: HashMap::new() };
+            one.keep(&found.path, receipt, began);
+            self.receipts.extend(one.files);
+        }
+        self.nodes[at] = Some((node, captured.attributes));
+    }
+}
+
+fn attributes(found: &Found) -> Attributes {
+    let (mtime, mtime_nanos) = found.mtime();
+    Attributes { mode: found.mode, uid: found.owner.0, gid: found.owner.1, mtime, mtime_nanos }
+}
+
+/// Builds the trees, deepest first, and answers with the root's id.
+fn build_trees(
+    session: &mut Session<'_>,
+    walked: &Walk,
+    parent: &Parent,
+    contents: &mut Contents,
+) -> Result<crate::id::TreeId> {
+    let mut children: HashMap<usize, Vec<Entry>> = HashMap::new();
+    // The walk lists a directory before what is in it.
+    for (at, found) in walked.found.iter().enumerate().rev() {
+        let (node, own) = if found.kind == Kind::Directory {
+            let mut entries = children.remove(&at).unwrap_or_default();
+            entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            let id = session.save_version(&Tree { entries }, parent.trees.get(&at))?;
+            if at == 0 {
+                return Ok(id);
+            }
+            let node = Node::Directory(id);
+            contents.list(found, &node);
+            (node, None)
+        } else {
+            match contents.nodes[at].take() {
+                Some(node) => node,
+                None => continue,
+            }
+        };
+        let attributes = own.unwrap_or_else(|| attributes(found));
+        children.entry(found.parent).or_default().push(Entry { name: name_of(found).to_vec(), attributes, node });
+    }
+    Err(Error::failed("the walk did not begin with the data directory"))
+}
+
+fn named(errors: &[SourceError]) -> Vec<(String, String)> {
+    let name = |error: &SourceError| (error.path.to_string_lossy().into_owned(), error.reason.clone());
+    errors.iter().take(MOST_UNREADABLE).map(name).collect()
+}
+
+/// A folder for the backup API's copies: within the data directory, since no plaintext goes elsewhere; removed at the
+/// end, and never captured.
+struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    fn beside(source: &Path) -> Scratch {
+        Scratch { path: source.join(format!(".nbak-scratch-{}", std::process::id())) }
+    }
+
+    fn maker(&self) -> impl Fn() -> std::io::Result<PathBuf> + '_ {
+        use std::os::unix::fs::DirBuilderExt;
+        || {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
+            Ok(self.path.clone())
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // There is one only if the backup API was needed.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}

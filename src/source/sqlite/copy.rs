@@ -87,7 +87,7 @@ fn create(dir: &Path) -> io::Result<Scratch> {
 }
 
 /// Copies within the transaction that `source` has open.
-fn copy(source: &Connection, to: &Path) -> Result<(), Refusal> {
+pub(super) fn copy(source: &Connection, to: &Path) -> Result<(), Refusal> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut target = Connection::open_with_flags_and_vfs(to, flags, ffi::VFS).map_err(Failure)?;
     // A copy that a crash spoils is of no use to anybody: no journal, no syncs.

@@ -283,3 +283,6 @@ fn walk(conn: &Connection, page_size: u32, mark: WalMark) -> io::Result<Result<P
     }
     Ok(Ok(walk.into_map(mark.pages)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,11 +47,12 @@ fn every_image_is_the_transactions_own() {
         let _stopping = OnDrop(&stop);
         scope.spawn(|| write(&path, &stop, true));
         scope.spawn(|| write(&path, &stop, false));
-        let (mut alone, mut overlaid) = (0, 0);
+        let (mut alone, mut overlaid, mut unproven) = (0, 0, 0);
         for round in 0..400 {
-            let (mut live, shape) = match Live::open(&path).expect("open") {
-                Ok(opened) => opened,
-                Err(unproven) => panic!("round {round}: {unproven}"),
+            let Ok((mut live, shape)) = Live::open(&path).expect("open") else {
+                unproven += 1;
+                assert!(unproven < 10, "round {round}: the end mark is hardly ever proven");
+                continue;
             };
             match &live.kind {
                 Kind::Wal { frozen: Some(_), .. } => alone += 1,

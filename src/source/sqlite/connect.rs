@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::super::handle::{FileHandle, beside};
 use super::ffi;
 use super::image::Refusal;
 use super::quiet::preflight;
@@ -17,6 +18,12 @@ const BUSY: Duration = Duration::from_secs(5);
 
 /// The longest path that SQLite opens, in bytes: its limit, less room for the longest sidecar suffix.
 const PATH_MAX: usize = 512 - 8;
+
+/// The bytes that a journal begins with, and ends with if there is a super-journal.
+const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+
+/// The fields at the beginning of a journal; a shorter file holds nothing to roll back.
+const JOURNAL_HEADER_BYTES: u64 = 28;
 
 /// What the open transaction reads from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +83,19 @@ pub(super) fn end(conn: &Connection) -> Result<(), Failure> {
 
 /// What a database that crashed in a transaction needs before anybody can read it: SQLite rolls back in the first
 /// read of a connection that may write.
+///
+/// SQLite deletes the journal then, *whatever it is*, and also the file that the journal names as its super-journal.
+/// So what does not begin as a journal, or names another file, is not given to it: somebody may have put it there.
 fn roll_back(path: &Path) -> Result<(), Refusal> {
+    let alone = match FileHandle::open(&beside(path, "-journal")) {
+        Ok(journal) => rolls_back_alone(&journal)?,
+        // Somebody else rolled it back meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(error) => return Err(error.into()),
+    };
+    if !alone {
+        return Err(Refusal::NotADatabase("the file named as its journal is none, or is one of several".into()));
+    }
     let conn = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     match begin(&conn) {
         Ok(_) => Ok(end(&conn)?),
@@ -86,6 +105,15 @@ fn roll_back(path: &Path) -> Result<(), Refusal> {
         ))),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether a journal begins as one, and does not end in the name of a super-journal: both have the same magic.
+fn rolls_back_alone(journal: &FileHandle) -> io::Result<bool> {
+    let size = journal.size()?;
+    let (mut first, mut last) = (JOURNAL_MAGIC, JOURNAL_MAGIC);
+    journal.read_at(&mut first, 0)?;
+    journal.read_at(&mut last, size.saturating_sub(JOURNAL_MAGIC.len() as u64))?;
+    Ok(size >= JOURNAL_HEADER_BYTES && first == JOURNAL_MAGIC && last != JOURNAL_MAGIC)
 }
 
 fn open(path: &Path, access: OpenFlags) -> Result<Connection, Failure> {

@@ -10,7 +10,7 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
 use super::super::handle::FileHandle;
-use super::connect::{self, Failure};
+use super::connect::{self, Failure, Transaction};
 use super::ffi;
 use super::header::{HEADER_BYTES, looks_like_database};
 use super::image::{EMPTY_PAGE_SIZE, Refusal, Shape, View};
@@ -38,17 +38,24 @@ impl Copy {
     pub(super) fn make(path: &Path, scratch_dir: &Path) -> Result<(Copy, Shape), Refusal> {
         let mut remarks = Vec::new();
         let source = connect::reader(path, &mut remarks)?;
-        connect::begin(&source)?;
-        if ffi::main_size(&source)? == 0 {
+        let transaction = connect::begin(&source)?;
+        let whole = ffi::main_size(&source)?;
+        if whole == 0 {
             let shape = Shape { view: View::Backup, page_size: EMPTY_PAGE_SIZE, len: 0, remarks };
             return Ok((Copy { file: None, _scratch: None }, shape));
         }
         let scratch = create(scratch_dir)?;
         copy(&source, &scratch.0)?;
-        drop(source);
-
         let file = FileHandle::open(&scratch.0)?;
         let len = file.size()?;
+        // Only a commit in a log can make a database smaller than its file. Otherwise there is something behind
+        // its pages, which the backup API leaves out, and a capture must not.
+        let no_log = transaction == Transaction::Rollback || ffi::wal_size(&source)? == 0;
+        if no_log && len < whole {
+            return Err(Refusal::NotADatabase("its file is longer than the database in it".into()));
+        }
+        drop(source);
+
         let mut first = [0; HEADER_BYTES];
         let count = file.read_at(&mut first, 0)?;
         let Some(header) = looks_like_database(&first[..count]) else {
@@ -80,7 +87,7 @@ fn create(dir: &Path) -> io::Result<Scratch> {
 }
 
 /// Copies within the transaction that `source` has open.
-fn copy(source: &Connection, to: &Path) -> Result<(), Refusal> {
+pub(super) fn copy(source: &Connection, to: &Path) -> Result<(), Refusal> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut target = Connection::open_with_flags_and_vfs(to, flags, ffi::VFS).map_err(Failure)?;
     // A copy that a crash spoils is of no use to anybody: no journal, no syncs.

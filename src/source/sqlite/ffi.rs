@@ -23,6 +23,9 @@ pub(super) const VFS: &CStr = c"unix";
 /// One `xRead` takes a `c_int`; more is split. A power of two, so that splits stay page-aligned.
 const READ_MAX: usize = 1 << 30;
 
+/// How often a read starts again because the file was cut short under it.
+const SHRINK_RETRIES: u32 = 16;
+
 /// Words of the wal-index that are read: two headers of 12, then `nBackfill`.
 const HEADER_WORDS: usize = 12;
 const BACKFILL_WORD: usize = 2 * HEADER_WORDS;
@@ -240,40 +243,23 @@ unsafe fn read_at(file: NonNull<ffi::sqlite3_file>, buf: &mut [u8], offset: u64)
     // SAFETY: by the contract.
     let read = unsafe { methods(file)?.xRead }.ok_or_else(|| sqlite_error(ffi::SQLITE_MISUSE))?;
     let mut done = 0;
+    let mut retries = 0;
     while done < buf.len() {
-        let part = &mut buf[done..];
-        let amount = part.len().min(READ_MAX);
         // Past the largest offset there is nothing.
         let Some(at) = offset.checked_add(done as u64) else { break };
         let Ok(place) = ffi::sqlite3_int64::try_from(at) else { break };
-        let mut read = |bytes: usize| {
-            let count = c_int::try_from(bytes).unwrap_or(0);
-            // SAFETY: `part` is writable for `bytes`, at most `amount`; the file is open by the contract.
-            unsafe { read(file.as_ptr(), part.as_mut_ptr().cast::<c_void>(), count, place) }
-        };
-        match read(amount) {
+        // A short read zero-fills and does not say where the file ended, so no more than there is gets asked for.
+        // SAFETY: by the contract.
+        let there = unsafe { size(file)? }.saturating_sub(at);
+        let part = &mut buf[done..];
+        let amount = part.len().min(READ_MAX).min(usize::try_from(there).unwrap_or(usize::MAX));
+        let Ok(count @ 1..) = c_int::try_from(amount) else { break };
+        // SAFETY: `part` is writable for `count` bytes, at most its length; the file is open by the contract.
+        match unsafe { read(file.as_ptr(), part.as_mut_ptr().cast::<c_void>(), count, place) } {
             ffi::SQLITE_OK => done += amount,
-            ffi::SQLITE_IOERR_SHORT_READ => {
-                // The rest was zero-filled, and the layer does not say where the file ended. If the
-                // length has grown meanwhile, some of the zeros would pass for data: ask again for the
-                // part that must exist, exactly.
-                // SAFETY: by the contract.
-                let there = unsafe { size(file)? }.saturating_sub(at);
-                let there = usize::try_from(there).unwrap_or(usize::MAX).min(amount);
-                if there == 0 {
-                    break;
-                }
-                match read(there) {
-                    ffi::SQLITE_OK => {
-                        done += there;
-                        break;
-                    }
-                    // It shrank between the two calls: go round again.
-                    ffi::SQLITE_IOERR_SHORT_READ => {}
-                    // SAFETY: by the contract.
-                    rc => return Err(unsafe { file_error(file, rc) }),
-                }
-            }
+            // It shrank between the two calls. Whoever plays with it for longer than this has no end to read to.
+            ffi::SQLITE_IOERR_SHORT_READ if retries < SHRINK_RETRIES => retries += 1,
+            ffi::SQLITE_IOERR_SHORT_READ => break,
             // SAFETY: by the contract.
             rc => return Err(unsafe { file_error(file, rc) }),
         }

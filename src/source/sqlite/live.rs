@@ -134,16 +134,7 @@ impl Live {
 
     fn rollback(conn: Connection, remarks: Vec<String>) -> Result<(Live, Shape), Refusal> {
         let len = ffi::main_size(&conn)?;
-        let page_size = if len == 0 {
-            EMPTY_PAGE_SIZE
-        } else {
-            let mut first = [0; HEADER_BYTES];
-            let count = ffi::read_main(&conn, &mut first, 0)?;
-            match looks_like_database(&first[..count]) {
-                Some(header) => header.page_size,
-                None => return Err(Refusal::NotADatabase("its header is not that of a database".into())),
-            }
-        };
+        let page_size = if len == 0 { EMPTY_PAGE_SIZE } else { page_size_of(&conn)? };
         let live = Live { conn, kind: Kind::Rollback { len } };
         Ok((live, Shape { view: View::Rollback, page_size, len, remarks }))
     }
@@ -155,23 +146,25 @@ impl Live {
         remarks: Vec<String>,
     ) -> Result<Result<(Live, Shape), Unproven>, Refusal> {
         let mark = header.mark();
-        let page_size = header.page_size();
-        if !(512..=65_536).contains(&page_size) || !page_size.is_power_of_two() {
-            return Ok(Err("the log's shared memory is not as expected".into()));
-        }
-        let page = u64::from(page_size);
         let file = ffi::main_size(&conn)?;
         if backfill > mark.mx_frame {
             return Ok(Err("the log's shared memory is not as expected".into()));
         }
         if backfill == mark.mx_frame {
+            // The index of a log that never had a frame does not know the page size; the file does.
+            let page_size = page_size_of(&conn)?;
             // A length that is no multiple of the page size is read as SQLite reads it: with zeros.
-            let Some(len) = file.checked_next_multiple_of(page) else {
+            let Some(len) = file.checked_next_multiple_of(u64::from(page_size)) else {
                 return Err(Refusal::NotADatabase("its length is out of range".into()));
             };
             let kind = Kind::Wal { mark, page_size, frozen: Some(file), overlay: PageMap::default() };
             return Ok(Ok((Live { conn, kind }, Shape { view: View::Wal, page_size, len, remarks })));
         }
+        let page_size = header.page_size();
+        if !(512..=65_536).contains(&page_size) || !page_size.is_power_of_two() {
+            return Ok(Err("the log's shared memory is not as expected".into()));
+        }
+        let page = u64::from(page_size);
         // SQLite's own bound on what a log can make of a file; past it, one of them is not what it says.
         let len = u64::from(mark.pages) * page;
         if len > file.saturating_add(65_536).saturating_add(u64::from(mark.mx_frame) * page) {
@@ -238,6 +231,16 @@ impl Live {
     }
 }
 
+/// The page size that the file's own header gives; for when the file is the image.
+fn page_size_of(conn: &Connection) -> Result<u32, Refusal> {
+    let mut first = [0; HEADER_BYTES];
+    let count = ffi::read_main(conn, &mut first, 0)?;
+    match looks_like_database(&first[..count]) {
+        Some(header) => Ok(header.page_size),
+        None => Err(Refusal::NotADatabase("its header is not that of a database".into())),
+    }
+}
+
 /// Where SQLite's locks are; the page that holds it is never used.
 const LOCK_BYTES: u64 = 0x4000_0000;
 
@@ -280,3 +283,6 @@ fn walk(conn: &Connection, page_size: u32, mark: WalMark) -> io::Result<Result<P
     }
     Ok(Ok(walk.into_map(mark.pages)))
 }
+
+#[cfg(test)]
+mod tests;

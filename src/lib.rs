@@ -10,6 +10,7 @@
 //! and `source`, which know nothing of storage; then `snapshot`; then `cli`. A test holds the order.
 
 pub mod chunk;
+pub mod cli;
 pub mod codec;
 pub mod crypto;
 pub mod error;

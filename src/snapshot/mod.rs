@@ -6,16 +6,22 @@
 //! id says the same whatever it was patched against.
 //!
 //! [`store`] opens all that belongs to one store; [`take`] makes a snapshot, with [`capture`] for one file and
-//! [`save`] for its content.
+//! [`save`] for its content; [`look`] lists and reads one, [`restore`] writes one out into a [`target`]; [`check`] proves
+//! that all of it is there.
 
 pub mod capture;
 pub mod chain;
+pub mod check;
+pub mod look;
 pub mod meta;
 pub mod progress;
 pub mod receipts;
 pub mod recipe;
 pub mod record;
+pub mod restore;
 pub mod save;
+pub mod stats;
 pub mod store;
 pub mod take;
+pub mod target;
 pub mod tree;

@@ -1,0 +1,218 @@
+//! What can be typed.
+//!
+//! A secret is never the value of a flag: it would stand in the process list and in the shell's history.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Frequent, cheap, encrypted snapshots of a live data directory.
+#[derive(Debug, Parser)]
+#[command(name = "nbak", version, max_term_width = 110)]
+pub struct Args {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags are what the command line has")]
+pub struct Common {
+    /// The data directory [default: ~/.nodyn, or ~/.lynox if only that is there]
+    #[arg(long, global = true, value_name = "DIR", env = "NBAK_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The store [default: store/ in the backup directory]
+    #[arg(long, global = true, value_name = "DIR", env = "NBAK_REPO")]
+    pub repo: Option<PathBuf>,
+    /// Read the vault key from this file; may be given more than once
+    #[arg(long, global = true, value_name = "FILE")]
+    pub vault_key_file: Vec<PathBuf>,
+    /// Read the vault key from what this shell command prints
+    #[arg(long, global = true, value_name = "COMMAND")]
+    pub vault_key_command: Option<String>,
+    /// Read a passphrase from the first line of this file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Wait this many seconds for another process that is writing to the store
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30)]
+    pub lock_wait: u64,
+    /// Print results as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print results and errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print more: what is left out, and why
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Take a snapshot; make the store on first use
+    Snapshot(SnapshotArgs),
+    /// List the snapshots
+    Snapshots,
+    /// List what is in a snapshot
+    Ls(LsArgs),
+    /// Print a file of a snapshot
+    Cat(CatArgs),
+    /// Write a snapshot, or some paths of it, into a directory
+    Restore(RestoreArgs),
+    /// Verify that the store is whole
+    Check(CheckArgs),
+    /// Show what the store holds, in numbers
+    Stats,
+    /// Mend what can be made again
+    Repair(RepairArgs),
+    /// Show and change what opens the store
+    Key(KeyArgs),
+}
+
+/// Arguments of `snapshot`.
+#[derive(Debug, clap::Args)]
+pub struct SnapshotArgs {
+    /// Give the snapshot a tag; may be given more than once
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+    /// Note something about the snapshot
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
+    /// Leave out what matches this glob; may be given more than once
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Store nothing; say what would be stored
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Read every file, also those that did not change since the last snapshot
+    #[arg(long)]
+    pub full_scan: bool,
+    /// Compress every file apart from all others (see docs/SECURITY.md)
+    #[arg(long)]
+    pub separate_files: bool,
+}
+
+/// Arguments of `ls`.
+#[derive(Debug, clap::Args)]
+pub struct LsArgs {
+    /// `latest`, the beginning of an id, a tag, or a time (`2h ago`, `2026-03-25T03:00`)
+    pub snapshot: String,
+    /// A directory or file in it
+    pub path: Option<PathBuf>,
+    /// Also show mode, size, time, and how consistent each entry is
+    #[arg(short, long)]
+    pub long: bool,
+    /// Go into directories
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+}
+
+/// Arguments of `cat`.
+#[derive(Debug, clap::Args)]
+pub struct CatArgs {
+    /// `latest`, the beginning of an id, a tag, or a time
+    pub snapshot: String,
+    /// A file in it
+    pub path: PathBuf,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, clap::Args)]
+pub struct RestoreArgs {
+    /// `latest`, the beginning of an id, a tag, or a time
+    pub snapshot: String,
+    /// Only these paths [default: everything]
+    pub paths: Vec<PathBuf>,
+    /// The directory to write into: a new or an empty one
+    #[arg(long, value_name = "DIR")]
+    pub target: PathBuf,
+    /// Write into a directory that is not empty; what has the same name is replaced, the rest is kept
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Read, open and verify all data
+    #[arg(long)]
+    pub read_data: bool,
+    /// Read the data of this part of the packs only, drawn at random
+    #[arg(long, value_name = "PERCENT", requires = "read_data", value_parser = percent)]
+    pub subset: Option<f64>,
+}
+
+/// Arguments of `repair`.
+#[derive(Debug, clap::Args)]
+pub struct RepairArgs {
+    #[command(subcommand)]
+    pub what: Repair,
+}
+
+/// What can be repaired.
+#[derive(Debug, Subcommand)]
+pub enum Repair {
+    /// Make the index anew from the packs
+    Index,
+}
+
+/// Arguments of `key`.
+#[derive(Debug, clap::Args)]
+pub struct KeyArgs {
+    #[command(subcommand)]
+    pub action: KeyAction,
+}
+
+/// What can be done with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyAction {
+    /// List the key slots
+    List,
+    /// Let one more key open the store
+    Add(NewKey),
+    /// Let a key open the store no longer
+    Remove {
+        /// The slot's id, or the beginning of it
+        slot: String,
+    },
+    /// Put another key in the place of the one that is given; no data is rewritten
+    Rotate(NewKey),
+}
+
+/// The key that is to open the store.
+#[derive(Debug, clap::Args)]
+pub struct NewKey {
+    /// Read the new vault key from this file
+    #[arg(long, value_name = "FILE", group = "new")]
+    pub new_vault_key_file: Option<PathBuf>,
+    /// Read the new vault key from what this shell command prints
+    #[arg(long, value_name = "COMMAND", group = "new")]
+    pub new_vault_key_command: Option<String>,
+    /// Read a new passphrase from the first line of this file
+    #[arg(long, value_name = "FILE", group = "new")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// What to call it
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub label: String,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number: f64 = text.trim_end_matches('%').parse().map_err(|_| "not a percentage".to_owned())?;
+    if number > 0.0 && number <= 100.0 { Ok(number) } else { Err("a percentage is above 0 and up to 100".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+        assert_eq!(percent("10%"), Ok(10.0));
+        assert!(percent("0").is_err() && percent("101").is_err() && percent("x").is_err());
+    }
+}

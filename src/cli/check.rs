@@ -1,0 +1,119 @@
+//! `check`, `stats` and `repair`.
+
+use serde_json::json;
+
+use super::args::{CheckArgs, Repair, RepairArgs};
+use super::context::Context;
+use super::output::{self, count, line, size};
+use crate::error::{Error, Result};
+use crate::snapshot::check::{Options, check as check_store};
+use crate::snapshot::stats::stats as store_stats;
+use crate::snapshot::store::{Access, Store};
+
+/// Verifies the store.
+pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
+    let store = context.open()?;
+    let options = Options { read_data: args.read_data, subset: args.subset };
+    let report = check_store(&store, options, &context.bars())?;
+    if context.json {
+        let problems: Vec<_> = report.problems.iter().map(|p| json!({"subject": p.subject, "problem": p.what})).collect();
+        let affected: Vec<_> = report
+            .affected
+            .iter()
+            .map(|(id, paths)| json!({"snapshot": id, "paths": paths.iter().map(|p| p.to_string_lossy()).collect::<Vec<_>>()}))
+            .collect();
+        output::json(&json!({
+            "ok": report.problems.is_empty(),
+            "snapshots": report.snapshots,
+            "packs": report.packs,
+            "chunks": report.chunks,
+            "segments_read": report.segments_read,
+            "bytes_read": report.bytes_read,
+            "problems": problems,
+            "affected": affected,
+        }));
+    } else {
+        for problem in &report.problems {
+            line(format!("{}: {}", problem.subject, problem.what));
+        }
+        for (id, paths) in &report.affected {
+            line(format!("snapshot {} lost {}:", &id[..8], count(paths.len() as u64, "path", "paths")));
+            paths.iter().for_each(|path| line(format!("  {}", path.display())));
+        }
+    }
+    if !report.problems.is_empty() {
+        return Err(Error::integrity(format!("{} found", count(report.problems.len() as u64, "problem was", "problems were")))
+            .at(store.root())
+            .hint("snapshots that are not named are whole; a new snapshot stores again what the data directory still has"));
+    }
+    if !context.json {
+        let what = if args.read_data {
+            format!("{} of data read and verified", size(report.bytes_read))
+        } else {
+            "all of their data is there (--read-data also opens it)".to_owned()
+        };
+        line(format!(
+            "no problem found: {}, {}, {}; {what}",
+            count(report.snapshots, "snapshot", "snapshots"),
+            count(report.packs, "pack", "packs"),
+            count(report.chunks, "chunk", "chunks")
+        ));
+    }
+    Ok(0)
+}
+
+/// Shows what the store holds.
+pub fn stats(context: &Context) -> Result<u8> {
+    let store = context.open()?;
+    let stats = store_stats(&store)?;
+    if context.json {
+        output::json(&json!({
+            "store": store.id().to_string(),
+            "snapshots": stats.snapshots,
+            "packs": stats.packs,
+            "stored_bytes": stats.stored_bytes,
+            "data_bytes": stats.data_bytes,
+            "metadata_bytes": stats.metadata_bytes,
+            "chunks": stats.chunks,
+            "chunk_bytes": stats.chunk_bytes,
+            "snapshot_bytes": stats.snapshot_bytes,
+            "protected": !store.is_unprotected(),
+        }));
+        return Ok(0);
+    }
+    let ratio = |a: u64, b: u64| if b == 0 { "-".to_owned() } else { format!("{:.1}", a as f64 / b as f64) };
+    line(format!("snapshots      {} of {}", stats.snapshots, size(stats.snapshot_bytes)));
+    line(format!("stored         {} in {}", size(stats.stored_bytes), count(stats.packs, "pack", "packs")));
+    line(format!("  data         {} in {}", size(stats.data_bytes), count(stats.chunks, "chunk", "chunks")));
+    line(format!("  metadata     {}", size(stats.metadata_bytes)));
+    line(format!("compression    {}", ratio(stats.chunk_bytes, stats.data_bytes)));
+    line(format!("deduplication  {}", ratio(stats.snapshot_bytes, stats.chunk_bytes)));
+    line(format!("protected      {}", if store.is_unprotected() { "no" } else { "yes" }));
+    Ok(0)
+}
+
+/// Makes again what can be made again.
+pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8> {
+    match args.what {
+        Repair::Index => {
+            let (repo, credentials) = (context.repo()?, context.credentials()?);
+            let mut store = Store::open(&repo, &credentials, Access::Write(context.patience()))?;
+            store.catalog_mut().index_mut().discard();
+            drop(store);
+            let store = Store::open(&repo, &credentials, Access::Write(context.patience()))?;
+            context.warn(&store);
+            let packs = store.catalog().index().packs().count() as u64;
+            let unreadable = store.catalog().index().unreadable().len() as u64;
+            if context.json {
+                output::json(&json!({"packs": packs, "unreadable_packs": unreadable}));
+            } else {
+                line(format!("the index was made anew from {}", count(packs, "pack", "packs")));
+            }
+            if unreadable > 0 {
+                return Err(Error::integrity(format!("{} be read", count(unreadable, "pack could not", "packs could not")))
+                    .hint("run `nbak check` to see which snapshots need them"));
+            }
+            Ok(0)
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! What is meant by what was typed: which data directory, which store, which keys.
+//!
+//! Looked for in this order, and the first that is there counts: the flag, the environment, the configuration, the
+//! default.
+
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::args::{Common, NewKey};
+use super::output::{self, Bars};
+use crate::crypto::secret::Credential;
+use crate::error::{Error, Result};
+use crate::snapshot::store::{Access, Store};
+
+/// The environment variables that hold the vault key.
+const KEY_VARIABLES: [&str; 2] = ["NODYN_VAULT_KEY", "LYNOX_VAULT_KEY"];
+/// A key or a passphrase is at most this long, in bytes.
+const KEY_LIMIT: u64 = 4096;
+
+/// What the commands work with.
+pub struct Context {
+    data_dir: Option<PathBuf>,
+    repo: Option<PathBuf>,
+    vault_key_files: Vec<PathBuf>,
+    vault_key_command: Option<String>,
+    passphrase_file: Option<PathBuf>,
+    lock_wait: Duration,
+    /// Print results as JSON.
+    pub json: bool,
+    /// Print results and errors only.
+    pub quiet: bool,
+    /// Print more.
+    pub verbose: bool,
+}
+
+/// What the configuration file says, as far as it is about snapshots.
+#[derive(Debug, Default)]
+pub struct Config {
+    /// Where backups go.
+    pub backup_dir: Option<PathBuf>,
+    /// Globs that are left out.
+    pub exclude: Vec<String>,
+    /// Compress every file apart from all others.
+    pub separate_files: bool,
+}
+
+impl Context {
+    /// The meaning of `args`.
+    pub fn new(args: &Common) -> Self {
+        Context {
+            data_dir: args.data_dir.clone(),
+            repo: args.repo.clone(),
+            vault_key_files: args.vault_key_file.clone(),
+            vault_key_command: args.vault_key_command.clone(),
+            passphrase_file: args.passphrase_file.clone(),
+            lock_wait: Duration::from_secs(args.lock_wait),
+            json: args.json,
+            quiet: args.quiet,
+            verbose: args.verbose,
+        }
+    }
+
+    /// Prints a message, unless only results are wanted.
+    pub fn say(&self, text: impl AsRef<str>) {
+        if !self.quiet {
+            output::message(text);
+        }
+    }
+
+    /// Progress bars, where they are of use.
+    pub fn bars(&self) -> Bars {
+        Bars::new(!self.quiet && !self.json)
+    }
+
+    /// How long to wait for another writer.
+    pub fn patience(&self) -> Duration {
+        self.lock_wait
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> Result<PathBuf> {
+        if let Some(path) = &self.data_dir {
+            return Ok(path.clone());
+        }
+        let home = home()?;
+        let (nodyn, lynox) = (home.join(".nodyn"), home.join(".lynox"));
+        Ok(if !nodyn.is_dir() && lynox.is_dir() { lynox } else { nodyn })
+    }
+
+    /// What the data directory's configuration says. A mistake in it is a warning: a backup must not fail for it.
+    pub fn config(&self) -> Result<Config> {
+        let path = self.data_dir()?.join("config.json");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Config::default()),
+            Err(error) => {
+                output::warning(format!("cannot read the configuration: {}: {error}", path.display()));
+                return Ok(Config::default());
+            }
+        };
+        let (config, warnings) = read_config(&text);
+        warnings.iter().for_each(|why| output::warning(format!("{}: {why}", path.display())));
+        Ok(config)
+    }
+
+    /// Where backups go.
+    pub fn backup_dir(&self, config: &Config) -> Result<PathBuf> {
+        match &config.backup_dir {
+            Some(path) => match path.strip_prefix("~") {
+                Ok(rest) => Ok(home()?.join(rest)),
+                Err(_) => Ok(path.clone()),
+            },
+            None => Ok(self.data_dir()?.join("backups")),
+        }
+    }
+
+    /// The store's directory, absolute.
+    pub fn repo(&self) -> Result<PathBuf> {
+        let path = match &self.repo {
+            Some(path) => path.clone(),
+            None => self.backup_dir(&self.config()?)?.join("store"),
+        };
+        std::path::absolute(&path).map_err(|error| Error::io("find the store", &path, error))
+    }
+
+    /// The keys that may open the store.
+    pub fn credentials(&self) -> Result<Vec<Credential>> {
+        let mut found = Vec::new();
+        for path in &self.vault_key_files {
+            found.push(Credential::VaultKey(read_secret(path)?));
+        }
+        if let Some(command) = &self.vault_key_command {
+            found.push(Credential::VaultKey(run_for_secret(command)?));
+        }
+        if let Some(path) = &self.passphrase_file {
+            found.push(Credential::Passphrase(read_secret(path)?));
+        }
+        if found.is_empty() {
+            found.extend(KEY_VARIABLES.iter().filter_map(|name| std::env::var(name).ok()).filter(|k| !k.is_empty()).map(Credential::VaultKey));
+        }
+        if found.is_empty()
+            && let Some(key) = key_in_env_file(&self.data_dir()?.join(".env"))?
+        {
+            found.push(Credential::VaultKey(key));
+        }
+        if let Some(Credential::VaultKey(key)) = found.first()
+            && key.len() < 32
+        {
+            output::warning("the vault key is shorter than 32 characters: it is treated as a passphrase, which is slower and weaker");
+        }
+        Ok(found)
+    }
+
+    /// The key that `key add` and `key rotate` are about.
+    pub fn new_credential(&self, new: &NewKey) -> Result<Option<Credential>> {
+        if let Some(path) = &new.new_vault_key_file {
+            return Ok(Some(Credential::VaultKey(read_secret(path)?)));
+        }
+        if let Some(command) = &new.new_vault_key_command {
+            return Ok(Some(Credential::VaultKey(run_for_secret(command)?)));
+        }
+        match &new.new_passphrase_file {
+            Some(path) => Ok(Some(Credential::Passphrase(read_secret(path)?))),
+            None => Ok(None),
+        }
+    }
+
+    /// Opens the store for reading.
+    pub fn open(&self) -> Result<Store> {
+        let store = Store::open(&self.repo()?, &self.credentials()?, Access::Read)?;
+        self.warn(&store);
+        Ok(store)
+    }
+
+    /// Says once what its owner should know about the store.
+    pub fn warn(&self, store: &Store) {
+        if store.is_unprotected() {
+            output::warning("this store is not protected: whoever can read it can read everything in it (set NODYN_VAULT_KEY, then run `nbak key rotate`)");
+        }
+        for damaged in store.damaged_slots() {
+            output::warning(format!("a key slot is damaged: {damaged}"));
+        }
+        for (_, why) in store.catalog().index().unreadable() {
+            output::warning(why);
+        }
+        if store.catalog().index().was_rebuilt() && self.verbose {
+            output::message("the index was out of step with the packs, and was made anew");
+        }
+    }
+}
+
+fn home() -> Result<PathBuf> {
+    std::env::home_dir()
+        .filter(|home| !home.as_os_str().is_empty())
+        .ok_or_else(|| Error::usage("there is no home directory").hint("name the data directory with --data-dir"))
+}
+
+fn read_config(text: &str) -> (Config, Vec<String>) {
+    let mut warnings = Vec::new();
+    let mut config = Config::default();
+    let root: Value = match serde_json::from_str(text) {
+        Ok(root) => root,
+        Err(error) => return (config, vec![format!("the configuration is not JSON, and is left aside: {error}")]),
+    };
+    match &root["backup_dir"] {
+        Value::Null => {}
+        Value::String(path) if !path.is_empty() => config.backup_dir = Some(PathBuf::from(path)),
+        _ => warnings.push("`backup_dir` is not a path".to_owned()),
+    }
+    match &root["nbak"]["exclude"] {
+        Value::Null => {}
+        Value::Array(globs) if globs.iter().all(Value::is_string) => {
+            config.exclude = globs.iter().filter_map(|glob| glob.as_str().map(str::to_owned)).collect();
+        }
+        _ => warnings.push("`nbak.exclude` is not a list of globs".to_owned()),
+    }
+    match &root["nbak"]["separate_files"] {
+        Value::Null => {}
+        Value::Bool(on) => config.separate_files = *on,
+        _ => warnings.push("`nbak.separate_files` is neither true nor false".to_owned()),
+    }
+    (config, warnings)
+}
+
+fn first_line(text: &str, place: &str) -> Result<String> {
+    let line = text.lines().next().unwrap_or_default().trim();
+    if line.is_empty() { Err(Error::key(format!("there is no key in {place}"))) } else { Ok(line.to_owned()) }
+}
+
+fn read_secret(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(|error| Error::key("cannot read a key").at(path).because(error))?;
+    file.take(KEY_LIMIT)
+        .read_to_string(&mut text)
+        .map_err(|error| Error::key("cannot read a key").at(path).because(error))?;
+    first_line(&text, &path.display().to_string())
+}
+
+fn run_for_secret(command: &str) -> Result<String> {
+    let output = Command::new("/bin/sh")
+        .args(["-c", command])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| Error::key("cannot run the command that gives the key").because(error))?;
+    if !output.status.success() {
+        return Err(Error::key(format!("the command that gives the key failed ({})", output.status)));
+    }
+    let text = String::from_utf8(output.stdout).map_err(|_| Error::key("the command gave a key that is not UTF-8"))?;
+    first_line(&text, "what the command printed")
+}
+
+/// The vault key in the application's own `.env`. One that others can read or could have put there is refused: to go on
+/// without it would make a store that is not protected.
+fn key_in_env_file(path: &Path) -> Result<Option<String>> {
+    let refuse = |why: &str| {
+        Err(Error::key(format!("refusing to take the vault key from a file that {why}"))
+            .at(path)
+            .hint("mend it (chmod 600), or set NODYN_VAULT_KEY"))
+    };
+    let open = fs::OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()).open(path);
+    let file = match open {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound || error.kind() == ErrorKind::NotADirectory => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            return refuse("is a symbolic link");
+        }
+        Err(error) => return Err(Error::key("cannot read the vault key").at(path).because(error)),
+    };
+    let meta = file.metadata().map_err(|error| Error::io("look at", path, error))?;
+    let mut text = String::new();
+    file.take(1 << 20).read_to_string(&mut text).map_err(|error| Error::io("read", path, error))?;
+    let line = text.lines().find_map(|line| {
+        let line = line.trim().strip_prefix("export ").unwrap_or(line.trim());
+        KEY_VARIABLES.iter().find_map(|name| line.strip_prefix(name)?.strip_prefix('='))
+    });
+    let Some(key) = line.map(|key| key.trim().trim_matches(['"', '\''])).filter(|key| !key.is_empty()) else {
+        return Ok(None);
+    };
+    if meta.uid() != rustix::process::geteuid().as_raw() {
+        return refuse("belongs to another user");
+    }
+    if meta.mode() & 0o077 != 0 {
+        return refuse("others can read or write");
+    }
+    Ok(Some(key.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configuration_mistakes_are_warnings() {
+        let (config, warnings) = read_config(r#"{"backup_dir": "~/b", "nbak": {"exclude": ["*.tmp"]}, "other": 1}"#);
+        assert_eq!((config.backup_dir, config.exclude), (Some(PathBuf::from("~/b")), vec!["*.tmp".to_owned()]));
+        assert!(warnings.is_empty());
+        let (config, warnings) = read_config(r#"{"backup_dir": 3, "nbak": {"exclude": "x"}}"#);
+        assert_eq!((config.backup_dir, warnings.len()), (None, 2));
+        assert_eq!(read_config("{").1.len(), 1);
+    }
+
+    #[test]
+    fn keys_in_an_env_file_are_found_or_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(".env");
+        assert!(matches!(key_in_env_file(&path), Ok(None)));
+        fs::write(&path, "A=1\nexport NODYN_VAULT_KEY=\"abc\"\n").expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
+        assert!(key_in_env_file(&path).is_err(), "others can read it");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("set");
+        assert_eq!(key_in_env_file(&path).expect("fine").as_deref(), Some("abc"));
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).expect("linked");
+        assert!(key_in_env_file(&link).is_err(), "a link");
+    }
+}

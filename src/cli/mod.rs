@@ -1,0 +1,53 @@
+//! The command line: arguments in, one library call, output.
+//!
+//! [`args`] is what was typed, [`context`] what is meant by it (which directory, which store, which keys). Each family of
+//! commands has a file that makes the call and prints its answer. Results go to stdout, everything else to stderr
+//! ([`output`]); with `--json` a result is one object, or one object a line for lists.
+
+mod args;
+mod check;
+mod context;
+mod key;
+mod look;
+mod output;
+mod restore;
+mod snapshot;
+
+use clap::Parser;
+
+use self::args::{Args, Command};
+use self::context::Context;
+use crate::error::Result;
+
+/// Runs the program with the process's arguments; answers its exit code.
+pub fn main() -> u8 {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { 2 } else { 0 };
+        }
+    };
+    let context = Context::new(&args.common);
+    match run(&context, args.command) {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&error);
+            error.exit_code()
+        }
+    }
+}
+
+fn run(context: &Context, command: Command) -> Result<u8> {
+    match command {
+        Command::Snapshot(args) => snapshot::take(context, args),
+        Command::Snapshots => snapshot::list(context),
+        Command::Ls(args) => look::ls(context, &args),
+        Command::Cat(args) => look::cat(context, &args),
+        Command::Restore(args) => restore::restore(context, args),
+        Command::Check(args) => check::check(context, &args),
+        Command::Stats => check::stats(context),
+        Command::Repair(args) => check::repair(context, &args),
+        Command::Key(args) => key::run(context, args),
+    }
+}

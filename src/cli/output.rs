@@ -1,0 +1,121 @@
+//! Printing: results, messages, sizes, progress bars.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::snapshot::progress::Progress;
+
+/// Prints a line of a result. A reader that went away (`nbak ls | head`) is no error.
+pub fn line(text: impl AsRef<str>) {
+    let _ = writeln!(std::io::stdout().lock(), "{}", text.as_ref());
+}
+
+/// Prints a result as one line of JSON.
+pub fn json(value: &Value) {
+    line(value.to_string());
+}
+
+/// Prints a message.
+pub fn message(text: impl AsRef<str>) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());
+}
+
+/// Prints a warning.
+pub fn warning(text: impl AsRef<str>) {
+    message(format!("warning: {}", text.as_ref()));
+}
+
+/// Prints the error that ends the program.
+pub fn error(error: &Error) {
+    message(format!("error: {error}"));
+}
+
+/// Bytes for people, in powers of ten.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// A number and its noun.
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// A time for people, in the local zone.
+pub fn time(milliseconds: i64) -> String {
+    let Ok(moment) = Timestamp::from_millisecond(milliseconds) else { return "-".to_owned() };
+    moment.to_zoned_datetime(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// A time for programs.
+pub fn iso(milliseconds: i64) -> Value {
+    Timestamp::from_millisecond(milliseconds).map_or(Value::Null, |moment| Value::from(format!("{moment:.3}")))
+}
+
+/// Progress bars on stderr.
+#[derive(Default)]
+pub struct Bars {
+    shown: bool,
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl Bars {
+    /// Bars if stderr is a terminal and they are `wanted`.
+    pub fn new(wanted: bool) -> Self {
+        Bars { shown: wanted && std::io::stderr().is_terminal(), bar: Mutex::default() }
+    }
+
+    fn with(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {
+        if self.shown {
+            act(&mut self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        }
+    }
+}
+
+impl Progress for Bars {
+    fn begin(&self, what: &str, total: u64) {
+        self.with(|bar| {
+            let style = ProgressStyle::with_template("{msg:12} {wide_bar} {percent:>3}% {elapsed_precise} (left: {eta})");
+            let fresh = ProgressBar::new(total).with_message(what.to_owned());
+            fresh.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            fresh.enable_steady_tick(Duration::from_millis(200));
+            *bar = Some(fresh);
+        });
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.with(|bar| bar.iter().for_each(|bar| bar.inc(bytes)));
+    }
+
+    fn end(&self) {
+        self.with(|bar| bar.take().iter().for_each(ProgressBar::finish_and_clear));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(999), "999 B");
+        assert_eq!(size(1000), "1.0 kB");
+        assert_eq!(size(999_960), "1.0 MB");
+        assert_eq!(size(u64::MAX), "18446.7 PB");
+        assert_eq!(iso(0), Value::from("1970-01-01T00:00:00.000Z"));
+    }
+}

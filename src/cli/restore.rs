@@ -1,0 +1,55 @@
+//! `restore`.
+
+use std::time::Instant;
+
+use jiff::ZonedDateTime;
+use serde_json::json;
+
+use super::args::RestoreArgs;
+use super::context::Context;
+use super::output::{self, count, line, size, time};
+use crate::error::{Error, Result};
+use crate::snapshot::look;
+use crate::snapshot::restore::{Options, restore as restore_snapshot};
+
+/// Restores a snapshot into a directory.
+pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
+    let start = Instant::now();
+    let store = context.open()?;
+    let records = store.records()?;
+    let record = look::select(&records, &args.snapshot, &ZonedDateTime::now())?;
+    let options = Options { target: args.target, paths: args.paths, overwrite: args.overwrite };
+    let restored = restore_snapshot(&store, record, &options, &context.bars())?;
+    let duration_ms = start.elapsed().as_millis() as u64;
+    for (path, why) in &restored.damaged {
+        output::warning(format!("not restored: {}: {why}", path.display()));
+    }
+    if context.json {
+        let damaged: Vec<_> = restored.damaged.iter().map(|(path, why)| json!({"path": path.to_string_lossy(), "reason": why})).collect();
+        output::json(&json!({
+            "snapshot": record.id.to_string(),
+            "target": options.target.to_string_lossy(),
+            "files": restored.files,
+            "bytes": restored.bytes,
+            "directories": restored.directories,
+            "symlinks": restored.symlinks,
+            "damaged": damaged,
+            "duration_ms": duration_ms,
+        }));
+    } else {
+        line(format!(
+            "restored {} ({}) of snapshot {}, taken {}, to {} in {:.2} s",
+            count(restored.files, "file", "files"),
+            size(restored.bytes),
+            record.id.short(),
+            time(record.started),
+            options.target.display(),
+            duration_ms as f64 / 1000.0
+        ));
+    }
+    if restored.damaged.is_empty() {
+        return Ok(0);
+    }
+    Err(Error::integrity(format!("{} not restored, since the store lost some of their data; everything else was", count(restored.damaged.len() as u64, "file was", "files were")))
+        .hint("an earlier or later snapshot may hold them whole"))
+}

@@ -1,0 +1,211 @@
+//! `snapshot` and `snapshots`.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::args::SnapshotArgs;
+use super::context::{Config, Context};
+use super::output::{self, count, iso, line, size, time};
+use crate::error::{Error, Result};
+use crate::snapshot::record::Record;
+use crate::snapshot::store::{Access, Store};
+use crate::snapshot::take::{Options, Taken, now_ms, take as take_snapshot};
+use crate::snapshot::tree::Consistency;
+
+/// The exit code for a snapshot that was made although some of the source could not be read.
+const INCOMPLETE: u8 = 3;
+
+/// Takes a snapshot.
+pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
+    let start = Instant::now();
+    let source = context.data_dir()?;
+    if !source.is_dir() {
+        return Err(Error::failed("the data directory is not there").at(&source).hint("name it with --data-dir"));
+    }
+    let config = context.config()?;
+    let repo = context.repo()?;
+    let own_folders = own_folders(context, &config, &source, &repo)?;
+    let credentials = context.credentials()?;
+    let mut store = if !args.dry_run {
+        Store::open_or_create(&repo, &credentials, context.patience(), now_ms() / 1000)?
+    } else {
+        match Store::open(&repo, &credentials, Access::Read) {
+            Err(error) if error.is_no_store() => Store::in_memory(&credentials, now_ms() / 1000)?,
+            other => other?,
+        }
+    };
+    context.warn(&store);
+    let options = Options {
+        source,
+        exclude: config.exclude.into_iter().chain(args.exclude).collect(),
+        own_folders,
+        tags: args.tag,
+        note: args.note,
+        dry_run: args.dry_run,
+        full_scan: args.full_scan,
+        separate_files: args.separate_files || config.separate_files,
+    };
+    let taken = take_snapshot(&mut store, &options, &context.bars())?;
+    report(context, &options, &taken, start.elapsed().as_millis() as u64);
+    Ok(if taken.unreadable.is_empty() { 0 } else { INCOMPLETE })
+}
+
+/// The folders in the data directory that are this program's own.
+fn own_folders(context: &Context, config: &Config, source: &Path, repo: &Path) -> Result<Vec<(PathBuf, &'static str)>> {
+    let source = real(source);
+    let repo_real = real(repo);
+    if source == repo_real {
+        return Err(Error::usage("the store cannot be the data directory itself").at(repo).hint("name another with --repo"));
+    }
+    let mut folders = Vec::new();
+    let backups = context.backup_dir(config)?;
+    // Both as it is called and as it really lies: either may be what the walk meets.
+    for (path, what) in [(backups.as_path(), "backups of this directory"), (repo, "the store itself")] {
+        let really = real(path);
+        if let Ok(inside) = really.strip_prefix(&source)
+            && inside.as_os_str().is_empty()
+        {
+            continue;
+        }
+        folders.push((really, what));
+        if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
+            folders.push((real(parent).join(name), what));
+        }
+    }
+    folders.push((source.join("backups"), "backups of this directory"));
+    Ok(folders)
+}
+
+/// The path with all links followed, as far as it exists.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    for above in path.ancestors() {
+        if let Ok(found) = above.canonicalize() {
+            return found.join(path.strip_prefix(above).unwrap_or(Path::new("")));
+        }
+    }
+    path
+}
+
+fn report(context: &Context, options: &Options, taken: &Taken, duration_ms: u64) {
+    let record = &taken.record;
+    let remarks = || taken.remarks.iter().cloned().chain(taken.unreadable.iter().map(|e| format!("not captured: {e}")));
+    if !context.quiet {
+        remarks().for_each(output::warning);
+    }
+    if context.verbose {
+        for (path, reason) in &taken.excluded {
+            output::message(format!("left out: {}: {reason}", path.display()));
+        }
+    }
+    if context.json {
+        let entries: Vec<Value> = taken
+            .entries
+            .iter()
+            .map(|entry| json!({"path": entry.path.to_string_lossy(), "type": entry.kind, "consistency": entry.consistency.as_str()}))
+            .collect();
+        let tally = |wanted: Consistency| taken.entries.iter().filter(|entry| entry.consistency == wanted).count();
+        let mut object = record_json(record);
+        let more = json!({
+            "unchanged": taken.unchanged,
+            "dry_run": options.dry_run,
+            "new_chunks": taken.new_chunks,
+            "new_bytes": taken.new_bytes,
+            "stored_bytes": taken.stored_bytes,
+            "changed_files": taken.changed_files,
+            "duration_ms": duration_ms,
+            "cut_ms": taken.cut_ms,
+            "consistency": {
+                "transaction": tally(Consistency::Transaction),
+                "stable": tally(Consistency::Stable),
+                "changed": tally(Consistency::Changed),
+            },
+            "warnings": remarks().collect::<Vec<_>>(),
+            "entries": entries,
+        });
+        if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
+            object.extend(more);
+        }
+        output::json(&object);
+        return;
+    }
+    let seconds = duration_ms as f64 / 1000.0;
+    if taken.unchanged {
+        line(format!(
+            "nothing changed since snapshot {} of {}: nothing was stored ({seconds:.2} s)",
+            record.id.short(),
+            time(record.started)
+        ));
+        return;
+    }
+    let verb = if options.dry_run { "would store" } else { "stored" };
+    let name = if options.dry_run { "dry run".to_owned() } else { format!("snapshot {}", record.id.short()) };
+    line(format!(
+        "{name}: {} ({}, {} as transactions), {} changed; {verb} {} in {} for {}; cut {} ms, {seconds:.2} s",
+        count(record.totals.files, "file", "files"),
+        size(record.totals.bytes),
+        count(record.totals.databases, "database", "databases"),
+        taken.changed_files,
+        size(taken.stored_bytes),
+        count(taken.new_chunks, "new chunk", "new chunks"),
+        size(taken.new_bytes),
+        taken.cut_ms,
+    ));
+    if !taken.unreadable.is_empty() {
+        context.say(format!("{} not captured: the snapshot is incomplete", count(taken.unreadable.len() as u64, "entry was", "entries were")));
+    }
+}
+
+fn record_json(record: &Record) -> Value {
+    json!({
+        "snapshot": record.id.to_string(),
+        "parent": record.parent.map(|id| id.to_string()),
+        "sequence": record.sequence,
+        "started": iso(record.started),
+        "ended": iso(record.ended),
+        "source": record.source,
+        "files": record.totals.files,
+        "databases": record.totals.databases,
+        "directories": record.totals.directories,
+        "symlinks": record.totals.symlinks,
+        "bytes": record.totals.bytes,
+        "tags": record.tags,
+        "note": record.note,
+        "unreadable": record.unreadable_count,
+    })
+}
+
+/// Lists the snapshots, oldest first.
+pub fn list(context: &Context) -> Result<u8> {
+    let store = context.open()?;
+    let records = store.records()?;
+    for record in &records {
+        if context.json {
+            output::json(&record_json(record));
+            continue;
+        }
+        let mut text = format!(
+            "{}  {}  {:>8} files  {:>9}",
+            record.id.short(),
+            time(record.started),
+            record.totals.files,
+            size(record.totals.bytes)
+        );
+        if !record.tags.is_empty() {
+            text += &format!("  [{}]", record.tags.join(", "));
+        }
+        if record.unreadable_count > 0 {
+            text += &format!("  incomplete: {} not captured", record.unreadable_count);
+        }
+        if let Some(note) = &record.note {
+            text += &format!("  {note}");
+        }
+        line(text);
+    }
+    if records.is_empty() && !context.json {
+        context.say("the store holds no snapshot yet");
+    }
+    Ok(0)
+}

@@ -1,0 +1,313 @@
+//! Checking a store: that everything that a snapshot needs is there, and, if asked, that it is what it should be.
+//!
+//! What is held against what (the numbers are those of `docs/ARCHITECTURE.md`):
+//! - every key slot and every pack can be read (I2, I3);
+//! - the records are an unbroken chain (I8);
+//! - every tree and recipe that a record leads to resolves to its id, and every chunk named there lies in a pack, with
+//!   that length (I4, I5);
+//! - every base of a segment lies in a pack (I5);
+//! - with `read_data`, every segment opens, and each chunk of data gives its id.
+//!
+//! The index takes no part in it: it is only a cache. All footers are read from the packs.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rayon::prelude::*;
+
+use super::look::chunks_of;
+use super::meta::{self, Stored};
+use super::progress::Progress;
+use super::recipe::Recipe;
+use super::record::Record;
+use super::store::Store;
+use super::tree::{Content, Node, Tree};
+use crate::error::Result;
+use crate::id::{ChunkId, PackId, RecipeId, TreeId, random_bytes};
+use crate::store::objects::{Key, Kind};
+use crate::store::reader::Pack;
+use crate::store::segment::Content as Segment;
+
+/// How much to read.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Options {
+    /// Open every segment.
+    pub read_data: bool,
+    /// Only this part of the packs, drawn at random: above 0, up to 100 percent.
+    pub subset: Option<f64>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The object or path that it is about.
+    pub subject: String,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Snapshots that were followed.
+    pub snapshots: u64,
+    /// Packs whose footers were read.
+    pub packs: u64,
+    /// Chunks that they list.
+    pub chunks: u64,
+    /// Segments that were opened.
+    pub segments_read: u64,
+    /// Bytes that were opened.
+    pub bytes_read: u64,
+    /// What is wrong. Nothing: the store is whole, as far as it was looked at.
+    pub problems: Vec<Problem>,
+    /// Snapshots that lost something: id, and the paths, as many as [`MOST_PATHS`].
+    pub affected: Vec<(String, Vec<PathBuf>)>,
+}
+
+/// Affected paths are named up to this number for each snapshot.
+pub const MOST_PATHS: usize = 100;
+
+impl Report {
+    fn add(&mut self, subject: impl Into<String>, what: impl Into<String>) {
+        self.problems.push(Problem { subject: subject.into(), what: what.into() });
+    }
+}
+
+struct Checking<'a> {
+    store: &'a Store,
+    /// Every chunk by the footers, and its length.
+    chunks: HashMap<ChunkId, u32>,
+    /// Chunks that lie in a segment that did not open.
+    rotten: HashSet<ChunkId>,
+    trees: HashMap<TreeId, bool>,
+    recipes: HashMap<RecipeId, bool>,
+    report: Report,
+}
+
+/// Checks `store`.
+pub fn check(store: &Store, options: Options, progress: &dyn Progress) -> Result<Report> {
+    let mut checking = Checking {
+        store,
+        chunks: HashMap::new(),
+        rotten: HashSet::new(),
+        trees: HashMap::new(),
+        recipes: HashMap::new(),
+        report: Report::default(),
+    };
+    for damaged in store.damaged_slots() {
+        checking.report.add("key slot", damaged);
+    }
+    let packs = checking.read_footers()?;
+    if options.read_data {
+        checking.read_segments(&packs, options.subset, progress);
+    }
+    checking.check_bases(&packs);
+    let records = checking.check_records(&packs);
+    for record in &records {
+        checking.follow(record);
+    }
+    checking.report.problems.sort_by(|a, b| (&a.subject, &a.what).cmp(&(&b.subject, &b.what)));
+    checking.report.problems.dedup();
+    Ok(checking.report)
+}
+
+impl Checking<'_> {
+    fn place(&self, id: PackId) -> String {
+        self.store.objects().place(Key::new(Kind::Pack, id.0))
+    }
+
+    fn read_footers(&mut self) -> Result<Vec<std::sync::Arc<Pack>>> {
+        let source = self.store.catalog().packs();
+        source.forget();
+        let mut ids = source.list()?;
+        ids.sort_unstable();
+        let opened: Vec<_> = ids.par_iter().map(|id| (*id, source.open(*id))).collect();
+        let mut packs = Vec::new();
+        for (id, pack) in opened {
+            match pack {
+                Ok(pack) => {
+                    self.chunks.extend(pack.footer.chunks().map(|(.., chunk)| (chunk.id, chunk.length)));
+                    packs.push(pack);
+                }
+                Err(error) => self.report.add(self.place(id), error.to_string()),
+            }
+        }
+        self.report.packs = packs.len() as u64;
+        self.report.chunks = self.chunks.len() as u64;
+        Ok(packs)
+    }
+
+    fn read_segments(&mut self, packs: &[std::sync::Arc<Pack>], subset: Option<f64>, progress: &dyn Progress) {
+        let drawn = |_: &&std::sync::Arc<Pack>| {
+            subset.is_none_or(|percent| f64::from(u32::from_le_bytes(random_bytes())) < percent / 100.0 * 4_294_967_296.0)
+        };
+        let mut chosen: Vec<&std::sync::Arc<Pack>> = packs.iter().filter(drawn).collect();
+        if chosen.is_empty() {
+            chosen.extend(packs.first());
+        }
+        let segments: Vec<(&Pack, usize)> =
+            chosen.iter().flat_map(|pack| (0..pack.footer.segments.len()).map(|number| (&***pack, number))).collect();
+        progress.begin("reading packs", segments.iter().map(|(pack, n)| u64::from(pack.footer.segments[*n].stored)).sum());
+        let bad = Mutex::new(Vec::new());
+        segments.par_iter().for_each(|&(pack, number)| {
+            if let Err(why) = self.read_segment(pack, number) {
+                bad.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((pack, number, why));
+            }
+            progress.advance(u64::from(pack.footer.segments[number].stored));
+        });
+        progress.end();
+        self.report.segments_read = segments.len() as u64;
+        self.report.bytes_read = segments.iter().map(|(pack, n)| u64::from(pack.footer.segments[*n].stored)).sum();
+        for (pack, number, why) in bad.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            self.rotten.extend(pack.footer.segments[number].chunks.iter().map(|chunk| chunk.id));
+            self.report.add(self.place(pack.id), why);
+        }
+    }
+
+    fn read_segment(&self, pack: &Pack, number: usize) -> Result<(), String> {
+        let catalog = self.store.catalog();
+        let plain = catalog.segment(pack, number).map_err(|error| error.to_string())?;
+        let entry = &pack.footer.segments[number];
+        let mut start = 0;
+        for chunk in &entry.chunks {
+            let bytes = &plain[start..start + chunk.length as usize];
+            start += chunk.length as usize;
+            let sound = match entry.content {
+                Segment::Data => catalog.packs().keys().chunk_id(bytes) == chunk.id,
+                Segment::Tree => Stored::<Tree>::parse(bytes).is_ok(),
+                Segment::Recipe => Stored::<Recipe>::parse(bytes).is_ok(),
+            };
+            if !sound {
+                return Err(format!("chunk {} in segment {number} has other content than its id says", chunk.id));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_bases(&mut self, packs: &[std::sync::Arc<Pack>]) {
+        for pack in packs {
+            for (number, segment) in pack.footer.segments.iter().enumerate() {
+                if let Some(base) = segment.bases.iter().find(|base| !self.is_sound(**base)) {
+                    let what = format!("segment {number} builds on chunk {base}, which is missing or damaged");
+                    self.report.add(self.place(pack.id), what);
+                    self.rotten.extend(segment.chunks.iter().map(|chunk| chunk.id));
+                }
+            }
+        }
+    }
+
+    fn is_sound(&self, id: ChunkId) -> bool {
+        id == ChunkId::ZEROS || (self.chunks.contains_key(&id) && !self.rotten.contains(&id))
+    }
+
+    fn check_records(&mut self, packs: &[std::sync::Arc<Pack>]) -> Vec<Record> {
+        let mut records = Vec::new();
+        for pack in packs {
+            for bytes in &pack.footer.records {
+                match Record::decode(bytes) {
+                    Ok(record) => records.push((record, bytes)),
+                    Err(error) => self.report.add(self.place(pack.id), error.to_string()),
+                }
+            }
+        }
+        records.sort_by_key(|(record, _)| record.sequence);
+        let keys = self.store.catalog().packs().keys();
+        let mut expected = (1, None);
+        for (record, bytes) in &records {
+            if (record.sequence, record.previous) != expected {
+                let what = "the snapshot before it is missing, or is another than it was made after";
+                self.report.add(format!("snapshot {}", record.id), what);
+            }
+            expected = (record.sequence + 1, Some(keys.record_mac(bytes)));
+        }
+        records.into_iter().map(|(record, _)| record).collect()
+    }
+
+    fn follow(&mut self, record: &Record) {
+        self.report.snapshots += 1;
+        let mut lost = Vec::new();
+        self.follow_tree(record.tree, Path::new(""), 0, &mut lost);
+        if !lost.is_empty() {
+            lost.truncate(MOST_PATHS);
+            self.report.affected.push((record.id.to_string(), lost));
+        }
+    }
+
+    /// Whether all of a directory is there. One that was found whole is not followed again; one that was not is, so
+    /// that each snapshot gets its own list.
+    fn follow_tree(&mut self, id: TreeId, path: &Path, depth: usize, lost: &mut Vec<PathBuf>) -> bool {
+        if self.trees.get(&id) == Some(&true) {
+            return true;
+        }
+        if depth > crate::source::walk::DEEPEST + 1 {
+            self.report.add(format!("directory {id}"), "directories are nested deeper than the format allows");
+            lost.push(path.to_path_buf());
+            return false;
+        }
+        let tree = match meta::load::<Tree>(self.store.catalog(), id) {
+            Ok(tree) => tree.value,
+            Err(error) => {
+                self.report.add(format!("directory {id}"), error.to_string());
+                lost.push(path.to_path_buf());
+                return false;
+            }
+        };
+        let mut whole = true;
+        for entry in &tree.entries {
+            use std::os::unix::ffi::OsStrExt;
+            let place = path.join(std::ffi::OsStr::from_bytes(&entry.name));
+            whole &= match &entry.node {
+                Node::Directory(below) => self.follow_tree(*below, &place, depth + 1, lost),
+                Node::Symlink(_) => true,
+                Node::File { size, content, .. } => {
+                    let sound = self.follow_file(*size, content);
+                    if !sound {
+                        lost.push(place);
+                    }
+                    sound
+                }
+            };
+        }
+        self.trees.insert(id, whole);
+        whole
+    }
+
+    fn follow_file(&mut self, size: u64, content: &Content) -> bool {
+        if let Content::Recipes(recipes) = content
+            && recipes.iter().all(|id| self.recipes.get(id) == Some(&true))
+        {
+            return true;
+        }
+        let chunks = match chunks_of(self.store.catalog(), size, content) {
+            Ok(chunks) => chunks,
+            Err(error) => {
+                self.report.add("recipe", error.to_string());
+                return false;
+            }
+        };
+        let mut whole = true;
+        for (length, id) in chunks {
+            if id == ChunkId::ZEROS {
+                continue;
+            }
+            match self.chunks.get(&id) {
+                Some(known) if *known == length && !self.rotten.contains(&id) => {}
+                Some(known) if *known != length => {
+                    self.report.add(format!("chunk {id}"), "has another length than a file says");
+                    whole = false;
+                }
+                Some(_) => whole = false,
+                None => {
+                    self.report.add(format!("chunk {id}"), "is in no pack of this store");
+                    whole = false;
+                }
+            }
+        }
+        if let Content::Recipes(recipes) = content {
+            self.recipes.extend(recipes.iter().map(|id| (*id, whole)));
+        }
+        whole
+    }
+}

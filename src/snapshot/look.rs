@@ -1,0 +1,209 @@
+//! Looking into snapshots without writing anything: choose one, list it, read a file of it.
+
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use jiff::{Timestamp, ToSpan, ZonedDateTime};
+
+use super::meta;
+use super::recipe::Recipe;
+use super::record::Record;
+use super::store::Store;
+use super::tree::{Content, Entry, Node, Tree};
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, TreeId};
+use crate::index::catalog::Catalog;
+use crate::store::segment::Content as Segment;
+
+/// The snapshot that `text` names: `latest`, an id or the unique beginning of one, a tag (its newest), or a time (the
+/// newest at or before it): `2h ago`, `2026-03-25`, `2026-03-25T03:00`.
+pub fn select<'a>(records: &'a [Record], text: &str, now: &ZonedDateTime) -> Result<&'a Record> {
+    if records.is_empty() {
+        return Err(Error::failed("the store holds no snapshot yet").hint("`nbak snapshot` takes one"));
+    }
+    if text == "latest" {
+        return Ok(&records[records.len() - 1]);
+    }
+    if text.len() >= 4 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let lower = text.to_ascii_lowercase();
+        let mut hits = records.iter().filter(|record| record.id.to_string().starts_with(&lower));
+        match (hits.next(), hits.next()) {
+            (Some(record), None) => return Ok(record),
+            (Some(_), Some(_)) => {
+                return Err(Error::usage(format!("more than one snapshot's id begins with {text}")).hint("give more of it"));
+            }
+            _ => {}
+        }
+    }
+    if let Some(record) = records.iter().rev().find(|record| record.tags.iter().any(|tag| tag == text)) {
+        return Ok(record);
+    }
+    if let Some(moment) = parse_time(text, now) {
+        let by = moment.as_millisecond();
+        return records.iter().rev().filter(|record| record.started <= by).max_by_key(|record| record.started).ok_or_else(|| {
+            Error::failed(format!("no snapshot is as old as {moment}")).hint("`nbak snapshots` lists what there is")
+        });
+    }
+    Err(Error::usage(format!("`{text}` names no snapshot: it is not `latest`, an id, a tag, or a time"))
+        .hint("`nbak snapshots` lists what there is"))
+}
+
+fn parse_time(text: &str, now: &ZonedDateTime) -> Option<Timestamp> {
+    if let Some(ago) = text.strip_suffix(" ago") {
+        let ago = ago.trim();
+        let digits = ago.find(|c: char| !c.is_ascii_digit())?;
+        let count: i64 = ago[..digits].parse().ok()?;
+        let span = match ago[digits..].trim() {
+            "s" | "sec" | "second" | "seconds" => count.seconds(),
+            "m" | "min" | "minute" | "minutes" => count.minutes(),
+            "h" | "hour" | "hours" => count.hours(),
+            "d" | "day" | "days" => count.days(),
+            "w" | "week" | "weeks" => count.weeks(),
+            _ => return None,
+        };
+        return now.checked_sub(span).ok().map(|moment| moment.timestamp());
+    }
+    if let Ok(moment) = text.parse::<Timestamp>() {
+        return Some(moment);
+    }
+    if let Ok(moment) = text.parse::<jiff::civil::DateTime>() {
+        // A minute or a day is meant as a whole: the newest snapshot within it counts.
+        let whole = match text.len() {
+            10 => moment.date().at(23, 59, 59, 999_999_999),
+            16 => moment.checked_add(59.seconds().milliseconds(999)).ok()?,
+            _ => moment,
+        };
+        return whole.to_zoned_datetime(now.time_zone().clone()).ok().map(|moment| moment.timestamp());
+    }
+    None
+}
+
+/// Reads a path that a user gave: relative to the snapshot's root, without `..`.
+pub fn clean_path(path: &Path) -> Result<PathBuf> {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::CurDir | Component::RootDir => {}
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(Error::usage("a path within a snapshot has no `..`").at(path));
+            }
+        }
+    }
+    Ok(clean)
+}
+
+/// What a path leads to.
+pub enum Place {
+    /// The snapshot's root.
+    Root(TreeId),
+    /// An entry.
+    Entry(Entry),
+}
+
+/// Follows `path` from the root of `record`.
+pub fn find(store: &Store, record: &Record, path: &Path) -> Result<Place> {
+    let missing = || {
+        Error::failed(format!("snapshot {} has no such path", record.id.short()))
+            .at(path)
+            .hint("`nbak ls` lists what is in it")
+    };
+    let mut tree = record.tree;
+    let mut names = path.components().peekable();
+    while let Some(name) = names.next() {
+        let version = meta::load::<Tree>(store.catalog(), tree)?;
+        let entry = version.value.get(name.as_os_str().as_bytes()).ok_or_else(missing)?;
+        match (&entry.node, names.peek()) {
+            (_, None) => return Ok(Place::Entry(entry.clone())),
+            (Node::Directory(id), Some(_)) => tree = *id,
+            _ => return Err(missing()),
+        }
+    }
+    Ok(Place::Root(tree))
+}
+
+/// All entries below `tree`, a directory before what is in it; `prefix` is its path.
+pub fn list(catalog: &Catalog, tree: TreeId, prefix: &Path, recursive: bool) -> Result<Vec<(PathBuf, Entry)>> {
+    let mut out = Vec::new();
+    let mut waiting = vec![(prefix.to_path_buf(), tree)];
+    while let Some((path, id)) = waiting.pop() {
+        if path.components().count() > crate::source::walk::DEEPEST + 1 {
+            return Err(Error::integrity("directories of a snapshot are nested deeper than the format allows").at(path));
+        }
+        let version = meta::load::<Tree>(catalog, id).map_err(|error| error.at(&path))?;
+        let start = waiting.len();
+        for entry in version.value.entries {
+            let place = path.join(std::ffi::OsStr::from_bytes(&entry.name));
+            if let (Node::Directory(below), true) = (&entry.node, recursive) {
+                waiting.push((place.clone(), *below));
+            }
+            out.push((place, entry));
+        }
+        waiting[start..].reverse();
+    }
+    Ok(out)
+}
+
+/// The chunks of a file: length in bytes and id, in order.
+pub fn chunks_of(catalog: &Catalog, size: u64, content: &Content) -> Result<Vec<(u32, ChunkId)>> {
+    let recipes = match content {
+        Content::Chunks(chunks) => return Ok(chunks.clone()),
+        Content::Recipes(recipes) => recipes,
+    };
+    let mut chunks = Vec::new();
+    let mut total = 0u64;
+    for id in recipes {
+        let recipe = meta::load::<Recipe>(catalog, *id)?.value;
+        total = total.saturating_add(recipe.size);
+        chunks.extend(recipe.ids.iter().enumerate().map(|(nth, id)| (recipe.length(nth), *id)));
+    }
+    if total == size { Ok(chunks) } else { Err(Error::integrity("a file's recipes do not make its size")) }
+}
+
+/// Writes a file's content to `out`.
+pub fn cat(store: &Store, size: u64, content: &Content, out: &mut dyn Write) -> Result<()> {
+    let written = |result: std::io::Result<()>| result.map_err(|error| Error::io("write the file's content", "-", error));
+    let zeros = vec![0; 64 * 1024];
+    for (length, id) in chunks_of(store.catalog(), size, content)? {
+        if id == ChunkId::ZEROS {
+            let mut left = length as usize;
+            while left > 0 {
+                let some = left.min(zeros.len());
+                written(out.write_all(&zeros[..some]))?;
+                left -= some;
+            }
+            continue;
+        }
+        let bytes = store.catalog().chunk(Segment::Data, id)?;
+        if bytes.len() != length as usize {
+            return Err(Error::integrity(format!("chunk {id} has another length than its file says")));
+        }
+        written(out.write_all(&bytes))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_understood() {
+        let now: ZonedDateTime = "2026-03-25T12:00:00+00:00[UTC]".parse().expect("a time");
+        let at = |text: &str| parse_time(text, &now).map(|t| t.to_string());
+        assert_eq!(at("2h ago").as_deref(), Some("2026-03-25T10:00:00Z"));
+        assert_eq!(at("3 days ago").as_deref(), Some("2026-03-22T12:00:00Z"));
+        assert_eq!(at("2026-03-25T03:00").as_deref(), Some("2026-03-25T03:00:59.999Z"));
+        assert_eq!(at("2026-03-24").as_deref(), Some("2026-03-24T23:59:59.999999999Z"));
+        assert_eq!(at("2026-03-25T03:00:00Z").as_deref(), Some("2026-03-25T03:00:00Z"));
+        assert_eq!(at("noon"), None);
+    }
+
+    #[test]
+    fn paths_stay_within() {
+        assert_eq!(clean_path(Path::new("./a//b/")).expect("fine"), PathBuf::from("a/b"));
+        assert_eq!(clean_path(Path::new("/a")).expect("fine"), PathBuf::from("a"));
+        assert!(clean_path(Path::new("a/../b")).is_err());
+    }
+}

@@ -1,0 +1,384 @@
+//! Restoring into a directory.
+//!
+//! Nothing is written before all metadata was read and everything that can be known to go wrong was looked for: the
+//! target, what stands in the way there, sidecars of a live database, free space.
+//!
+//! Then data is written in the order in which it is *stored*: packs one after the other, each segment opened once, on
+//! all cores, its chunks written wherever they belong. A file is made when its first chunk arrives and completed, with
+//! mode and time, when its last one did. Memory is a segment for each core and 32 bytes for each chunk.
+//!
+//! A chunk counts only after its bytes gave its id. A file that lacks one is removed again and reported; all others are
+//! restored.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use super::capture::sidecars;
+use super::look::{self, Place, chunks_of, clean_path};
+use super::progress::Progress;
+use super::record::Record;
+use super::store::Store;
+use super::target::{Standing, Target};
+use super::tree::{Attributes, Entry, Node};
+use crate::error::{Error, Result};
+use crate::id::ChunkId;
+use crate::store::reader::Pack;
+
+/// Files that are kept open between segments.
+const OPEN_FILES: usize = 128;
+
+/// What to restore, and where to.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The directory to restore into.
+    pub target: PathBuf,
+    /// Only these paths, and what is below them; everything if there are none.
+    pub paths: Vec<PathBuf>,
+    /// Restore into a directory that is not empty, replacing what has the same name.
+    pub overwrite: bool,
+}
+
+/// What was restored.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Files.
+    pub files: u64,
+    /// Bytes of files.
+    pub bytes: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
+    /// Files that could not be restored, and why. They are not in the target.
+    pub damaged: Vec<(PathBuf, String)>,
+}
+
+struct FileItem {
+    path: PathBuf,
+    /// Where it is written first, if something stands at its path.
+    temporary: Option<PathBuf>,
+    attributes: Attributes,
+    size: u64,
+    left: AtomicU32,
+    created: AtomicBool,
+    broken: AtomicBool,
+}
+
+/// One chunk's way into one file.
+struct Write {
+    pack: u32,
+    segment: u32,
+    nth: u32,
+    file: u32,
+    offset: u64,
+}
+
+#[derive(Default)]
+struct Plan {
+    packs: Vec<Arc<Pack>>,
+    writes: Vec<Write>,
+    files: Vec<FileItem>,
+    folders: Vec<(PathBuf, Attributes)>,
+    symlinks: Vec<(PathBuf, Vec<u8>, Attributes)>,
+    damaged: Vec<(PathBuf, String)>,
+}
+
+/// Restores what `options` say from the snapshot `record`.
+pub fn restore(store: &Store, record: &Record, options: &Options, progress: &dyn Progress) -> Result<Restored> {
+    let entries = selected(store, record, &options.paths)?;
+    let mut plan = Plan::default();
+    plan.lay_out(store, &entries)?;
+    let target = Target::open(&options.target, options.overwrite)?;
+    plan.look_ahead(&target, options.overwrite)?;
+
+    for (path, _) in &plan.folders {
+        target.make_folder(path)?;
+    }
+    progress.begin("restoring", plan.writes.len() as u64);
+    let damaged = plan.write(store, &target, progress)?;
+    progress.end();
+    for (path, link, attributes) in &plan.symlinks {
+        target.symlink(path, link, attributes)?;
+    }
+    for (path, attributes) in plan.folders.iter().rev() {
+        target.complete_folder(path, attributes)?;
+    }
+    if options.paths.is_empty() {
+        target.complete_folder(Path::new(""), &record.root)?;
+    }
+    let whole = || plan.files.iter().filter(|file| !file.broken.load(Ordering::Relaxed));
+    Ok(Restored {
+        files: whole().count() as u64,
+        bytes: whole().map(|file| file.size).sum(),
+        directories: plan.folders.len() as u64,
+        symlinks: plan.symlinks.len() as u64,
+        damaged,
+    })
+}
+
+/// The entries to restore, a directory before what is in it, with the directories above what was asked for.
+fn selected(store: &Store, record: &Record, paths: &[PathBuf]) -> Result<BTreeMap<PathBuf, Entry>> {
+    let mut entries = BTreeMap::new();
+    let everything = [PathBuf::new()];
+    for path in if paths.is_empty() { &everything } else { paths } {
+        let path = clean_path(path)?;
+        for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+            if let Place::Entry(entry) = look::find(store, record, above)? {
+                entries.insert(above.to_path_buf(), entry);
+            }
+        }
+        let below = match look::find(store, record, &path)? {
+            Place::Root(tree) => Some(tree),
+            Place::Entry(entry) => {
+                let below = if let Node::Directory(tree) = entry.node { Some(tree) } else { None };
+                entries.insert(path.clone(), entry);
+                below
+            }
+        };
+        if let Some(tree) = below {
+            entries.extend(look::list(store.catalog(), tree, &path, true)?);
+        }
+    }
+    Ok(entries)
+}
+
+impl Plan {
+    fn lay_out(&mut self, store: &Store, entries: &BTreeMap<PathBuf, Entry>) -> Result<()> {
+        let mut numbers = HashMap::new();
+        for (path, entry) in entries {
+            match &entry.node {
+                Node::Directory(_) => self.folders.push((path.clone(), entry.attributes)),
+                Node::Symlink(link) => self.symlinks.push((path.clone(), link.clone(), entry.attributes)),
+                Node::File { size, content, .. } => {
+                    let planned = chunks_of(store.catalog(), *size, content)
+                        .and_then(|chunks| self.place_chunks(store, &chunks, &mut numbers));
+                    match planned {
+                        Ok(count) => self.files.push(FileItem {
+                            path: path.clone(),
+                            temporary: None,
+                            attributes: entry.attributes,
+                            size: *size,
+                            left: AtomicU32::new(count),
+                            created: AtomicBool::new(false),
+                            broken: AtomicBool::new(false),
+                        }),
+                        Err(error) if error.is_integrity() => self.damaged.push((path.clone(), error.to_string())),
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
+        self.writes.sort_unstable_by_key(|write| (write.pack, write.segment, write.nth, write.file, write.offset));
+        Ok(())
+    }
+
+    /// Plans the writes of the next file; answers how many there are. Plans none if a chunk is missing.
+    fn place_chunks(
+        &mut self,
+        store: &Store,
+        chunks: &[(u32, ChunkId)],
+        numbers: &mut HashMap<crate::id::PackId, u32>,
+    ) -> Result<u32> {
+        let (start, file) = (self.writes.len(), self.files.len() as u32);
+        let mut offset = 0;
+        for (length, id) in chunks {
+            if *id != ChunkId::ZEROS {
+                let (pack, at) = store.catalog().locate(*id).inspect_err(|_| self.writes.truncate(start))?;
+                if pack.footer.segments[at.segment as usize].chunks[at.nth as usize].length != *length {
+                    self.writes.truncate(start);
+                    return Err(Error::integrity(format!("chunk {id} has another length than its file says")));
+                }
+                let next = self.packs.len() as u32;
+                let number = *numbers.entry(at.pack).or_insert(next);
+                if number == next {
+                    self.packs.push(pack);
+                }
+                self.writes.push(Write { pack: number, segment: at.segment, nth: at.nth, file, offset });
+            }
+            offset += u64::from(*length);
+        }
+        Ok((self.writes.len() - start) as u32)
+    }
+
+    /// Looks for everything that can be known to go wrong, before anything is written.
+    fn look_ahead(&mut self, target: &Target, overwrite: bool) -> Result<()> {
+        let need: u64 = self.files.iter().map(|file| file.size).sum::<u64>();
+        let stored: u64 = self.writes.iter().map(|write| {
+            u64::from(self.packs[write.pack as usize].footer.segments[write.segment as usize].chunks[write.nth as usize].length)
+        }).sum();
+        if let Some(free) = target.free_bytes().filter(|free| *free < stored.min(need)) {
+            return Err(Error::failed(format!("the restored files need {stored} bytes, and {free} are free"))
+                .at(target.place(Path::new("")))
+                .hint("free some space or name another target; nothing was changed"));
+        }
+        if !overwrite {
+            return Ok(());
+        }
+        let in_the_way = |path: &Path, what: &str| {
+            Error::failed(format!("{what} stands where the snapshot has something else"))
+                .at(target.place(path))
+                .hint("move it away first; nothing was changed")
+        };
+        for (path, _) in &self.folders {
+            if target.standing(path) == Standing::Other {
+                return Err(in_the_way(path, "a file or a symbolic link"));
+            }
+        }
+        for (path, ..) in &self.symlinks {
+            if target.standing(path) == Standing::Directory {
+                return Err(in_the_way(path, "a directory"));
+            }
+        }
+        for file in &mut self.files {
+            match target.standing(&file.path) {
+                Standing::Nothing => {}
+                Standing::Directory => return Err(in_the_way(&file.path, "a directory")),
+                Standing::Other => {
+                    let name = format!(".nbak-restore-{}", crate::id::SlotId::random());
+                    file.temporary = Some(file.path.with_file_name(name));
+                }
+            }
+            // A log or journal that stays beside a restored database would be played into it at its next opening.
+            if let Some(sidecar) = sidecars(&file.path).into_iter().find(|sidecar| target.exists(sidecar)) {
+                return Err(Error::failed("a sidecar of a database stands in the target: the database may be in use")
+                    .at(target.place(&sidecar))
+                    .hint("stop the application and let it close its databases, or restore into another directory; nothing was changed"));
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, store: &Store, target: &Target, progress: &dyn Progress) -> Result<Vec<(PathBuf, String)>> {
+        let open = OpenFiles { target, files: &self.files, recent: Mutex::default() };
+        let damaged = Mutex::new(std::mem::take(&mut self.damaged));
+        let mut groups: Vec<&[Write]> = Vec::new();
+        groups.extend(self.writes.chunk_by(|a, b| (a.pack, a.segment) == (b.pack, b.segment)));
+        groups.par_iter().try_for_each(|group| -> Result<()> {
+            let pack = &self.packs[group[0].pack as usize];
+            match write_group(store, pack, group, &open) {
+                Ok(()) => {}
+                Err(error) if error.is_integrity() => {
+                    for write in *group {
+                        open.give_up(write.file, &error, &damaged);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            progress.advance(group.len() as u64);
+            Ok(())
+        })?;
+        for at in 0..self.files.len() {
+            if self.files[at].left.load(Ordering::Relaxed) == 0 && !self.files[at].created.load(Ordering::Relaxed) {
+                open.complete(at as u32, &open.create(at as u32)?)?;
+            }
+        }
+        let mut damaged = damaged.into_inner().unwrap_or_else(PoisonError::into_inner);
+        damaged.sort();
+        damaged.dedup_by(|a, b| a.0 == b.0);
+        Ok(damaged)
+    }
+}
+
+fn write_group(store: &Store, pack: &Pack, group: &[Write], open: &OpenFiles<'_>) -> Result<()> {
+    let catalog = store.catalog();
+    let number = group[0].segment as usize;
+    let plain = catalog.segment(pack, number)?;
+    let entry = &pack.footer.segments[number];
+    let mut starts = Vec::with_capacity(entry.chunks.len() + 1);
+    starts.push(0usize);
+    for chunk in &entry.chunks {
+        starts.push(starts[starts.len() - 1] + chunk.length as usize);
+    }
+    let keys = catalog.packs().keys();
+    for nth in group.chunk_by(|a, b| a.nth == b.nth).map(|same| same[0].nth as usize) {
+        if keys.chunk_id(&plain[starts[nth]..starts[nth + 1]]) != entry.chunks[nth].id {
+            return Err(Error::integrity(format!("chunk {} has other content than its id says", entry.chunks[nth].id)));
+        }
+    }
+    // Chunks that follow each other here mostly do so in their file: one write for all of them.
+    let follows = |a: &Write, b: &Write| {
+        a.file == b.file && a.nth + 1 == b.nth && a.offset + u64::from(entry.chunks[a.nth as usize].length) == b.offset
+    };
+    for run in group.chunk_by(follows) {
+        let (first, last) = (&run[0], &run[run.len() - 1]);
+        open.write(first.file, first.offset, &plain[starts[first.nth as usize]..starts[last.nth as usize + 1]], run.len())?;
+    }
+    Ok(())
+}
+
+struct OpenFiles<'a> {
+    target: &'a Target,
+    files: &'a [FileItem],
+    recent: Mutex<HashMap<u32, Arc<File>>>,
+}
+
+impl OpenFiles<'_> {
+    fn path(&self, file: u32) -> &Path {
+        let item = &self.files[file as usize];
+        item.temporary.as_ref().unwrap_or(&item.path)
+    }
+
+    fn create(&self, file: u32) -> Result<File> {
+        self.files[file as usize].created.store(true, Ordering::Relaxed);
+        self.target.create(self.path(file))
+    }
+
+    fn open(&self, file: u32) -> Result<Arc<File>> {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = recent.get(&file) {
+            return Ok(handle.clone());
+        }
+        if recent.len() >= OPEN_FILES {
+            recent.clear();
+        }
+        // Under the lock, so that no two threads make the same file.
+        let created = self.files[file as usize].created.load(Ordering::Relaxed);
+        let handle = Arc::new(if created { self.target.reopen(self.path(file))? } else { self.create(file)? });
+        recent.insert(file, handle.clone());
+        Ok(handle)
+    }
+
+    fn write(&self, file: u32, offset: u64, bytes: &[u8], chunks: usize) -> Result<()> {
+        let item = &self.files[file as usize];
+        if item.broken.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let handle = self.open(file)?;
+        handle
+            .write_all_at(bytes, offset)
+            .map_err(|error| Error::io("write a restored file", self.target.place(&item.path), error))?;
+        if item.left.fetch_sub(chunks as u32, Ordering::AcqRel) == chunks as u32 {
+            self.recent.lock().unwrap_or_else(PoisonError::into_inner).remove(&file);
+            self.complete(file, &handle)?;
+        }
+        Ok(())
+    }
+
+    fn complete(&self, file: u32, handle: &File) -> Result<()> {
+        let item = &self.files[file as usize];
+        self.target.complete(self.path(file), handle, item.size, &item.attributes)?;
+        if item.temporary.is_some() {
+            self.target.rename(self.path(file), &item.path)?;
+        }
+        Ok(())
+    }
+
+    /// A chunk of `file` is damaged: what there is of the file goes.
+    fn give_up(&self, file: u32, error: &Error, damaged: &Mutex<Vec<(PathBuf, String)>>) {
+        let item = &self.files[file as usize];
+        if !item.broken.swap(true, Ordering::AcqRel) {
+            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            recent.remove(&file);
+            if item.created.swap(true, Ordering::AcqRel) {
+                self.target.remove(self.path(file));
+            }
+            damaged.lock().unwrap_or_else(PoisonError::into_inner).push((item.path.clone(), error.to_string()));
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The directory that a restore writes into.
+//!
+//! Every path is opened one component at a time with `O_NOFOLLOW`, from a descriptor of the target itself: a symbolic
+//! link that stands in the target, or is put there meanwhile, leads nowhere. New files are 0600 and new folders 0700
+//! until their content is complete.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fchown, fstatvfs, futimens,
+    mkdirat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
+};
+
+use super::tree::Attributes;
+use crate::error::{Error, Result};
+
+/// A directory to restore into.
+pub struct Target {
+    path: PathBuf,
+    root: OwnedFd,
+    /// Only the superuser can give files away.
+    may_chown: bool,
+}
+
+/// What stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing.
+    Nothing,
+    /// A directory.
+    Directory,
+    /// Anything else.
+    Other,
+}
+
+const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+impl Target {
+    /// Opens `path`, making it if it is not there. It must be empty unless `overwrite` says otherwise.
+    pub fn open(path: &Path, overwrite: bool) -> Result<Target> {
+        crate::store::local::create_folder(path)?;
+        let failed = |error| Error::io("open the target directory", path, error);
+        let root = openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| failed(e.into()))?;
+        if !overwrite && std::fs::read_dir(path).map_err(failed)?.next().is_some() {
+            return Err(Error::failed("the target directory is not empty")
+                .at(path)
+                .hint("name an empty or a new one, or give --overwrite; nothing was changed"));
+        }
+        Ok(Target { path: path.to_path_buf(), root, may_chown: rustix::process::geteuid().is_root() })
+    }
+
+    /// Bytes that can still be written.
+    pub fn free_bytes(&self) -> Option<u64> {
+        fstatvfs(&self.root).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// The absolute path, for messages.
+    pub fn place(&self, path: &Path) -> PathBuf {
+        self.path.join(path)
+    }
+
+    fn failed(&self, action: &str, path: &Path, error: rustix::io::Errno) -> Error {
+        let failed = Error::io(action, self.place(path), error.into());
+        if matches!(error, rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) {
+            return failed.hint("something that is no directory stands in its way; a restore follows no symbolic link");
+        }
+        failed
+    }
+
+    /// Opens the folder that `path` names, component by component.
+    fn folder(&self, path: &Path) -> Result<OwnedFd> {
+        let mut at = openat(&self.root, ".", FOLDER, Mode::empty()).map_err(|e| self.failed("open", path, e))?;
+        for name in path.components() {
+            at = openat(&at, name.as_os_str(), FOLDER, Mode::empty()).map_err(|e| self.failed("open a folder", path, e))?;
+        }
+        Ok(at)
+    }
+
+    fn parent<'p>(&self, path: &'p Path) -> Result<(OwnedFd, &'p Path)> {
+        let name = path.file_name().map_or(Path::new("."), Path::new);
+        Ok((self.folder(path.parent().unwrap_or(Path::new("")))?, name))
+    }
+
+    /// What stands at `path`; a folder above it that is missing, or no folder, counts as nothing.
+    pub fn standing(&self, path: &Path) -> Standing {
+        let Ok((parent, name)) = self.parent(path) else { return Standing::Nothing };
+        match statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() => Standing::Directory,
+            Ok(_) => Standing::Other,
+            Err(_) => Standing::Nothing,
+        }
+    }
+
+    /// Makes a folder, or uses the one that is there.
+    pub fn make_folder(&self, path: &Path) -> Result<()> {
+        let (parent, name) = self.parent(path)?;
+        match mkdirat(&parent, name, Mode::RWXU) {
+            Err(rustix::io::Errno::EXIST) if self.standing(path) == Standing::Directory => Ok(()),
+            other => other.map_err(|e| self.failed("make a folder", path, e)),
+        }
+    }
+
+    /// Makes a new file, which must not exist.
+    pub fn create(&self, path: &Path) -> Result<File> {
+        let (parent, name) = self.parent(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(|e| self.failed("create a file", path, e))?;
+        Ok(File::from(file))
+    }
+
+    /// Opens a file that this restore made, to write more of it.
+    pub fn reopen(&self, path: &Path) -> Result<File> {
+        let (parent, name) = self.parent(path)?;
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(openat(&parent, name, flags, Mode::empty()).map_err(|e| self.failed("open a file", path, e))?))
+    }
+
+    /// Ends a file: its size (what was not written is a hole), owner, mode and time.
+    pub fn complete(&self, path: &Path, file: &File, size: u64, attributes: &Attributes) -> Result<()> {
+        file.set_len(size).map_err(|e| Error::io("set the size of a file", self.place(path), e))?;
+        self.give(|uid, gid| fchown(file, uid, gid), path, attributes)?;
+        fchmod(file, Mode::from_raw_mode(attributes.mode)).map_err(|e| self.failed("set the mode of a file", path, e))?;
+        futimens(file, &times(attributes)).map_err(|e| self.failed("set the time of a file", path, e))
+    }
+
+    fn give(
+        &self,
+        chown: impl FnOnce(Option<Uid>, Option<Gid>) -> rustix::io::Result<()>,
+        path: &Path,
+        attributes: &Attributes,
+    ) -> Result<()> {
+        if !self.may_chown {
+            return Ok(());
+        }
+        chown(Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))
+            .map_err(|e| self.failed("set the owner", path, e))
+    }
+
+    /// Makes a symbolic link, in place of whatever file stands there.
+    pub fn symlink(&self, path: &Path, target: &[u8], attributes: &Attributes) -> Result<()> {
+        let (parent, name) = self.parent(path)?;
+        match unlinkat(&parent, name, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(self.failed("replace", path, error)),
+        }
+        symlinkat(target, &parent, name).map_err(|e| self.failed("make a symbolic link", path, e))?;
+        self.give(|uid, gid| chownat(&parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW), path, attributes)?;
+        utimensat(&parent, name, &times(attributes), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| self.failed("set the time of a symbolic link", path, e))
+    }
+
+    /// Ends a folder: owner, mode and time.
+    pub fn complete_folder(&self, path: &Path, attributes: &Attributes) -> Result<()> {
+        let folder = self.folder(path)?;
+        self.give(|uid, gid| fchown(&folder, uid, gid), path, attributes)?;
+        futimens(&folder, &times(attributes)).map_err(|e| self.failed("set the time of a folder", path, e))?;
+        chmodat(&folder, ".", Mode::from_raw_mode(attributes.mode), AtFlags::empty())
+            .map_err(|e| self.failed("set the mode of a folder", path, e))
+    }
+
+    /// Gives a file of this restore its final name, in place of whatever file stands there.
+    pub fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        let (parent, old) = self.parent(from)?;
+        let (_, new) = self.parent(to)?;
+        renameat(&parent, old, &parent, new).map_err(|e| self.failed("replace a file", to, e))
+    }
+
+    /// Removes a file that this restore made and could not complete.
+    pub fn remove(&self, path: &Path) {
+        if let Ok((parent, name)) = self.parent(path) {
+            let _ = unlinkat(&parent, name, AtFlags::empty());
+        }
+    }
+
+    /// Whether `path` stands in the target.
+    pub fn exists(&self, path: &Path) -> bool {
+        self.standing(path) != Standing::Nothing
+    }
+}
+
+fn times(attributes: &Attributes) -> Timestamps {
+    let time = Timespec { tv_sec: attributes.mtime, tv_nsec: attributes.mtime_nanos.into() };
+    Timestamps { last_access: time, last_modification: time }
+}

@@ -438,7 +438,7 @@ fn a_file_that_only_has_a_journals_name_is_left_alone() {
     // A journal that names another file, which SQLite would delete.
     let path = crashed(dir.path());
     let journal = dir.path().join("crashed.db-journal");
-    let victim = b"/tmp/victim";
+    let victim = b"/nowhere/other.db-mj012345678";
     let sum: u32 = victim.iter().map(|b| u32::from(*b)).sum();
     let mut bytes = fs::read(&journal).expect("read");
     bytes.extend(0x4000_0000_u32.to_be_bytes());

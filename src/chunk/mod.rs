@@ -64,18 +64,8 @@ impl Cutter {
             return bytes.len();
         }
         let (small, large) = self.masks;
-        let (_, length) = cut_gear(
-            bytes,
-            least,
-            average,
-            most,
-            small,
-            large,
-            small << 1,
-            large << 1,
-            &self.gear,
-            &self.gear_shifted,
-        );
+        let (_, length) =
+            cut_gear(bytes, least, average, most, small, large, small << 1, large << 1, &self.gear, &self.gear_shifted);
         length
     }
 
@@ -133,7 +123,14 @@ mod tests {
         let mut bytes = noise(1 << 20);
         let cutter = Cutter::new(9);
         let ends = |bytes: &[u8]| {
-            cutter.cuts(bytes, true).iter().scan(0, |at, length| { *at += length; Some(bytes.len() - *at) }).collect::<Vec<_>>()
+            cutter
+                .cuts(bytes, true)
+                .iter()
+                .scan(0, |at, length| {
+                    *at += length;
+                    Some(bytes.len() - *at)
+                })
+                .collect::<Vec<_>>()
         };
         let before = ends(&bytes);
         bytes.splice(1000..1000, *b"inserted");

@@ -16,7 +16,8 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
     let options = Options { read_data: args.read_data, subset: args.subset };
     let report = check_store(&store, options, &context.bars())?;
     if context.json {
-        let problems: Vec<_> = report.problems.iter().map(|p| json!({"subject": p.subject, "problem": p.what})).collect();
+        let problems: Vec<_> =
+            report.problems.iter().map(|p| json!({"subject": p.subject, "problem": p.what})).collect();
         let affected: Vec<_> = report
             .affected
             .iter()
@@ -42,9 +43,14 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
         }
     }
     if !report.problems.is_empty() {
-        return Err(Error::integrity(format!("{} found", count(report.problems.len() as u64, "problem was", "problems were")))
-            .at(store.root())
-            .hint("snapshots that are not named are whole; a new snapshot stores again what the data directory still has"));
+        return Err(Error::integrity(format!(
+            "{} found",
+            count(report.problems.len() as u64, "problem was", "problems were")
+        ))
+        .at(store.root())
+        .hint(
+            "snapshots that are not named are whole; a new snapshot stores again what the data directory still has",
+        ));
     }
     if !context.json {
         let what = if args.read_data {
@@ -110,8 +116,11 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8> {
                 line(format!("the index was made anew from {}", count(packs, "pack", "packs")));
             }
             if unreadable > 0 {
-                return Err(Error::integrity(format!("{} be read", count(unreadable, "pack could not", "packs could not")))
-                    .hint("run `nbak check` to see which snapshots need them"));
+                return Err(Error::integrity(format!(
+                    "{} be read",
+                    count(unreadable, "pack could not", "packs could not")
+                ))
+                .hint("run `nbak check` to see which snapshots need them"));
             }
             Ok(0)
         }

@@ -142,7 +142,13 @@ impl Context {
             found.push(Credential::Passphrase(read_secret(path)?));
         }
         if found.is_empty() {
-            found.extend(KEY_VARIABLES.iter().filter_map(|name| std::env::var(name).ok()).filter(|k| !k.is_empty()).map(Credential::VaultKey));
+            found.extend(
+                KEY_VARIABLES
+                    .iter()
+                    .filter_map(|name| std::env::var(name).ok())
+                    .filter(|k| !k.is_empty())
+                    .map(Credential::VaultKey),
+            );
         }
         if found.is_empty()
             && let Some(key) = key_in_env_file(&self.data_dir()?.join(".env"))?
@@ -152,7 +158,9 @@ impl Context {
         if let Some(Credential::VaultKey(key)) = found.first()
             && key.len() < 32
         {
-            output::warning("the vault key is shorter than 32 characters: it is treated as a passphrase, which is slower and weaker");
+            output::warning(
+                "the vault key is shorter than 32 characters: it is treated as a passphrase, which is slower and weaker",
+            );
         }
         Ok(found)
     }
@@ -181,7 +189,9 @@ impl Context {
     /// Says once what its owner should know about the store.
     pub fn warn(&self, store: &Store) {
         if store.is_unprotected() {
-            output::warning("this store is not protected: whoever can read it can read everything in it (set NODYN_VAULT_KEY, then run `nbak key rotate`)");
+            output::warning(
+                "this store is not protected: whoever can read it can read everything in it (set NODYN_VAULT_KEY, then run `nbak key rotate`)",
+            );
         }
         for damaged in store.damaged_slots() {
             output::warning(format!("a key slot is damaged: {damaged}"));
@@ -264,10 +274,13 @@ fn key_in_env_file(path: &Path) -> Result<Option<String>> {
             .at(path)
             .hint("mend it (chmod 600), or set NODYN_VAULT_KEY"))
     };
-    let open = fs::OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()).open(path);
+    let open =
+        fs::OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()).open(path);
     let file = match open {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound || error.kind() == ErrorKind::NotADirectory => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound || error.kind() == ErrorKind::NotADirectory => {
+            return Ok(None);
+        }
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
             return refuse("is a symbolic link");
         }

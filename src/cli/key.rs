@@ -22,7 +22,9 @@ pub fn run(context: &Context, args: KeyArgs) -> Result<u8> {
             })?;
             let id = store.add_slot(&credential, now_ms() / 1000, &new.label)?;
             if store.is_unprotected() {
-                output::warning("a slot that opens without a key is still there: `nbak key remove` it to protect the store");
+                output::warning(
+                    "a slot that opens without a key is still there: `nbak key remove` it to protect the store",
+                );
             }
             done(context, "added", id)
         }
@@ -48,7 +50,11 @@ pub fn run(context: &Context, args: KeyArgs) -> Result<u8> {
             let id = match hits[..] {
                 [id] => id,
                 [] => return Err(Error::usage(format!("there is no key slot {slot}")).hint("see `nbak key list`")),
-                _ => return Err(Error::usage(format!("more than one key slot's id begins with {slot}")).hint("give more of it")),
+                _ => {
+                    return Err(
+                        Error::usage(format!("more than one key slot's id begins with {slot}")).hint("give more of it")
+                    );
+                }
             };
             store.remove_slot(id)?;
             done(context, "removed", id)
@@ -83,7 +89,13 @@ fn list(context: &Context) -> Result<u8> {
             }));
         } else {
             let mark = if used { "*" } else { " " };
-            line(format!("{mark} {}  {:<11}  {}  {}", slot.id.short(), slot.method.as_str(), time(slot.created * 1000), slot.label));
+            line(format!(
+                "{mark} {}  {:<11}  {}  {}",
+                slot.id.short(),
+                slot.method.as_str(),
+                time(slot.created * 1000),
+                slot.label
+            ));
         }
     }
     Ok(0)

@@ -88,7 +88,8 @@ impl Bars {
 impl Progress for Bars {
     fn begin(&self, what: &str, total: u64) {
         self.with(|bar| {
-            let style = ProgressStyle::with_template("{msg:12} {wide_bar} {percent:>3}% {elapsed_precise} (left: {eta})");
+            let style =
+                ProgressStyle::with_template("{msg:12} {wide_bar} {percent:>3}% {elapsed_precise} (left: {eta})");
             let fresh = ProgressBar::new(total).with_message(what.to_owned());
             fresh.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             fresh.enable_steady_tick(Duration::from_millis(200));

@@ -25,7 +25,8 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
         output::warning(format!("not restored: {}: {why}", path.display()));
     }
     if context.json {
-        let damaged: Vec<_> = restored.damaged.iter().map(|(path, why)| json!({"path": path.to_string_lossy(), "reason": why})).collect();
+        let damaged: Vec<_> =
+            restored.damaged.iter().map(|(path, why)| json!({"path": path.to_string_lossy(), "reason": why})).collect();
         output::json(&json!({
             "snapshot": record.id.to_string(),
             "target": options.target.to_string_lossy(),
@@ -50,6 +51,9 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
     if restored.damaged.is_empty() {
         return Ok(0);
     }
-    Err(Error::integrity(format!("{} not restored, since the store lost some of their data; everything else was", count(restored.damaged.len() as u64, "file was", "files were")))
-        .hint("an earlier or later snapshot may hold them whole"))
+    Err(Error::integrity(format!(
+        "{} not restored, since the store lost some of their data; everything else was",
+        count(restored.damaged.len() as u64, "file was", "files were")
+    ))
+    .hint("an earlier or later snapshot may hold them whole"))
 }

@@ -57,7 +57,9 @@ fn own_folders(context: &Context, config: &Config, source: &Path, repo: &Path) -
     let source = real(source);
     let repo_real = real(repo);
     if source == repo_real {
-        return Err(Error::usage("the store cannot be the data directory itself").at(repo).hint("name another with --repo"));
+        return Err(Error::usage("the store cannot be the data directory itself")
+            .at(repo)
+            .hint("name another with --repo"));
     }
     let mut folders = Vec::new();
     let backups = context.backup_dir(config)?;
@@ -154,7 +156,10 @@ fn report(context: &Context, options: &Options, taken: &Taken, duration_ms: u64)
         taken.cut_ms,
     ));
     if !taken.unreadable.is_empty() {
-        context.say(format!("{} not captured: the snapshot is incomplete", count(taken.unreadable.len() as u64, "entry was", "entries were")));
+        context.say(format!(
+            "{} not captured: the snapshot is incomplete",
+            count(taken.unreadable.len() as u64, "entry was", "entries were")
+        ));
     }
 }
 

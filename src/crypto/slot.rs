@@ -93,10 +93,15 @@ impl Slot {
         }
         bytes.extend_from_slice(&salt);
         let nonce: [u8; 12] = random_bytes();
-        let label: String = label.chars().scan(0, |used, c| { *used += c.len_utf8(); (*used <= MAX_LABEL).then_some(c) }).collect();
-        let wrapping = credential.map(|c| {
-            Wrapping::derive(c, method, &salt, (memory, passes, lanes)).expect("these parameters are ours")
-        });
+        let label: String = label
+            .chars()
+            .scan(0, |used, c| {
+                *used += c.len_utf8();
+                (*used <= MAX_LABEL).then_some(c)
+            })
+            .collect();
+        let wrapping = credential
+            .map(|c| Wrapping::derive(c, method, &salt, (memory, passes, lanes)).expect("these parameters are ours"));
         bytes.extend_from_slice(&wrapping.as_ref().map_or([0; 16], |w| w.check));
         debug_assert_eq!(bytes.len(), HEAD);
         let mut wrapped = master.expose().to_vec();
@@ -144,7 +149,8 @@ impl Slot {
         let created = reader.u64()? as i64;
         reader.take(HEAD - 50 + 12 + 32 + seal::OVERHEAD)?;
         let length = usize::from(reader.u8()?);
-        let label = std::str::from_utf8(reader.take(length)?).map_err(|_| Malformed("the label is not UTF-8"))?.to_owned();
+        let label =
+            std::str::from_utf8(reader.take(length)?).map_err(|_| Malformed("the label is not UTF-8"))?.to_owned();
         reader.end()?;
         Ok(Slot { id, store, method, created, label, bytes: bytes.to_vec() })
     }

@@ -105,11 +105,10 @@ impl Catalog {
         {
             // The depth that a footer states is only believed as far as it bounds the recursion.
             let below = entry.depth.min(allowed).checked_sub(1).ok_or_else(|| {
-                Error::integrity("segments build on each other deeper than the format allows")
-                    .at(self.packs.objects().place(crate::store::objects::Key::new(
-                        crate::store::objects::Kind::Pack,
-                        pack.id.0,
-                    )))
+                Error::integrity("segments build on each other deeper than the format allows").at(self
+                    .packs
+                    .objects()
+                    .place(crate::store::objects::Key::new(crate::store::objects::Kind::Pack, pack.id.0)))
             })?;
             for base in &entry.bases {
                 let chunk = self.chunk_at_depth(Content::Data, *base, below)?;

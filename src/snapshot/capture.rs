@@ -77,11 +77,7 @@ pub fn sidecar_stamps(database: &Path) -> [Option<Stamp>; 2] {
 }
 
 /// Opens `found` if it is a database. Anything else, and what cannot be read, is left to [`capture_file`].
-pub fn open_database(
-    source: &Path,
-    found: &Found,
-    scratch: &dyn Fn() -> std::io::Result<PathBuf>,
-) -> Option<Open> {
+pub fn open_database(source: &Path, found: &Found, scratch: &dyn Fn() -> std::io::Result<PathBuf>) -> Option<Open> {
     let path = source.join(&found.path);
     // The stamps come first: what changes after them is noticed the next time.
     let meta = std::fs::symlink_metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
@@ -248,7 +244,11 @@ pub fn capture_file(
         }
         if attempt >= ATTEMPTS || now.size > RETRY_MOST {
             let attributes = Some(attributes_at(found, now));
-            return Ok(Captured { content: Some((size, Consistency::Changed, content)), attributes, ..Captured::default() });
+            return Ok(Captured {
+                content: Some((size, Consistency::Changed, content)),
+                attributes,
+                ..Captured::default()
+            });
         }
         seen = now;
     }

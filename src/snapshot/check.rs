@@ -141,7 +141,8 @@ impl Checking<'_> {
 
     fn read_segments(&mut self, packs: &[std::sync::Arc<Pack>], subset: Option<f64>, progress: &dyn Progress) {
         let drawn = |_: &&std::sync::Arc<Pack>| {
-            subset.is_none_or(|percent| f64::from(u32::from_le_bytes(random_bytes())) < percent / 100.0 * 4_294_967_296.0)
+            subset
+                .is_none_or(|percent| f64::from(u32::from_le_bytes(random_bytes())) < percent / 100.0 * 4_294_967_296.0)
         };
         let mut chosen: Vec<&std::sync::Arc<Pack>> = packs.iter().filter(drawn).collect();
         if chosen.is_empty() {
@@ -149,7 +150,8 @@ impl Checking<'_> {
         }
         let segments: Vec<(&Pack, usize)> =
             chosen.iter().flat_map(|pack| (0..pack.footer.segments.len()).map(|number| (&***pack, number))).collect();
-        progress.begin("reading packs", segments.iter().map(|(pack, n)| u64::from(pack.footer.segments[*n].stored)).sum());
+        progress
+            .begin("reading packs", segments.iter().map(|(pack, n)| u64::from(pack.footer.segments[*n].stored)).sum());
         let bad = Mutex::new(Vec::new());
         segments.par_iter().for_each(|&(pack, number)| {
             if let Err(why) = self.read_segment(pack, number) {

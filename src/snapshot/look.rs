@@ -31,7 +31,9 @@ pub fn select<'a>(records: &'a [Record], text: &str, now: &ZonedDateTime) -> Res
         match (hits.next(), hits.next()) {
             (Some(record), None) => return Ok(record),
             (Some(_), Some(_)) => {
-                return Err(Error::usage(format!("more than one snapshot's id begins with {text}")).hint("give more of it"));
+                return Err(
+                    Error::usage(format!("more than one snapshot's id begins with {text}")).hint("give more of it")
+                );
             }
             _ => {}
         }
@@ -41,9 +43,14 @@ pub fn select<'a>(records: &'a [Record], text: &str, now: &ZonedDateTime) -> Res
     }
     if let Some(moment) = parse_time(text, now) {
         let by = moment.as_millisecond();
-        return records.iter().rev().filter(|record| record.started <= by).max_by_key(|record| record.started).ok_or_else(|| {
-            Error::failed(format!("no snapshot is as old as {moment}")).hint("`nbak snapshots` lists what there is")
-        });
+        return records
+            .iter()
+            .rev()
+            .filter(|record| record.started <= by)
+            .max_by_key(|record| record.started)
+            .ok_or_else(|| {
+                Error::failed(format!("no snapshot is as old as {moment}")).hint("`nbak snapshots` lists what there is")
+            });
     }
     Err(Error::usage(format!("`{text}` names no snapshot: it is not `latest`, an id, a tag, or a time"))
         .hint("`nbak snapshots` lists what there is"))
@@ -163,7 +170,8 @@ pub fn chunks_of(catalog: &Catalog, size: u64, content: &Content) -> Result<Vec<
 
 /// Writes a file's content to `out`.
 pub fn cat(store: &Store, size: u64, content: &Content, out: &mut dyn Write) -> Result<()> {
-    let written = |result: std::io::Result<()>| result.map_err(|error| Error::io("write the file's content", "-", error));
+    let written =
+        |result: std::io::Result<()>| result.map_err(|error| Error::io("write the file's content", "-", error));
     let zeros = vec![0; 64 * 1024];
     for (length, id) in chunks_of(store.catalog(), size, content)? {
         if id == ChunkId::ZEROS {

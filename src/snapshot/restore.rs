@@ -209,9 +209,16 @@ impl Plan {
     /// Looks for everything that can be known to go wrong, before anything is written.
     fn look_ahead(&mut self, target: &Target, overwrite: bool) -> Result<()> {
         let need: u64 = self.files.iter().map(|file| file.size).sum::<u64>();
-        let stored: u64 = self.writes.iter().map(|write| {
-            u64::from(self.packs[write.pack as usize].footer.segments[write.segment as usize].chunks[write.nth as usize].length)
-        }).sum();
+        let stored: u64 = self
+            .writes
+            .iter()
+            .map(|write| {
+                u64::from(
+                    self.packs[write.pack as usize].footer.segments[write.segment as usize].chunks[write.nth as usize]
+                        .length,
+                )
+            })
+            .sum();
         if let Some(free) = target.free_bytes().filter(|free| *free < stored.min(need)) {
             return Err(Error::failed(format!("the restored files need {stored} bytes, and {free} are free"))
                 .at(target.place(Path::new("")))
@@ -307,7 +314,12 @@ fn write_group(store: &Store, pack: &Pack, group: &[Write], open: &OpenFiles<'_>
     };
     for run in group.chunk_by(follows) {
         let (first, last) = (&run[0], &run[run.len() - 1]);
-        open.write(first.file, first.offset, &plain[starts[first.nth as usize]..starts[last.nth as usize + 1]], run.len())?;
+        open.write(
+            first.file,
+            first.offset,
+            &plain[starts[first.nth as usize]..starts[last.nth as usize + 1]],
+            run.len(),
+        )?;
     }
     Ok(())
 }

@@ -110,7 +110,8 @@ impl Store {
         lock: Option<WriterLock>,
     ) -> Result<Store> {
         let (slots, damaged_slots) = read_slots(&*objects)?;
-        let (at, master) = open_slot(&slots, credentials).ok_or_else(|| refusal(root, &slots, &damaged_slots, credentials))?;
+        let (at, master) =
+            open_slot(&slots, credentials).ok_or_else(|| refusal(root, &slots, &damaged_slots, credentials))?;
         let opened_with = slots[at].id;
         if lock.is_some() && !credentials.is_empty() && slots[at].method == Method::Open {
             return Err(Error::key("a vault key is given, but this store opens without one")
@@ -241,7 +242,9 @@ impl Store {
 }
 
 fn no_store(root: &Path) -> Error {
-    Error::no_store("there is no store here").at(root).hint("`nbak snapshot` makes one; --repo or NBAK_REPO names another place")
+    Error::no_store("there is no store here")
+        .at(root)
+        .hint("`nbak snapshot` makes one; --repo or NBAK_REPO names another place")
 }
 
 fn keys_are_gone(root: &Path) -> Error {
@@ -297,5 +300,9 @@ fn refusal(root: &Path, slots: &[Slot], damaged: &[String], credentials: &[Crede
     let error = error.at(root).hint(
         "set NODYN_VAULT_KEY (or LYNOX_VAULT_KEY), or give --vault-key-file, --vault-key-command or --passphrase-file",
     );
-    if damaged.is_empty() { error } else { error.because(format!("besides, a key slot is damaged: {}", damaged.join("; "))) }
+    if damaged.is_empty() {
+        error
+    } else {
+        error.because(format!("besides, a key slot is damaged: {}", damaged.join("; ")))
+    }
 }

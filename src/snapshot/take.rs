@@ -122,8 +122,9 @@ fn name_of(found: &Found) -> &[u8] {
 /// Takes a snapshot of `options.source` into `store`, which must be open for writing unless it is a dry run.
 pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Result<Taken> {
     sqlite::check_version()?;
-    let source = std::fs::canonicalize(&options.source)
-        .map_err(|error| Error::io("open the data directory", &options.source, error).hint("--data-dir names another"))?;
+    let source = std::fs::canonicalize(&options.source).map_err(|error| {
+        Error::io("open the data directory", &options.source, error).hint("--data-dir names another")
+    })?;
     let exclusions = Exclusions::new(options.own_folders.clone(), &options.exclude)
         .map_err(|error| Error::usage("a pattern to exclude is not a glob").because(error))?;
     let taking = Taking { store, options, exclusions, scratch: Scratch::beside(&source), source, remarks: Vec::new() };
@@ -168,7 +169,10 @@ impl Taking<'_> {
         let root = attributes(&walked.found[0]);
 
         let id = SnapshotId::random();
-        let same = parent.record.as_ref().filter(|r| r.tree == tree && r.root == root && r.unreadable_count == walked.errors.len() as u64);
+        let same = parent
+            .record
+            .as_ref()
+            .filter(|r| r.tree == tree && r.root == root && r.unreadable_count == walked.errors.len() as u64);
         let unchanged = same.is_some() && self.options.tags.is_empty() && self.options.note.is_none();
         let record = match same {
             Some(record) if unchanged => record.clone(),
@@ -217,9 +221,8 @@ impl Taking<'_> {
     }
 
     fn walk(&self) -> Result<Walk> {
-        walk(&self.source, &self.exclusions).map_err(|error| {
-            Error::io("read the data directory", &self.source, error).hint("--data-dir names another")
-        })
+        walk(&self.source, &self.exclusions)
+            .map_err(|error| Error::io("read the data directory", &self.source, error).hint("--data-dir names another"))
     }
 
     /// What the parent snapshot knows. A parent that is damaged is no parent: everything is at hand, and is stored again.
@@ -251,7 +254,9 @@ impl Taking<'_> {
                 Some(Ok(tree)) => {
                     trees.insert(at, tree);
                 }
-                Some(Err(error)) => self.remarks.push(format!("an earlier snapshot is damaged, its data is stored anew: {error}")),
+                Some(Err(error)) => {
+                    self.remarks.push(format!("an earlier snapshot is damaged, its data is stored anew: {error}"))
+                }
                 None => {}
             }
         }
@@ -259,7 +264,12 @@ impl Taking<'_> {
     }
 
     /// Opens the databases that no receipt vouches for and that are not open yet.
-    fn open_databases(&mut self, walked: &Walk, parent: &Parent, mut open: HashMap<PathBuf, Open>) -> HashMap<PathBuf, Open> {
+    fn open_databases(
+        &mut self,
+        walked: &Walk,
+        parent: &Parent,
+        mut open: HashMap<PathBuf, Open>,
+    ) -> HashMap<PathBuf, Open> {
         for found in walked.found.iter().filter(|found| found.kind == Kind::File) {
             if open.contains_key(&found.path) || vouched(&self.source, found, parent).is_some() {
                 continue;
@@ -294,7 +304,9 @@ impl Taking<'_> {
         let skipped = |walk: &Walk, at: usize| beside.contains(&walk.found[at].path);
 
         let mut order: Vec<usize> = (0..walked.found.len()).filter(|&at| !skipped(walked, at)).collect();
-        let rank = |at: &usize| databases.get(&walked.found[*at].path).map_or(1, |open| if open.blocks_writers() { 0 } else { 2 });
+        let rank = |at: &usize| {
+            databases.get(&walked.found[*at].path).map_or(1, |open| if open.blocks_writers() { 0 } else { 2 })
+        };
         order.sort_by_key(rank);
         contents.skipped = beside;
 
@@ -318,7 +330,9 @@ impl Taking<'_> {
                             _ => None,
                         };
                         let captured = match databases.remove(&found.path) {
-                            Some(open) => capture_database(session, &self.source, found, open, before, &self.scratch.maker())?,
+                            Some(open) => {
+                                capture_database(session, &self.source, found, open, before, &self.scratch.maker())?
+                            }
                             None => capture_file(session, &self.source, found, before)?,
                         };
                         contents.take(at, found, captured, before, began, &mut walked.errors);

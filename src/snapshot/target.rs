@@ -42,7 +42,8 @@ impl Target {
     pub fn open(path: &Path, overwrite: bool) -> Result<Target> {
         crate::store::local::create_folder(path)?;
         let failed = |error| Error::io("open the target directory", path, error);
-        let root = openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| failed(e.into()))?;
+        let root =
+            openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| failed(e.into()))?;
         if !overwrite && std::fs::read_dir(path).map_err(failed)?.next().is_some() {
             return Err(Error::failed("the target directory is not empty")
                 .at(path)
@@ -73,7 +74,8 @@ impl Target {
     fn folder(&self, path: &Path) -> Result<OwnedFd> {
         let mut at = openat(&self.root, ".", FOLDER, Mode::empty()).map_err(|e| self.failed("open", path, e))?;
         for name in path.components() {
-            at = openat(&at, name.as_os_str(), FOLDER, Mode::empty()).map_err(|e| self.failed("open a folder", path, e))?;
+            at = openat(&at, name.as_os_str(), FOLDER, Mode::empty())
+                .map_err(|e| self.failed("open a folder", path, e))?;
         }
         Ok(at)
     }
@@ -106,7 +108,8 @@ impl Target {
     pub fn create(&self, path: &Path) -> Result<File> {
         let (parent, name) = self.parent(path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(|e| self.failed("create a file", path, e))?;
+        let file =
+            openat(&parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(|e| self.failed("create a file", path, e))?;
         Ok(File::from(file))
     }
 
@@ -121,7 +124,8 @@ impl Target {
     pub fn complete(&self, path: &Path, file: &File, size: u64, attributes: &Attributes) -> Result<()> {
         file.set_len(size).map_err(|e| Error::io("set the size of a file", self.place(path), e))?;
         self.give(|uid, gid| fchown(file, uid, gid), path, attributes)?;
-        fchmod(file, Mode::from_raw_mode(attributes.mode)).map_err(|e| self.failed("set the mode of a file", path, e))?;
+        fchmod(file, Mode::from_raw_mode(attributes.mode))
+            .map_err(|e| self.failed("set the mode of a file", path, e))?;
         futimens(file, &times(attributes)).map_err(|e| self.failed("set the time of a file", path, e))
     }
 

@@ -81,7 +81,9 @@ impl Objects for LocalDirectory {
         let file = self.open(key)?;
         let mut bytes = vec![0; length];
         file.read_exact_at(&mut bytes, offset).map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => Error::integrity("a stored object is shorter than it should be").at(self.path(key)),
+            ErrorKind::UnexpectedEof => {
+                Error::integrity("a stored object is shorter than it should be").at(self.path(key))
+            }
             _ => Error::io("read a stored object", self.path(key), error),
         })?;
         Ok(bytes)
@@ -144,7 +146,9 @@ fn rename_new(from: &Path, to: &Path) -> std::io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // Some file systems do not know the flag. Names are 128 random bits: a clash is not to be expected.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => std::fs::rename(from, to),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
+            std::fs::rename(from, to)
+        }
         other => Ok(other?),
     }
 }

@@ -40,10 +40,11 @@ impl WriterLock {
                     let mut holder = String::new();
                     let _ = (&mut file).take(100).read_to_string(&mut holder);
                     let holder = holder.trim();
-                    let who = if holder.is_empty() { "another process".to_owned() } else { format!("process {holder}") };
-                    return Err(Error::locked(format!("{who} is writing to this store"))
-                        .at(&path)
-                        .hint("wait for it to finish, or give --lock-wait more seconds; the lock ends with that process"));
+                    let who =
+                        if holder.is_empty() { "another process".to_owned() } else { format!("process {holder}") };
+                    return Err(Error::locked(format!("{who} is writing to this store")).at(&path).hint(
+                        "wait for it to finish, or give --lock-wait more seconds; the lock ends with that process",
+                    ));
                 }
                 Err(TryLockError::Error(error)) => return Err(Error::io("lock the store", &path, error)),
             }

@@ -94,8 +94,10 @@ pub trait Objects: Send + Sync {
     fn get(&self, key: Key, limit: u64) -> Result<Vec<u8>> {
         let size = self.size(key)?;
         if size > limit {
-            return Err(crate::error::Error::integrity(format!("the object is larger than the {limit} bytes it can have"))
-                .at(self.place(key)));
+            return Err(crate::error::Error::integrity(format!(
+                "the object is larger than the {limit} bytes it can have"
+            ))
+            .at(self.place(key)));
         }
         self.get_range(key, 0, size as usize)
     }

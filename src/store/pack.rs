@@ -162,7 +162,8 @@ impl Footer {
         let mut counts = Vec::with_capacity(count);
         let (mut offset, mut total) = (HEADER as u64, 0usize);
         for _ in 0..count {
-            let stored = reader.varint_up_to(MAX_PLAIN as u64 + OVERHEAD as u64, "a segment is larger than it can be")?;
+            let stored =
+                reader.varint_up_to(MAX_PLAIN as u64 + OVERHEAD as u64, "a segment is larger than it can be")?;
             let content = Content::from_code(reader.u8()?)?;
             let codec = match reader.u8()? {
                 0 => Codec::Raw,
@@ -230,7 +231,10 @@ impl Footer {
 
     /// All chunks, each with its segment's number and its place there.
     pub fn chunks(&self) -> impl Iterator<Item = (usize, usize, &ChunkEntry)> {
-        self.segments.iter().enumerate().flat_map(|(s, segment)| segment.chunks.iter().enumerate().map(move |(n, c)| (s, n, c)))
+        self.segments
+            .iter()
+            .enumerate()
+            .flat_map(|(s, segment)| segment.chunks.iter().enumerate().map(move |(n, c)| (s, n, c)))
     }
 }
 

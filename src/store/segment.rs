@@ -53,7 +53,10 @@ impl Content {
     }
 
     pub(super) fn from_code(code: u8) -> Result<Self, Malformed> {
-        Content::ALL.into_iter().find(|c| c.code() == code).ok_or(Malformed("a segment's content is of an unknown kind"))
+        Content::ALL
+            .into_iter()
+            .find(|c| c.code() == code)
+            .ok_or(Malformed("a segment's content is of an unknown kind"))
     }
 }
 
@@ -175,7 +178,8 @@ mod tests {
     #[test]
     fn data_comes_back() {
         let text = b"snapshot ".repeat(1000);
-        let noise: Vec<u8> = (0..9000u32).flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..4].to_vec()).collect();
+        let noise: Vec<u8> =
+            (0..9000u32).flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..4].to_vec()).collect();
         for (plain, codec) in [(&text, Codec::Zstd), (&noise, Codec::Raw)] {
             let (how, stored) = compress(plain, &[]).expect("compresses");
             assert_eq!(how, codec);
@@ -185,7 +189,8 @@ mod tests {
 
     #[test]
     fn a_prefix_makes_noise_small() {
-        let base: Vec<u8> = (0..4096u32).flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..4].to_vec()).collect();
+        let base: Vec<u8> =
+            (0..4096u32).flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..4].to_vec()).collect();
         let mut changed = base.clone();
         changed[5000] ^= 1;
         let (how, stored) = compress(&changed, &base).expect("compresses");

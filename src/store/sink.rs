@@ -210,7 +210,8 @@ impl PackSink {
     fn wait(&mut self) -> Result<()> {
         if let Some(writer) = &mut self.writer {
             while writer.waiting > 0 {
-                let result = writer.results.recv().map_err(|_| Error::failed("the thread that writes packs has ended"))?;
+                let result =
+                    writer.results.recv().map_err(|_| Error::failed("the thread that writes packs has ended"))?;
                 writer.waiting -= 1;
                 self.stored.push(result?);
             }
@@ -271,7 +272,8 @@ fn put(objects: &dyn Objects, keys: &Keys, closed: Closed) -> Result<Stored> {
     drop(sender);
     let mut bodies = vec![Vec::new(); pack.segments.len()];
     for _ in 0..bodies.len() {
-        let (number, codec, bytes) = results.recv().map_err(|_| Error::failed("a segment was lost on its way to its pack"))??;
+        let (number, codec, bytes) =
+            results.recv().map_err(|_| Error::failed("a segment was lost on its way to its pack"))??;
         pack.segments[number].codec = codec;
         pack.segments[number].stored = bytes.len() as u32;
         bodies[number] = bytes;

@@ -18,7 +18,6 @@ pub struct Args {
 
 /// What every command takes.
 #[derive(Debug, clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "flags are what the command line has")]
 pub struct Common {
     /// The data directory [default: ~/.nodyn, or ~/.lynox if only that is there]
     #[arg(long, global = true, value_name = "DIR", env = "NBAK_DATA_DIR")]

@@ -39,7 +39,9 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
         }
         for (id, paths) in &report.affected {
             line(format!("snapshot {} lost {}:", &id[..8], count(paths.len() as u64, "path", "paths")));
-            paths.iter().for_each(|path| line(format!("  {}", path.display())));
+            for path in paths {
+                line(format!("  {}", path.display()));
+            }
         }
     }
     if !report.problems.is_empty() {

@@ -105,7 +105,9 @@ impl Context {
             }
         };
         let (config, warnings) = read_config(&text);
-        warnings.iter().for_each(|why| output::warning(format!("{}: {why}", path.display())));
+        for why in warnings {
+            output::warning(format!("{}: {why}", path.display()));
+        }
         Ok(config)
     }
 
@@ -166,7 +168,7 @@ impl Context {
     }
 
     /// The key that `key add` and `key rotate` are about.
-    pub fn new_credential(&self, new: &NewKey) -> Result<Option<Credential>> {
+    pub fn new_credential(new: &NewKey) -> Result<Option<Credential>> {
         if let Some(path) = &new.new_vault_key_file {
             return Ok(Some(Credential::VaultKey(read_secret(path)?)));
         }

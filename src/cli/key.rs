@@ -16,7 +16,7 @@ pub fn run(context: &Context, args: KeyArgs) -> Result<u8> {
         KeyAction::List => list(context),
         KeyAction::Add(new) => {
             let mut store = open(context)?;
-            let credential = context.new_credential(&new)?.ok_or_else(|| {
+            let credential = Context::new_credential(&new)?.ok_or_else(|| {
                 Error::usage("no new key was given")
                     .hint("give --new-vault-key-file, --new-vault-key-command or --new-passphrase-file")
             })?;
@@ -26,11 +26,12 @@ pub fn run(context: &Context, args: KeyArgs) -> Result<u8> {
                     "a slot that opens without a key is still there: `nbak key remove` it to protect the store",
                 );
             }
-            done(context, "added", id)
+            done(context, "added", id);
+            Ok(0)
         }
         KeyAction::Rotate(new) => {
             let mut store = open(context)?;
-            let credential = match context.new_credential(&new)? {
+            let credential = match Context::new_credential(&new)? {
                 Some(credential) => Some(credential),
                 // A store that is not protected gets the key that is set already.
                 None if store.is_unprotected() => context.credentials()?.into_iter().next(),
@@ -41,7 +42,8 @@ pub fn run(context: &Context, args: KeyArgs) -> Result<u8> {
                     .hint("give --new-vault-key-file, --new-vault-key-command or --new-passphrase-file")
             })?;
             let id = store.rotate_slot(&credential, now_ms() / 1000, &new.label)?;
-            done(context, "rotated to", id)
+            done(context, "rotated to", id);
+            Ok(0)
         }
         KeyAction::Remove { slot } => {
             let mut store = open(context)?;
@@ -57,7 +59,8 @@ pub fn run(context: &Context, args: KeyArgs) -> Result<u8> {
                 }
             };
             store.remove_slot(id)?;
-            done(context, "removed", id)
+            done(context, "removed", id);
+            Ok(0)
         }
     }
 }
@@ -66,13 +69,12 @@ fn open(context: &Context) -> Result<Store> {
     Store::open_for_keys(&context.repo()?, &context.credentials()?, context.patience())
 }
 
-fn done(context: &Context, what: &str, id: SlotId) -> Result<u8> {
+fn done(context: &Context, what: &str, id: SlotId) {
     if context.json {
         output::json(&json!({"done": what, "slot": id.to_string()}));
     } else {
         line(format!("{what} key slot {}", id.short()));
     }
-    Ok(0)
 }
 
 fn list(context: &Context) -> Result<u8> {

@@ -1,5 +1,6 @@
 //! `snapshot` and `snapshots`.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -28,13 +29,13 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
     let repo = context.repo()?;
     let own_folders = own_folders(context, &config, &source, &repo)?;
     let credentials = context.credentials()?;
-    let mut store = if !args.dry_run {
-        Store::open_or_create(&repo, &credentials, context.patience(), now_ms() / 1000)?
-    } else {
+    let mut store = if args.dry_run {
         match Store::open(&repo, &credentials, Access::Read) {
             Err(error) if error.is_no_store() => Store::in_memory(&credentials, now_ms() / 1000)?,
             other => other?,
         }
+    } else {
+        Store::open_or_create(&repo, &credentials, context.patience(), now_ms() / 1000)?
     };
     context.warn(&store);
     let options = Options {
@@ -199,13 +200,13 @@ pub fn list(context: &Context) -> Result<u8> {
             size(record.totals.bytes)
         );
         if !record.tags.is_empty() {
-            text += &format!("  [{}]", record.tags.join(", "));
+            let _ = write!(text, "  [{}]", record.tags.join(", "));
         }
         if record.unreadable_count > 0 {
-            text += &format!("  incomplete: {} not captured", record.unreadable_count);
+            let _ = write!(text, "  incomplete: {} not captured", record.unreadable_count);
         }
         if let Some(note) = &record.note {
-            text += &format!("  {note}");
+            let _ = write!(text, "  {note}");
         }
         line(text);
     }

@@ -110,7 +110,7 @@ impl PackSealer {
 
 impl Tickets {
     /// The next segment's number, or none when the pack is full.
-    pub fn next(&mut self) -> Option<(u32, Ticket)> {
+    pub fn issue(&mut self) -> Option<(u32, Ticket)> {
         if self.0 >= MAX_SEGMENTS {
             return None;
         }
@@ -209,8 +209,8 @@ mod tests {
         let keys = keys();
         let pack = PackId::random();
         let (sealer, mut tickets) = PackSealer::fresh(&keys, pack);
-        let (_, first) = tickets.next().expect("a fresh pack");
-        let (number, second) = tickets.next().expect("a fresh pack");
+        let (_, first) = tickets.issue().expect("a fresh pack");
+        let (number, second) = tickets.issue().expect("a fresh pack");
         let (mut a, mut b) = (b"first".to_vec(), b"other".to_vec());
         sealer.seal_segment(first, &mut a);
         sealer.seal_segment(second, &mut b);
@@ -228,7 +228,7 @@ mod tests {
     fn numbers_never_repeat_and_end() {
         let (_, mut tickets) = PackSealer::fresh(&keys(), PackId::random());
         let mut last = None;
-        while let Some((number, _)) = tickets.next() {
+        while let Some((number, _)) = tickets.issue() {
             assert!(last < Some(number));
             last = Some(number);
         }

@@ -18,13 +18,16 @@ const CACHED: usize = 16;
 /// A larger segment is not kept, in bytes.
 const CACHED_MOST: usize = 1024 * 1024;
 
+/// A segment that was opened: pack, number, plaintext.
+type Recent = (PackId, usize, Arc<Vec<u8>>);
+
 /// What is in the store, and where.
 pub struct Catalog {
     packs: Packs,
     index: Index,
     /// All chunks by all footers, made when the index turns out to be wrong.
     survey: OnceLock<HashMap<ChunkId, Location>>,
-    recent: Mutex<VecDeque<(PackId, usize, Arc<Vec<u8>>)>>,
+    recent: Mutex<VecDeque<Recent>>,
 }
 
 impl Catalog {
@@ -95,7 +98,7 @@ impl Catalog {
 
     fn segment_at_depth(&self, pack: &Pack, number: usize, allowed: u8) -> Result<Arc<Vec<u8>>> {
         let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = |(id, at, _): &&(PackId, usize, Arc<Vec<u8>>)| *id == pack.id && *at == number;
+        let known = |(id, at, _): &&Recent| *id == pack.id && *at == number;
         if let Some((.., plain)) = recent().iter().find(known) {
             return Ok(plain.clone());
         }

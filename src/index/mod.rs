@@ -114,14 +114,13 @@ impl Index {
     }
 
     fn insert(&mut self, packs: &[(PackId, u64, &Footer)]) {
-        let mut next = self.numbers.keys().max().map_or(0, |most| most + 1);
+        let first = self.numbers.keys().max().map_or(0, |most| most + 1);
         let mut rows = Vec::with_capacity(packs.len());
-        for (id, size, footer) in packs {
-            let row = Row { number: next, size: *size, records: footer.records.clone() };
-            self.numbers.insert(next, *id);
+        for (number, (id, size, footer)) in (first..).zip(packs) {
+            let row = Row { number, size: *size, records: footer.records.clone() };
+            self.numbers.insert(number, *id);
             self.rows.insert(*id, row.clone());
             rows.push((*id, row));
-            next += 1;
         }
         let mut entries = Vec::new();
         for ((_, _, footer), (id, row)) in packs.iter().zip(&rows) {

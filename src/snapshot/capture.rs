@@ -7,7 +7,11 @@
 //! What only looks like a database, or is too broken for SQLite to read, is captured as the bytes that it is, sidecars
 //! included. So is one that stays locked, which is reported besides.
 
+use std::ffi::OsStr;
+use std::fs::OpenOptions;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::receipts::Receipt;
@@ -212,10 +216,10 @@ pub fn capture_file(
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let saved = FileHandle::open(&path).map_err(Failure::Source).and_then(|handle| {
+        let saved = Bytes::open(&path).map_err(Failure::Source).and_then(|handle| {
             let mut offset = 0;
             session.save(Cut::for_file(seen.size), before, &mut |buffer| {
-                let got = read_full(&handle, buffer, offset)?;
+                let got = handle.read_full(buffer, offset)?;
                 offset += got as u64;
                 Ok(got)
             })
@@ -259,13 +263,41 @@ fn attributes_at(found: &Found, now: Stamp) -> Attributes {
     Attributes { mode: found.mode, uid: found.owner.0, gid: found.owner.1, mtime, mtime_nanos }
 }
 
-fn read_full(handle: &FileHandle, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match handle.read_at(&mut buffer[filled..], offset + filled as u64)? {
-            0 => break,
-            got => filled += got,
+/// The bytes of a file that is captured as such.
+enum Bytes {
+    Handle(FileHandle),
+    /// A file that is only *named* like a database's shared memory: nobody can hold SQLite's locks on it.
+    Plain(std::fs::File),
+}
+
+impl Bytes {
+    fn open(path: &Path) -> std::io::Result<Bytes> {
+        if let Some(base) = path.as_os_str().as_bytes().strip_suffix(b"-shm") {
+            let mut head = [0; HEADER_BYTES];
+            let base = FileHandle::open(Path::new(OsStr::from_bytes(base)));
+            if let Ok(base) = base
+                && !(base.read_at(&mut head, 0)? == HEADER_BYTES && looks_like_database(&head).is_some())
+            {
+                let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+                return Ok(Bytes::Plain(OpenOptions::new().read(true).custom_flags(flags).open(path)?));
+            }
         }
+        FileHandle::open(path).map(Bytes::Handle)
     }
-    Ok(filled)
+
+    fn read_full(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let at = offset + filled as u64;
+            let got = match self {
+                Bytes::Handle(handle) => handle.read_at(&mut buffer[filled..], at)?,
+                Bytes::Plain(file) => file.read_at(&mut buffer[filled..], at)?,
+            };
+            if got == 0 {
+                break;
+            }
+            filled += got;
+        }
+        Ok(filled)
+    }
 }

@@ -193,11 +193,14 @@ fn load_until<T: Versioned>(catalog: &Catalog, id: T::Id, until: Option<u64>) ->
     Ok(Version { id, ordinal, value })
 }
 
+/// Ids that this session stored.
+pub type Fresh = HashSet<ChunkId>;
+
 /// What has to be stored so that `value` can be loaded by the id that is returned: nothing if it is there already.
 /// `before` is the version that it follows, and is known to be in the store.
 pub fn prepare<T: Versioned>(
     catalog: &Catalog,
-    fresh: &mut HashSet<ChunkId>,
+    fresh: &mut Fresh,
     value: &T,
     before: Option<&Version<T>>,
 ) -> Result<(T::Id, Option<Vec<u8>>)> {

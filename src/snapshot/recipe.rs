@@ -55,7 +55,9 @@ impl Recipe {
         put_varint(&mut out, self.size);
         put_varint(&mut out, self.ids.len() as u64);
         if let Lengths::Each(lengths) = &self.lengths {
-            lengths.iter().for_each(|length| put_varint(&mut out, u64::from(*length)));
+            for length in lengths {
+                put_varint(&mut out, u64::from(*length));
+            }
         }
         self.ids.iter().for_each(|id| out.extend_from_slice(&id.0));
         out

@@ -358,18 +358,20 @@ impl OpenFiles<'_> {
 
     fn write(&self, file: u32, offset: u64, bytes: &[u8], chunks: usize) -> Result<()> {
         let item = &self.files[file as usize];
-        if item.broken.load(Ordering::Relaxed) {
+        if item.broken.load(Ordering::Acquire) {
             return Ok(());
         }
-        let handle = self.open(file)?;
-        handle
-            .write_all_at(bytes, offset)
-            .map_err(|error| Error::io("write a restored file", self.target.place(&item.path), error))?;
-        if item.left.fetch_sub(chunks as u32, Ordering::AcqRel) == chunks as u32 {
-            self.recent.lock().unwrap_or_else(PoisonError::into_inner).remove(&file);
-            self.complete(file, &handle)?;
-        }
-        Ok(())
+        let written = self.open(file).and_then(|handle| {
+            let failed = |error| Error::io("write a restored file", self.target.place(&item.path), error);
+            handle.write_all_at(bytes, offset).map_err(failed)?;
+            if item.left.fetch_sub(chunks as u32, Ordering::AcqRel) == chunks as u32 {
+                self.recent.lock().unwrap_or_else(PoisonError::into_inner).remove(&file);
+                self.complete(file, &handle)?;
+            }
+            Ok(())
+        });
+        // Another thread may have given the file up and removed it meanwhile: that is reported there.
+        if item.broken.load(Ordering::Acquire) { Ok(()) } else { written }
     }
 
     fn complete(&self, file: u32, handle: &File) -> Result<()> {

@@ -107,7 +107,7 @@ impl Store {
         root: &Path,
         objects: Arc<dyn Objects>,
         credentials: &[Credential],
-        lock: Option<WriterLock>,
+        mut lock: Option<WriterLock>,
     ) -> Result<Store> {
         let (slots, damaged_slots) = read_slots(&*objects)?;
         let (at, master) =
@@ -121,11 +121,12 @@ impl Store {
         let keys = Arc::new(Keys::new(slots[at].store, &master));
         let packs = Packs::new(objects.clone(), keys);
         let index_path = root.join(INDEX);
-        if lock.is_some() {
+        if let Some(lock) = &mut lock {
+            lock.announce();
             LocalDirectory::at(root).sweep()?;
         }
         let mut index = Index::open(&index_path, &packs, lock.is_some())?;
-        if lock.is_none() && !index.is_current() && index_path.is_absolute() {
+        if lock.is_none() && !index.is_current() && !root.as_os_str().is_empty() {
             // Bring the file up to date for everyone, if nobody is writing just now; else go on with what is in memory.
             if let Ok(_lock) = WriterLock::acquire(root, Duration::ZERO) {
                 drop(index);

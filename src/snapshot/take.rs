@@ -157,11 +157,10 @@ impl Taking<'_> {
             databases = self.open_databases(&walked, &parent, databases);
         }
 
-        let whole = self.store.catalog().index().unreadable().is_empty();
         let catalog = self.store.catalog();
         let objects = if self.options.dry_run { Arc::new(Discard) } else { self.store.objects().clone() };
         let sink = PackSink::new(objects, catalog.packs().keys().clone());
-        let mut session = Session::new(catalog, sink, parent.trusted && whole);
+        let mut session = Session::new(catalog, sink, parent.trusted);
 
         let mut contents = self.capture(&mut session, &mut walked, &parent, databases, began, progress)?;
         let ended = now_nanos();
@@ -228,7 +227,8 @@ impl Taking<'_> {
     /// What the parent snapshot knows. A parent that is damaged is no parent: everything is at hand, and is stored again.
     fn parent(&mut self, record: Option<Record>, source: &str, walked: &Walk) -> Parent {
         let index = self.store.catalog().index();
-        let trusted = record.as_ref().is_some_and(|record| index.proven() == Some(record.id));
+        let whole = index.unreadable().is_empty();
+        let trusted = whole && record.as_ref().is_some_and(|record| index.proven() == Some(record.id));
         let receipts = (trusted && !self.options.full_scan)
             .then(|| index.note(&Receipts::note_name(source)))
             .flatten()
@@ -255,7 +255,7 @@ impl Taking<'_> {
                     trees.insert(at, tree);
                 }
                 Some(Err(error)) => {
-                    self.remarks.push(format!("an earlier snapshot is damaged, its data is stored anew: {error}"))
+                    self.remarks.push(format!("an earlier snapshot is damaged, its data is stored anew: {error}"));
                 }
                 None => {}
             }
@@ -293,12 +293,16 @@ impl Taking<'_> {
         let mut contents = Contents::new(walked.found.len());
         let mut beside = HashSet::new();
         for found in walked.found.iter().filter(|found| found.kind == Kind::File) {
-            let is_database = match databases.get(&found.path) {
-                Some(open) => open.is_image(),
-                None => vouched(&self.source, found, parent).is_some_and(|receipt| receipt.database.is_some()),
+            let is_image = match databases.get(&found.path) {
+                Some(open) => Some(open.is_image()),
+                None => vouched(&self.source, found, parent).and_then(|receipt| receipt.database).map(|_| true),
             };
-            if is_database {
-                beside.extend(sidecars(&found.path));
+            match is_image {
+                Some(true) => beside.extend(sidecars(&found.path)),
+                // Kept as bytes, with its log and journal; the shared memory is made again from the log, and to open
+                // it would drop locks.
+                Some(false) => beside.extend(sidecars(&found.path).into_iter().nth(1)),
+                None => {}
             }
         }
         let skipped = |walk: &Walk, at: usize| beside.contains(&walk.found[at].path);

@@ -187,7 +187,9 @@ impl Entry {
                     }
                     Content::Recipes(recipes) => {
                         put_varint(out, recipes.len() as u64 * 2 + 1);
-                        recipes.iter().for_each(|id| out.extend_from_slice(&id.0));
+                        for id in recipes {
+                            out.extend_from_slice(&id.0);
+                        }
                     }
                 }
             }

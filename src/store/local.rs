@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 use crate::id::{SlotId, random_bytes};
 
 const TEMPORARY: &str = "tmp";
+/// What a store that is being made may hold already.
+const OURS: [&str; 5] = ["keys", "packs", TEMPORARY, "lock", "index.redb"];
 
 /// A directory of objects.
 pub struct LocalDirectory {
@@ -26,8 +28,17 @@ impl LocalDirectory {
         LocalDirectory { root: root.into() }
     }
 
-    /// Makes the folders that are missing, durably.
+    /// Makes the folders that are missing, durably. A directory that holds anything else is left alone.
     pub fn create(&self) -> Result<()> {
+        let ours = |name: &std::ffi::OsStr| OURS.iter().any(|our| name == *our);
+        let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
+        if let Some(other) = entries.map(|entry| entry.file_name()).find(|name| !ours(name))
+            && !self.root.join(Kind::Slot.folder()).is_dir()
+        {
+            return Err(Error::usage("this directory is no store, and is not empty")
+                .at(self.root.join(other))
+                .hint("name another place with --repo; nothing was changed"));
+        }
         create_folder(&self.root)?;
         for name in [Kind::Slot.folder(), Kind::Pack.folder(), TEMPORARY] {
             create_folder(&self.root.join(name))?;
@@ -45,7 +56,8 @@ impl LocalDirectory {
         };
         for entry in entries {
             let path = entry.map_err(|e| Error::io("list the store's temporary folder", &folder, e))?.path();
-            std::fs::remove_file(&path).map_err(|e| Error::io("remove a left-over temporary file", &path, e))?;
+            // What cannot be removed is in nobody's way.
+            let _ = std::fs::remove_file(&path);
         }
         Ok(())
     }
@@ -73,7 +85,11 @@ impl Objects for LocalDirectory {
             let _ = std::fs::remove_file(&temporary);
             return Err(error);
         }
-        sync_folder(&self.root.join(key.kind.folder()))?;
+        if let Err(error) = sync_folder(&self.root.join(key.kind.folder())) {
+            // Whether the name is durable is not known: it must not be taken for an object that was promised.
+            let _ = std::fs::remove_file(&target);
+            return Err(error);
+        }
         Ok(Durable::promise())
     }
 

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// Held while a store is changed; released when dropped.
 #[derive(Debug)]
 pub struct WriterLock {
-    _file: File,
+    file: File,
 }
 
 impl WriterLock {
@@ -49,8 +49,13 @@ impl WriterLock {
                 Err(TryLockError::Error(error)) => return Err(Error::io("lock the store", &path, error)),
             }
         }
+        Ok(WriterLock { file })
+    }
+
+    /// Writes down who holds the lock. Only after the key was proven: a wrong key changes nothing in a store.
+    pub fn announce(&mut self) {
         // For people only: failing to write it, on a full disk say, must not stop anything.
+        let file = &mut self.file;
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
-        Ok(WriterLock { _file: file })
     }
 }

@@ -157,7 +157,8 @@ impl PackSink {
             self.close_pack(Vec::new())?;
         }
         let pack = self.pack.get_or_insert_with(|| OpenPack::new(&self.keys));
-        let (number, ticket) = pack.tickets.next().ok_or_else(|| Error::failed("a pack ran out of segment numbers"))?;
+        let (number, ticket) =
+            pack.tickets.issue().ok_or_else(|| Error::failed("a pack ran out of segment numbers"))?;
         pack.plain += plain.len();
         pack.chunks += chunks.len();
         pack.segments.push(SegmentEntry {

@@ -50,9 +50,7 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
             count(report.problems.len() as u64, "problem was", "problems were")
         ))
         .at(store.root())
-        .hint(
-            "snapshots that are not named are whole; a new snapshot stores again what the data directory still has",
-        ));
+        .hint("snapshots that are not named are whole: restore from those, and keep this store as it is"));
     }
     if !context.json {
         let what = if args.read_data {

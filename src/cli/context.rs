@@ -3,6 +3,7 @@
 //! Looked for in this order, and the first that is there counts: the flag, the environment, the configuration, the
 //! default.
 
+use std::env::VarError;
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -11,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::args::{Common, NewKey};
 use super::output::{self, Bars};
@@ -144,13 +146,16 @@ impl Context {
             found.push(Credential::Passphrase(read_secret(path)?));
         }
         if found.is_empty() {
-            found.extend(
-                KEY_VARIABLES
-                    .iter()
-                    .filter_map(|name| std::env::var(name).ok())
-                    .filter(|k| !k.is_empty())
-                    .map(Credential::VaultKey),
-            );
+            for name in KEY_VARIABLES {
+                match std::env::var(name) {
+                    Ok(key) if !key.trim().is_empty() => found.push(Credential::VaultKey(key.trim().to_owned())),
+                    Ok(_) | Err(VarError::NotPresent) => {}
+                    // To go on without it would make a store that is not protected.
+                    Err(VarError::NotUnicode(_)) => {
+                        return Err(Error::key(format!("{name} holds a key that is not UTF-8")));
+                    }
+                }
+            }
         }
         if found.is_empty()
             && let Some(key) = key_in_env_file(&self.data_dir()?.join(".env"))?
@@ -158,11 +163,11 @@ impl Context {
             found.push(Credential::VaultKey(key));
         }
         if let Some(Credential::VaultKey(key)) = found.first()
-            && key.len() < 32
+            && !found[0].is_strong()
         {
-            output::warning(
-                "the vault key is shorter than 32 characters: it is treated as a passphrase, which is slower and weaker",
-            );
+            let why =
+                if key.len() < 32 { "is shorter than 32 characters" } else { "is not 32 to 128 characters of base64" };
+            output::warning(format!("the vault key {why}: it is treated as a passphrase, which is slower"));
         }
         Ok(found)
     }
@@ -246,7 +251,7 @@ fn first_line(text: &str, place: &str) -> Result<String> {
 }
 
 fn read_secret(path: &Path) -> Result<String> {
-    let mut text = String::new();
+    let mut text = Zeroizing::new(String::new());
     let file = fs::File::open(path).map_err(|error| Error::key("cannot read a key").at(path).because(error))?;
     file.take(KEY_LIMIT)
         .read_to_string(&mut text)
@@ -264,7 +269,9 @@ fn run_for_secret(command: &str) -> Result<String> {
     if !output.status.success() {
         return Err(Error::key(format!("the command that gives the key failed ({})", output.status)));
     }
-    let text = String::from_utf8(output.stdout).map_err(|_| Error::key("the command gave a key that is not UTF-8"))?;
+    let text = String::from_utf8(output.stdout)
+        .map(Zeroizing::new)
+        .map_err(|_| Error::key("the command gave a key that is not UTF-8"))?;
     first_line(&text, "what the command printed")
 }
 
@@ -289,7 +296,7 @@ fn key_in_env_file(path: &Path) -> Result<Option<String>> {
         Err(error) => return Err(Error::key("cannot read the vault key").at(path).because(error)),
     };
     let meta = file.metadata().map_err(|error| Error::io("look at", path, error))?;
-    let mut text = String::new();
+    let mut text = Zeroizing::new(String::new());
     file.take(1 << 20).read_to_string(&mut text).map_err(|error| Error::io("read", path, error))?;
     let line = text.lines().find_map(|line| {
         let line = line.trim().strip_prefix("export ").unwrap_or(line.trim());

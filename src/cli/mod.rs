@@ -29,6 +29,7 @@ pub fn main() -> u8 {
         }
     };
     let context = Context::new(&args.common);
+    allow_open_files();
     match run(&context, args.command) {
         Ok(code) => code,
         Err(error) => {
@@ -36,6 +37,15 @@ pub fn main() -> u8 {
             error.exit_code()
         }
     }
+}
+
+/// All changed databases are open at the same time: take as many descriptors as the system lets this process have.
+fn allow_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // If not, many databases that changed at once are a clear error later on.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn run(context: &Context, command: Command) -> Result<u8> {

@@ -14,7 +14,13 @@ use crate::snapshot::progress::Progress;
 
 /// Prints a line of a result. A reader that went away (`nbak ls | head`) is no error.
 pub fn line(text: impl AsRef<str>) {
-    let _ = writeln!(std::io::stdout().lock(), "{}", text.as_ref());
+    let _ = writeln!(std::io::stdout().lock(), "{}", printable(text.as_ref()));
+}
+
+/// Names of files come from anyone: what would move the cursor or begin another line is spelled out.
+fn printable(text: &str) -> String {
+    let spell = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    if text.chars().any(char::is_control) { text.chars().map(spell).collect() } else { text.to_owned() }
 }
 
 /// Prints a result as one line of JSON.
@@ -24,7 +30,7 @@ pub fn json(value: &Value) {
 
 /// Prints a message.
 pub fn message(text: impl AsRef<str>) {
-    let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable(text.as_ref()));
 }
 
 /// Prints a warning.
@@ -112,6 +118,7 @@ mod tests {
 
     #[test]
     fn sizes_read_well() {
+        assert_eq!(printable("a\x1b[2Jb\n"), "a\\u{1b}[2Jb\\n");
         assert_eq!(size(0), "0 B");
         assert_eq!(size(999), "999 B");
         assert_eq!(size(1000), "1.0 kB");

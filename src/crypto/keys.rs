@@ -28,6 +28,7 @@ pub struct Keys {
     recipe_ids: Secret,
     tree_ids: Secret,
     records: Secret,
+    note_names: Secret,
     chunker_seed: u64,
 }
 
@@ -48,6 +49,7 @@ impl Keys {
             recipe_ids: subkey("recipe ids"),
             tree_ids: subkey("tree ids"),
             records: subkey("snapshot records"),
+            note_names: subkey("index names"),
             chunker_seed,
         }
     }
@@ -76,6 +78,11 @@ impl Keys {
     /// The id of a directory, from its whole form.
     pub fn tree_id(&self, whole: &[u8]) -> TreeId {
         TreeId(short(blake3::keyed_hash(self.tree_ids.expose(), whole)))
+    }
+
+    /// What a note in the index is called there: its name may say what the source is.
+    pub fn note_name(&self, name: &str) -> [u8; 16] {
+        short(blake3::keyed_hash(self.note_names.expose(), name.as_bytes()))
     }
 
     /// What chains snapshot records: the next record carries it.

@@ -14,6 +14,7 @@ use std::ops::Bound;
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::backends::FileBackend;
 use redb::{
@@ -30,9 +31,9 @@ use crate::id::{ChunkId, PackId};
 /// Chunk id to pack number (upper 32 bits), segment (16) and place in it (16).
 const CHUNKS: TableDefinition<'_, u128, u64> = TableDefinition::new("chunks");
 const PACKS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("packs");
-const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
+const NOTES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("notes");
 /// Changes when anything here does: a file of another layout is thrown away.
-const LAYOUT: &[u8] = b"nbak index 1";
+const LAYOUT: &[u8] = b"nbak index 2";
 /// redb's own cache, in bytes.
 const CACHE: usize = 8 * 1024 * 1024;
 
@@ -95,11 +96,12 @@ pub(super) struct Disk {
     chunks: Option<ReadOnlyTable<u128, u64>>,
     handle: Handle,
     rows: RowSealer,
+    keys: Arc<Keys>,
 }
 
 impl Disk {
     /// Opens an existing file.
-    pub(super) fn open(path: &Path, keys: &Keys, writable: bool) -> Result<Disk, Broken> {
+    pub(super) fn open(path: &Path, keys: &Arc<Keys>, writable: bool) -> Result<Disk, Broken> {
         guard(|| {
             let file = OpenOptions::new().read(true).write(writable).open(path)?;
             let backend = Unsynced(FileBackend::new(file)?);
@@ -108,23 +110,25 @@ impl Disk {
             } else {
                 Handle::ReadOnly(builder().open_read_only_with_backend(backend)?)
             };
-            let mut disk = Disk { chunks: None, handle, rows: RowSealer::new(keys) };
+            let mut disk = Disk { chunks: None, handle, rows: RowSealer::new(keys), keys: keys.clone() };
             disk.refresh()?;
             if disk.note("layout").as_deref() == Some(&layout()) { Ok(disk) } else { Err(Broken) }
         })
     }
 
     /// Makes a new, empty file in place of whatever is there.
-    pub(super) fn create(path: &Path, keys: &Keys) -> Result<Disk, Broken> {
+    pub(super) fn create(path: &Path, keys: &Arc<Keys>) -> Result<Disk, Broken> {
         let _ = std::fs::remove_file(path);
         guard(|| {
             let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
             let handle = Handle::Writable(builder().create_with_backend(Unsynced(FileBackend::new(file)?))?);
-            let mut disk = Disk { chunks: None, handle, rows: RowSealer::new(keys) };
+            let mut disk = Disk { chunks: None, handle, rows: RowSealer::new(keys), keys: keys.clone() };
             disk.write(|transaction, rows| {
                 transaction.open_table(CHUNKS)?;
                 transaction.open_table(PACKS)?;
-                transaction.open_table(NOTES)?.insert("layout", rows.seal(b"note layout", &layout()).as_slice())?;
+                let name = keys.note_name("layout");
+                let sealed = rows.seal(&note_name("layout"), &layout());
+                transaction.open_table(NOTES)?.insert(u128::from_be_bytes(name), sealed.as_slice())?;
                 Ok(())
             })?;
             Ok(disk)
@@ -204,16 +208,17 @@ impl Disk {
     pub(super) fn note(&self, name: &str) -> Option<Vec<u8>> {
         guard(|| {
             let table = self.read()?.open_table(NOTES)?;
-            let sealed = table.get(name)?.ok_or(Broken)?;
+            let sealed = table.get(u128::from_be_bytes(self.keys.note_name(name)))?.ok_or(Broken)?;
             self.rows.open(&note_name(name), sealed.value()).map_err(|_| Broken)
         })
         .ok()
     }
 
     pub(super) fn leave_note(&mut self, name: &str, note: &[u8]) -> Result<(), Broken> {
+        let key = u128::from_be_bytes(self.keys.note_name(name));
         guard(|| {
             self.write(|transaction, rows| {
-                transaction.open_table(NOTES)?.insert(name, rows.seal(&note_name(name), note).as_slice())?;
+                transaction.open_table(NOTES)?.insert(key, rows.seal(&note_name(name), note).as_slice())?;
                 Ok(())
             })
         })

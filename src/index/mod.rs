@@ -11,12 +11,12 @@
 pub mod catalog;
 mod disk;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use self::disk::{Disk, place_of};
 use crate::error::Result;
-use crate::id::{ChunkId, PackId, SnapshotId};
+use crate::id::{ChunkId, PackId};
 use crate::store::pack::Footer;
 use crate::store::reader::Packs;
 use crate::store::sink::Stored;
@@ -59,7 +59,7 @@ impl Index {
     /// Opens the index at `path` and brings it in step with the packs. Only the holder of the writer's lock may ask
     /// for a `writable` one; a reader keeps what the file does not know in memory.
     pub fn open(path: &Path, packs: &Packs, writable: bool) -> Result<Index> {
-        let listed = packs.list()?;
+        let listed: HashSet<PackId> = packs.list()?.into_iter().collect();
         let mut index = Index {
             path: path.to_path_buf(),
             disk: None,
@@ -182,17 +182,6 @@ impl Index {
         if let Some(disk) = self.disk.as_mut().filter(|disk| disk.is_writable()) {
             let _ = disk.leave_note(name, note);
         }
-    }
-
-    /// The snapshot whose chunks were all looked up, one by one, in the packs that are there now.
-    pub fn proven(&self) -> Option<SnapshotId> {
-        let note = self.note("proven")?;
-        Some(SnapshotId(note.try_into().ok()?))
-    }
-
-    /// Says that every chunk of `snapshot` is where the index says.
-    pub fn set_proven(&mut self, snapshot: SnapshotId) {
-        self.leave_note("proven", &snapshot.0);
     }
 
     /// Throws the file away: somebody found it wrong. The next command makes it anew.

@@ -63,6 +63,8 @@ pub struct Captured {
     pub error: Option<String>,
     /// What is worth knowing besides.
     pub remarks: Vec<String>,
+    /// A database that is kept as bytes: its log and journal are part of what it says, and must be kept too.
+    pub as_bytes: bool,
 }
 
 /// The names that SQLite gives to a database's sidecars.
@@ -113,38 +115,36 @@ pub fn capture_database(
 ) -> Result<Captured> {
     let path = source.join(&found.path);
     let Open { state, receipt, attributes } = open;
-    let mut refused = match state {
-        Ok(database) => {
-            let mut database = *database;
-            let mut attempt = 0;
-            loop {
-                attempt += 1;
-                match save_image(session, database, before)? {
-                    Ok(mut captured) => {
-                        captured.receipt = Some(receipt);
-                        captured.attributes = Some(attributes);
-                        return Ok(captured);
-                    }
-                    Err(Disturbed::Io(error)) => {
-                        return Ok(Captured { error: Some(error.to_string()), ..Captured::default() });
-                    }
-                    Err(Disturbed::Again) => {}
-                }
-                // Somebody began to write. A live transaction is not disturbed by that; a copy is never.
-                let again = match attempt {
-                    1 => Database::open_live(&path),
-                    _ => scratch().map_err(Refusal::Io).and_then(|folder| Database::open_backup(&path, &folder)),
-                };
-                match again {
-                    Ok(opened) => database = opened,
-                    Err(refusal) => break refusal,
-                }
-                if attempt > 3 {
-                    break Refusal::Busy("it changed under every attempt to read it".to_owned());
-                }
+    let mut next = state.map(|database| *database);
+    let mut attempt = 0;
+    let refused = loop {
+        attempt += 1;
+        let database = match next {
+            Ok(database) => database,
+            // A live view has no room for a copy: ask for one, if the database can be copied at all.
+            Err(Refusal::Busy(_)) if attempt == 2 => {
+                next = copied(&path, scratch);
+                continue;
             }
+            Err(refusal) => break refusal,
+        };
+        match save_image(session, database, before)? {
+            Ok(mut captured) => {
+                captured.receipt = Some(receipt);
+                captured.attributes = Some(attributes);
+                return Ok(captured);
+            }
+            Err(Disturbed::Io(error)) => {
+                return Ok(Captured { error: Some(error.to_string()), ..Captured::default() });
+            }
+            Err(Disturbed::Again) => {}
         }
-        Err(refusal) => refusal,
+        // Somebody began to write. A live transaction is not disturbed by that; a copy is never.
+        next = match attempt {
+            1 => Database::open_live(&path),
+            2 | 3 => copied(&path, scratch),
+            _ => break Refusal::Busy("it changed under every attempt to read it".to_owned()),
+        };
     };
     if let Refusal::Io(error) = &refused
         && error.kind() == ErrorKind::NotFound
@@ -152,7 +152,9 @@ pub fn capture_database(
         return Ok(Captured::default());
     }
     let mut captured = capture_file(session, source, found, before)?;
-    match &mut refused {
+    session.sink.close_segment(Segment::Data)?;
+    captured.as_bytes = true;
+    match &refused {
         Refusal::NotADatabase(why) => {
             captured.remarks.push(format!("looks like a database but is not a sound one, kept as bytes: {why}"));
         }
@@ -165,6 +167,10 @@ pub fn capture_database(
         }
     }
     Ok(captured)
+}
+
+fn copied(path: &Path, scratch: &dyn Fn() -> std::io::Result<PathBuf>) -> std::result::Result<Database, Refusal> {
+    Database::open_backup(path, &scratch()?)
 }
 
 enum Disturbed {
@@ -186,13 +192,14 @@ fn save_image(
         offset += amount as u64;
         Ok(amount)
     });
+    // Also when it failed half way: what was saved of it shares no segment either.
+    session.sink.close_segment(Segment::Data)?;
     let (size, content) = match saved {
         Ok(saved) => saved,
         Err(Failure::Store(error)) => return Err(error),
         Err(Failure::Source(error)) if error.kind() == ErrorKind::Interrupted => return Ok(Err(Disturbed::Again)),
         Err(Failure::Source(error)) => return Ok(Err(Disturbed::Io(error))),
     };
-    session.sink.close_segment(Segment::Data)?;
     let remarks = database.remarks().to_vec();
     match database.finish() {
         Ok(true) => {

@@ -2,7 +2,7 @@
 //!
 //! Stored bytes are a form byte and then either the whole form, or the base's id, the version's ordinal, and a patch
 //! ([`chain`] says against which base). Whoever loads one gets it resolved and held against its id, so that a
-//! patch that was applied wrongly, or a base that is not what it was, cannot pass.
+//! patch that was applied wrongly, or a base that is not what it was, cannot pass (I4).
 
 use std::collections::HashSet;
 
@@ -203,11 +203,13 @@ pub fn prepare<T: Versioned>(
     fresh: &mut Fresh,
     value: &T,
     before: Option<&Version<T>>,
-) -> Result<(T::Id, Option<Vec<u8>>)> {
+) -> (T::Id, Option<Vec<u8>>) {
     let whole = value.whole();
     let id = T::id_of(catalog.packs().keys(), &whole);
-    if before.is_some_and(|before| before.id == id) || fresh.contains(&id.into()) || catalog.has(id.into()) {
-        return Ok((id, None));
+    // It is not enough that something lies under this id: a patch whose base was lost cannot be loaded.
+    let stored = || catalog.has(id.into()) && load::<T>(catalog, id).is_ok();
+    if before.is_some_and(|before| before.id == id) || fresh.contains(&id.into()) || stored() {
+        return (id, None);
     }
     fresh.insert(id.into());
     if let Some(before) = before {
@@ -215,20 +217,22 @@ pub fn prepare<T: Versioned>(
         let far = chain::base_of(ordinal);
         let loaded;
         let base = if far == before.ordinal {
-            before
+            Some(before)
         } else {
-            loaded = load_until::<T>(catalog, before.id, Some(far))?;
-            &loaded
+            // A chain that lacks this version, since one was stored anew meanwhile, ends here with a whole form.
+            loaded = load_until::<T>(catalog, before.id, Some(far)).ok();
+            loaded.as_ref()
         };
-        if let Some(patch) = value.patch_from(&base.value).filter(|patch| patch.len() < whole.len() / 2) {
+        let patch = base.and_then(|base| Some((base, value.patch_from(&base.value)?)));
+        if let Some((base, patch)) = patch.filter(|(_, patch)| patch.len() < whole.len() / 2) {
             let mut bytes = vec![1];
             bytes.extend_from_slice(&base.id.into().0);
             put_varint(&mut bytes, ordinal);
             bytes.extend_from_slice(&patch);
-            return Ok((id, Some(bytes)));
+            return (id, Some(bytes));
         }
     }
     let mut bytes = vec![0];
     bytes.extend_from_slice(&whole);
-    Ok((id, Some(bytes)))
+    (id, Some(bytes))
 }

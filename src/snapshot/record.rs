@@ -63,6 +63,12 @@ pub struct Record {
 
 /// Entries that could not be captured are named in the record up to this number.
 pub const MOST_UNREADABLE: usize = 100;
+/// And up to this many bytes: a record that is too long could not be stored.
+const UNREADABLE_ROOM: usize = 16 * 1024;
+/// The longest note, in bytes.
+pub const LONGEST_NOTE: usize = 4096;
+/// The most tags, and the longest one in bytes.
+pub const TAGS: (usize, usize) = (32, 128);
 
 #[derive(Serialize, Deserialize)]
 struct Wire {
@@ -95,6 +101,11 @@ impl Record {
     /// The record's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let root = self.root;
+        let mut room = UNREADABLE_ROOM;
+        let fits = |(path, reason): &&(String, String)| {
+            room = room.saturating_sub(path.len() + reason.len());
+            room > 0
+        };
         let wire = Wire {
             format: 1,
             id: self.id.to_string(),
@@ -107,7 +118,7 @@ impl Record {
             tree: self.tree.to_string(),
             root: (root.mode, root.uid, root.gid, root.mtime, root.mtime_nanos),
             totals: self.totals,
-            unreadable: self.unreadable.iter().take(MOST_UNREADABLE).cloned().collect(),
+            unreadable: self.unreadable.iter().take(MOST_UNREADABLE).take_while(fits).cloned().collect(),
             unreadable_count: self.unreadable_count,
             tags: self.tags.clone(),
             note: self.note.clone(),

@@ -5,7 +5,7 @@
 //!
 //! Then data is written in the order in which it is *stored*: packs one after the other, each segment opened once, on
 //! all cores, its chunks written wherever they belong. A file is made when its first chunk arrives and completed, with
-//! mode and time, when its last one did. Memory is a segment for each core and 32 bytes for each chunk.
+//! mode and time, when its last one did. Memory is a segment for each core and 24 bytes for each chunk.
 //!
 //! A chunk counts only after its bytes gave its id. A file that lacks one is removed again and reported; all others are
 //! restored.
@@ -67,6 +67,7 @@ struct FileItem {
     size: u64,
     left: AtomicU32,
     created: AtomicBool,
+    complete: AtomicBool,
     broken: AtomicBool,
 }
 
@@ -95,13 +96,14 @@ pub fn restore(store: &Store, record: &Record, options: &Options, progress: &dyn
     let mut plan = Plan::default();
     plan.lay_out(store, &entries)?;
     let target = Target::open(&options.target, options.overwrite)?;
-    plan.look_ahead(&target, options.overwrite)?;
+    plan.look_ahead(&target, options.overwrite).inspect_err(|_| target.withdraw())?;
 
     for (path, _) in &plan.folders {
         target.make_folder(path)?;
     }
-    progress.begin("restoring", plan.writes.len() as u64);
-    let damaged = plan.write(store, &target, progress)?;
+    let total = plan.writes.iter().map(|write| plan.length(write)).sum();
+    progress.begin("restoring", total);
+    let damaged = plan.write(store, &target, progress).inspect_err(|_| plan.remove_incomplete(&target))?;
     progress.end();
     for (path, link, attributes) in &plan.symlinks {
         target.symlink(path, link, attributes)?;
@@ -166,6 +168,7 @@ impl Plan {
                             size: *size,
                             left: AtomicU32::new(count),
                             created: AtomicBool::new(false),
+                            complete: AtomicBool::new(false),
                             broken: AtomicBool::new(false),
                         }),
                         Err(error) if error.is_integrity() => self.damaged.push((path.clone(), error.to_string())),
@@ -206,19 +209,24 @@ impl Plan {
         Ok((self.writes.len() - start) as u32)
     }
 
+    /// The bytes of a write.
+    fn length(&self, write: &Write) -> u64 {
+        let segment = &self.packs[write.pack as usize].footer.segments[write.segment as usize];
+        u64::from(segment.chunks[write.nth as usize].length)
+    }
+
+    /// After a failure: a file that is not complete must not stand there as if it were (I13).
+    fn remove_incomplete(&self, target: &Target) {
+        let begun = |file: &&FileItem| file.created.load(Ordering::Acquire) && !file.complete.load(Ordering::Acquire);
+        for file in self.files.iter().filter(begun) {
+            target.remove(file.temporary.as_ref().unwrap_or(&file.path));
+        }
+    }
+
     /// Looks for everything that can be known to go wrong, before anything is written.
     fn look_ahead(&mut self, target: &Target, overwrite: bool) -> Result<()> {
         let need: u64 = self.files.iter().map(|file| file.size).sum::<u64>();
-        let stored: u64 = self
-            .writes
-            .iter()
-            .map(|write| {
-                u64::from(
-                    self.packs[write.pack as usize].footer.segments[write.segment as usize].chunks[write.nth as usize]
-                        .length,
-                )
-            })
-            .sum();
+        let stored: u64 = self.writes.iter().map(|write| self.length(write)).sum();
         if let Some(free) = target.free_bytes().filter(|free| *free < stored.min(need)) {
             return Err(Error::failed(format!("the restored files need {stored} bytes, and {free} are free"))
                 .at(target.place(Path::new("")))
@@ -277,7 +285,7 @@ impl Plan {
                 }
                 Err(error) => return Err(error),
             }
-            progress.advance(group.len() as u64);
+            progress.advance(group.iter().map(|write| self.length(write)).sum());
             Ok(())
         })?;
         for at in 0..self.files.len() {
@@ -380,6 +388,7 @@ impl OpenFiles<'_> {
         if item.temporary.is_some() {
             self.target.rename(self.path(file), &item.path)?;
         }
+        item.complete.store(true, Ordering::Release);
         Ok(())
     }
 

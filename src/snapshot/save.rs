@@ -189,7 +189,7 @@ impl<'a> Session<'a> {
 
     /// Saves a tree or a recipe.
     pub fn save_version<T: Versioned>(&mut self, value: &T, before: Option<&Version<T>>) -> Result<T::Id> {
-        let (id, stored) = meta::prepare(self.catalog, &mut self.fresh, value, before)?;
+        let (id, stored) = meta::prepare(self.catalog, &mut self.fresh, value, before);
         if let Some(bytes) = stored {
             self.sink.add(T::CONTENT, id.into(), &bytes)?;
         }

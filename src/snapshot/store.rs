@@ -194,6 +194,13 @@ impl Store {
         Ok(records)
     }
 
+    /// The keyed hash of the newest record, as it is stored: what the next one carries (I8).
+    pub fn newest_mac(&self) -> Option<[u8; 16]> {
+        let decoded = |(_, bytes): (_, &'_ [u8])| Some((Record::decode(bytes).ok()?.sequence, bytes.to_vec()));
+        let newest = self.catalog.index().records().filter_map(decoded).max_by_key(|(sequence, _)| *sequence);
+        newest.map(|(_, bytes)| self.catalog.packs().keys().record_mac(&bytes))
+    }
+
     /// Adds a key slot for `credential`.
     pub fn add_slot(&mut self, credential: &Credential, now: i64, label: &str) -> Result<SlotId> {
         if self.slots.len() >= MOST_SLOTS {
@@ -205,13 +212,15 @@ impl Store {
         Ok(self.slots[self.slots.len() - 1].id)
     }
 
-    /// Removes a key slot; never the last one.
+    /// Removes a key slot; never the one that the store was opened with, which is the only one known to open (I7).
     pub fn remove_slot(&mut self, id: SlotId) -> Result<()> {
         let at = self.slots.iter().position(|slot| slot.id == id);
         let at = at.ok_or_else(|| Error::usage(format!("there is no key slot {id}")).hint("see `nbak key list`"))?;
-        if self.slots.len() == 1 {
-            return Err(Error::usage("this is the only key slot: without it nothing in the store can be read again")
-                .hint("add another one first"));
+        if id == self.opened_with {
+            return Err(Error::usage(
+                "this key slot is the one that opened the store: without it, nothing may open it again",
+            )
+            .hint("open the store with the key that is to stay, or use `nbak key rotate`"));
         }
         self.objects.delete(Key::new(Kind::Slot, id.0))?;
         self.slots.remove(at);
@@ -224,10 +233,18 @@ impl Store {
         let old = |slot: &&Slot| slot.id == self.opened_with || slot.method == Method::Open;
         let old: Vec<SlotId> = self.slots.iter().filter(old).map(|slot| slot.id).collect();
         let new = self.add_slot(credential, now, label)?;
+        // Read back and opened before anything goes.
+        let bytes = self.objects.get(Key::new(Kind::Slot, new.0), SLOT_LIMIT)?;
+        let opens = Slot::parse(&bytes).is_ok_and(|slot| {
+            slot.open(Some(credential)).is_some_and(|master| master.expose() == self.master.expose())
+        });
+        if !opens {
+            return Err(Error::integrity("the new key slot does not open; the old ones were kept").at(self.root()));
+        }
+        self.opened_with = new;
         for id in old {
             self.remove_slot(id)?;
         }
-        self.opened_with = new;
         Ok(new)
     }
 

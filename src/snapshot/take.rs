@@ -19,7 +19,7 @@ use super::capture::{Captured, Open, capture_database, capture_file, open_databa
 use super::meta::{self, Version};
 use super::progress::Progress;
 use super::receipts::{Receipt, Receipts};
-use super::record::{MOST_UNREADABLE, Record, Totals};
+use super::record::{LONGEST_NOTE, MOST_UNREADABLE, Record, TAGS, Totals};
 use super::save::Session;
 use super::store::Store;
 use super::tree::{Attributes, Consistency, Entry, Node, Tree};
@@ -122,6 +122,12 @@ fn name_of(found: &Found) -> &[u8] {
 /// Takes a snapshot of `options.source` into `store`, which must be open for writing unless it is a dry run.
 pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Result<Taken> {
     sqlite::check_version()?;
+    if options.note.as_ref().is_some_and(|note| note.len() > LONGEST_NOTE) {
+        return Err(Error::usage(format!("a note has at most {LONGEST_NOTE} bytes")));
+    }
+    if options.tags.len() > TAGS.0 || options.tags.iter().any(|tag| tag.is_empty() || tag.len() > TAGS.1) {
+        return Err(Error::usage(format!("a snapshot has at most {} tags, of 1 to {} bytes each", TAGS.0, TAGS.1)));
+    }
     let source = std::fs::canonicalize(&options.source).map_err(|error| {
         Error::io("open the data directory", &options.source, error).hint("--data-dir names another")
     })?;
@@ -171,14 +177,14 @@ impl Taking<'_> {
         let same = parent
             .record
             .as_ref()
-            .filter(|r| r.tree == tree && r.root == root && r.unreadable_count == walked.errors.len() as u64);
+            .filter(|r| r.tree == tree && r.root == root && r.unreadable == named(&walked.errors));
         let unchanged = same.is_some() && self.options.tags.is_empty() && self.options.note.is_none();
         let record = match same {
             Some(record) if unchanged => record.clone(),
             _ => Record {
                 id,
                 sequence: last.as_ref().map_or(1, |last| last.sequence + 1),
-                previous: last.as_ref().map(|last| catalog.packs().keys().record_mac(&last.encode())),
+                previous: self.store.newest_mac(),
                 parent: parent.record.as_ref().map(|record| record.id),
                 started: (began / 1_000_000) as i64,
                 ended: (ended / 1_000_000) as i64,
@@ -195,10 +201,14 @@ impl Taking<'_> {
         };
 
         let (new_chunks, new_bytes) = (session.new_chunks, session.new_bytes);
-        let mut stored = Vec::new();
-        if !unchanged {
-            stored = session.sink.flush()?.commit(record.encode())?;
-        }
+        let stored = if !unchanged {
+            session.sink.flush()?.commit(record.encode())?
+        } else if session.sink.is_used() {
+            // Nothing changed, and yet something was not in the store: it had lost it. Now it has it again (I5).
+            session.sink.flush()?.keep()?
+        } else {
+            Vec::new()
+        };
         let stored_bytes = stored.iter().map(|pack| pack.size).sum();
         if !self.options.dry_run {
             self.remember(&record, &stored, contents.receipts, contents.read_any || !unchanged, &source_name);
@@ -227,13 +237,13 @@ impl Taking<'_> {
     /// What the parent snapshot knows. A parent that is damaged is no parent: everything is at hand, and is stored again.
     fn parent(&mut self, record: Option<Record>, source: &str, walked: &Walk) -> Parent {
         let index = self.store.catalog().index();
-        let whole = index.unreadable().is_empty();
-        let trusted = whole && record.as_ref().is_some_and(|record| index.proven() == Some(record.id));
-        let receipts = (trusted && !self.options.full_scan)
-            .then(|| index.note(&Receipts::note_name(source)))
-            .flatten()
+        // A pack that cannot be read may hold what the parent names: then every chunk is looked up.
+        let receipts = index.unreadable().is_empty().then(|| index.note(&Receipts::note_name(source))).flatten();
+        let receipts = receipts
             .and_then(|note| Receipts::decode(&note).ok())
             .filter(|receipts| record.as_ref().is_some_and(|record| record.id == receipts.snapshot));
+        let trusted = receipts.is_some();
+        let receipts = receipts.filter(|_| !self.options.full_scan);
         let trees = self.parent_trees(record.as_ref(), walked);
         Parent { record, trees, receipts, trusted }
     }
@@ -312,8 +322,8 @@ impl Taking<'_> {
             databases.get(&walked.found[*at].path).map_or(1, |open| if open.blocks_writers() { 0 } else { 2 })
         };
         order.sort_by_key(rank);
-        contents.skipped = beside;
 
+        let mut late = Vec::new();
         progress.begin("reading", order.iter().map(|&at| walked.found[at].stamp.size).sum());
         for at in order {
             let found = &walked.found[at];
@@ -339,6 +349,7 @@ impl Taking<'_> {
                             }
                             None => capture_file(session, &self.source, found, before)?,
                         };
+                        late.extend(captured.as_bytes.then(|| found.path.clone()));
                         contents.take(at, found, captured, before, began, &mut walked.errors);
                         if self.options.separate_files {
                             session.sink.close_segment(Segment::Data)?;
@@ -348,8 +359,35 @@ impl Taking<'_> {
             }
             progress.advance(size);
         }
+        self.capture_late(session, walked, parent, &late, &mut contents, began)?;
         progress.end();
         Ok(contents)
+    }
+
+    /// Sidecars of databases that turned out to be kept as bytes only when they were read.
+    fn capture_late(
+        &self,
+        session: &mut Session<'_>,
+        walked: &mut Walk,
+        parent: &Parent,
+        databases: &[PathBuf],
+        contents: &mut Contents,
+        began: i128,
+    ) -> Result<()> {
+        for [log, _, journal] in databases.iter().map(|path| sidecars(path)) {
+            for at in 0..walked.found.len() {
+                let found = &walked.found[at];
+                if (found.path == log || found.path == journal) && contents.nodes[at].is_none() {
+                    let before = match parent.entry(found) {
+                        Some(Entry { node: Node::File { content, .. }, .. }) => Some(content),
+                        _ => None,
+                    };
+                    let captured = capture_file(session, &self.source, found, before)?;
+                    contents.take(at, found, captured, before, began, &mut walked.errors);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Brings the index up to date. Only the cache is at stake here.
@@ -366,7 +404,6 @@ impl Taking<'_> {
         if receipts_changed {
             let receipts = Receipts { snapshot: record.id, files: receipts };
             index.leave_note(&Receipts::note_name(source), &receipts.encode());
-            index.set_proven(record.id);
         }
     }
 }
@@ -382,7 +419,6 @@ fn vouched(source: &Path, found: &Found, parent: &Parent) -> Option<Receipt> {
 /// What was captured, by the walk's places.
 struct Contents {
     nodes: Vec<Option<(Node, Option<Attributes>)>>,
-    skipped: HashSet<PathBuf>,
     entries: Vec<Listed>,
     receipts: HashMap<PathBuf, Receipt>,
     totals: Totals,
@@ -395,7 +431,6 @@ impl Contents {
     fn new(count: usize) -> Self {
         Contents {
             nodes: vec![None; count],
-            skipped: HashSet::new(),
             entries: Vec::with_capacity(count),
             receipts: HashMap::new(),
             totals: Totals { directories: 1, ..Totals::default() },
@@ -515,6 +550,9 @@ fn named(errors: &[SourceError]) -> Vec<(String, String)> {
     errors.iter().take(MOST_UNREADABLE).map(name).collect()
 }
 
+/// What a scratch folder is called, before the number of the process that it belongs to.
+const SCRATCH: &str = ".nbak-scratch-";
+
 /// A folder for the backup API's copies: within the data directory, since no plaintext goes elsewhere; removed at the
 /// end, and never captured.
 struct Scratch {
@@ -522,8 +560,17 @@ struct Scratch {
 }
 
 impl Scratch {
+    /// Also removes what a process that was killed left: it holds a copy of a database.
     fn beside(source: &Path) -> Scratch {
-        Scratch { path: source.join(format!(".nbak-scratch-{}", std::process::id())) }
+        for entry in std::fs::read_dir(source).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let owner = name.to_str().and_then(|name| name.strip_prefix(SCRATCH)).and_then(|pid| pid.parse().ok());
+            let gone = |pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH);
+            if owner.and_then(rustix::process::Pid::from_raw).is_some_and(gone) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        Scratch { path: source.join(format!("{SCRATCH}{}", std::process::id())) }
     }
 
     fn maker(&self) -> impl Fn() -> std::io::Result<PathBuf> + '_ {

@@ -22,6 +22,8 @@ pub struct Target {
     root: OwnedFd,
     /// Only the superuser can give files away.
     may_chown: bool,
+    /// Folders that were made for it, the deepest first.
+    made: Vec<PathBuf>,
 }
 
 /// What stands at a path.
@@ -40,6 +42,8 @@ const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::C
 impl Target {
     /// Opens `path`, making it if it is not there. It must be empty unless `overwrite` says otherwise.
     pub fn open(path: &Path, overwrite: bool) -> Result<Target> {
+        let absent = |above: &&Path| !above.as_os_str().is_empty() && !above.exists();
+        let made = path.ancestors().take_while(absent).map(Path::to_path_buf).collect();
         crate::store::local::create_folder(path)?;
         let failed = |error| Error::io("open the target directory", path, error);
         let root =
@@ -49,7 +53,14 @@ impl Target {
                 .at(path)
                 .hint("name an empty or a new one, or give --overwrite; nothing was changed"));
         }
-        Ok(Target { path: path.to_path_buf(), root, may_chown: rustix::process::geteuid().is_root() })
+        Ok(Target { path: path.to_path_buf(), root, may_chown: rustix::process::geteuid().is_root(), made })
+    }
+
+    /// Removes the folders that opening it made, as far as they are empty.
+    pub fn withdraw(&self) {
+        for folder in &self.made {
+            let _ = std::fs::remove_dir(folder);
+        }
     }
 
     /// Bytes that can still be written.

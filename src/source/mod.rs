@@ -8,7 +8,7 @@
 //! everything else is read through the handle. A database that is refused there as malformed is
 //! read as bytes like any other file: nothing in the directory is left out because it is damaged.
 //!
-//! Invariant: **no file of the source is opened and closed behind SQLite's back**. POSIX advisory
+//! Invariant (I10): **no file of the source is opened and closed behind SQLite's back**. POSIX advisory
 //! locks belong to the process, and any `close` of a file drops all of them, so a plain
 //! `File::open` of a database would silently unlock a transaction that is open in the same process.
 

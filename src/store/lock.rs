@@ -1,7 +1,7 @@
 //! The writer's lock: one process at a time changes a store.
 //!
 //! It is a kernel lock on the file `lock`, so it is gone with the process that held it, however that ended: no lock is
-//! ever stale. The file's text tells people who holds it, and nothing is decided by it. Readers take no lock.
+//! ever stale (I11). The file's text tells people who holds it, and nothing is decided by it. Readers take no lock.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};

@@ -204,6 +204,9 @@ impl Footer {
         let mut seen = HashSet::with_capacity(total);
         for chunk in segments.iter_mut().flat_map(|s| &mut s.chunks) {
             chunk.id = ChunkId(reader.array()?);
+            if chunk.id == ChunkId::ZEROS {
+                return Err(Malformed("the footer lists the id that stands for zeros"));
+            }
             if !seen.insert(chunk.id) {
                 return Err(Malformed("the footer lists a chunk twice"));
             }

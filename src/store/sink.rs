@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::objects::{Durable, Key, Kind, Objects};
-use super::pack::{Footer, HEADER, Header, MAX_CHUNKS, TRAILER, encode_trailer};
+use super::pack::{Footer, HEADER, Header, MAX_CHUNKS, MAX_RECORD, TRAILER, encode_trailer};
 use super::segment::{self, ChunkEntry, Codec, Content, SegmentEntry, TARGET};
 use crate::crypto::keys::Keys;
 use crate::crypto::seal::{PackSealer, Tickets};
@@ -98,10 +98,18 @@ pub struct PackSink {
 }
 
 struct Writer {
-    queue: Sender<Closed>,
+    queue: Option<Sender<Closed>>,
     results: Receiver<Result<Stored>>,
     waiting: usize,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Writer {
+    /// Waits for the thread: nothing may be written any more when the writer's lock is given back (I11).
+    fn drop(&mut self) {
+        self.queue = None;
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 impl PackSink {
@@ -186,11 +194,16 @@ impl PackSink {
         Ok(())
     }
 
+    /// Whether anything was added.
+    pub fn is_used(&self) -> bool {
+        self.pack.is_some() || self.writer.is_some() || self.open.iter().any(|segment| !segment.chunks.is_empty())
+    }
+
     fn close_pack(&mut self, records: Vec<Vec<u8>>) -> Result<()> {
         let Some(pack) = self.pack.take() else { return Ok(()) };
         let writer = self.writer.get_or_insert_with(|| Writer::start(self.objects.clone(), self.keys.clone()));
         writer.waiting += 1;
-        let sent = writer.queue.send(Closed { pack, records });
+        let sent = writer.queue.as_ref().map_or(Ok(()), |queue| queue.send(Closed { pack, records }));
         // Errors surface as soon as they are known: no use in capturing on for a full disk.
         while let Ok(result) = writer.results.try_recv() {
             writer.waiting -= 1;
@@ -227,6 +240,13 @@ pub struct Flushed(PackSink);
 impl Flushed {
     /// Puts the last pack, with `record` in its footer. When this returns, the snapshot exists and is durable.
     pub fn commit(mut self, record: Vec<u8>) -> Result<Vec<Stored>> {
+        if record.len() > MAX_RECORD {
+            return Err(Error::failed(format!(
+                "a snapshot record of {} bytes is larger than the format allows",
+                record.len()
+            ))
+            .hint("give a shorter note or fewer tags"));
+        }
         let keys = self.0.keys.clone();
         self.0.pack.get_or_insert_with(|| OpenPack::new(&keys));
         self.finish(vec![record])
@@ -240,10 +260,6 @@ impl Flushed {
     fn finish(mut self, records: Vec<Vec<u8>>) -> Result<Vec<Stored>> {
         self.0.close_pack(records)?;
         self.0.wait()?;
-        if let Some(writer) = self.0.writer.take() {
-            drop(writer.queue);
-            let _ = writer.thread.join();
-        }
         Ok(self.0.stored)
     }
 }
@@ -262,7 +278,7 @@ impl Writer {
                 }
             }
         });
-        Writer { queue, results, waiting: 0, thread }
+        Writer { queue: Some(queue), results, waiting: 0, thread: Some(thread) }
     }
 }
 

@@ -203,13 +203,13 @@ impl PackSink {
         let Some(pack) = self.pack.take() else { return Ok(()) };
         let writer = self.writer.get_or_insert_with(|| Writer::start(self.objects.clone(), self.keys.clone()));
         writer.waiting += 1;
-        let sent = writer.queue.as_ref().map_or(Ok(()), |queue| queue.send(Closed { pack, records }));
+        let sent = writer.queue.as_ref().is_some_and(|queue| queue.send(Closed { pack, records }).is_ok());
         // Errors surface as soon as they are known: no use in capturing on for a full disk.
         while let Ok(result) = writer.results.try_recv() {
             writer.waiting -= 1;
             self.stored.push(result?);
         }
-        sent.map_err(|_| Error::failed("the thread that writes packs has ended"))
+        if sent { Ok(()) } else { Err(Error::failed("the thread that writes packs has ended")) }
     }
 
     /// Closes the open segments and waits until all packs but the last are durable.

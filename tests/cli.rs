@@ -165,10 +165,10 @@ fn code_12_is_a_wrong_or_missing_key() {
         lock.clone_from(&before[std::path::Path::new("lock")]);
     }
     live_common::assert_same(&before, &after, "a wrong key writes nothing");
-    run(place.nbak(["snapshots", "--vault-key-file", "/no/such/file"])).exits(12).says(&["/no/such/file"]);
-    run(place.nbak(["snapshots", "--vault-key-command", "exit 3"])).exits(12).says(&["command"]);
+    run(&mut place.nbak(["snapshots", "--vault-key-file", "/no/such/file"])).exits(12).says(&["/no/such/file"]);
+    run(&mut place.nbak(["snapshots", "--vault-key-command", "exit 3"])).exits(12).says(&["command"]);
     let empty = file(&place, "empty", "\n");
-    run(place.nbak(["snapshots", "--vault-key-file", &empty])).exits(12).says(&["empty"]);
+    run(&mut place.nbak(["snapshots", "--vault-key-file", &empty])).exits(12).says(&["empty"]);
     // What is typed counts more than the environment.
     let key = file(&place, "key", &format!("{KEY}\n"));
     run(place.nbak(["snapshots", "--vault-key-file", &key]).env("NODYN_VAULT_KEY", wrong)).exits(0);

@@ -138,19 +138,21 @@ fn a_capture_in_the_same_process_drops_no_lock() {
 #[test]
 fn every_journal_mode_is_captured_as_transactions() {
     let place = Place::new();
-    let mut all = Vec::new();
+    let (mut all, mut paths) = (Vec::new(), Vec::new());
     for mode in ["WAL", "DELETE", "TRUNCATE", "PERSIST", "MEMORY"] {
         let path = place.data.join(format!("{}.db", mode.to_lowercase()));
         let conn = app::open(&path);
         conn.execute_batch(&format!("PRAGMA journal_mode={mode}; CREATE TABLE t(v INT)")).expect("a table");
-        all.push((mode, path, conn));
+        all.push((mode, conn));
+        paths.push((mode, path));
     }
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let handle = scope.spawn(|| {
+        let stop = &stop;
+        let handle = scope.spawn(move || {
             let mut n = 0;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                for (mode, _, conn) in &all {
+                for (mode, conn) in &all {
                     n += 1;
                     conn.execute_batch(&format!("BEGIN; INSERT INTO t VALUES({n}); INSERT INTO t VALUES(-{n}); COMMIT"))
                         .unwrap_or_else(|error| panic!("{mode}: {error}"));
@@ -162,7 +164,7 @@ fn every_journal_mode_is_captured_as_transactions() {
             let said = place.snapshot();
             assert_eq!(said["consistency"]["transaction"], 5, "{said}");
             let restored = place.restore(text(&said["snapshot"]), "restored");
-            for (mode, path, _) in &all {
+            for (mode, path) in &paths {
                 let conn = app::open(&restored.join(path.file_name().expect("a name")));
                 let (count, sum): (i64, i64) = conn
                     .query_row("SELECT count(*), coalesce(sum(v), 0) FROM t", [], |row| Ok((row.get(0)?, row.get(1)?)))

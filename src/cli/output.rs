@@ -1,7 +1,7 @@
 //! Printing: results, messages, sizes, progress bars.
 
-use std::io::{IsTerminal, Write};
-use std::sync::Mutex;
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,12 +9,28 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 
-/// Prints a line of a result. A reader that went away (`nbak ls | head`) is no error.
+/// Why results are missing from stdout, if some are.
+static LOST: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Prints a line of a result. A reader that went away (`nbak ls | head`) is no error; what else goes wrong is
+/// remembered for [`complete`].
 pub fn line(text: impl AsRef<str>) {
-    let _ = writeln!(std::io::stdout().lock(), "{}", text.as_ref());
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{}", text.as_ref())
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        let _ = LOST.set(error);
+    }
+}
+
+/// Fails if a result could not be printed: a list that was cut short by a full disk must not pass for the whole.
+pub fn complete() -> Result<()> {
+    match LOST.get() {
+        None => Ok(()),
+        Some(error) => Err(Error::failed(format!("cannot write the results to standard output: {error}"))),
+    }
 }
 
 /// Prints a result as one line of JSON.

@@ -1,5 +1,6 @@
 //! Printing: results, messages, sizes, progress bars.
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -18,7 +19,11 @@ static LOST: OnceLock<std::io::Error> = OnceLock::new();
 /// Prints a line of a result. A reader that went away (`nbak ls | head`) is no error; what else goes wrong is
 /// remembered for [`complete`].
 pub fn line(text: impl AsRef<str>) {
-    if let Err(error) = writeln!(std::io::stdout().lock(), "{}", text.as_ref())
+    result(&shown(text.as_ref()));
+}
+
+fn result(text: &str) {
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{text}")
         && error.kind() != ErrorKind::BrokenPipe
     {
         let _ = LOST.set(error);
@@ -33,14 +38,27 @@ pub fn complete() -> Result<()> {
     }
 }
 
+/// `text` as it may be sent to a terminal. Names of files come from anywhere, and can hold any control sequence.
+fn shown(text: &str) -> Cow<'_, str> {
+    let is_command = |c: char| c.is_control() && c != '\n';
+    if !text.contains(is_command) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_command(c) { plain.extend(c.escape_default()) } else { plain.push(c) }
+    }
+    Cow::Owned(plain)
+}
+
 /// Prints a result as one line of JSON.
 pub fn json(value: &Value) {
-    line(value.to_string());
+    result(&value.to_string());
 }
 
 /// Prints a message.
 pub fn message(text: impl AsRef<str>) {
-    let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());
+    let _ = writeln!(std::io::stderr().lock(), "{}", shown(text.as_ref()));
 }
 
 /// Prints a warning.
@@ -134,5 +152,11 @@ mod tests {
         assert_eq!(size(999_960), "1.0 MB");
         assert_eq!(size(u64::MAX), "18446.7 PB");
         assert_eq!(iso(0), Value::from("1970-01-01T00:00:00.000Z"));
+    }
+
+    #[test]
+    fn control_characters_are_spelt_out() {
+        assert_eq!(shown("plain — ü\n"), "plain — ü\n");
+        assert_eq!(shown("a\u{1b}[2J\u{9b}\rb"), "a\\u{1b}[2J\\u{9b}\\rb");
     }
 }

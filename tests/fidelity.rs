@@ -374,13 +374,16 @@ fn directories_are_listed_in_every_form() {
     place.run(["cat", "latest", "dir"]).exits(1).says(&["dir", "not a file"]);
     place.run(["cat", "latest", "link"]).exits(1);
     // What a file's name contains is text to a terminal, not a command.
-    let evil = b"\x1b]0;owned\x07\x1b[2J";
+    let evil = "\x1b]0;owned\x07\x1b[2J\x7f\u{9b}2J".as_bytes();
     fs::write(place.data.join(OsStr::from_bytes(evil)), "x").expect("a file");
     place.snapshot();
     for args in [["ls", "latest"], ["ls", "-l"]] {
         let args = if args[1] == "-l" { vec!["ls", "-l", "latest"] } else { args.to_vec() };
-        assert!(!place.ok(&args).raw.contains(&0x1b), "{args:?} sends escapes");
+        let run = place.ok(&args);
+        assert!(!run.out.contains(['\x1b', '\x07', '\x7f', '\u{9b}']), "{args:?} sends escapes: {:?}", run.out);
     }
+    let all = place.ok(["ls", "latest", "--json"]).json_lines();
+    assert!(all.iter().any(|entry| text(&entry["path"]).as_bytes() == evil), "a program gets the name as it is");
 }
 
 // ---- what changed, what did not -----------------------------------------------------------------

@@ -79,10 +79,20 @@ pub fn cat(context: &Context, args: &CatArgs) -> Result<u8> {
     match look::find(&store, record, &path)? {
         Place::Entry(Entry { node: Node::File { size, content, .. }, .. }) => {
             let mut out = std::io::BufWriter::with_capacity(1 << 18, std::io::stdout().lock());
-            look::cat(&store, size, &content, &mut out)?;
-            out.flush().map_err(|error| Error::io("write the file's content", "-", error))?;
+            let written = look::cat(&store, size, &content, &mut out)
+                .and_then(|()| out.flush().map_err(|error| Error::io("write the file's content", "-", error)));
+            match written {
+                // A reader that went away has seen enough.
+                Err(error) if is_broken_pipe(&error) => {}
+                other => other?,
+            }
             Ok(0)
         }
         _ => Err(Error::failed("this is not a file").at(path).hint("`nbak ls` lists a directory")),
     }
+}
+
+fn is_broken_pipe(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }

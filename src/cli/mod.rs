@@ -30,7 +30,7 @@ pub fn main() -> u8 {
     };
     let context = Context::new(&args.common);
     allow_open_files();
-    match run(&context, args.command) {
+    match run(&context, args.command).and_then(|code| output::complete().map(|()| code)) {
         Ok(code) => code,
         Err(error) => {
             output::error(&error);

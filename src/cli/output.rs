@@ -1,7 +1,8 @@
 //! Printing: results, messages, sizes, progress bars.
 
-use std::io::{IsTerminal, Write};
-use std::sync::Mutex;
+use std::borrow::Cow;
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,28 +10,55 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 
-/// Prints a line of a result. A reader that went away (`nbak ls | head`) is no error.
+/// Why results are missing from stdout, if some are.
+static LOST: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Prints a line of a result. A reader that went away (`nbak ls | head`) is no error; what else goes wrong is
+/// remembered for [`complete`].
 pub fn line(text: impl AsRef<str>) {
-    let _ = writeln!(std::io::stdout().lock(), "{}", printable(text.as_ref()));
+    result(&shown(text.as_ref()));
 }
 
-/// Names of files come from anyone: what would move the cursor or begin another line is spelled out.
-fn printable(text: &str) -> String {
-    let spell = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    if text.chars().any(char::is_control) { text.chars().map(spell).collect() } else { text.to_owned() }
+fn result(text: &str) {
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{text}")
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        let _ = LOST.set(error);
+    }
+}
+
+/// Fails if a result could not be printed: a list that was cut short by a full disk must not pass for the whole.
+pub fn complete() -> Result<()> {
+    match LOST.get() {
+        None => Ok(()),
+        Some(error) => Err(Error::failed(format!("cannot write the results to standard output: {error}"))),
+    }
+}
+
+/// `text` as it may be sent to a terminal. Names of files come from anywhere, and can hold any control sequence.
+fn shown(text: &str) -> Cow<'_, str> {
+    let is_command = |c: char| c.is_control() && c != '\n';
+    if !text.contains(is_command) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_command(c) { plain.extend(c.escape_default()) } else { plain.push(c) }
+    }
+    Cow::Owned(plain)
 }
 
 /// Prints a result as one line of JSON.
 pub fn json(value: &Value) {
-    line(value.to_string());
+    result(&value.to_string());
 }
 
 /// Prints a message.
 pub fn message(text: impl AsRef<str>) {
-    let _ = writeln!(std::io::stderr().lock(), "{}", printable(text.as_ref()));
+    let _ = writeln!(std::io::stderr().lock(), "{}", shown(text.as_ref()));
 }
 
 /// Prints a warning.
@@ -118,12 +146,17 @@ mod tests {
 
     #[test]
     fn sizes_read_well() {
-        assert_eq!(printable("a\x1b[2Jb\n"), "a\\u{1b}[2Jb\\n");
         assert_eq!(size(0), "0 B");
         assert_eq!(size(999), "999 B");
         assert_eq!(size(1000), "1.0 kB");
         assert_eq!(size(999_960), "1.0 MB");
         assert_eq!(size(u64::MAX), "18446.7 PB");
         assert_eq!(iso(0), Value::from("1970-01-01T00:00:00.000Z"));
+    }
+
+    #[test]
+    fn control_characters_are_spelt_out() {
+        assert_eq!(shown("plain — ü\n"), "plain — ü\n");
+        assert_eq!(shown("a\u{1b}[2J\u{9b}\rb"), "a\\u{1b}[2J\\u{9b}\\rb");
     }
 }

@@ -11,7 +11,7 @@
 //!
 //! Three limits, all inherited:
 //! - The layer does not account for the locks on `-shm` files, so [`FileHandle::open`] refuses a
-//!   `-shm` that has a file of the database's name beside it.
+//!   `-shm` that has a database beside it.
 //! - A handle may move to another thread but is not shared between threads (`Send`, not `Sync`):
 //!   the error number of a failed read is kept in the handle.
 //! - A final symbolic link is never followed.
@@ -21,6 +21,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use super::sqlite::MAGIC;
 use super::sqlite::ffi::VfsFile;
 
 /// A regular file, open for reading. Closing it, which is dropping it, unlocks nothing that another
@@ -84,7 +85,18 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Whether a connection of this process may hold locks on `path`: whether it is the `-shm` of a database. Beside any
+/// other file it is a file like others, whatever it is called.
 fn is_shared_memory(path: &Path) -> bool {
     let Some(base) = path.as_os_str().as_bytes().strip_suffix(b"-shm") else { return false };
-    Path::new(OsStr::from_bytes(base)).symlink_metadata().is_ok_and(|meta| meta.is_file())
+    let mut head = [0; MAGIC.len()];
+    match FileHandle::open(Path::new(OsStr::from_bytes(base))).and_then(|base| base.read_at(&mut head, 0)) {
+        Ok(count) => head[..count] == MAGIC[..],
+        // It is not there, or nothing that a connection has open under this name: a link, a folder, a pipe.
+        Err(error) => {
+            let kinds = [io::ErrorKind::NotFound, io::ErrorKind::IsADirectory, io::ErrorKind::InvalidInput];
+            let is_link = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+            !is_link && !kinds.contains(&error.kind())
+        }
+    }
 }

@@ -231,7 +231,25 @@ unsafe fn size(file: NonNull<ffi::sqlite3_file>) -> io::Result<u64> {
     let mut bytes: ffi::sqlite3_int64 = 0;
     // SAFETY: the file is open, and the address is that of a 64-bit integer.
     match unsafe { size(file.as_ptr(), &raw mut bytes) } {
+        // The layer calls a file of one byte empty: on one old system it writes that byte itself. Here it is somebody's.
+        // SAFETY: by the contract.
+        ffi::SQLITE_OK if bytes == 0 => Ok(u64::from(unsafe { has_a_byte(file)? })),
         ffi::SQLITE_OK => u64::try_from(bytes).map_err(io::Error::other),
+        // SAFETY: by the contract.
+        rc => Err(unsafe { file_error(file, rc) }),
+    }
+}
+
+/// # Safety
+/// As for [`methods`], and no other call on the file may overlap.
+unsafe fn has_a_byte(file: NonNull<ffi::sqlite3_file>) -> io::Result<bool> {
+    // SAFETY: by the contract.
+    let read = unsafe { methods(file)?.xRead }.ok_or_else(|| sqlite_error(ffi::SQLITE_MISUSE))?;
+    let mut byte = 0_u8;
+    // SAFETY: the file is open, and the address is that of one byte.
+    match unsafe { read(file.as_ptr(), (&raw mut byte).cast::<c_void>(), 1, 0) } {
+        ffi::SQLITE_OK => Ok(true),
+        ffi::SQLITE_IOERR_SHORT_READ => Ok(false),
         // SAFETY: by the contract.
         rc => Err(unsafe { file_error(file, rc) }),
     }

@@ -74,6 +74,7 @@ mod live;
 mod quiet;
 mod wal;
 
+pub(super) use header::MAGIC;
 pub use header::{HEADER_BYTES, Header, looks_like_database};
 pub use image::{Database, Refusal, View};
 pub use live::WalMark;

@@ -312,7 +312,7 @@ fn fields_are_as_promised() {
     let removed = object(&place.ok(["key", "remove", "--json", text(&added["slot"])]));
     assert_eq!(removed["slot"], added["slot"]);
     // The one that is left stays.
-    place.run(["key", "remove", text(&slots[0]["slot"])]).exits(2).says(&["only key slot"]);
+    place.run(["key", "remove", text(&slots[0]["slot"])]).exits(2).says(&["opened the store"]);
 }
 
 // ---- streams ------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use jiff::{Timestamp, ToSpan, ZonedDateTime};
+use jiff::{Span, Timestamp, ToSpan, ZonedDateTime};
 
 use super::meta;
 use super::recipe::Recipe;
@@ -61,15 +61,16 @@ fn parse_time(text: &str, now: &ZonedDateTime) -> Option<Timestamp> {
         let ago = ago.trim();
         let digits = ago.find(|c: char| !c.is_ascii_digit())?;
         let count: i64 = ago[..digits].parse().ok()?;
+        let none = Span::new();
         let span = match ago[digits..].trim() {
-            "s" | "sec" | "second" | "seconds" => count.seconds(),
-            "m" | "min" | "minute" | "minutes" => count.minutes(),
-            "h" | "hour" | "hours" => count.hours(),
-            "d" | "day" | "days" => count.days(),
-            "w" | "week" | "weeks" => count.weeks(),
+            "s" | "sec" | "second" | "seconds" => none.try_seconds(count),
+            "m" | "min" | "minute" | "minutes" => none.try_minutes(count),
+            "h" | "hour" | "hours" => none.try_hours(count),
+            "d" | "day" | "days" => none.try_days(count),
+            "w" | "week" | "weeks" => none.try_weeks(count),
             _ => return None,
         };
-        return now.checked_sub(span).ok().map(|moment| moment.timestamp());
+        return now.checked_sub(span.ok()?).ok().map(|moment| moment.timestamp());
     }
     if let Ok(moment) = text.parse::<Timestamp>() {
         return Some(moment);

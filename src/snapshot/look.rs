@@ -61,16 +61,17 @@ fn parse_time(text: &str, now: &ZonedDateTime) -> Option<Timestamp> {
         let ago = ago.trim();
         let digits = ago.find(|c: char| !c.is_ascii_digit())?;
         let count: i64 = ago[..digits].parse().ok()?;
-        let none = Span::new();
+        // The plain setters panic on a number that no calendar has.
         let span = match ago[digits..].trim() {
-            "s" | "sec" | "second" | "seconds" => none.try_seconds(count),
-            "m" | "min" | "minute" | "minutes" => none.try_minutes(count),
-            "h" | "hour" | "hours" => none.try_hours(count),
-            "d" | "day" | "days" => none.try_days(count),
-            "w" | "week" | "weeks" => none.try_weeks(count),
+            "s" | "sec" | "second" | "seconds" => Span::new().try_seconds(count),
+            "m" | "min" | "minute" | "minutes" => Span::new().try_minutes(count),
+            "h" | "hour" | "hours" => Span::new().try_hours(count),
+            "d" | "day" | "days" => Span::new().try_days(count),
+            "w" | "week" | "weeks" => Span::new().try_weeks(count),
             _ => return None,
         };
-        return now.checked_sub(span.ok()?).ok().map(|moment| moment.timestamp());
+        let span = span.ok()?;
+        return now.checked_sub(span).ok().map(|moment| moment.timestamp());
     }
     if let Ok(moment) = text.parse::<Timestamp>() {
         return Some(moment);
@@ -207,6 +208,8 @@ mod tests {
         assert_eq!(at("2026-03-24").as_deref(), Some("2026-03-24T23:59:59.999999999Z"));
         assert_eq!(at("2026-03-25T03:00:00Z").as_deref(), Some("2026-03-25T03:00:00Z"));
         assert_eq!(at("noon"), None);
+        assert_eq!(at("1000000000w ago"), None);
+        assert_eq!(at("9223372036854775807 s ago"), None);
     }
 
     #[test]

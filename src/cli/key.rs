@@ -83,7 +83,7 @@ fn list(context: &Context) -> Result<u8> {
             output::json(&json!({
                 "slot": slot.id.to_string(),
                 "method": slot.method.as_str(),
-                "created": output::iso(slot.created * 1000),
+                "created": output::iso(slot.created.saturating_mul(1000)),
                 "label": slot.label,
                 "in_use": used,
             }));
@@ -93,7 +93,7 @@ fn list(context: &Context) -> Result<u8> {
                 "{mark} {}  {:<11}  {}  {}",
                 slot.id.short(),
                 slot.method.as_str(),
-                time(slot.created * 1000),
+                time(slot.created.saturating_mul(1000)),
                 slot.label
             ));
         }

@@ -6,7 +6,8 @@
 //!    no file is older than they are.
 //! 3. Save content: databases whose view keeps writers out come first, and are released at once; then the files; then
 //!    databases in WAL mode, whose readers are in nobody's way.
-//! 4. Build the trees from the bottom. If the root is the parent's, nothing changed and nothing is stored.
+//! 4. Build the trees from the bottom. If the root is the parent's, nothing changed and nothing is stored; unless the
+//!    store has lost something that the parent names: then that was gathered again, and is committed.
 //! 5. Commit: flush, then the record (I1). Then bring the index up to date; a failure there loses no snapshot.
 
 use std::collections::{HashMap, HashSet};
@@ -173,7 +174,8 @@ impl Taking<'_> {
             .record
             .as_ref()
             .filter(|r| r.tree == tree && r.root == root && r.unreadable_count == walked.errors.len() as u64);
-        let unchanged = same.is_some() && self.options.tags.is_empty() && self.options.note.is_none();
+        let asked_for = !self.options.tags.is_empty() || self.options.note.is_some();
+        let unchanged = same.is_some() && !asked_for && session.sink.is_untouched();
         let record = match same {
             Some(record) if unchanged => record.clone(),
             _ => Record {

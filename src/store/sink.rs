@@ -141,6 +141,14 @@ impl PackSink {
         Ok(())
     }
 
+    /// Whether nothing was added: all that was to be stored is there already.
+    pub fn is_untouched(&self) -> bool {
+        self.pack.is_none()
+            && self.stored.is_empty()
+            && self.writer.is_none()
+            && self.open.iter().all(|s| s.chunks.is_empty())
+    }
+
     /// Ends the open segment of `content`, so that what follows is compressed apart from it.
     pub fn close_segment(&mut self, content: Content) -> Result<()> {
         let segment = std::mem::take(&mut self.open[content.code() as usize]);

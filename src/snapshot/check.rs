@@ -240,8 +240,11 @@ impl Checking<'_> {
     /// Whether all of a directory is there. One that was found whole is not followed again; one that was not is, so
     /// that each snapshot gets its own list.
     fn follow_tree(&mut self, id: TreeId, path: &Path, depth: usize, lost: &mut Vec<PathBuf>) -> bool {
-        if self.trees.get(&id) == Some(&true) {
-            return true;
+        match self.trees.get(&id) {
+            Some(true) => return true,
+            // Enough is named: small trees that name each other many times would be followed for ever.
+            Some(false) if lost.len() >= MOST_PATHS => return false,
+            _ => {}
         }
         if depth > crate::source::walk::DEEPEST + 1 {
             self.report.add(format!("directory {id}"), "directories are nested deeper than the format allows");
@@ -252,6 +255,7 @@ impl Checking<'_> {
             Ok(tree) => tree.value,
             Err(error) => {
                 self.report.add(format!("directory {id}"), error.to_string());
+                self.trees.insert(id, false);
                 lost.push(path.to_path_buf());
                 return false;
             }

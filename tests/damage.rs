@@ -35,16 +35,19 @@ fn tiny() -> Place {
 }
 
 /// What came of looking at a store that is damaged.
+#[derive(Default)]
 struct Outcome {
     reported: bool,
     whole: bool,
+    /// The newest snapshot is not there at all. From within, that looks like a store before it was taken.
+    older: bool,
 }
 
 /// Opens, checks and restores in process; panics if anything wrong came out without a word.
 fn look(repo: &Path, expected: &BTreeMap<PathBuf, Thing>, scratch: &Path, what: &str) -> Outcome {
     let refused = |error: &Error| {
         assert!(error.is_integrity() || error.is_key() || error.is_no_store(), "{what}: {error:?}");
-        Outcome { reported: true, whole: false }
+        Outcome { reported: true, ..Outcome::default() }
     };
     let store = match Store::open(repo, &[], Access::Read) {
         Ok(store) => store,
@@ -59,10 +62,8 @@ fn look(repo: &Path, expected: &BTreeMap<PathBuf, Thing>, scratch: &Path, what: 
         Ok(records) => records,
         Err(error) => return refused(&error),
     };
-    // With one pack lost the newest snapshot may be an older one.
     let Some(record) = records.iter().find(|record| record.sequence == 2) else {
-        assert!(reported, "{what}: a snapshot is gone without a word");
-        return Outcome { reported, whole: false };
+        return Outcome { reported, whole: false, older: true };
     };
     let target = TempDir::new_in(scratch).expect("a folder");
     let options = restore::Options { target: target.path().to_path_buf(), ..restore::Options::default() };
@@ -84,7 +85,7 @@ fn look(repo: &Path, expected: &BTreeMap<PathBuf, Thing>, scratch: &Path, what: 
         }
     };
     assert!(whole || reported, "{what}: a restore fails, and the check finds nothing");
-    Outcome { reported, whole }
+    Outcome { reported, whole, older: false }
 }
 
 /// Does `act` with every number below `count`, on two threads that each have a copy of the store.
@@ -202,7 +203,8 @@ fn objects_that_are_gone_doubled_or_swapped_are_noticed() {
             let name = path.display();
             let repo = fresh(index);
             fs::remove_file(repo.path().join(path)).expect("removed");
-            assert!(look(repo.path(), &expected, scratch.path(), &format!("{name} gone")).reported, "{name} gone");
+            let outcome = look(repo.path(), &expected, scratch.path(), &format!("{name} gone"));
+            assert!(outcome.reported || outcome.older, "{name} gone");
 
             let repo = fresh(index);
             fs::write(repo.path().join(path).with_file_name("f0".repeat(16)), bytes).expect("written");
@@ -212,8 +214,7 @@ fn objects_that_are_gone_doubled_or_swapped_are_noticed() {
             for (with, bytes) in ours[at + 1..].iter().chain(&theirs) {
                 let repo = fresh(index);
                 fs::write(repo.path().join(path), bytes).expect("written");
-                if let Some((_, own)) = ours.iter().find(|(path, _)| path == with) {
-                    let _ = own;
+                if ours.iter().any(|(path, _)| path == with) {
                     fs::write(repo.path().join(with), &ours[at].1).expect("written");
                 }
                 let what = format!("{name} for {}", with.display());
@@ -248,7 +249,11 @@ fn answers(place: &Place, target: &str) -> Vec<String> {
     for args in [&["snapshots", "--json"][..], &["ls", "-lR", "latest"], &["cat", "latest", "d/b"]] {
         let run = place.ok(args);
         all.push(format!("{:?}", run.raw));
-        assert_eq!(run.err.replace("warning: this store is not protected", "").matches("warning").count(), 0, "{run:?}");
+        assert_eq!(
+            run.err.replace("warning: this store is not protected", "").matches("warning").count(),
+            0,
+            "{run:?}"
+        );
     }
     let (run, target) = place.restore("latest", target);
     assert_eq!(run.code, 0, "{run:?}");
@@ -308,8 +313,8 @@ fn any_index_gives_the_same_answers() {
 fn use_index(repo: &Path, data: &Path, expected: &BTreeMap<PathBuf, Thing>, scratch: &Path, what: &str) {
     let outcome = look(repo, expected, scratch, what);
     assert!(outcome.whole && !outcome.reported, "{what}: the index decided something");
-    let mut store =
-        Store::open(repo, &[], Access::Write(std::time::Duration::from_secs(5))).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let mut store = Store::open(repo, &[], Access::Write(std::time::Duration::from_secs(5)))
+        .unwrap_or_else(|e| panic!("{what}: {e}"));
     let options = take::Options { source: data.to_path_buf(), ..take::Options::default() };
     let taken = take(&mut store, &options, &Silent).unwrap_or_else(|e| panic!("{what}: {e}"));
     let at_most = if taken.unchanged { 2 } else { 3 };
@@ -355,7 +360,9 @@ fn an_index_with_flipped_bytes_does_no_harm() {
             let flips = if n % 10 == 9 { 40 } else { 1 };
             (0..flips)
                 .map(|_| {
-                    let near = if random.below(4) == 0 { random.below(whole.len() as u64) as usize } else {
+                    let near = if random.below(4) == 0 {
+                        random.below(whole.len() as u64) as usize
+                    } else {
                         used[random.below(used.len() as u64) as usize]
                     };
                     (near, 1 << random.below(8))
@@ -375,32 +382,46 @@ fn an_index_with_flipped_bytes_does_no_harm() {
 
 // ---- what is lost, and what heals ---------------------------------------------------------------
 
-#[test]
-fn a_lost_pack_costs_what_was_in_it_and_nothing_else() {
+/// A store of three snapshots, and the second one's pack. So few entries change so much that no directory is kept as a
+/// patch against another pack: what is lost with a pack is what was in it.
+fn three() -> (Place, PathBuf) {
     let place = Place::empty();
-    fs::write(place.data.join("old"), noise(1, 5000)).expect("written");
+    let write = |name: &str, seed: u64| {
+        let path = place.data.join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, noise(seed, 5000)).expect("written");
+    };
+    write("a/old", 1);
+    write("b/x", 2);
     place.ok(&["snapshot"]);
     let first = place.packs();
-    fs::write(place.data.join("young"), noise(2, 5000)).expect("written");
+    write("b/young", 3);
     place.ok(&["snapshot"]);
     let second = place.packs().into_iter().find(|path| !first.contains(path)).expect("a second pack");
-    fs::write(place.data.join("youngest"), noise(3, 5000)).expect("written");
+    (place, second)
+}
+
+#[test]
+fn a_lost_pack_costs_what_was_in_it_and_nothing_else() {
+    let (place, second) = three();
+    fs::write(place.data.join("b/x"), noise(4, 5000)).expect("written");
+    fs::write(place.data.join("b/z"), noise(5, 5000)).expect("written");
     place.ok(&["snapshot"]);
 
     fs::remove_file(&second).expect("removed");
     let (run, target) = place.restore("latest", "target");
     assert_eq!(run.code, 13, "{run:?}");
-    assert!(run.err.contains("not restored: young:"), "the lost path is named: {run:?}");
-    assert!(!run.err.contains("not restored: old") && !run.err.contains("youngest"), "{run:?}");
-    let (found, expected) = (tree(&target), tree(&place.data));
-    assert_eq!(found.keys().collect::<Vec<_>>(), [Path::new("old"), Path::new("youngest")]);
-    assert!(found.iter().all(|(path, thing)| expected.get(path) == Some(thing)));
-    for (path, code) in [("old", 0), ("youngest", 0), ("young", 13)] {
+    assert_eq!(run.err.matches("not restored: ").count(), 1, "{run:?}");
+    assert!(run.err.contains("not restored: b/young:"), "the lost path is named: {run:?}");
+    let mut expected = tree(&place.data);
+    expected.remove(Path::new("b/young"));
+    assert_equal(&expected, &tree(&target));
+    for (path, code) in [("a/old", 0), ("b/z", 0), ("b/young", 13)] {
         assert_eq!(place.run(&["cat", "latest", path]).code, code, "{path}");
     }
     let run = place.run(&["check"]);
     assert_eq!(run.code, 13, "{run:?}");
-    assert!(run.out.lines().any(|line| line.trim() == "young"), "the lost path is named: {run:?}");
+    assert!(run.out.lines().any(|line| line.trim() == "b/young"), "the lost path is named: {run:?}");
 
     // Nothing changed in the data directory; all the same the snapshot stores what the store has lost.
     let run = place.ok(&["snapshot"]);
@@ -409,6 +430,28 @@ fn a_lost_pack_costs_what_was_in_it_and_nothing_else() {
     let run = place.run(&["check", "--read-data"]);
     assert!(!run.out.contains("is in no pack"), "all data is there again: {run:?}");
     assert!(place.ok(&["snapshot"]).out.contains("nothing changed"), "once is enough");
+}
+
+#[test]
+fn a_lost_directory_costs_what_is_in_it_and_nothing_else() {
+    let (place, second) = three();
+    fs::write(place.data.join("a/youngest"), noise(4, 5000)).expect("written");
+    place.ok(&["snapshot"]);
+    fs::remove_file(&second).expect("removed");
+    let (run, target) = place.restore("latest", "target");
+    assert_eq!(run.code, 13, "{run:?}");
+    assert_eq!(run.err.matches("not restored: ").count(), 1, "{run:?}");
+    assert!(run.err.contains("not restored: b:"), "the lost path is named: {run:?}");
+    let mut expected = tree(&place.data);
+    expected.retain(|path, _| path == Path::new("b") || !path.starts_with("b"));
+    assert_equal(&expected, &tree(&target));
+    let run = place.run(&["check"]);
+    assert!(run.code == 13 && run.out.lines().any(|line| line.trim() == "b"), "{run:?}");
+    let run = place.run(&["ls", "-R", "latest"]);
+    assert!(run.code == 13 && run.err.contains(": b:"), "{run:?}");
+    assert_eq!(place.ok(&["ls", "-R", "latest", "a"]).out, "a/old\na/youngest\n");
+    place.ok(&["snapshot"]);
+    place.assert_restores("healed");
 }
 
 #[test]

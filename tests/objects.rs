@@ -73,7 +73,7 @@ fn ranges_have_bounds() {
         {
             assert_eq!(objects.get_range(pack(1), offset, length).expect("within"), expected.as_bytes());
         }
-        for (offset, length) in [(0, 11), (10, 1), (9, 2), (11, 1), (u64::from(u32::MAX), 1), (i64::MAX as u64, 1)] {
+        for (offset, length) in [(0, 11), (10, 1), (9, 2), (11, 1), (u64::from(u32::MAX), 1)] {
             let error = objects.get_range(pack(1), offset, length).expect_err("beyond its end");
             assert!(error.is_integrity(), "{offset}+{length}: {error:?}");
             assert!(error.to_string().contains(&objects.place(pack(1))), "{error}");
@@ -87,7 +87,7 @@ fn ranges_have_bounds() {
 fn an_offset_that_no_file_has_is_no_panic() {
     every(|objects| {
         put(objects, pack(1), &[b"0123456789"]);
-        for offset in [u64::MAX, u64::MAX - 4, 1 << 63] {
+        for offset in [u64::MAX, u64::MAX - 4, 1 << 63, i64::MAX as u64] {
             objects.get_range(pack(1), offset, 5).expect_err("beyond its end");
         }
     });

@@ -256,15 +256,7 @@ pub struct Thing {
 impl std::fmt::Debug for Thing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let hash = blake3::hash(&self.bytes);
-        write!(
-            f,
-            "{} {:o} {:?} {} bytes {}",
-            self.kind,
-            self.mode,
-            self.mtime,
-            self.bytes.len(),
-            &hash.to_hex()[..8]
-        )
+        write!(f, "{} {:o} {:?} {} bytes {}", self.kind, self.mode, self.mtime, self.bytes.len(), &hash.to_hex()[..8])
     }
 }
 

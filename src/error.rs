@@ -136,6 +136,14 @@ impl Error {
         self.0.kind == Kind::Usage
     }
 
+    /// What failed and why, without the path and the next step: for whoever names those otherwise.
+    pub fn what(&self) -> String {
+        match &self.0.cause {
+            Some(cause) => format!("{}: {cause}", self.0.message),
+            None => self.0.message.clone(),
+        }
+    }
+
     /// The process exit code that stands for this error.
     pub fn exit_code(&self) -> u8 {
         match self.0.kind {

@@ -40,7 +40,8 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
         for (id, paths) in &report.affected {
             line(format!("snapshot {} lost {}:", &id[..8], count(paths.len() as u64, "path", "paths")));
             for path in paths {
-                line(format!("  {}", path.display()));
+                let path = path.display().to_string();
+                line(format!("  {}", if path.is_empty() { "everything" } else { &path }));
             }
         }
     }
@@ -50,7 +51,9 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
             count(report.problems.len() as u64, "problem was", "problems were")
         ))
         .at(store.root())
-        .hint("snapshots that are not named are whole: restore from those, and keep this store as it is"));
+        .hint(
+            "snapshots that are listed and not named here are whole: restore from those, and keep this store as it is",
+        ));
     }
     if !context.json {
         let what = if args.read_data {

@@ -42,6 +42,8 @@ pub fn run(context: &Context, args: KeyArgs) -> Result<u8> {
                     .hint("give --new-vault-key-file, --new-vault-key-command or --new-passphrase-file")
             })?;
             let id = store.rotate_slot(&credential, now_ms() / 1000, &new.label)?;
+            context
+                .say("from now on the store opens with the new key: give it to the application, .env and timers too");
             done(context, "rotated to", id);
             Ok(0)
         }
@@ -85,7 +87,7 @@ fn list(context: &Context) -> Result<u8> {
             output::json(&json!({
                 "slot": slot.id.to_string(),
                 "method": slot.method.as_str(),
-                "created": output::iso(slot.created * 1000),
+                "created": output::iso(slot.created.saturating_mul(1000)),
                 "label": slot.label,
                 "in_use": used,
             }));
@@ -95,7 +97,7 @@ fn list(context: &Context) -> Result<u8> {
                 "{mark} {}  {:<11}  {}  {}",
                 slot.id.short(),
                 slot.method.as_str(),
-                time(slot.created * 1000),
+                time(slot.created.saturating_mul(1000)),
                 slot.label
             ));
         }

@@ -20,9 +20,9 @@ pub fn ls(context: &Context, args: &LsArgs) -> Result<u8> {
     let record = look::select(&records, &args.snapshot, &ZonedDateTime::now())?;
     let path = look::clean_path(args.path.as_deref().unwrap_or(Path::new("")))?;
     let entries: Vec<(PathBuf, Entry)> = match look::find(&store, record, &path)? {
-        Place::Root(tree) => look::list(store.catalog(), tree, &path, args.recursive)?,
+        Place::Root(tree) => look::list_of(&store, record, tree, &path, args.recursive)?,
         Place::Entry(Entry { node: Node::Directory(tree), .. }) => {
-            look::list(store.catalog(), tree, &path, args.recursive)?
+            look::list_of(&store, record, tree, &path, args.recursive)?
         }
         Place::Entry(entry) => vec![(path, entry)],
     };

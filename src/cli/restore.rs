@@ -53,7 +53,7 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
     }
     Err(Error::integrity(format!(
         "{} not restored, since the store lost some of their data; everything else was",
-        count(restored.damaged.len() as u64, "file was", "files were")
+        count(restored.damaged.len() as u64, "path was", "paths were")
     ))
     .hint("an earlier or later snapshot may hold them whole"))
 }

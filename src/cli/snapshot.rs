@@ -96,8 +96,10 @@ fn report(context: &Context, options: &Options, taken: &Taken, duration_ms: u64)
     let record = &taken.record;
     let remarks = || taken.remarks.iter().cloned().chain(taken.unreadable.iter().map(|e| format!("not captured: {e}")));
     if !context.quiet {
-        remarks().for_each(output::warning);
+        taken.remarks.iter().for_each(output::warning);
     }
+    // Also when nobody wants to hear more: they are why the exit code is not 0.
+    taken.unreadable.iter().for_each(|error| output::warning(format!("not captured: {error}")));
     if context.verbose {
         for (path, reason) in &taken.excluded {
             output::message(format!("left out: {}: {reason}", path.display()));
@@ -146,7 +148,7 @@ fn report(context: &Context, options: &Options, taken: &Taken, duration_ms: u64)
     let verb = if options.dry_run { "would store" } else { "stored" };
     let name = if options.dry_run { "dry run".to_owned() } else { format!("snapshot {}", record.id.short()) };
     line(format!(
-        "{name}: {} ({}, {} as transactions), {} changed; {verb} {} in {} for {}; cut {} ms, {seconds:.2} s",
+        "{name}: {} of {}, {}; {} changed; {verb} {} ({} of {}); the data is of one span of {} ms; {seconds:.2} s",
         count(record.totals.files, "file", "files"),
         size(record.totals.bytes),
         count(record.totals.databases, "database", "databases"),

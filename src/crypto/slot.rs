@@ -24,8 +24,8 @@ const VERSION: u8 = 1;
 const ARGON2: (u32, u32, u32) = (64 * 1024, 3, 4);
 /// A slot that asks for more memory than this, in KiB, is refused: it would be a way to exhaust the machine.
 const ARGON2_MOST: u32 = 1024 * 1024;
-/// The same for its passes and lanes, which only cost time.
-const ARGON2_MOST_PASSES: u32 = 16;
+/// So is one whose passes over that memory, in KiB times passes, are more than this: some seconds of work.
+const ARGON2_WORK: u64 = 4 * 1024 * 1024;
 /// A label's limit, in bytes.
 pub const MAX_LABEL: usize = 64;
 /// Bytes before the nonce and the wrapped key: what the additional data covers, with the label.
@@ -193,7 +193,7 @@ impl Wrapping {
         let stretched;
         let input: &[u8] = if method == Method::Passphrase {
             let (memory, passes, lanes) = argon2;
-            if memory > ARGON2_MOST || passes > ARGON2_MOST_PASSES || lanes > ARGON2_MOST_PASSES {
+            if memory > ARGON2_MOST || u64::from(memory) * u64::from(passes) > ARGON2_WORK || lanes > 64 {
                 return None;
             }
             let params = Params::new(memory, passes, lanes, Some(32)).ok()?;

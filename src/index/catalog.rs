@@ -135,13 +135,30 @@ impl Catalog {
         self.chunk_at_depth(content, id, MAX_DEPTH)
     }
 
+    /// Every copy of `id` that can be read, wherever it lies. A tree or a recipe may be there twice: as a patch whose
+    /// base was lost, and whole, since it was stored again for that. Looks at all footers.
+    pub fn copies(&self, content: Content, id: ChunkId) -> Vec<Vec<u8>> {
+        let mut copies = Vec::new();
+        for pack in self.packs.list().unwrap_or_default().into_iter().filter_map(|pack| self.packs.open(pack).ok()) {
+            if let Some((segment, nth, _)) = pack.footer.chunks().find(|(.., chunk)| chunk.id == id) {
+                let at = Location { pack: pack.id, segment: segment as u32, nth: nth as u32 };
+                copies.extend(self.chunk_there(content, id, &pack, at, MAX_DEPTH));
+            }
+        }
+        copies
+    }
+
     fn chunk_at_depth(&self, content: Content, id: ChunkId, allowed: u8) -> Result<Vec<u8>> {
         let (pack, at) = self.locate(id)?;
+        self.chunk_there(content, id, &pack, at, allowed)
+    }
+
+    fn chunk_there(&self, content: Content, id: ChunkId, pack: &Pack, at: Location, allowed: u8) -> Result<Vec<u8>> {
         let damaged = |why: &str| {
             let key = crate::store::objects::Key::new(crate::store::objects::Kind::Pack, pack.id.0);
             Error::integrity(format!("chunk {id} {why}")).at(self.packs.objects().place(key))
         };
-        let plain = self.segment_at_depth(&pack, at.segment as usize, allowed)?;
+        let plain = self.segment_at_depth(pack, at.segment as usize, allowed)?;
         let entry = &pack.footer.segments[at.segment as usize];
         let span = entry.span(at.nth as usize).filter(|_| entry.content == content);
         let bytes = span.and_then(|span| plain.get(span)).ok_or_else(|| damaged("is not what it should be"))?;

@@ -21,6 +21,7 @@ use redb::{
     BackendError, Builder, ConcurrencyMode, Database, Durability, ReadOnlyDatabase, ReadOnlyTable, ReadableDatabase,
     ReadableTable, StorageBackend, TableDefinition,
 };
+use rustix::fs::OFlags;
 
 use super::{Location, Row};
 use crate::codec::{Malformed, Reader, put_bytes, put_varint};
@@ -92,25 +93,42 @@ enum Handle {
 }
 
 pub(super) struct Disk {
-    // Declared before the handle, so that it is dropped first.
     chunks: Option<ReadOnlyTable<u128, u64>>,
-    handle: Handle,
+    /// There until it is dropped.
+    handle: Option<Handle>,
     rows: RowSealer,
     keys: Arc<Keys>,
+}
+
+impl Drop for Disk {
+    /// Closing the file is a call into redb like any other: after a panic in there it panics again.
+    fn drop(&mut self) {
+        let (chunks, handle) = (self.chunks.take(), self.handle.take());
+        let _ = guard(|| {
+            drop(chunks);
+            Ok(())
+        });
+        let _ = guard(|| {
+            drop(handle);
+            Ok(())
+        });
+    }
 }
 
 impl Disk {
     /// Opens an existing file.
     pub(super) fn open(path: &Path, keys: &Arc<Keys>, writable: bool) -> Result<Disk, Broken> {
         guard(|| {
-            let file = OpenOptions::new().read(true).write(writable).open(path)?;
+            // Neither through a link, which would have another file written, nor on a pipe, which would wait for ever.
+            let flags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
+            let file = OpenOptions::new().read(true).write(writable).custom_flags(flags).open(path)?;
             let backend = Unsynced(FileBackend::new(file)?);
             let handle = if writable {
                 Handle::Writable(builder().create_with_backend(backend)?)
             } else {
                 Handle::ReadOnly(builder().open_read_only_with_backend(backend)?)
             };
-            let mut disk = Disk { chunks: None, handle, rows: RowSealer::new(keys), keys: keys.clone() };
+            let mut disk = Disk { chunks: None, handle: Some(handle), rows: RowSealer::new(keys), keys: keys.clone() };
             disk.refresh()?;
             if disk.note("layout").as_deref() == Some(&layout()) { Ok(disk) } else { Err(Broken) }
         })
@@ -122,7 +140,7 @@ impl Disk {
         guard(|| {
             let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
             let handle = Handle::Writable(builder().create_with_backend(Unsynced(FileBackend::new(file)?))?);
-            let mut disk = Disk { chunks: None, handle, rows: RowSealer::new(keys), keys: keys.clone() };
+            let mut disk = Disk { chunks: None, handle: Some(handle), rows: RowSealer::new(keys), keys: keys.clone() };
             disk.write(|transaction, rows| {
                 transaction.open_table(CHUNKS)?;
                 transaction.open_table(PACKS)?;
@@ -136,13 +154,14 @@ impl Disk {
     }
 
     pub(super) fn is_writable(&self) -> bool {
-        matches!(self.handle, Handle::Writable(_))
+        matches!(self.handle, Some(Handle::Writable(_)))
     }
 
     fn read(&self) -> Result<redb::ReadTransaction, Broken> {
         Ok(match &self.handle {
-            Handle::Writable(database) => database.begin_read()?,
-            Handle::ReadOnly(database) => database.begin_read()?,
+            Some(Handle::Writable(database)) => database.begin_read()?,
+            Some(Handle::ReadOnly(database)) => database.begin_read()?,
+            None => return Err(Broken),
         })
     }
 
@@ -155,7 +174,7 @@ impl Disk {
         &mut self,
         change: impl FnOnce(&redb::WriteTransaction, &RowSealer) -> Result<(), Broken>,
     ) -> Result<(), Broken> {
-        let Handle::Writable(database) = &self.handle else { return Err(Broken) };
+        let Some(Handle::Writable(database)) = &self.handle else { return Err(Broken) };
         self.chunks = None;
         let mut transaction = database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;

@@ -9,6 +9,9 @@
 /// A chain longer than this is refused when read, in patches. The rule above stays below it up to 8^17 versions.
 pub const LONGEST: usize = 128;
 
+/// No version has a higher ordinal: a thing that changes every second gets there in seventy million years.
+pub const HIGHEST: u64 = 1 << 51;
+
 /// The ordinal that a patch with ordinal `n` is made against.
 pub fn base_of(n: u64) -> u64 {
     debug_assert!(n > 0);

@@ -131,7 +131,7 @@ impl Checking<'_> {
                     self.chunks.extend(pack.footer.chunks().map(|(.., chunk)| (chunk.id, chunk.length)));
                     packs.push(pack);
                 }
-                Err(error) => self.report.add(self.place(id), error.to_string()),
+                Err(error) => self.report.add(self.place(id), error.what()),
             }
         }
         self.report.packs = packs.len() as u64;
@@ -170,7 +170,7 @@ impl Checking<'_> {
 
     fn read_segment(&self, pack: &Pack, number: usize) -> Result<(), String> {
         let catalog = self.store.catalog();
-        let plain = catalog.segment(pack, number).map_err(|error| error.to_string())?;
+        let plain = catalog.segment(pack, number).map_err(|error| error.what())?;
         let entry = &pack.footer.segments[number];
         let mut start = 0;
         for chunk in &entry.chunks {
@@ -210,7 +210,7 @@ impl Checking<'_> {
             for bytes in &pack.footer.records {
                 match Record::decode(bytes) {
                     Ok(record) => records.push((record, bytes)),
-                    Err(error) => self.report.add(self.place(pack.id), error.to_string()),
+                    Err(error) => self.report.add(self.place(pack.id), error.what()),
                 }
             }
         }
@@ -240,8 +240,11 @@ impl Checking<'_> {
     /// Whether all of a directory is there. One that was found whole is not followed again; one that was not is, so
     /// that each snapshot gets its own list.
     fn follow_tree(&mut self, id: TreeId, path: &Path, depth: usize, lost: &mut Vec<PathBuf>) -> bool {
-        if self.trees.get(&id) == Some(&true) {
-            return true;
+        match self.trees.get(&id) {
+            Some(true) => return true,
+            // Enough is named: small trees that name each other many times would be followed for ever.
+            Some(false) if lost.len() >= MOST_PATHS => return false,
+            _ => {}
         }
         if depth > crate::source::walk::DEEPEST + 1 {
             self.report.add(format!("directory {id}"), "directories are nested deeper than the format allows");
@@ -251,7 +254,8 @@ impl Checking<'_> {
         let tree = match meta::load::<Tree>(self.store.catalog(), id) {
             Ok(tree) => tree.value,
             Err(error) => {
-                self.report.add(format!("directory {id}"), error.to_string());
+                self.report.add(format!("directory {id}"), error.what());
+                self.trees.insert(id, false);
                 lost.push(path.to_path_buf());
                 return false;
             }
@@ -285,7 +289,7 @@ impl Checking<'_> {
         let chunks = match chunks_of(self.store.catalog(), size, content) {
             Ok(chunks) => chunks,
             Err(error) => {
-                self.report.add("recipe", error.to_string());
+                self.report.add("recipe", error.what());
                 return false;
             }
         };

@@ -134,13 +134,68 @@ pub fn find(store: &Store, record: &Record, path: &Path) -> Result<Place> {
 
 /// All entries below `tree`, a directory before what is in it; `prefix` is its path.
 pub fn list(catalog: &Catalog, tree: TreeId, prefix: &Path, recursive: bool) -> Result<Vec<(PathBuf, Entry)>> {
+    walk(catalog, tree, prefix, recursive, u64::MAX, &mut |_, error| Err(error))
+}
+
+/// The same for a tree of `record`. Few small trees that name each other many times make more entries than any memory
+/// holds, so no more are listed than the record counts.
+pub fn list_of(
+    store: &Store,
+    record: &Record,
+    tree: TreeId,
+    prefix: &Path,
+    recursive: bool,
+) -> Result<Vec<(PathBuf, Entry)>> {
+    walk(store.catalog(), tree, prefix, recursive, record.totals.entries(), &mut |_, error| Err(error))
+}
+
+/// All entries below `tree` that can be read, and the directories whose own can not, with the reason.
+pub fn list_whole(store: &Store, record: &Record, tree: TreeId, prefix: &Path) -> Result<Listing> {
+    let mut lost = Vec::new();
+    let entries = walk(store.catalog(), tree, prefix, true, record.totals.entries(), &mut |path, error| {
+        if !error.is_integrity() || path == prefix {
+            return Err(error);
+        }
+        lost.push((path.to_path_buf(), error.to_string()));
+        Ok(())
+    })?;
+    Ok(Listing { entries, lost })
+}
+
+/// What is in a directory, as far as it can be read.
+pub struct Listing {
+    /// The entries, a directory before what is in it.
+    pub entries: Vec<(PathBuf, Entry)>,
+    /// Directories among them whose entries are lost, and why.
+    pub lost: Vec<(PathBuf, String)>,
+}
+
+fn walk(
+    catalog: &Catalog,
+    tree: TreeId,
+    prefix: &Path,
+    recursive: bool,
+    most: u64,
+    lost: &mut dyn FnMut(&Path, Error) -> Result<()>,
+) -> Result<Vec<(PathBuf, Entry)>> {
     let mut out = Vec::new();
     let mut waiting = vec![(prefix.to_path_buf(), tree)];
     while let Some((path, id)) = waiting.pop() {
         if path.components().count() > crate::source::walk::DEEPEST + 1 {
             return Err(Error::integrity("directories of a snapshot are nested deeper than the format allows").at(path));
         }
-        let version = meta::load::<Tree>(catalog, id).map_err(|error| error.at(&path))?;
+        let version = match meta::load::<Tree>(catalog, id) {
+            Ok(version) => version,
+            Err(cause) if cause.is_integrity() => {
+                let name = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
+                lost(&path, Error::integrity("a directory of the snapshot is lost").at(name).because(cause))?;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if (out.len() + version.value.entries.len()) as u64 > most {
+            return Err(Error::integrity("a snapshot's directories hold more than its record counts").at(path));
+        }
         let start = waiting.len();
         for entry in version.value.entries {
             let place = path.join(std::ffi::OsStr::from_bytes(&entry.name));

@@ -16,6 +16,10 @@ use crate::id::{ChunkId, RecipeId, TreeId};
 use crate::index::catalog::Catalog;
 use crate::store::segment::Content;
 
+/// The form bytes.
+const WHOLE: u8 = 0;
+const PATCH: u8 = 1;
+
 /// What is stored in versions.
 pub trait Versioned: Sized {
     /// Its id.
@@ -129,10 +133,10 @@ impl<'a, T: Versioned> Stored<'a, T> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         match reader.u8()? {
-            0 => Ok(Stored::Whole(reader.take(reader.remaining())?)),
-            1 => {
+            WHOLE => Ok(Stored::Whole(reader.take(reader.remaining())?)),
+            PATCH => {
                 let base = T::id_from(reader.array()?);
-                let ordinal = reader.varint()?;
+                let ordinal = reader.varint_up_to(chain::HIGHEST, "a version's ordinal is out of range")?;
                 if ordinal == 0 {
                     return Err(Malformed("a patch has the ordinal of a whole version"));
                 }
@@ -152,13 +156,34 @@ pub fn load<T: Versioned>(catalog: &Catalog, id: T::Id) -> Result<Version<T>> {
     load_until(catalog, id, None)
 }
 
-/// Loads `id`, or the version on its chain whose ordinal is `until`.
+/// Loads `id`, or the version on its chain whose ordinal is `until`. If that fails, once more with the best of all copies
+/// that the store has of each version.
 fn load_until<T: Versioned>(catalog: &Catalog, id: T::Id, until: Option<u64>) -> Result<Version<T>> {
+    let one = |at: T::Id| catalog.chunk(T::CONTENT, at.into());
+    resolve(catalog, id, until, &one).or_else(|error| {
+        if !error.is_integrity() {
+            return Err(error);
+        }
+        let best = |at: T::Id| {
+            let mut copies = catalog.copies(T::CONTENT, at.into());
+            let whole = copies.iter().position(|bytes| bytes.first() == Some(&WHOLE)).unwrap_or(0);
+            if copies.is_empty() { one(at) } else { Ok(copies.swap_remove(whole)) }
+        };
+        resolve(catalog, id, until, &best).map_err(|_| error)
+    })
+}
+
+fn resolve<T: Versioned>(
+    catalog: &Catalog,
+    id: T::Id,
+    until: Option<u64>,
+    fetch: &dyn Fn(T::Id) -> Result<Vec<u8>>,
+) -> Result<Version<T>> {
     let mut patches = Vec::new();
     let mut at = id;
     let mut wanted = (id, None);
     let mut value = loop {
-        let bytes = catalog.chunk(T::CONTENT, at.into())?;
+        let bytes = fetch(at)?;
         let (base, ordinal) = match Stored::<T>::parse(&bytes).map_err(|e| damaged::<T>(at, &e))? {
             Stored::Whole(whole) => {
                 if wanted.1.is_none() && until.is_none_or(|until| until == 0) {
@@ -196,7 +221,12 @@ fn load_until<T: Versioned>(catalog: &Catalog, id: T::Id, until: Option<u64>) ->
 /// Ids that this session stored.
 pub type Fresh = HashSet<ChunkId>;
 
-/// What has to be stored so that `value` can be loaded by the id that is returned: nothing if it is there already.
+fn is_there<T: Versioned>(catalog: &Catalog, id: T::Id) -> bool {
+    catalog.has(id.into()) && load::<T>(catalog, id).is_ok()
+}
+
+/// What has to be stored so that `value` can be loaded by the id that is returned: nothing if it can be already. That it
+/// is in a pack is not enough: it may be a patch, and its base lost.
 /// `before` is the version that it follows, and is known to be in the store.
 pub fn prepare<T: Versioned>(
     catalog: &Catalog,
@@ -206,9 +236,7 @@ pub fn prepare<T: Versioned>(
 ) -> (T::Id, Option<Vec<u8>>) {
     let whole = value.whole();
     let id = T::id_of(catalog.packs().keys(), &whole);
-    // It is not enough that something lies under this id: a patch whose base was lost cannot be loaded.
-    let stored = || catalog.has(id.into()) && load::<T>(catalog, id).is_ok();
-    if before.is_some_and(|before| before.id == id) || fresh.contains(&id.into()) || stored() {
+    if before.is_some_and(|before| before.id == id) || fresh.contains(&id.into()) || is_there::<T>(catalog, id) {
         return (id, None);
     }
     fresh.insert(id.into());
@@ -216,6 +244,7 @@ pub fn prepare<T: Versioned>(
         let ordinal = before.ordinal + 1;
         let far = chain::base_of(ordinal);
         let loaded;
+        // A chain that is damaged is left behind: what is to be saved is at hand.
         let base = if far == before.ordinal {
             Some(before)
         } else {
@@ -224,15 +253,17 @@ pub fn prepare<T: Versioned>(
             loaded.as_ref()
         };
         let patch = base.and_then(|base| Some((base, value.patch_from(&base.value)?)));
-        if let Some((base, patch)) = patch.filter(|(_, patch)| patch.len() < whole.len() / 2) {
-            let mut bytes = vec![1];
+        if let Some((base, patch)) =
+            patch.filter(|(_, patch)| ordinal <= chain::HIGHEST && patch.len() < whole.len() / 2)
+        {
+            let mut bytes = vec![PATCH];
             bytes.extend_from_slice(&base.id.into().0);
             put_varint(&mut bytes, ordinal);
             bytes.extend_from_slice(&patch);
             return (id, Some(bytes));
         }
     }
-    let mut bytes = vec![0];
+    let mut bytes = vec![WHOLE];
     bytes.extend_from_slice(&whole);
     (id, Some(bytes))
 }

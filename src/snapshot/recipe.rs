@@ -124,6 +124,10 @@ impl Recipe {
         let mut reader = Reader::new(patch);
         let size = reader.varint()?;
         let count = reader.count(3)?;
+        // A step inserts something, but for the last: more of them are there to fill memory.
+        if count > MOST + 1 {
+            return Err(Malformed("a patch has more steps than a recipe has chunks"));
+        }
         let mut steps = Vec::with_capacity(count);
         let (mut at, mut total, mut inserted) = (0usize, 0usize, 0usize);
         for _ in 0..count {

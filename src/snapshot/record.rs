@@ -97,6 +97,13 @@ struct Wire {
     program: String,
 }
 
+impl Totals {
+    /// How many entries a full listing has, and one for the root.
+    pub fn entries(&self) -> u64 {
+        self.files.saturating_add(self.directories).saturating_add(self.symlinks)
+    }
+}
+
 impl Record {
     /// The record's bytes.
     pub fn encode(&self) -> Vec<u8> {
@@ -135,6 +142,10 @@ impl Record {
             return Err(bad("it is of another format version: use a newer nbak"));
         }
         let id = |text: &str| SnapshotId::parse(text).map_err(|_| bad("an id is not one"));
+        // Numbers count up from 1 by one: no store gets near the limit, and nothing that adds to one overflows.
+        if wire.sequence == 0 || wire.sequence > u64::from(u32::MAX) {
+            return Err(bad("its number is out of range"));
+        }
         let (mode, uid, gid, mtime, mtime_nanos) = wire.root;
         if mode > 0o7777 || mtime_nanos > 999_999_999 {
             return Err(bad("the root directory's attributes are out of range"));

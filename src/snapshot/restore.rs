@@ -55,7 +55,7 @@ pub struct Restored {
     pub directories: u64,
     /// Symbolic links.
     pub symlinks: u64,
-    /// Files that could not be restored, and why. They are not in the target.
+    /// Files that could not be restored, and why: they are not in the target. And directories whose entries are lost.
     pub damaged: Vec<(PathBuf, String)>,
 }
 
@@ -92,8 +92,8 @@ struct Plan {
 
 /// Restores what `options` say from the snapshot `record`.
 pub fn restore(store: &Store, record: &Record, options: &Options, progress: &dyn Progress) -> Result<Restored> {
-    let entries = selected(store, record, &options.paths)?;
     let mut plan = Plan::default();
+    let entries = selected(store, record, &options.paths, &mut plan.damaged)?;
     plan.lay_out(store, &entries)?;
     let target = Target::open(&options.target, options.overwrite)?;
     plan.look_ahead(&target, options.overwrite).inspect_err(|_| target.withdraw())?;
@@ -124,8 +124,14 @@ pub fn restore(store: &Store, record: &Record, options: &Options, progress: &dyn
     })
 }
 
-/// The entries to restore, a directory before what is in it, with the directories above what was asked for.
-fn selected(store: &Store, record: &Record, paths: &[PathBuf]) -> Result<BTreeMap<PathBuf, Entry>> {
+/// The entries to restore, a directory before what is in it, with the directories above what was asked for. A directory
+/// whose entries are lost costs those and no others.
+fn selected(
+    store: &Store,
+    record: &Record,
+    paths: &[PathBuf],
+    damaged: &mut Vec<(PathBuf, String)>,
+) -> Result<BTreeMap<PathBuf, Entry>> {
     let mut entries = BTreeMap::new();
     let everything = [PathBuf::new()];
     for path in if paths.is_empty() { &everything } else { paths } {
@@ -144,7 +150,9 @@ fn selected(store: &Store, record: &Record, paths: &[PathBuf]) -> Result<BTreeMa
             }
         };
         if let Some(tree) = below {
-            entries.extend(look::list(store.catalog(), tree, &path, true)?);
+            let listing = look::list_whole(store, record, tree, &path)?;
+            entries.extend(listing.entries);
+            damaged.extend(listing.lost);
         }
     }
     Ok(entries)
@@ -349,10 +357,15 @@ impl OpenFiles<'_> {
         self.target.create(self.path(file))
     }
 
-    fn open(&self, file: u32) -> Result<Arc<File>> {
+    /// The file, unless it was given up.
+    fn open(&self, file: u32) -> Result<Option<Arc<File>>> {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock, as it is given up under it: a file that was removed must not be opened again.
+        if self.files[file as usize].broken.load(Ordering::Acquire) {
+            return Ok(None);
+        }
         if let Some(handle) = recent.get(&file) {
-            return Ok(handle.clone());
+            return Ok(Some(handle.clone()));
         }
         if recent.len() >= OPEN_FILES {
             recent.clear();
@@ -361,25 +374,20 @@ impl OpenFiles<'_> {
         let created = self.files[file as usize].created.load(Ordering::Relaxed);
         let handle = Arc::new(if created { self.target.reopen(self.path(file))? } else { self.create(file)? });
         recent.insert(file, handle.clone());
-        Ok(handle)
+        Ok(Some(handle))
     }
 
     fn write(&self, file: u32, offset: u64, bytes: &[u8], chunks: usize) -> Result<()> {
         let item = &self.files[file as usize];
-        if item.broken.load(Ordering::Acquire) {
-            return Ok(());
+        let Some(handle) = self.open(file)? else { return Ok(()) };
+        handle
+            .write_all_at(bytes, offset)
+            .map_err(|error| Error::io("write a restored file", self.target.place(&item.path), error))?;
+        if item.left.fetch_sub(chunks as u32, Ordering::AcqRel) == chunks as u32 {
+            self.recent.lock().unwrap_or_else(PoisonError::into_inner).remove(&file);
+            self.complete(file, &handle)?;
         }
-        let written = self.open(file).and_then(|handle| {
-            let failed = |error| Error::io("write a restored file", self.target.place(&item.path), error);
-            handle.write_all_at(bytes, offset).map_err(failed)?;
-            if item.left.fetch_sub(chunks as u32, Ordering::AcqRel) == chunks as u32 {
-                self.recent.lock().unwrap_or_else(PoisonError::into_inner).remove(&file);
-                self.complete(file, &handle)?;
-            }
-            Ok(())
-        });
-        // Another thread may have given the file up and removed it meanwhile: that is reported there.
-        if item.broken.load(Ordering::Acquire) { Ok(()) } else { written }
+        Ok(())
     }
 
     fn complete(&self, file: u32, handle: &File) -> Result<()> {
@@ -395,8 +403,8 @@ impl OpenFiles<'_> {
     /// A chunk of `file` is damaged: what there is of the file goes.
     fn give_up(&self, file: u32, error: &Error, damaged: &Mutex<Vec<(PathBuf, String)>>) {
         let item = &self.files[file as usize];
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if !item.broken.swap(true, Ordering::AcqRel) {
-            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
             recent.remove(&file);
             if item.created.swap(true, Ordering::AcqRel) {
                 self.target.remove(self.path(file));

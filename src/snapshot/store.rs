@@ -55,14 +55,14 @@ pub struct Store {
 impl Store {
     /// Opens the store at `root` with any of `credentials`.
     pub fn open(root: &Path, credentials: &[Credential], access: Access) -> Result<Store> {
+        let local = LocalDirectory::at(root);
         if !root.join(Kind::Slot.folder()).is_dir() {
-            return Err(no_store(root));
+            return Err(if local.list(Kind::Pack)?.is_empty() { no_store(root) } else { keys_are_gone(root) });
         }
         let lock = match access {
             Access::Read => None,
             Access::Write(patience) => Some(WriterLock::acquire(root, patience)?),
         };
-        let local = LocalDirectory::at(root);
         Self::open_locked(root, &local, credentials, lock)
     }
 
@@ -70,7 +70,9 @@ impl Store {
     /// protected.
     pub fn open_or_create(root: &Path, credentials: &[Credential], patience: Duration, now: i64) -> Result<Store> {
         let local = LocalDirectory::at(root);
-        local.create()?;
+        if local.list(Kind::Slot)?.is_empty() {
+            local.create()?;
+        }
         let lock = WriterLock::acquire(root, patience)?;
         if local.list(Kind::Slot)?.is_empty() {
             if !local.list(Kind::Pack)?.is_empty() {
@@ -107,7 +109,7 @@ impl Store {
         root: &Path,
         objects: Arc<dyn Objects>,
         credentials: &[Credential],
-        mut lock: Option<WriterLock>,
+        lock: Option<WriterLock>,
     ) -> Result<Store> {
         let (slots, damaged_slots) = read_slots(&*objects)?;
         let (at, master) =
@@ -121,14 +123,17 @@ impl Store {
         let keys = Arc::new(Keys::new(slots[at].store, &master));
         let packs = Packs::new(objects.clone(), keys);
         let index_path = root.join(INDEX);
-        if let Some(lock) = &mut lock {
-            lock.announce();
-            LocalDirectory::at(root).sweep()?;
+        if let Some(lock) = &lock {
+            lock.sign();
+            let local = LocalDirectory::at(root);
+            local.create()?;
+            local.sweep()?;
         }
         let mut index = Index::open(&index_path, &packs, lock.is_some())?;
         if lock.is_none() && !index.is_current() && !root.as_os_str().is_empty() {
             // Bring the file up to date for everyone, if nobody is writing just now; else go on with what is in memory.
-            if let Ok(_lock) = WriterLock::acquire(root, Duration::ZERO) {
+            if let Ok(lock) = WriterLock::acquire(root, Duration::ZERO) {
+                lock.sign();
                 drop(index);
                 drop(Index::open(&index_path, &packs, true)?);
                 index = Index::open(&index_path, &packs, false)?;

@@ -6,14 +6,15 @@
 //!    no file is older than they are.
 //! 3. Save content: databases whose view keeps writers out come first, and are released at once; then the files; then
 //!    databases in WAL mode, whose readers are in nobody's way.
-//! 4. Build the trees from the bottom. If the root is the parent's, nothing changed and nothing is stored.
+//! 4. Build the trees from the bottom. If the root is the parent's, nothing changed and nothing is stored; unless the
+//!    store has lost something that the parent names: then that was gathered again, and is committed.
 //! 5. Commit: flush, then the record (I1). Then bring the index up to date; a failure there loses no snapshot.
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::capture::{Captured, Open, capture_database, capture_file, open_database, sidecars};
 use super::meta::{self, Version};
@@ -148,7 +149,7 @@ struct Taking<'a> {
 
 impl Taking<'_> {
     fn run(mut self, progress: &dyn Progress) -> Result<Taken> {
-        let (clock, began) = (Instant::now(), now_nanos());
+        let began = now_nanos();
         let records = self.store.records()?;
         let last = records.last().cloned();
         let source_name = self.source.to_string_lossy().into_owned();
@@ -178,7 +179,9 @@ impl Taking<'_> {
             .record
             .as_ref()
             .filter(|r| r.tree == tree && r.root == root && r.unreadable == named(&walked.errors));
-        let unchanged = same.is_some() && self.options.tags.is_empty() && self.options.note.is_none();
+        let asked_for = !self.options.tags.is_empty() || self.options.note.is_some();
+        // Nothing changed, and yet something was stored: the store had lost it, and has it again with this snapshot (I5).
+        let unchanged = same.is_some() && !asked_for && session.sink.is_untouched();
         let record = match same {
             Some(record) if unchanged => record.clone(),
             _ => Record {
@@ -201,14 +204,7 @@ impl Taking<'_> {
         };
 
         let (new_chunks, new_bytes) = (session.new_chunks, session.new_bytes);
-        let stored = if !unchanged {
-            session.sink.flush()?.commit(record.encode())?
-        } else if session.sink.is_used() {
-            // Nothing changed, and yet something was not in the store: it had lost it. Now it has it again (I5).
-            session.sink.flush()?.keep()?
-        } else {
-            Vec::new()
-        };
+        let stored = if unchanged { Vec::new() } else { session.sink.flush()?.commit(record.encode())? };
         let stored_bytes = stored.iter().map(|pack| pack.size).sum();
         if !self.options.dry_run {
             self.remember(&record, &stored, contents.receipts, contents.read_any || !unchanged, &source_name);
@@ -225,7 +221,7 @@ impl Taking<'_> {
             unreadable: walked.errors,
             remarks: self.remarks,
             excluded: walked.excluded,
-            cut_ms: clock.elapsed().as_millis() as u64,
+            cut_ms: ((ended - began) / 1_000_000).max(0) as u64,
         })
     }
 
@@ -410,6 +406,8 @@ impl Taking<'_> {
 
 /// The receipt that says that `found` is what it was in the parent snapshot.
 fn vouched(source: &Path, found: &Found, parent: &Parent) -> Option<Receipt> {
+    // A receipt without the entry that it is for, in a parent that cannot be read any more, vouches for nothing.
+    let Some(Entry { node: Node::File { .. }, .. }) = parent.entry(found) else { return None };
     let receipt = parent.receipts.as_ref()?.files.get(&found.path)?;
     let same = receipt.stamp == found.stamp
         && receipt.database.is_none_or(|beside| beside == super::capture::sidecar_stamps(&source.join(&found.path)));

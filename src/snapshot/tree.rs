@@ -141,6 +141,9 @@ impl Tree {
     pub fn apply(&self, patch: &[u8]) -> Result<Tree, Malformed> {
         let mut reader = Reader::new(patch);
         let count = reader.count(2)?;
+        if count > self.entries.len() {
+            return Err(Malformed("a patch removes more entries than there are"));
+        }
         let removed = (0..count).map(|_| reader.bytes()).collect::<Result<Vec<_>, _>>()?;
         let count = reader.count(8)?;
         let put = (0..count).map(|_| Entry::decode(&mut reader)).collect::<Result<Vec<_>, _>>()?;

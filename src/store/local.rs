@@ -46,18 +46,26 @@ impl LocalDirectory {
         Ok(())
     }
 
-    /// Removes what writers that were killed left in `tmp/`. Only for the holder of the writer's lock.
+    /// Removes what writers that were killed left in `tmp/`, and nothing else: neither what has another kind of name, nor
+    /// through a link that somebody put there. Only for the holder of the writer's lock.
     pub fn sweep(&self) -> Result<()> {
         let folder = self.root.join(TEMPORARY);
+        if folder.is_symlink() {
+            return Err(Error::failed("a symbolic link stands in the place of the store's temporary folder")
+                .at(&folder)
+                .hint("remove the link; the folder is made anew"));
+        }
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(Error::io("list the store's temporary folder", &folder, error)),
         };
         for entry in entries {
-            let path = entry.map_err(|e| Error::io("list the store's temporary folder", &folder, e))?.path();
-            // What cannot be removed is in nobody's way.
-            let _ = std::fs::remove_file(&path);
+            let entry = entry.map_err(|e| Error::io("list the store's temporary folder", &folder, e))?;
+            if entry.file_name().to_str().is_some_and(|name| SlotId::parse(name).is_ok()) {
+                // What cannot be removed is in nobody's way.
+                let _ = std::fs::remove_file(entry.path());
+            }
         }
         Ok(())
     }

@@ -2,6 +2,9 @@
 //!
 //! It is a kernel lock on the file `lock`, so it is gone with the process that held it, however that ended: no lock is
 //! ever stale (I11). The file's text tells people who holds it, and nothing is decided by it. Readers take no lock.
+//!
+//! Taking it writes nothing into a store that is there: whoever takes it may yet turn out to have no key. A link in its
+//! place is not followed: whoever can write to the backup disk would choose which file is emptied.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -21,12 +24,13 @@ impl WriterLock {
     /// Takes the lock of the store at `root`, waiting up to `patience` for another writer.
     pub fn acquire(root: &Path, patience: Duration) -> Result<WriterLock> {
         let path = root.join("lock");
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(&path)
             .map_err(|error| Error::io("open the store's lock", &path, error))?;
         let start = Instant::now();
@@ -38,7 +42,7 @@ impl WriterLock {
                 }
                 Err(TryLockError::WouldBlock) => {
                     let mut holder = String::new();
-                    let _ = (&mut file).take(100).read_to_string(&mut holder);
+                    let _ = (&file).take(100).read_to_string(&mut holder);
                     let holder = holder.trim();
                     let who =
                         if holder.is_empty() { "another process".to_owned() } else { format!("process {holder}") };
@@ -52,10 +56,9 @@ impl WriterLock {
         Ok(WriterLock { file })
     }
 
-    /// Writes down who holds the lock. Only after the key was proven: a wrong key changes nothing in a store.
-    pub fn announce(&mut self) {
-        // For people only: failing to write it, on a full disk say, must not stop anything.
-        let file = &mut self.file;
+    /// Says who holds it. For people only: failing to, on a full disk say, must not stop anything.
+    pub fn sign(&self) {
+        let mut file = &self.file;
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
     }
 }

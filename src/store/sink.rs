@@ -149,6 +149,14 @@ impl PackSink {
         Ok(())
     }
 
+    /// Whether nothing was added: all that was to be stored is there already.
+    pub fn is_untouched(&self) -> bool {
+        self.pack.is_none()
+            && self.stored.is_empty()
+            && self.writer.is_none()
+            && self.open.iter().all(|s| s.chunks.is_empty())
+    }
+
     /// Ends the open segment of `content`, so that what follows is compressed apart from it.
     pub fn close_segment(&mut self, content: Content) -> Result<()> {
         let segment = std::mem::take(&mut self.open[content.code() as usize]);
@@ -192,11 +200,6 @@ impl PackSink {
             let _ = done.send(sealed);
         });
         Ok(())
-    }
-
-    /// Whether anything was added.
-    pub fn is_used(&self) -> bool {
-        self.pack.is_some() || self.writer.is_some() || self.open.iter().any(|segment| !segment.chunks.is_empty())
     }
 
     fn close_pack(&mut self, records: Vec<Vec<u8>>) -> Result<()> {
@@ -250,11 +253,6 @@ impl Flushed {
         let keys = self.0.keys.clone();
         self.0.pack.get_or_insert_with(|| OpenPack::new(&keys));
         self.finish(vec![record])
-    }
-
-    /// Puts the last pack without a record: what was gathered is kept, and no snapshot is made of it.
-    pub fn keep(self) -> Result<Vec<Stored>> {
-        self.finish(Vec::new())
     }
 
     fn finish(mut self, records: Vec<Vec<u8>>) -> Result<Vec<Stored>> {

@@ -1,0 +1,177 @@
+//! A full disk: a store, and a target, on a file system of a few hundred KiB.
+//!
+//! Mounting one needs the superuser; without, the tests say so and pass. Each runs in a process of its own, in a mount
+//! namespace of its own, so that nothing of it is left or seen outside.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{Place, Run, assert_equal, noise, rounds, tree};
+
+mod common;
+
+const INSIDE: &str = "NBAK_TEST_SMALL_DISK";
+
+/// Runs `test` again in a namespace where `$NBAK_TEST_SMALL_DISK` is a small file system; answers its path in there.
+fn small_disk(test: &str) -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os(INSIDE) {
+        return Some(PathBuf::from(path));
+    }
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let mut probe = Command::new("unshare");
+    probe.args(["-m", "mount", "-t", "tmpfs", "-o", "size=64k", "small"]).arg(folder.path());
+    if !probe.output().is_ok_and(|output| output.status.success()) {
+        println!("skipped: mounting a small file system is not possible here");
+        return None;
+    }
+    let own = std::env::current_exe().expect("this test");
+    let mut again = Command::new("unshare");
+    again.args(["-m", "--"]).arg(own).args(["--exact", test, "--nocapture"]).env(INSIDE, folder.path());
+    let output = again.output().expect("runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    print!("{}", text(&output.stdout));
+    None
+}
+
+/// An empty file system of `kib` KiB at `path`, in place of the one before.
+fn mount(path: &Path, kib: usize) {
+    let _ = Command::new("umount").arg(path).output();
+    let options = format!("size={kib}k,mode=0700");
+    let done = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "small"]).arg(path).output().expect("runs");
+    assert!(done.status.success(), "{done:?}");
+}
+
+/// It says what failed, where, why, and what to do.
+fn clear(run: &Run, path: &Path) {
+    assert_eq!(run.code, 1, "{run:?}");
+    let error = run.err.lines().find(|line| line.starts_with("error: ")).unwrap_or_else(|| panic!("{run:?}"));
+    assert!(error.contains(&path.display().to_string()), "{error}");
+    assert!(error.contains("free some space"), "{error}");
+}
+
+/// A data directory whose first snapshot is small and whose second is not.
+fn place() -> Place {
+    let place = Place::empty();
+    fs::write(place.data.join("small"), noise(1, 3000)).expect("written");
+    fs::create_dir(place.data.join("d")).expect("made");
+    fs::write(place.data.join("d/text"), "text ".repeat(200)).expect("written");
+    place
+}
+
+#[test]
+fn a_snapshot_onto_a_full_disk_fails_and_harms_nothing() {
+    let Some(disk) = small_disk("a_snapshot_onto_a_full_disk_fails_and_harms_nothing") else { return };
+    let mut place = place();
+    place.repo = disk.join("repo");
+    let first = tree(&place.data);
+    let second = noise(2, 150_000);
+    let (mut failed, mut done, mut index_failed) = (0, 0, 0);
+    let steps = 60 * rounds() as usize;
+    // From no room for the first snapshot to room for both and the index.
+    for step in 0..steps {
+        let kib = 16 + step * (2400 / steps) / 4 * 4;
+        let kib = if step < steps * 2 / 3 { 16 + step * 6 } else { kib };
+        mount(&disk, kib / 4 * 4);
+        let _ = fs::remove_file(place.data.join("large"));
+        let run = place.run(&["snapshot"]);
+        if run.code != 0 {
+            clear(&run, &disk);
+            failed += 1;
+            // What could be made of a store neither stops the next try nor claims to hold something.
+            let run = place.run(&["snapshots"]);
+            assert!([0, 10].contains(&run.code) && run.out.is_empty(), "{kib} KiB: {run:?}");
+            continue;
+        }
+        let index = fs::metadata(place.repo.join("index.redb")).map_or(0, |meta| meta.len());
+        fs::write(place.data.join("large"), &second).expect("written");
+        let run = place.run(&["snapshot"]);
+        let expected = if run.code == 0 {
+            done += 1;
+            tree(&place.data)
+        } else {
+            clear(&run, &disk);
+            failed += 1;
+            first.clone()
+        };
+        index_failed += usize::from(run.code == 0 && index == 0);
+        // A failed try is not the last word: it can be done again, and fails alike.
+        if run.code != 0 {
+            clear(&place.run(&["snapshot"]), &disk);
+        }
+        let listed = place.ok(&["snapshots"]).out.lines().count();
+        assert_eq!(listed, if run.code == 0 { 2 } else { 1 }, "{kib} KiB");
+        assert_eq!(place.ok(&["ls", "-R", "latest"]).out.lines().count(), expected.len(), "{kib} KiB");
+        place.ok(&["check", "--read-data"]);
+        let (run, target) = place.restore("latest", "target");
+        assert_eq!(run.code, 0, "{kib} KiB: {run:?}");
+        let mut found = tree(&target);
+        let mut expected = expected;
+        // The data directory's own entries changed since.
+        for map in [&mut found, &mut expected] {
+            map.values_mut().filter(|thing| thing.kind == "directory").for_each(|thing| thing.mtime = (0, 0));
+        }
+        assert_equal(&expected, &found);
+        fs::remove_dir_all(target).expect("removed");
+        assert_eq!(fs::read_dir(place.repo.join("tmp")).expect("a folder").count(), 0, "{kib} KiB");
+    }
+    println!("{failed} failed, {done} done, of which {index_failed} without room for an index");
+    assert!(failed >= 5 && done >= 5, "{failed} failed, {done} done: not around the boundary");
+}
+
+#[test]
+fn an_index_that_does_not_fit_fails_no_snapshot() {
+    let Some(disk) = small_disk("an_index_that_does_not_fit_fails_no_snapshot") else { return };
+    let mut place = place();
+    mount(&disk, 128);
+    place.repo = disk.join("repo");
+    for n in 0..4 {
+        fs::write(place.data.join("changing"), noise(n, 2000)).expect("written");
+        let run = place.ok(&["snapshot"]);
+        assert!(run.out.starts_with("snapshot "), "{run:?}");
+        assert_eq!(place.ok(&["snapshots"]).out.lines().count() as u64, n + 1);
+        place.ok(&["check", "--read-data"]);
+        place.assert_restores(&format!("target {n}"));
+    }
+    assert!(place.ok(&["snapshot"]).out.contains("nothing changed"));
+    // With room it is there again.
+    let done = Command::new("mount").args(["-o", "remount,size=16m"]).arg(&disk).output().expect("runs");
+    assert!(done.status.success(), "{done:?}");
+    place.ok(&["snapshots"]);
+    assert!(fs::metadata(place.repo.join("index.redb")).is_ok_and(|meta| meta.len() > 4096));
+    place.assert_restores("target");
+}
+
+#[test]
+fn a_restore_into_a_full_disk_says_so() {
+    let Some(disk) = small_disk("a_restore_into_a_full_disk_says_so") else { return };
+    let place = place();
+    fs::write(place.data.join("large"), noise(3, 200_000)).expect("written");
+    for n in 0..40 {
+        fs::write(place.data.join(format!("d/{n}")), noise(n, 100)).expect("written");
+    }
+    place.ok(&["snapshot"]);
+    let mut failed = 0;
+    for kib in (16..520).step_by(16) {
+        mount(&disk, kib);
+        let target = disk.join("target");
+        let run = place.run(&["restore", "latest", "--target", &target.display().to_string()]);
+        if run.code == 0 {
+            assert_equal(&tree(&place.data), &tree(&target));
+        } else {
+            clear(&run, &target);
+            failed += 1;
+            // What stands there is whole or is still being made: mode 0600 and not complete.
+            let expected = tree(&place.data);
+            for (path, thing) in tree(&target).into_iter().filter(|(_, thing)| thing.kind == "file") {
+                let whole = expected.get(&path).is_some_and(|e| e.bytes == thing.bytes);
+                assert!(whole || thing.mode == 0o600, "{kib} KiB: {}: {thing:?}", path.display());
+            }
+        }
+    }
+    assert!((3..30).contains(&failed), "{failed} failed");
+    mount(&disk, 16);
+    place.ok(&["check", "--read-data"]);
+    place.assert_restores("beside");
+}

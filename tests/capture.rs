@@ -67,9 +67,9 @@ fn no_scratch() -> std::io::Result<PathBuf> {
     panic!("no copy should be needed")
 }
 
-/// The backup API writes page 1 of the copy itself: it sets the schema cookie (40..44) to one more than the target's, so
-/// that connections to the target reload the schema, and commits that as the target's first transaction: change counter
-/// (24..28, repeated at 92..96) one, and its own version (96..100). Everything else is the same, byte for byte.
+/// The backup API writes page 1 of the copy itself: it sets the schema cookie (40..44) to one more than the target's,
+/// so that connections to the target reload the schema, and commits that as the target's first transaction: change
+/// counter (24..28, repeated at 92..96) one, and its own version (96..100). Everything else is the same, byte for byte.
 fn assert_same(image: &[u8], copy: &[u8], what: &str) {
     assert_eq!(image.len(), copy.len(), "{what}: length");
     let set = [(24, 1), (40, 1), (92, 1), (96, rusqlite::version_number().unsigned_abs())];

@@ -326,7 +326,9 @@ fn results_and_messages_go_their_own_ways() {
     assert_eq!(run.out.lines().count(), 1, "{run:?}");
     assert!(run.err.contains("warning: ") && run.err.contains("socket"), "{run:?}");
     let quiet = place.run(["-q", "snapshot", "--tag", "t"]).exits(3);
-    assert!(quiet.err.is_empty() && quiet.out.lines().count() == 1, "{quiet:?}");
+    // Even then it is said why the code is not 0, and nothing else.
+    let why = quiet.err.lines().all(|line| line.contains("not captured: socket"));
+    assert!(why && quiet.err.lines().count() == 1 && quiet.out.lines().count() == 1, "{quiet:?}");
     let error = place.run(["-q", "ls", "nonsense"]).exits(2);
     assert!(error.out.is_empty() && error.err.starts_with("error: "), "{error:?}");
     // No bars, no colours, no cursor movements where nobody watches.

@@ -40,7 +40,7 @@ fn no_salt_and_number_twice() {
         round += 1;
         let mut next = 0;
         for _ in 0..wanted {
-            let Some((number, _)) = tickets.next() else { break };
+            let Some((number, _)) = tickets.issue() else { break };
             assert_eq!(number, next, "a number came twice, or was left out");
             next += 1;
         }
@@ -50,7 +50,8 @@ fn no_salt_and_number_twice() {
     println!("{seals} seals in {} packs", salts.len());
 }
 
-/// The same for what really lies in a store: the same plaintext, sealed many times over, and no ciphertext like another.
+/// The same for what really lies in a store: the same plaintext, sealed many times over, and no ciphertext like
+/// another.
 #[test]
 fn equal_plaintexts_have_no_equal_ciphertexts() {
     let keys = keys();
@@ -59,7 +60,7 @@ fn equal_plaintexts_have_no_equal_ciphertexts() {
         let pack = PackId::random();
         let (sealer, mut tickets) = PackSealer::fresh(&keys, pack);
         for _ in 0..100 {
-            let (number, ticket) = tickets.next().expect("a number");
+            let (number, ticket) = tickets.issue().expect("a number");
             let mut bytes = vec![0; 32];
             sealer.seal_segment(ticket, &mut bytes);
             assert!(seen.insert(bytes.clone()), "the key stream came twice");
@@ -90,7 +91,7 @@ fn packs_of_many_sinks_share_nothing() {
         let mut sink = PackSink::new(memory.clone(), keys.clone());
         let plain = noise(n % 3, 500);
         sink.add(Content::Data, keys.chunk_id(&plain), &plain).expect("added");
-        sink.flush().expect("flushed").keep().expect("kept");
+        sink.flush().expect("flushed").commit(Vec::new()).expect("committed");
     }
     let ids = memory.list(Kind::Pack).expect("a list");
     assert_eq!(ids.len(), 200);
@@ -158,7 +159,7 @@ fn segments_do_not_open_elsewhere() {
             sink.add(Content::Data, keys.chunk_id(&plain), &plain).expect("added");
             sink.close_segment(Content::Data).expect("closed");
         }
-        made.extend(sink.flush().expect("flushed").keep().expect("kept"));
+        made.extend(sink.flush().expect("flushed").commit(Vec::new()).expect("committed"));
     }
     let key = |n: usize| Key::new(Kind::Pack, made[n].id.0);
     let bytes = |n: usize| memory.get(key(n), 1 << 20).expect("read");

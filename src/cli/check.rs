@@ -1,4 +1,6 @@
 //! `check`, `stats` and `repair`.
+//!
+//! A problem that was found is a line of the result; that there are any is the error, and exit code 13.
 
 use serde_json::json;
 
@@ -21,7 +23,10 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
         let affected: Vec<_> = report
             .affected
             .iter()
-            .map(|(id, paths)| json!({"snapshot": id, "paths": paths.iter().map(|p| p.to_string_lossy()).collect::<Vec<_>>()}))
+            .map(|(id, paths)| {
+                let paths: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
+                json!({"snapshot": id, "paths": paths})
+            })
             .collect();
         output::json(&json!({
             "ok": report.problems.is_empty(),

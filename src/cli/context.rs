@@ -197,7 +197,8 @@ impl Context {
     pub fn warn(&self, store: &Store) {
         if store.is_unprotected() {
             output::warning(
-                "this store is not protected: whoever can read it can read everything in it (set NODYN_VAULT_KEY, then run `nbak key rotate`)",
+                "this store is not protected: who can read it can read all that is in it \
+                 (set NODYN_VAULT_KEY, then run `nbak key rotate`)",
             );
         }
         for damaged in store.damaged_slots() {

@@ -1,4 +1,6 @@
 //! `key list`, `key add`, `key remove`, `key rotate`.
+//!
+//! The key that opens the store comes from where it always does; the new one has flags of its own.
 
 use serde_json::json;
 

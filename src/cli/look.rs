@@ -1,4 +1,6 @@
 //! `ls` and `cat`.
+//!
+//! Nothing is written anywhere but to stdout, and no lock is taken.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! The command line: arguments in, one library call, output.
 //!
-//! [`args`] is what was typed, [`context`] what is meant by it (which directory, which store, which keys). Each family of
-//! commands has a file that makes the call and prints its answer. Results go to stdout, everything else to stderr
+//! [`args`] is what was typed, [`context`] what is meant by it (which directory, which store, which keys). Each family
+//! of commands has a file that makes the call and prints its answer. Results go to stdout, everything else to stderr
 //! ([`output`]); with `--json` a result is one object, or one object a line for lists.
 
 mod args;

@@ -1,4 +1,6 @@
 //! Printing: results, messages, sizes, progress bars.
+//!
+//! Results go to stdout, everything else to stderr, and names of files are made harmless on the way.
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Write};

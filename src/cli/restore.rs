@@ -1,4 +1,6 @@
 //! `restore`.
+//!
+//! Files that lost data are named one by one; everything else is restored, and the exit code is 13.
 
 use std::time::Instant;
 

@@ -1,4 +1,6 @@
 //! `snapshot` and `snapshots`.
+//!
+//! A snapshot that lacks what could not be read is still one: it is made, said, and the exit code is 3.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -109,7 +111,10 @@ fn report(context: &Context, options: &Options, taken: &Taken, duration_ms: u64)
         let entries: Vec<Value> = taken
             .entries
             .iter()
-            .map(|entry| json!({"path": entry.path.to_string_lossy(), "type": entry.kind, "consistency": entry.consistency.as_str()}))
+            .map(|entry| {
+                let consistency = entry.consistency.as_str();
+                json!({"path": entry.path.to_string_lossy(), "type": entry.kind, "consistency": consistency})
+            })
             .collect();
         let tally = |wanted: Consistency| taken.entries.iter().filter(|entry| entry.consistency == wanted).count();
         let mut object = record_json(record);

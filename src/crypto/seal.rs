@@ -2,8 +2,8 @@
 //!
 //! A **pack** has a key of its own: HKDF over the pack subkey, salted with 256 random bits that stand in the pack's
 //! header. Writing and reading are two types. [`PackSealer`] is made from a fresh salt only and hands out each
-//! segment number once, as a [`Ticket`] that sealing consumes; so no nonce repeats under a key (I9), and the compiler sees
-//! to it. [`PackOpener`] cannot seal.
+//! segment number once, as a [`Ticket`] that sealing consumes; so no nonce repeats under a key (I9), and the compiler
+//! sees to it. [`PackOpener`] cannot seal.
 //!
 //! The additional data of every seal binds it to its place: format, version, store, pack, type, number. A segment that
 //! is moved, or a pack under another's name, does not open.

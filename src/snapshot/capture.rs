@@ -1,8 +1,8 @@
 //! One file of the data directory into the session: a database as an image, anything else as bytes.
 //!
 //! A file is read and then looked at again: if its stamp is what it was before, the content is of one moment
-//! ([`Consistency::Stable`]). If not, it is read again, up to [`ATTEMPTS`] times; after that what was read last stays, and
-//! says so ([`Consistency::Changed`]).
+//! ([`Consistency::Stable`]). If not, it is read again, up to [`ATTEMPTS`] times; after that what was read last stays,
+//! and says so ([`Consistency::Changed`]).
 //!
 //! What only looks like a database, or is too broken for SQLite to read, is captured as the bytes that it is, sidecars
 //! included. So is one that stays locked, which is reported besides.

@@ -1,4 +1,6 @@
 //! Looking into snapshots without writing anything: choose one, list it, read a file of it.
+//!
+//! Paths that users give are made relative to the snapshot's root first, and never lead out of it.
 
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;

@@ -156,8 +156,8 @@ pub fn load<T: Versioned>(catalog: &Catalog, id: T::Id) -> Result<Version<T>> {
     load_until(catalog, id, None)
 }
 
-/// Loads `id`, or the version on its chain whose ordinal is `until`. If that fails, once more with the best of all copies
-/// that the store has of each version.
+/// Loads `id`, or the version on its chain whose ordinal is `until`. If that fails, once more with the best of all
+/// copies that the store has of each version.
 fn load_until<T: Versioned>(catalog: &Catalog, id: T::Id, until: Option<u64>) -> Result<Version<T>> {
     let one = |at: T::Id| catalog.chunk(T::CONTENT, at.into());
     resolve(catalog, id, until, &one).or_else(|error| {
@@ -225,9 +225,9 @@ fn is_there<T: Versioned>(catalog: &Catalog, id: T::Id) -> bool {
     catalog.has(id.into()) && load::<T>(catalog, id).is_ok()
 }
 
-/// What has to be stored so that `value` can be loaded by the id that is returned: nothing if it can be already. That it
-/// is in a pack is not enough: it may be a patch, and its base lost.
-/// `before` is the version that it follows, and is known to be in the store.
+/// What has to be stored so that `value` can be loaded by the id that is returned: nothing if it can be already. That
+/// it is in a pack is not enough: it may be a patch, and its base lost. `before` is the version that it follows, and is
+/// known to be in the store.
 pub fn prepare<T: Versioned>(
     catalog: &Catalog,
     fresh: &mut Fresh,

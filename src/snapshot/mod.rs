@@ -2,12 +2,12 @@
 //!
 //! A snapshot is a [`record`]: who, when, and the root [`tree`]. A tree lists one directory; a file in it names its
 //! chunks, or [`recipe`]s that do. Trees and recipes are named by the keyed hash of their *whole* form, but stored
-//! whole or as a patch against an earlier one ([`chain`], [`meta`]), so that metadata is in the size of the change and an
-//! id says the same whatever it was patched against.
+//! whole or as a patch against an earlier one ([`chain`], [`meta`]), so that metadata is in the size of the change and
+//! an id says the same whatever it was patched against.
 //!
 //! [`store`] opens all that belongs to one store; [`take`] makes a snapshot, with [`capture`] for one file and
-//! [`save`] for its content; [`look`] lists and reads one, [`restore`] writes one out into a [`target`]; [`check`] proves
-//! that all of it is there.
+//! [`save`] for its content; [`look`] lists and reads one, [`restore`] writes one out into a [`target`]; [`check`]
+//! proves that all of it is there.
 
 pub mod capture;
 pub mod chain;

@@ -1,8 +1,8 @@
 //! Receipts: what `stat` said of each file when it was captured, so that an unchanged file costs a stat.
 //!
-//! They are a note in the index, for one data directory and the newest snapshot of it. That the note is there says more:
-//! every chunk that the snapshot names was looked up in the packs, one by one, or was so for the snapshot before it
-//! (I12). Losing it costs one full read.
+//! They are a note in the index, for one data directory and the newest snapshot of it. That the note is there says
+//! more: every chunk that the snapshot names was looked up in the packs, one by one, or was so for the snapshot before
+//! it (I12). Losing it costs one full read.
 //!
 //! A receipt is only written for a file whose last change lies clearly before the capture began: a write in the same
 //! tick of the file system's clock could otherwise hide behind an equal time stamp. The margin is [`MARGIN`], or

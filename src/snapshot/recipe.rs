@@ -250,7 +250,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn patches_lead_from_one_to_the_other(old in prop::collection::vec(0u8..6, 0..60), new in prop::collection::vec(0u8..6, 0..60)) {
+        fn patches_lead_from_one_to_the_other(
+            old in prop::collection::vec(0u8..6, 0..60),
+            new in prop::collection::vec(0u8..6, 0..60),
+        ) {
             for (old, new) in [(pages(&old), pages(&new)), (cuts(&old), cuts(&new))] {
                 if let Some(patch) = new.patch(&old) {
                     prop_assert_eq!(old.apply(&patch), Ok(new));

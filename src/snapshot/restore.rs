@@ -271,7 +271,7 @@ impl Plan {
             if let Some(sidecar) = sidecars(&file.path).into_iter().find(|sidecar| target.exists(sidecar)) {
                 return Err(Error::failed("a sidecar of a database stands in the target: the database may be in use")
                     .at(target.place(&sidecar))
-                    .hint("stop the application and let it close its databases, or restore into another directory; nothing was changed"));
+                    .hint("stop the application, or restore into another directory; nothing was changed"));
             }
         }
         Ok(())

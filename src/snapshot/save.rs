@@ -1,7 +1,8 @@
 //! Content into the store: what is new becomes chunks in packs, what is known becomes its id.
 //!
-//! A [`Session`] is the writing side of one snapshot. Its caller hands it a reader for each changed file; it cuts, hashes
-//! on all cores, asks the catalog what is known, gives the rest to the sink, and answers with the file's [`Content`].
+//! A [`Session`] is the writing side of one snapshot. Its caller hands it a reader for each changed file; it cuts,
+//! hashes on all cores, asks the catalog what is known, gives the rest to the sink, and answers with the file's
+//! [`Content`].
 //!
 //! Two kinds of error leave this room apart: what the *reader* says is about that file ([`Failure::Source`]), and
 //! everything else is about the store and ends the snapshot ([`Failure::Store`]).

@@ -1,4 +1,6 @@
 //! What a store holds, in numbers.
+//!
+//! All from footers and records: no data is opened. Packs that cannot be read are left out of the sums.
 
 use super::store::Store;
 use crate::error::Result;

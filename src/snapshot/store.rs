@@ -116,9 +116,9 @@ impl Store {
             open_slot(&slots, credentials).ok_or_else(|| refusal(root, &slots, &damaged_slots, credentials))?;
         let opened_with = slots[at].id;
         if lock.is_some() && !credentials.is_empty() && slots[at].method == Method::Open {
-            return Err(Error::key("a vault key is given, but this store opens without one")
-                .at(root)
-                .hint("if you made it so, run `nbak key rotate` to protect it; if not, somebody else put these key slots there"));
+            return Err(Error::key("a vault key is given, but this store opens without one").at(root).hint(
+                "if you made it so, run `nbak key rotate` to protect it; if not, these key slots are not yours",
+            ));
         }
         let keys = Arc::new(Keys::new(slots[at].store, &master));
         let packs = Packs::new(objects.clone(), keys);

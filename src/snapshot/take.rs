@@ -180,7 +180,8 @@ impl Taking<'_> {
             .as_ref()
             .filter(|r| r.tree == tree && r.root == root && r.unreadable == named(&walked.errors));
         let asked_for = !self.options.tags.is_empty() || self.options.note.is_some();
-        // Nothing changed, and yet something was stored: the store had lost it, and has it again with this snapshot (I5).
+        // Nothing changed, and yet something was stored: the store had lost it, and has it again with this snapshot
+        // (I5).
         let unchanged = same.is_some() && !asked_for && session.sink.is_untouched();
         let record = match same {
             Some(record) if unchanged => record.clone(),
@@ -230,7 +231,8 @@ impl Taking<'_> {
             .map_err(|error| Error::io("read the data directory", &self.source, error).hint("--data-dir names another"))
     }
 
-    /// What the parent snapshot knows. A parent that is damaged is no parent: everything is at hand, and is stored again.
+    /// What the parent snapshot knows. A parent that is damaged is no parent: everything is at hand, and is stored
+    /// again.
     fn parent(&mut self, record: Option<Record>, source: &str, walked: &Walk) -> Parent {
         let index = self.store.catalog().index();
         // A pack that cannot be read may hold what the parent names: then every chunk is looked up.

@@ -302,8 +302,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_two_trees_have_a_patch(a in prop::collection::btree_map("[a-e]{1,2}", 0u8..4, 0..12), b in prop::collection::btree_map("[a-e]{1,2}", 0u8..4, 0..12)) {
-            let make = |map: &std::collections::BTreeMap<String, u8>| Tree { entries: map.iter().map(|(k, v)| file(k, *v)).collect() };
+        fn any_two_trees_have_a_patch(
+            a in prop::collection::btree_map("[a-e]{1,2}", 0u8..4, 0..12),
+            b in prop::collection::btree_map("[a-e]{1,2}", 0u8..4, 0..12),
+        ) {
+            let make = |map: &std::collections::BTreeMap<String, u8>| {
+                Tree { entries: map.iter().map(|(k, v)| file(k, *v)).collect() }
+            };
             let (a, b) = (make(&a), make(&b));
             prop_assert_eq!(a.apply(&b.patch(&a)), Ok(b));
         }

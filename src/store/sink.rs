@@ -8,8 +8,8 @@
 //! filled, one that waits, one that is written), each of at most [`PACK_TARGET`] plaintext.
 //!
 //! **Commit.** [`PackSink::flush`] waits until every closed pack is durable and gives a [`Flushed`]; only that can
-//! [`Flushed::commit`] a snapshot record, which goes into the footer of the last pack (I1). A small snapshot is one pack,
-//! and one put.
+//! [`Flushed::commit`] a snapshot record, which goes into the footer of the last pack (I1). A small snapshot is one
+//! pack, and one put.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

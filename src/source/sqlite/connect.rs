@@ -1,4 +1,6 @@
 //! Connections to databases of the source: read-only, never checkpointing, and what they begin.
+//!
+//! Every live view begins here, and so does the one case in which a database is written: a hot journal.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;

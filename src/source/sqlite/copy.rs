@@ -1,4 +1,6 @@
 //! The view that SQLite makes: a copy by its backup API, in a scratch file that goes with the view.
+//!
+//! The last resort, and what the other views are held against in tests.
 
 use std::fs::OpenOptions;
 use std::io;

@@ -231,8 +231,8 @@ unsafe fn size(file: NonNull<ffi::sqlite3_file>) -> io::Result<u64> {
     let mut bytes: ffi::sqlite3_int64 = 0;
     // SAFETY: the file is open, and the address is that of a 64-bit integer.
     match unsafe { size(file.as_ptr(), &raw mut bytes) } {
-        // The layer calls a file of one byte empty: on one old system it writes that byte itself. Here it is somebody's.
-        // SAFETY: by the contract.
+        // The layer calls a file of one byte empty: on one old system it writes that byte itself. Here it is
+        // somebody's. SAFETY: by the contract.
         ffi::SQLITE_OK if bytes == 0 => Ok(u64::from(unsafe { has_a_byte(file)? })),
         ffi::SQLITE_OK => u64::try_from(bytes).map_err(io::Error::other),
         // SAFETY: by the contract.

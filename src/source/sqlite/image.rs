@@ -1,4 +1,6 @@
 //! The database as its reader sees it: an image to read from, whichever way it is obtained.
+//!
+//! The views lie behind it; which one it is, it says, and nothing else depends on it.
 
 use std::fmt;
 use std::io;

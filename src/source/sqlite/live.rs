@@ -1,4 +1,6 @@
 //! The views that rest on a read transaction: the file alone, or the file and its write-ahead log.
+//!
+//! Why what they read is one transaction is reasoned out at the head of the room.
 
 use std::io;
 use std::path::Path;

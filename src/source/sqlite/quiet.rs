@@ -1,4 +1,6 @@
 //! The view for a database that nobody is writing: the file under a shared lock, without a connection.
+//!
+//! It leaves nothing behind in the source, not even a sidecar.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -84,9 +84,11 @@ fn code_0_and_2_are_about_what_was_typed() {
 fn code_1_is_what_failed() {
     let place = Place::new();
     let missing = place.path("not-there");
-    run(place.nbak(["snapshot"]).env("NBAK_DATA_DIR", &missing))
-        .exits(1)
-        .says(&["data directory", missing.to_str().expect("text"), "--data-dir"]);
+    run(place.nbak(["snapshot"]).env("NBAK_DATA_DIR", &missing)).exits(1).says(&[
+        "data directory",
+        missing.to_str().expect("text"),
+        "--data-dir",
+    ]);
     assert!(!place.repo.exists(), "and makes no store");
     run(place.nbak(["snapshot"]).env("NBAK_DATA_DIR", file(&place, "a-file", "x"))).exits(1).says(&["a-file"]);
     run(place.nbak(["snapshot"]).env("NBAK_REPO", place.path("a-file/store"))).exits(1).says(&["a-file"]);
@@ -148,8 +150,14 @@ fn code_12_is_a_wrong_or_missing_key() {
     place.snapshot();
     let before = survey(&place.repo);
     let wrong = "another-key-that-is-as-long-as-the-right-one";
-    let commands: [&[&str]; 6] =
-        [&["snapshot"], &["snapshots"], &["cat", "latest", "file"], &["check"], &["repair", "index"], &["key", "rotate"]];
+    let commands: [&[&str]; 6] = [
+        &["snapshot"],
+        &["snapshots"],
+        &["cat", "latest", "file"],
+        &["check"],
+        &["repair", "index"],
+        &["key", "rotate"],
+    ];
     for args in commands {
         let with = run(place.nbak(args).env("NODYN_VAULT_KEY", wrong)).exits(12);
         let without = run(place.nbak(args).env_remove("NODYN_VAULT_KEY")).exits(12);
@@ -273,7 +281,8 @@ fn fields_are_as_promised() {
     let listed = place.ok(["snapshots", "--json"]).json_lines();
     assert_eq!(listed.len(), 2);
     for one in &listed {
-        let fields = [("snapshot", Text), ("parent", TextOrNull), ("started", Text), ("ended", Text), ("files", Number)];
+        let fields =
+            [("snapshot", Text), ("parent", TextOrNull), ("started", Text), ("ended", Text), ("files", Number)];
         shape(one, &fields);
         shape(one, &[("bytes", Number), ("tags", List), ("note", TextOrNull), ("source", Text), ("databases", Number)]);
     }

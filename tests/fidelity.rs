@@ -81,7 +81,8 @@ fn oddities(data: &Path, random: &mut Random) {
     symlink("../..", at("upwards")).expect("a link");
     symlink(OsStr::from_bytes(b"not\xffutf-8"), at("to-odd-bytes")).expect("a link");
 
-    for name in [&b"not\xffutf-8"[..], b"new\nline", b"quo'te\"s", b"-leading-dash", b" space ", b"back\\slash", b"*?["] {
+    for name in [&b"not\xffutf-8"[..], b"new\nline", b"quo'te\"s", b"-leading-dash", b" space ", b"back\\slash", b"*?["]
+    {
         fs::write(data.join(OsStr::from_bytes(name)), name).expect("a file");
     }
     fs::write(data.join("n".repeat(255)), "a long name").expect("a file");
@@ -429,24 +430,40 @@ fn every_kind_of_change_is_seen() {
         ("a rename", 1, Box::new(|| fs::rename(path("large"), path("moved")).expect("renamed"))),
         ("a deletion", 0, Box::new(|| fs::remove_file(path("dir/sub/d.txt")).expect("removed"))),
         ("an empty folder", 0, Box::new(|| fs::create_dir(path("dir/fresh")).expect("a folder"))),
-        ("a link", 0, Box::new(|| {
-            fs::remove_file(path("link")).expect("removed");
-            symlink("dir", path("link")).expect("a link");
-        })),
-        ("a file for a folder", 1, Box::new(|| {
-            fs::remove_dir(path("dir/fresh")).expect("removed");
-            fs::write(path("dir/fresh"), "now a file").expect("a file");
-        })),
-        ("the same size and time", 1, Box::new(|| {
-            let meta = fs::metadata(path("dir/b.txt")).expect("it is there");
-            fs::write(path("dir/b.txt"), "B").expect("a file");
-            set_mtime(&path("dir/b.txt"), meta.mtime(), meta.mtime_nsec());
-        })),
-        ("two files change places", 2, Box::new(|| {
-            fs::rename(path("a.txt"), path("x")).expect("renamed");
-            fs::rename(path("other/e.txt"), path("a.txt")).expect("renamed");
-            fs::rename(path("x"), path("other/e.txt")).expect("renamed");
-        })),
+        (
+            "a link",
+            0,
+            Box::new(|| {
+                fs::remove_file(path("link")).expect("removed");
+                symlink("dir", path("link")).expect("a link");
+            }),
+        ),
+        (
+            "a file for a folder",
+            1,
+            Box::new(|| {
+                fs::remove_dir(path("dir/fresh")).expect("removed");
+                fs::write(path("dir/fresh"), "now a file").expect("a file");
+            }),
+        ),
+        (
+            "the same size and time",
+            1,
+            Box::new(|| {
+                let meta = fs::metadata(path("dir/b.txt")).expect("it is there");
+                fs::write(path("dir/b.txt"), "B").expect("a file");
+                set_mtime(&path("dir/b.txt"), meta.mtime(), meta.mtime_nsec());
+            }),
+        ),
+        (
+            "two files change places",
+            2,
+            Box::new(|| {
+                fs::rename(path("a.txt"), path("x")).expect("renamed");
+                fs::rename(path("other/e.txt"), path("a.txt")).expect("renamed");
+                fs::rename(path("x"), path("other/e.txt")).expect("renamed");
+            }),
+        ),
     ];
     for (n, (what, changed, change)) in changes.into_iter().enumerate() {
         settle();
@@ -695,12 +712,33 @@ fn what_is_left_out_and_what_is_not() {
         chmod(&path, 0o600);
     };
     let left_out = [
-        ".env", "vault.key", "secrets.json", "http-secret", ".last_version", "app.lock", "app.pid", "backups/b1/x",
-        ".nbak-scratch-1/x", "mystore/mine", "a.tmp", "work/b.tmp", "cache/x", "work/only/this", "skip.me",
+        ".env",
+        "vault.key",
+        "secrets.json",
+        "http-secret",
+        ".last_version",
+        "app.lock",
+        "app.pid",
+        "backups/b1/x",
+        ".nbak-scratch-1/x",
+        "mystore/mine",
+        "a.tmp",
+        "work/b.tmp",
+        "cache/x",
+        "work/only/this",
+        "skip.me",
     ];
     let kept = [
-        "work/.env", "work/vault.key", "work/Cargo.lock", "work/backups/x", "work/app.pid", "keep/cache-not", "lock",
-        "work/only/that", "env", "work/.nbak-scratch/x",
+        "work/.env",
+        "work/vault.key",
+        "work/Cargo.lock",
+        "work/backups/x",
+        "work/app.pid",
+        "keep/cache-not",
+        "lock",
+        "work/only/that",
+        "env",
+        "work/.nbak-scratch/x",
     ];
     left_out.iter().chain(&kept).for_each(|name| put(name));
     let config = r#"{"nbak": {"exclude": ["*.tmp", "cache/"]}}"#;

@@ -78,9 +78,11 @@ fn every_snapshot_holds_whole_transactions() {
     assert!(grown > rounds(20) / 2, "the writers wrote between most of the snapshots");
     assert!(second.end(), "the second process saw an error");
     assert!(writers.stop() > 0);
-    assert!(!fs::read_dir(&place.data).expect("a list").any(|entry| {
-        entry.expect("an entry").file_name().to_string_lossy().starts_with(".nbak-")
-    }));
+    assert!(
+        !fs::read_dir(&place.data)
+            .expect("a list")
+            .any(|entry| { entry.expect("an entry").file_name().to_string_lossy().starts_with(".nbak-") })
+    );
     place.check();
 
     // When all is still again, the last snapshot is the directory.
@@ -154,8 +156,10 @@ fn every_journal_mode_is_captured_as_transactions() {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 for (mode, conn) in &all {
                     n += 1;
-                    conn.execute_batch(&format!("BEGIN; INSERT INTO t VALUES({n}); INSERT INTO t VALUES(-{n}); COMMIT"))
-                        .unwrap_or_else(|error| panic!("{mode}: {error}"));
+                    conn.execute_batch(&format!(
+                        "BEGIN; INSERT INTO t VALUES({n}); INSERT INTO t VALUES(-{n}); COMMIT"
+                    ))
+                    .unwrap_or_else(|error| panic!("{mode}: {error}"));
                 }
                 std::thread::sleep(Duration::from_millis(2));
             }

@@ -21,8 +21,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::sqlite::ffi::VfsFile;
 use super::sqlite::MAGIC;
+use super::sqlite::ffi::VfsFile;
 
 /// A regular file, open for reading. Closing it, which is dropping it, unlocks nothing that another
 /// handle or connection of this process holds.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use live_common::{Place, Random, Run, app, assert_same, is_root, rounds, run, seed, survey, text};
+use live_common::{Place, Random, Run, Stop, app, assert_same, is_root, rounds, run, seed, survey, text};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, mkfifoat, utimensat};
 
 /// Somebody who is not root and owns nothing.
@@ -677,6 +677,7 @@ fn files_that_vanish_are_no_error() {
     }
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stopping = Stop(&stop);
         scope.spawn(|| {
             let mut random = Random::new(8);
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
@@ -697,7 +698,6 @@ fn files_that_vanish_are_no_error() {
             let run = place.run(["snapshot", "--json"]);
             assert_eq!(run.code, Some(0), "round {round}: {run:?}");
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     place.check();
 }

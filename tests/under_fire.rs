@@ -10,7 +10,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use live_common::app::{self, DATABASES, Second, Writers};
-use live_common::{Place, Random, rounds, seed, text};
+use live_common::{Place, Random, Stop, rounds, seed, text};
 use nbak::snapshot::progress::Silent;
 use nbak::snapshot::store::Store;
 use nbak::snapshot::take::{Options, take};
@@ -151,6 +151,7 @@ fn every_journal_mode_is_captured_as_transactions() {
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         let stop = &stop;
+        let stopping = Stop(stop);
         let handle = scope.spawn(move || {
             let mut n = 0;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
@@ -177,7 +178,7 @@ fn every_journal_mode_is_captured_as_transactions() {
             }
             fs::remove_dir_all(restored).expect("removed");
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(stopping);
         handle.join().expect("no writer saw an error");
     });
 }

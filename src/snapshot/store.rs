@@ -132,8 +132,7 @@ impl Store {
         let mut index = Index::open(&index_path, &packs, lock.is_some())?;
         if lock.is_none() && !index.is_current() && !root.as_os_str().is_empty() {
             // Bring the file up to date for everyone, if nobody is writing just now; else go on with what is in memory.
-            if let Ok(lock) = WriterLock::acquire(root, Duration::ZERO) {
-                lock.sign();
+            if let Some(_lock) = WriterLock::for_a_moment(root) {
                 drop(index);
                 drop(Index::open(&index_path, &packs, true)?);
                 index = Index::open(&index_path, &packs, false)?;

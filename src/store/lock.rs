@@ -1,7 +1,8 @@
 //! The writer's lock: one process at a time changes a store.
 //!
 //! It is a kernel lock on the file `lock`, so it is gone with the process that held it, however that ended: no lock is
-//! ever stale (I11). The file's text tells people who holds it, and nothing is decided by it. Readers take no lock.
+//! ever stale (I11). The file's text tells people which writer holds it; without one it is a reader that brings the index
+//! up to date, for a moment, and a writer waits for that. Readers wait for nobody.
 //!
 //! Taking it writes nothing into a store that is there: whoever takes it may yet turn out to have no key. A link in its
 //! place is not followed: whoever can write to the backup disk would choose which file is emptied.
@@ -9,7 +10,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -20,38 +21,34 @@ pub struct WriterLock {
     file: File,
 }
 
+/// How long even a writer that was told not to wait waits for a reader.
+const MOMENT: Duration = Duration::from_secs(5);
+
 impl WriterLock {
     /// Takes the lock of the store at `root`, waiting up to `patience` for another writer.
     pub fn acquire(root: &Path, patience: Duration) -> Result<WriterLock> {
-        let path = root.join("lock");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&path)
-            .map_err(|error| Error::io("open the store's lock", &path, error))?;
+        let (mut file, path) = open(root)?;
         let start = Instant::now();
         loop {
             match file.try_lock() {
                 Ok(()) => break,
-                Err(TryLockError::WouldBlock) if start.elapsed() < patience => {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                Err(TryLockError::WouldBlock) => {
-                    let mut holder = String::new();
-                    let _ = (&file).take(100).read_to_string(&mut holder);
-                    let holder = holder.trim();
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock the store", &path, error)),
+            }
+            if start.elapsed() >= patience {
+                let mut holder = String::new();
+                let _ = file.rewind().and_then(|()| (&mut file).take(100).read_to_string(&mut holder));
+                let holder = holder.trim();
+                // No text: a reader, for a moment. It is in nobody's way.
+                if !holder.is_empty() || start.elapsed() >= MOMENT {
                     let who =
                         if holder.is_empty() { "another process".to_owned() } else { format!("process {holder}") };
                     return Err(Error::locked(format!("{who} is writing to this store")).at(&path).hint(
                         "wait for it to finish, or give --lock-wait more seconds; the lock ends with that process",
                     ));
                 }
-                Err(TryLockError::Error(error)) => return Err(Error::io("lock the store", &path, error)),
             }
+            std::thread::sleep(Duration::from_millis(20));
         }
         Ok(WriterLock { file })
     }
@@ -61,4 +58,27 @@ impl WriterLock {
         let mut file = &self.file;
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
     }
+
+    /// Takes the lock for a moment, if it is free: for a reader that brings the index up to date. It leaves no text, so
+    /// that no writer gives up because of it.
+    pub fn for_a_moment(root: &Path) -> Option<WriterLock> {
+        let (file, _) = open(root).ok()?;
+        file.try_lock().ok()?;
+        file.set_len(0).ok()?;
+        Some(WriterLock { file })
+    }
+}
+
+fn open(root: &Path) -> Result<(File, PathBuf)> {
+    let path = root.join("lock");
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+        .open(&path)
+        .map_err(|error| Error::io("open the store's lock", &path, error))
+        .map(|file| (file, path))
 }

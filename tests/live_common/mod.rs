@@ -270,3 +270,12 @@ pub fn rounds(n: u32) -> u32 {
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
+
+/// Says stop to threads, also when an assertion fails: a scope waits for all of them.
+pub struct Stop<'a>(pub &'a std::sync::atomic::AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}

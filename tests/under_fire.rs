@@ -1,7 +1,7 @@
 //! Snapshots of a directory that is in full use: threads and a second process write and checkpoint all the while.
 //!
-//! What is asked of every snapshot: each database is whole, holds whole transactions only, comes without sidecars; and no
-//! writer ever notices. `NBAK_TEST_ROUNDS` multiplies the rounds.
+//! What is asked of every snapshot: each database is whole, holds whole transactions only, comes without sidecars; and
+//! no writer ever notices. `NBAK_TEST_ROUNDS` multiplies the rounds.
 
 mod live_common;
 

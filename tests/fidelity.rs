@@ -187,6 +187,9 @@ fn a_restore_needs_no_root() {
     assert_same(&before, &after, "restored by nobody");
 }
 
+type Spoil = fn(&Path);
+type Change<'a> = Box<dyn Fn() + 'a>;
+
 // ---- partial restores, overwriting --------------------------------------------------------------
 
 fn small(data: &Path) {
@@ -274,7 +277,6 @@ fn what_is_there_is_overwritten_only_when_told() {
     assert_eq!(names(&target), names(&place.data).into_iter().chain(["dir/kept".to_owned()]).collect());
 
     // Each of these is refused before anything is changed.
-    type Spoil = fn(&Path);
     let spoils: [(&str, Spoil); 6] = [
         ("a.txt", |t| fs::create_dir(t.join("a.txt")).expect("a folder")),
         ("dir", |t| fs::write(t.join("dir"), "a file").expect("a file")),
@@ -420,7 +422,6 @@ fn every_kind_of_change_is_seen() {
     fs::write(place.data.join("large"), Random::new(4).bytes(300_000)).expect("a file");
     place.snapshot();
     let path = |name: &str| place.data.join(name);
-    type Change<'a> = Box<dyn Fn() + 'a>;
     let changes: Vec<(&str, u64, Change<'_>)> = vec![
         ("a time", 0, Box::new(|| set_mtime(&path("a.txt"), 1_000_000_000, 7))),
         ("a mode", 0, Box::new(|| chmod(&path("a.txt"), 0o640))),

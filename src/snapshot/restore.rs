@@ -25,7 +25,7 @@ use super::progress::Progress;
 use super::record::Record;
 use super::store::Store;
 use super::target::{Standing, Target};
-use super::tree::{Attributes, Entry, Node};
+use super::tree::{Attributes, Consistency, Entry, Node};
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::store::reader::Pack;
@@ -65,6 +65,7 @@ struct FileItem {
     temporary: Option<PathBuf>,
     attributes: Attributes,
     size: u64,
+    database: bool,
     left: AtomicU32,
     created: AtomicBool,
     complete: AtomicBool,
@@ -165,7 +166,7 @@ impl Plan {
             match &entry.node {
                 Node::Directory(_) => self.folders.push((path.clone(), entry.attributes)),
                 Node::Symlink(link) => self.symlinks.push((path.clone(), link.clone(), entry.attributes)),
-                Node::File { size, content, .. } => {
+                Node::File { size, content, consistency } => {
                     let planned = chunks_of(store.catalog(), *size, content)
                         .and_then(|chunks| self.place_chunks(store, &chunks, &mut numbers));
                     match planned {
@@ -174,6 +175,7 @@ impl Plan {
                             temporary: None,
                             attributes: entry.attributes,
                             size: *size,
+                            database: *consistency == Consistency::Transaction,
                             left: AtomicU32::new(count),
                             created: AtomicBool::new(false),
                             complete: AtomicBool::new(false),
@@ -268,7 +270,8 @@ impl Plan {
                 }
             }
             // A log or journal that stays beside a restored database would be played into it at its next opening.
-            if let Some(sidecar) = sidecars(&file.path).into_iter().find(|sidecar| target.exists(sidecar)) {
+            let standing = sidecars(&file.path).into_iter().find(|sidecar| file.database && target.exists(sidecar));
+            if let Some(sidecar) = standing {
                 return Err(Error::failed("a sidecar of a database stands in the target: the database may be in use")
                     .at(target.place(&sidecar))
                     .hint("stop the application, or restore into another directory; nothing was changed"));

@@ -1,8 +1,8 @@
 //! The writer's lock: one process at a time changes a store.
 //!
 //! It is a kernel lock on the file `lock`, so it is gone with the process that held it, however that ended: no lock is
-//! ever stale (I11). The file's text tells people which writer holds it; without one it is a reader that brings the index
-//! up to date, for a moment, and a writer waits for that. Readers wait for nobody.
+//! ever stale (I11). The file's text tells people which writer holds it; without one it is a reader that brings the
+//! index up to date, for a moment, and a writer waits for that. Readers wait for nobody.
 //!
 //! Taking it writes nothing into a store that is there: whoever takes it may yet turn out to have no key. A link in its
 //! place is not followed: whoever can write to the backup disk would choose which file is emptied.

@@ -1,5 +1,7 @@
 //! What the tests that run the real program share: a place to run it in, a way to look at a directory, and a workload.
 #![allow(dead_code, reason = "each test binary uses a part of this")]
+#![allow(clippy::print_stdout, reason = "seeds are printed, so that a failure can be had again")]
+#![allow(clippy::cast_possible_wrap, clippy::cast_sign_loss, reason = "small numbers on their way to SQLite and back")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,7 +42,7 @@ impl Place {
         let (data, repo) = (real.join("data"), real.join("store"));
         fs::create_dir_all(&data).expect("a data directory");
         fs::create_dir_all(real.join("home")).expect("a home");
-        Place { data, repo, root }
+        Place { root, data, repo }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -159,8 +161,8 @@ pub struct Item {
 impl std::fmt::Debug for Item {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Item { mode, owner, mtime, size, content } = self;
-        let head: String = content.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        write!(f, "{mode:o} {owner:?} {mtime:?} {size} bytes {head}")
+        let head = &content[..content.len().min(4)];
+        write!(f, "{mode:o} {owner:?} {mtime:?} {size} bytes {head:02x?}")
     }
 }
 

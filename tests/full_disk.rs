@@ -2,6 +2,7 @@
 //!
 //! Mounting one needs the superuser; without, the tests say so and pass. Each runs in a process of its own, in a mount
 //! namespace of its own, so that nothing of it is left or seen outside.
+#![expect(clippy::print_stdout, reason = "the test runner shows what tests print only with println")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -164,7 +165,7 @@ fn a_restore_into_a_full_disk_says_so() {
             failed += 1;
             // What stands there is whole or is still being made: mode 0600 and not complete.
             let expected = tree(&place.data);
-            let stands = if target.exists() { tree(&target) } else { Default::default() };
+            let stands = if target.exists() { tree(&target) } else { std::collections::BTreeMap::new() };
             for (path, thing) in stands.into_iter().filter(|(_, thing)| thing.kind == "file") {
                 let whole = expected.get(&path).is_some_and(|e| e.bytes == thing.bytes);
                 assert!(whole || thing.mode == 0o600, "{kib} KiB: {}: {thing:?}", path.display());

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, FileTimes, Permissions};
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ impl Random {
         let seed = std::env::var("NBAK_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64)
         });
-        println!("{what}: NBAK_TEST_SEED={seed}");
+        let _ = writeln!(std::io::stdout(), "{what}: NBAK_TEST_SEED={seed}");
         Random(seed | 1)
     }
 

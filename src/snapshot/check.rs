@@ -188,14 +188,25 @@ impl Checking<'_> {
         Ok(())
     }
 
+    /// What builds on a lost chunk is lost, and so is what builds on that.
     fn check_bases(&mut self, packs: &[std::sync::Arc<Pack>]) {
-        for pack in packs {
-            for (number, segment) in pack.footer.segments.iter().enumerate() {
-                if let Some(base) = segment.bases.iter().find(|base| !self.is_sound(**base)) {
-                    let what = format!("segment {number} builds on chunk {base}, which is missing or damaged");
-                    self.report.add(self.place(pack.id), what);
-                    self.rotten.extend(segment.chunks.iter().map(|chunk| chunk.id));
-                }
+        let mut waiting: Vec<(&Pack, usize)> = packs
+            .iter()
+            .flat_map(|pack| (0..pack.footer.segments.len()).map(|number| (&**pack, number)))
+            .filter(|(pack, number)| !pack.footer.segments[*number].bases.is_empty())
+            .collect();
+        loop {
+            let before = waiting.len();
+            waiting.retain(|(pack, number)| {
+                let segment = &pack.footer.segments[*number];
+                let Some(base) = segment.bases.iter().find(|base| !self.is_sound(**base)) else { return true };
+                let what = format!("segment {number} builds on chunk {base}, which is missing or damaged");
+                self.report.add(self.place(pack.id), what);
+                self.rotten.extend(segment.chunks.iter().map(|chunk| chunk.id));
+                false
+            });
+            if waiting.len() == before {
+                break;
             }
         }
     }

@@ -95,11 +95,11 @@ impl Catalog {
 
     /// The plaintext of a segment, its bases resolved.
     pub fn segment(&self, pack: &Pack, number: usize) -> Result<Arc<Vec<u8>>> {
-        self.segment_at_depth(pack, number, MAX_DEPTH, &mut 0)
+        self.segment_for(pack, number, &mut 0)
     }
 
     /// `spent` counts the bytes that were opened so far for the segment that was asked for.
-    fn segment_at_depth(&self, pack: &Pack, number: usize, allowed: u8, spent: &mut u64) -> Result<Arc<Vec<u8>>> {
+    fn segment_for(&self, pack: &Pack, number: usize, spent: &mut u64) -> Result<Arc<Vec<u8>>> {
         let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let known = |(id, at, _): &&(PackId, usize, Arc<Vec<u8>>)| *id == pack.id && *at == number;
         if let Some((.., plain)) = recent().iter().find(known) {
@@ -115,9 +115,9 @@ impl Catalog {
             if *spent > MAX_WORK {
                 return Err(refused("builds on more segments than the format allows"));
             }
-            // The depth that a footer states is only believed as far as it bounds the recursion.
-            let below = entry.depth.min(allowed).checked_sub(1);
-            let below = below.ok_or_else(|| refused("builds on others deeper than the format allows"))?;
+            // Each base lies less deep than what builds on it, by the footers: so this ends, and it does not depend on
+            // what is in memory just now whether a segment can be read.
+            let below = entry.depth.saturating_sub(1);
             for base in &entry.bases {
                 let chunk = self.chunk_at_depth(Content::Data, *base, below, spent)?;
                 if prefix.len() + chunk.len() > MAX_BASE {
@@ -143,19 +143,34 @@ impl Catalog {
     /// Every copy of `id` that can be read, wherever it lies. A tree or a recipe may be there twice: as a patch whose
     /// base was lost, and whole, since it was stored again for that. Looks at all footers.
     pub fn copies(&self, content: Content, id: ChunkId) -> Vec<Vec<u8>> {
-        let mut copies = Vec::new();
-        for pack in self.packs.list().unwrap_or_default().into_iter().filter_map(|pack| self.packs.open(pack).ok()) {
-            if let Some((segment, nth, _)) = pack.footer.chunks().find(|(.., chunk)| chunk.id == id) {
-                let at = Location { pack: pack.id, segment: segment as u32, nth: nth as u32 };
-                copies.extend(self.chunk_there(content, id, &pack, at, (MAX_DEPTH, &mut 0)));
-            }
-        }
-        copies
+        let all = self.all(id).into_iter();
+        all.filter_map(|(pack, at)| self.chunk_there(content, id, &pack, at, &mut 0).ok()).collect()
     }
 
+    /// The chunk, from a copy that lies at most `allowed` deep: there may be another that builds on the very segment it is
+    /// wanted for.
     fn chunk_at_depth(&self, content: Content, id: ChunkId, allowed: u8, spent: &mut u64) -> Result<Vec<u8>> {
-        let (pack, at) = self.locate(id)?;
-        self.chunk_there(content, id, &pack, at, (allowed, spent))
+        let is_above = |pack: &Pack, at: Location| pack.footer.segments[at.segment as usize].depth <= allowed;
+        let (pack, at) = match self.locate(id)? {
+            (pack, at) if is_above(&pack, at) => (pack, at),
+            (pack, _) => self.all(id).into_iter().find(|(pack, at)| is_above(pack, *at)).ok_or_else(|| {
+                Error::integrity(format!("chunk {id} is built on by a segment that lies no deeper"))
+                    .at(self.place(&pack))
+            })?,
+        };
+        self.chunk_there(content, id, &pack, at, spent)
+    }
+
+    /// Every place where `id` lies, by all footers.
+    fn all(&self, id: ChunkId) -> Vec<(Arc<Pack>, Location)> {
+        let packs = self.packs.list().unwrap_or_default().into_iter().filter_map(|pack| self.packs.open(pack).ok());
+        packs
+            .filter_map(|pack| {
+                let (segment, nth, _) = pack.footer.chunks().find(|(.., chunk)| chunk.id == id)?;
+                let at = Location { pack: pack.id, segment: segment as u32, nth: nth as u32 };
+                Some((pack, at))
+            })
+            .collect()
     }
 
     fn chunk_there(
@@ -164,10 +179,10 @@ impl Catalog {
         id: ChunkId,
         pack: &Pack,
         at: Location,
-        (allowed, spent): (u8, &mut u64),
+        spent: &mut u64,
     ) -> Result<Vec<u8>> {
         let damaged = |why: &str| Error::integrity(format!("chunk {id} {why}")).at(self.place(pack));
-        let plain = self.segment_at_depth(pack, at.segment as usize, allowed, spent)?;
+        let plain = self.segment_for(pack, at.segment as usize, spent)?;
         let entry = &pack.footer.segments[at.segment as usize];
         let span = entry.span(at.nth as usize).filter(|_| entry.content == content);
         let bytes = span.and_then(|span| plain.get(span)).ok_or_else(|| damaged("is not what it should be"))?;

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use super::{Index, Location};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
+use crate::store::objects::{Key, Kind};
 use crate::store::reader::{Pack, Packs};
-use crate::store::segment::{Content, MAX_BASE, MAX_DEPTH};
+use crate::store::segment::{Content, MAX_BASE, MAX_DEPTH, MAX_WORK};
 
 /// Segments kept in memory after use: metadata of one directory tends to lie together.
 const CACHED: usize = 16;
@@ -91,12 +92,17 @@ impl Catalog {
         })
     }
 
-    /// The plaintext of a segment, its bases resolved.
-    pub fn segment(&self, pack: &Pack, number: usize) -> Result<Arc<Vec<u8>>> {
-        self.segment_at_depth(pack, number, MAX_DEPTH)
+    fn place(&self, pack: &Pack) -> String {
+        self.packs.objects().place(Key::new(Kind::Pack, pack.id.0))
     }
 
-    fn segment_at_depth(&self, pack: &Pack, number: usize, allowed: u8) -> Result<Arc<Vec<u8>>> {
+    /// The plaintext of a segment, its bases resolved.
+    pub fn segment(&self, pack: &Pack, number: usize) -> Result<Arc<Vec<u8>>> {
+        self.segment_for(pack, number, &mut 0)
+    }
+
+    /// `spent` counts the bytes that were opened so far for the segment that was asked for.
+    fn segment_for(&self, pack: &Pack, number: usize, spent: &mut u64) -> Result<Arc<Vec<u8>>> {
         let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let known = |(id, at, _): &&Recent| *id == pack.id && *at == number;
         if let Some((.., plain)) = recent().iter().find(known) {
@@ -106,17 +112,19 @@ impl Catalog {
         if let Some(entry) = pack.footer.segments.get(number)
             && !entry.bases.is_empty()
         {
-            // The depth that a footer states is only believed as far as it bounds the recursion.
-            let below = entry.depth.min(allowed).checked_sub(1).ok_or_else(|| {
-                Error::integrity("segments build on each other deeper than the format allows").at(self
-                    .packs
-                    .objects()
-                    .place(crate::store::objects::Key::new(crate::store::objects::Kind::Pack, pack.id.0)))
-            })?;
+            let refused =
+                |why: &str| Error::integrity(format!("segment {number} of a pack {why}")).at(self.place(pack));
+            *spent += u64::from(entry.plain);
+            if *spent > MAX_WORK {
+                return Err(refused("builds on more segments than the format allows"));
+            }
+            // Each base lies less deep than what builds on it, by the footers: so this ends, and it does not depend on
+            // what is in memory just now whether a segment can be read.
+            let below = entry.depth.saturating_sub(1);
             for base in &entry.bases {
-                let chunk = self.chunk_at_depth(Content::Data, *base, below)?;
+                let chunk = self.chunk_at_depth(Content::Data, *base, below, spent)?;
                 if prefix.len() + chunk.len() > MAX_BASE {
-                    return Err(Error::integrity("a segment builds on more than the format allows"));
+                    return Err(refused("builds on more than the format allows"));
                 }
                 prefix.extend_from_slice(&chunk);
             }
@@ -132,33 +140,52 @@ impl Catalog {
 
     /// The bytes stored under `id`. Data is checked against its id; trees and recipes are by whoever resolves them.
     pub fn chunk(&self, content: Content, id: ChunkId) -> Result<Vec<u8>> {
-        self.chunk_at_depth(content, id, MAX_DEPTH)
+        self.chunk_at_depth(content, id, MAX_DEPTH, &mut 0)
     }
 
     /// Every copy of `id` that can be read, wherever it lies. A tree or a recipe may be there twice: as a patch whose
     /// base was lost, and whole, since it was stored again for that. Looks at all footers.
     pub fn copies(&self, content: Content, id: ChunkId) -> Vec<Vec<u8>> {
-        let mut copies = Vec::new();
-        for pack in self.packs.list().unwrap_or_default().into_iter().filter_map(|pack| self.packs.open(pack).ok()) {
-            if let Some((segment, nth, _)) = pack.footer.chunks().find(|(.., chunk)| chunk.id == id) {
-                let at = Location { pack: pack.id, segment: segment as u32, nth: nth as u32 };
-                copies.extend(self.chunk_there(content, id, &pack, at, MAX_DEPTH));
-            }
-        }
-        copies
+        let all = self.all(id).into_iter();
+        all.filter_map(|(pack, at)| self.chunk_there(content, id, &pack, at, &mut 0).ok()).collect()
     }
 
-    fn chunk_at_depth(&self, content: Content, id: ChunkId, allowed: u8) -> Result<Vec<u8>> {
-        let (pack, at) = self.locate(id)?;
-        self.chunk_there(content, id, &pack, at, allowed)
-    }
-
-    fn chunk_there(&self, content: Content, id: ChunkId, pack: &Pack, at: Location, allowed: u8) -> Result<Vec<u8>> {
-        let damaged = |why: &str| {
-            let key = crate::store::objects::Key::new(crate::store::objects::Kind::Pack, pack.id.0);
-            Error::integrity(format!("chunk {id} {why}")).at(self.packs.objects().place(key))
+    /// The chunk, from a copy that lies at most `allowed` deep: there may be another that builds on the very segment it is
+    /// wanted for.
+    fn chunk_at_depth(&self, content: Content, id: ChunkId, allowed: u8, spent: &mut u64) -> Result<Vec<u8>> {
+        let is_above = |pack: &Pack, at: Location| pack.footer.segments[at.segment as usize].depth <= allowed;
+        let (pack, at) = match self.locate(id)? {
+            (pack, at) if is_above(&pack, at) => (pack, at),
+            (pack, _) => self.all(id).into_iter().find(|(pack, at)| is_above(pack, *at)).ok_or_else(|| {
+                Error::integrity(format!("chunk {id} is built on by a segment that lies no deeper"))
+                    .at(self.place(&pack))
+            })?,
         };
-        let plain = self.segment_at_depth(pack, at.segment as usize, allowed)?;
+        self.chunk_there(content, id, &pack, at, spent)
+    }
+
+    /// Every place where `id` lies, by all footers.
+    fn all(&self, id: ChunkId) -> Vec<(Arc<Pack>, Location)> {
+        let packs = self.packs.list().unwrap_or_default().into_iter().filter_map(|pack| self.packs.open(pack).ok());
+        packs
+            .filter_map(|pack| {
+                let (segment, nth, _) = pack.footer.chunks().find(|(.., chunk)| chunk.id == id)?;
+                let at = Location { pack: pack.id, segment: segment as u32, nth: nth as u32 };
+                Some((pack, at))
+            })
+            .collect()
+    }
+
+    fn chunk_there(
+        &self,
+        content: Content,
+        id: ChunkId,
+        pack: &Pack,
+        at: Location,
+        spent: &mut u64,
+    ) -> Result<Vec<u8>> {
+        let damaged = |why: &str| Error::integrity(format!("chunk {id} {why}")).at(self.place(pack));
+        let plain = self.segment_for(pack, at.segment as usize, spent)?;
         let entry = &pack.footer.segments[at.segment as usize];
         let span = entry.span(at.nth as usize).filter(|_| entry.content == content);
         let bytes = span.and_then(|span| plain.get(span)).ok_or_else(|| damaged("is not what it should be"))?;

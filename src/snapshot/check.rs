@@ -16,8 +16,7 @@ use std::sync::Mutex;
 
 use rayon::prelude::*;
 
-use super::look::chunks_of;
-use super::meta::{self, Stored};
+use super::meta::{self, Stored, Version};
 use super::progress::Progress;
 use super::recipe::Recipe;
 use super::record::Record;
@@ -77,12 +76,13 @@ impl Report {
 
 struct Checking<'a> {
     store: &'a Store,
-    /// Every chunk by the footers, and its length.
-    chunks: HashMap<ChunkId, u32>,
+    /// Every chunk by the footers, its length, and what it is.
+    chunks: HashMap<ChunkId, (u32, Segment)>,
     /// Chunks that lie in a segment that did not open.
     rotten: HashSet<ChunkId>,
     trees: HashMap<TreeId, bool>,
-    recipes: HashMap<RecipeId, bool>,
+    /// What each makes, in bytes; nothing if it is not whole.
+    recipes: HashMap<RecipeId, Option<u64>>,
     report: Report,
 }
 
@@ -128,7 +128,9 @@ impl Checking<'_> {
         for (id, pack) in opened {
             match pack {
                 Ok(pack) => {
-                    self.chunks.extend(pack.footer.chunks().map(|(.., chunk)| (chunk.id, chunk.length)));
+                    for segment in &pack.footer.segments {
+                        self.chunks.extend(segment.chunks.iter().map(|c| (c.id, (c.length, segment.content))));
+                    }
                     packs.push(pack);
                 }
                 Err(error) => self.report.add(self.place(id), error.what()),
@@ -188,20 +190,32 @@ impl Checking<'_> {
         Ok(())
     }
 
+    /// What builds on a lost chunk is lost, and so is what builds on that.
     fn check_bases(&mut self, packs: &[std::sync::Arc<Pack>]) {
-        for pack in packs {
-            for (number, segment) in pack.footer.segments.iter().enumerate() {
-                if let Some(base) = segment.bases.iter().find(|base| !self.is_sound(**base)) {
-                    let what = format!("segment {number} builds on chunk {base}, which is missing or damaged");
-                    self.report.add(self.place(pack.id), what);
-                    self.rotten.extend(segment.chunks.iter().map(|chunk| chunk.id));
-                }
+        let mut waiting: Vec<(&Pack, usize)> = packs
+            .iter()
+            .flat_map(|pack| (0..pack.footer.segments.len()).map(|number| (&**pack, number)))
+            .filter(|(pack, number)| !pack.footer.segments[*number].bases.is_empty())
+            .collect();
+        loop {
+            let before = waiting.len();
+            waiting.retain(|(pack, number)| {
+                let segment = &pack.footer.segments[*number];
+                let Some(base) = segment.bases.iter().find(|base| !self.is_sound(**base)) else { return true };
+                let what = format!("segment {number} builds on chunk {base}, which is missing or damaged");
+                self.report.add(self.place(pack.id), what);
+                self.rotten.extend(segment.chunks.iter().map(|chunk| chunk.id));
+                false
+            });
+            if waiting.len() == before {
+                break;
             }
         }
     }
 
     fn is_sound(&self, id: ChunkId) -> bool {
-        id == ChunkId::ZEROS || (self.chunks.contains_key(&id) && !self.rotten.contains(&id))
+        let is_data = |known: &(u32, Segment)| known.1 == Segment::Data;
+        id == ChunkId::ZEROS || (self.chunks.get(&id).is_some_and(is_data) && !self.rotten.contains(&id))
     }
 
     fn check_records(&mut self, packs: &[std::sync::Arc<Pack>]) -> Vec<Record> {
@@ -268,7 +282,7 @@ impl Checking<'_> {
                 Node::Directory(below) => self.follow_tree(*below, &place, depth + 1, lost),
                 Node::Symlink(_) => true,
                 Node::File { size, content, .. } => {
-                    let sound = self.follow_file(*size, content);
+                    let sound = self.follow_file(&place, *size, content);
                     if !sound {
                         lost.push(place);
                     }
@@ -280,39 +294,57 @@ impl Checking<'_> {
         whole
     }
 
-    fn follow_file(&mut self, size: u64, content: &Content) -> bool {
-        if let Content::Recipes(recipes) = content
-            && recipes.iter().all(|id| self.recipes.get(id) == Some(&true))
-        {
-            return true;
+    fn follow_file(&mut self, path: &Path, size: u64, content: &Content) -> bool {
+        let recipes = match content {
+            Content::Chunks(chunks) => return self.follow_chunks(chunks.iter().copied()),
+            Content::Recipes(recipes) => recipes,
+        };
+        let (mut total, mut whole) = (0u64, true);
+        for id in recipes {
+            match self.follow_recipe(*id) {
+                Some(size) => total = total.saturating_add(size),
+                None => whole = false,
+            }
         }
-        let chunks = match chunks_of(self.store.catalog(), size, content) {
-            Ok(chunks) => chunks,
+        if whole && total != size {
+            self.report.add(path.to_string_lossy(), "the file's recipes do not make its size");
+        }
+        whole && total == size
+    }
+
+    /// The bytes that a recipe makes, if all of its chunks are there. None is followed twice.
+    fn follow_recipe(&mut self, id: RecipeId) -> Option<u64> {
+        if let Some(known) = self.recipes.get(&id) {
+            return *known;
+        }
+        let size = match meta::load::<Recipe>(self.store.catalog(), id) {
+            Ok(Version { value, .. }) => {
+                let chunks = value.ids.iter().enumerate().map(|(nth, id)| (value.length(nth), *id));
+                self.follow_chunks(chunks).then_some(value.size)
+            }
             Err(error) => {
-                self.report.add("recipe", error.what());
-                return false;
+                self.report.add(format!("recipe {id}"), error.what());
+                None
             }
         };
+        self.recipes.insert(id, size);
+        size
+    }
+
+    fn follow_chunks(&mut self, chunks: impl Iterator<Item = (u32, ChunkId)>) -> bool {
         let mut whole = true;
-        for (length, id) in chunks {
-            if id == ChunkId::ZEROS {
-                continue;
-            }
-            match self.chunks.get(&id) {
-                Some(known) if *known == length && !self.rotten.contains(&id) => {}
-                Some(known) if *known != length => {
-                    self.report.add(format!("chunk {id}"), "has another length than a file says");
-                    whole = false;
+        for (length, id) in chunks.filter(|(_, id)| *id != ChunkId::ZEROS) {
+            let problem = match self.chunks.get(&id) {
+                Some(known) if *known == (length, Segment::Data) => {
+                    whole &= !self.rotten.contains(&id);
+                    continue;
                 }
-                Some(_) => whole = false,
-                None => {
-                    self.report.add(format!("chunk {id}"), "is in no pack of this store");
-                    whole = false;
-                }
-            }
-        }
-        if let Content::Recipes(recipes) = content {
-            self.recipes.extend(recipes.iter().map(|id| (*id, whole)));
+                Some((_, Segment::Data)) => "has another length than a file says",
+                Some(_) => "is no file's content, and a file names it",
+                None => "is in no pack of this store",
+            };
+            self.report.add(format!("chunk {id}"), problem);
+            whole = false;
         }
         whole
     }

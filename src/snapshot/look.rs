@@ -136,7 +136,7 @@ pub fn find(store: &Store, record: &Record, path: &Path) -> Result<Place> {
 
 /// All entries below `tree`, a directory before what is in it; `prefix` is its path.
 pub fn list(catalog: &Catalog, tree: TreeId, prefix: &Path, recursive: bool) -> Result<Vec<(PathBuf, Entry)>> {
-    walk(catalog, tree, prefix, recursive, u64::MAX, &mut |_, error| Err(error))
+    walk(catalog, tree, prefix, recursive, None, &mut |_, error| Err(error))
 }
 
 /// The same for a tree of `record`. Few small trees that name each other many times make more entries than any memory
@@ -148,13 +148,13 @@ pub fn list_of(
     prefix: &Path,
     recursive: bool,
 ) -> Result<Vec<(PathBuf, Entry)>> {
-    walk(store.catalog(), tree, prefix, recursive, record.totals.entries(), &mut |_, error| Err(error))
+    walk(store.catalog(), tree, prefix, recursive, Some(record), &mut |_, error| Err(error))
 }
 
 /// All entries below `tree` that can be read, and the directories whose own can not, with the reason.
 pub fn list_whole(store: &Store, record: &Record, tree: TreeId, prefix: &Path) -> Result<Listing> {
     let mut lost = Vec::new();
-    let entries = walk(store.catalog(), tree, prefix, true, record.totals.entries(), &mut |path, error| {
+    let entries = walk(store.catalog(), tree, prefix, true, Some(record), &mut |path, error| {
         if !error.is_integrity() || path == prefix {
             return Err(error);
         }
@@ -177,7 +177,7 @@ fn walk(
     tree: TreeId,
     prefix: &Path,
     recursive: bool,
-    most: u64,
+    record: Option<&Record>,
     lost: &mut dyn FnMut(&Path, Error) -> Result<()>,
 ) -> Result<Vec<(PathBuf, Entry)>> {
     let mut out = Vec::new();
@@ -195,8 +195,10 @@ fn walk(
             }
             Err(error) => return Err(error),
         };
-        if (out.len() + version.value.entries.len()) as u64 > most {
-            return Err(Error::integrity("a snapshot's directories hold more than its record counts").at(path));
+        let count = (out.len() + version.value.entries.len()) as u64;
+        if let Some(record) = record.filter(|record| count > record.totals.entries()) {
+            let what = format!("the directories of snapshot {} hold more than its record counts", record.id);
+            return Err(Error::integrity(what));
         }
         let start = waiting.len();
         for entry in version.value.entries {

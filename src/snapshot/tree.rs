@@ -112,17 +112,9 @@ impl Tree {
     pub fn decode(bytes: &[u8]) -> Result<Tree, Malformed> {
         let mut reader = Reader::new(bytes);
         let count = reader.count(8)?;
-        let entries = (0..count).map(|_| Entry::decode(&mut reader)).collect::<Result<Vec<_>, _>>()?;
+        let entries = in_order(&mut reader, count)?;
         reader.end()?;
-        Tree { entries }.validated()
-    }
-
-    fn validated(self) -> Result<Tree, Malformed> {
-        if self.entries.is_sorted_by(|a, b| a.name < b.name) {
-            Ok(self)
-        } else {
-            Err(Malformed("a directory's entries are out of order, or one is there twice"))
-        }
+        Ok(Tree { entries })
     }
 
     /// What changed from `base` to this tree.
@@ -146,9 +138,9 @@ impl Tree {
         }
         let removed = (0..count).map(|_| reader.bytes()).collect::<Result<Vec<_>, _>>()?;
         let count = reader.count(8)?;
-        let put = (0..count).map(|_| Entry::decode(&mut reader)).collect::<Result<Vec<_>, _>>()?;
+        let put = in_order(&mut reader, count)?;
         reader.end()?;
-        if !removed.is_sorted_by(|a, b| a < b) || !put.is_sorted_by(|a, b| a.name < b.name) {
+        if !removed.is_sorted_by(|a, b| a < b) {
             return Err(Malformed("a patch of a directory is out of order"));
         }
         let gone = |name: &[u8]| {
@@ -157,8 +149,22 @@ impl Tree {
         let mut entries: Vec<Entry> = self.entries.iter().filter(|entry| !gone(&entry.name)).cloned().collect();
         entries.extend(put);
         entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Tree { entries }.validated()
+        // What was there is in order, what was put too, and no name is in both.
+        Ok(Tree { entries })
     }
+}
+
+/// Reads `count` entries; stops at the first that is out of order, before more of the like fill memory.
+fn in_order(reader: &mut Reader<'_>, count: usize) -> Result<Vec<Entry>, Malformed> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for _ in 0..count {
+        let entry = Entry::decode(reader)?;
+        if entries.last().is_some_and(|last| last.name >= entry.name) {
+            return Err(Malformed("a directory's entries are out of order, or one is there twice"));
+        }
+        entries.push(entry);
+    }
+    Ok(entries)
 }
 
 impl Entry {

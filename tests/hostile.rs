@@ -28,6 +28,8 @@ use nbak::store::sink::{Base, PackSink};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 mod common;
+#[path = "hostile/delta.rs"]
+mod delta;
 
 /// What this process may allocate, in bytes: a few times the largest segment.
 const MEMORY: u64 = 512 * 1024 * 1024;
@@ -456,7 +458,9 @@ fn a_wrong_ordinal_stops_no_later_snapshot() {
 fn recipes_that_are_none() {
     let form = |kind: u8, numbers: &[u64], rest: &[u8]| {
         let mut bytes = vec![kind];
-        numbers.iter().for_each(|number| put_varint(&mut bytes, *number));
+        for number in numbers {
+            put_varint(&mut bytes, *number);
+        }
         bytes.extend_from_slice(rest);
         bytes
     };
@@ -668,7 +672,9 @@ fn bases_that_fan_out() {
 fn footers_that_claim_too_much() {
     let numbers = |numbers: &[u64]| {
         let mut tables = Vec::new();
-        numbers.iter().for_each(|number| put_varint(&mut tables, *number));
+        for number in numbers {
+            put_varint(&mut tables, *number);
+        }
         tables
     };
     let full = [numbers(&[0xFFFF]), [0, 0, 0, 0, 0, 0x80, 0x80, 4].repeat(0xFFFF)].concat();
@@ -718,7 +724,7 @@ fn a_segment_that_inflates() {
         let bomb = zstd::bulk::compress(&vec![0; 60 << 20], 3).expect("compressed");
         let id = PackId::random();
         let (sealer, mut tickets) = PackSealer::fresh(&forge.keys, id);
-        let (_, ticket) = tickets.next().expect("a number");
+        let (_, ticket) = tickets.issue().expect("a number");
         let mut body = bomb;
         sealer.seal_segment(ticket, &mut body);
         let plain = vec![0; 100];
@@ -744,6 +750,7 @@ fn a_segment_that_inflates() {
 
 #[test]
 fn records_with_bad_fields() {
+    use serde_json::json;
     let good = || {
         let forge = Forge::new();
         let (root, _) = forge.directory(vec![]);
@@ -755,7 +762,6 @@ fn records_with_bad_fields() {
         record[name] = value;
         serde_json::to_vec(&record).expect("JSON")
     };
-    use serde_json::json;
     let bad: Vec<Vec<u8>> = vec![
         vec![],
         b"{}".to_vec(),
@@ -891,87 +897,4 @@ fn a_link_that_an_earlier_snapshot_restored_is_not_followed() {
     let run = place.run(&["restore", "folder", "--overwrite", "--target", &target]);
     assert_eq!(run.code, 1, "{run:?}");
     assert_eq!(tree(&elsewhere).len(), 0);
-}
-
-// ---- delta segments -----------------------------------------------------------------------------
-
-/// Versions of one file, each in a pack of its own that builds on the one before.
-fn versions(forge: &Forge, count: u8) -> (Vec<PackId>, Vec<Vec<u8>>) {
-    let mut plain = noise(1, 8192);
-    let (mut packs, mut plains, mut below): (Vec<PackId>, Vec<Vec<u8>>, _) = (vec![], vec![], Vec::new());
-    let mut files = vec![];
-    for n in 0..count {
-        plain[usize::from(n) * 100] ^= 0x55;
-        // Two chunks a version, as pages are.
-        let chunks: Vec<(ChunkId, Vec<u8>)> =
-            plain.chunks(4096).map(|bytes| (forge.keys.chunk_id(bytes), bytes.to_vec())).collect();
-        let fresh: Vec<&(ChunkId, Vec<u8>)> = chunks.iter().filter(|chunk| !below.contains(*chunk)).collect();
-        let mut sink = forge.sink();
-        let on: Vec<(ChunkId, &[u8])> =
-            below.iter().map(|(id, bytes): &(_, Vec<u8>)| (*id, bytes.as_slice())).collect();
-        let segment = fresh.iter().map(|(id, bytes)| chunk(*id, bytes)).collect();
-        let joined: Vec<u8> = fresh.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
-        let length = joined.len();
-        sink.add_segment(Segment::Data, segment, joined, base(&on, n)).expect("added");
-        let stored = sink.flush().expect("flushed").keep().expect("kept");
-        if n > 0 {
-            let saved = stored[0].footer.segments[0].stored as usize;
-            assert!(saved < length / 10, "{saved} of {length}: no delta");
-        }
-        packs.push(stored[0].id);
-        let content = Content::Chunks(chunks.iter().map(|(id, bytes)| (bytes.len() as u32, *id)).collect());
-        files.push(file(format!("v{n:02}").as_bytes(), plain.len() as u64, content));
-        plains.push(plain.clone());
-        below = chunks;
-    }
-    let (root, (_, tree, form)) = forge.directory(files);
-    forge.commit(&[(Segment::Tree, tree, form)], root);
-    (packs, plains)
-}
-
-#[test]
-fn a_delta_segment_is_read_back() {
-    let forge = Forge::new();
-    let (_, plains) = versions(&forge, 17);
-    assert_eq!(forge.check(), Vec::<String>::new());
-    forge.place.ok(&["check", "--read-data"]);
-    let (run, target) = forge.place.restore("latest", "target");
-    assert_eq!(run.code, 0, "{run:?}");
-    for (n, plain) in plains.iter().enumerate() {
-        let name = format!("v{n:02}");
-        assert_eq!(&fs::read(target.join(&name)).expect("restored"), plain);
-        assert_eq!(&forge.place.ok(&["cat", "latest", &name]).raw, plain);
-    }
-}
-
-#[test]
-fn a_base_that_is_missing_or_damaged_takes_what_builds_on_it() {
-    for (lost, gone) in [(0usize, true), (2, true), (0, false), (2, false), (4, false)] {
-        let forge = Forge::new();
-        let (packs, plains) = versions(&forge, 5);
-        let path = forge.place.repo.join(Key::new(Kind::Pack, packs[lost].0).to_string());
-        if gone {
-            fs::remove_file(&path).expect("removed");
-        } else {
-            let mut bytes = fs::read(&path).expect("read");
-            bytes[80] ^= 1;
-            fs::write(&path, bytes).expect("written");
-        }
-        let (run, target) = forge.place.restore("latest", "target");
-        assert_eq!(run.code, 13, "{run:?}");
-        let check = forge.place.run(&["check", "--read-data"]);
-        assert_eq!(check.code, 13, "{check:?}");
-        for (n, plain) in plains.iter().enumerate() {
-            let name = format!("v{n:02}");
-            let dead = n >= lost;
-            assert_eq!(run.err.contains(&format!("not restored: {name}:")), dead, "{name}: {run:?}");
-            assert_eq!(check.out.lines().any(|line| line.trim() == name), dead, "{name}: {check:?}");
-            assert_eq!(fs::read(target.join(&name)).ok().as_ref(), (!dead).then_some(plain), "{name}");
-        }
-        if gone {
-            let plain_check = forge.place.run(&["check"]);
-            assert_eq!(plain_check.code, 13, "{plain_check:?}");
-            assert!(plain_check.out.contains(&format!("v{:02}", plains.len() - 1)), "by the footers: {plain_check:?}");
-        }
-    }
 }

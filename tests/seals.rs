@@ -91,7 +91,7 @@ fn packs_of_many_sinks_share_nothing() {
         let mut sink = PackSink::new(memory.clone(), keys.clone());
         let plain = noise(n % 3, 500);
         sink.add(Content::Data, keys.chunk_id(&plain), &plain).expect("added");
-        sink.flush().expect("flushed").commit(Vec::new()).expect("committed");
+        sink.flush().expect("flushed").keep().expect("kept");
     }
     let ids = memory.list(Kind::Pack).expect("a list");
     assert_eq!(ids.len(), 200);
@@ -159,7 +159,7 @@ fn segments_do_not_open_elsewhere() {
             sink.add(Content::Data, keys.chunk_id(&plain), &plain).expect("added");
             sink.close_segment(Content::Data).expect("closed");
         }
-        made.extend(sink.flush().expect("flushed").commit(Vec::new()).expect("committed"));
+        made.extend(sink.flush().expect("flushed").keep().expect("kept"));
     }
     let key = |n: usize| Key::new(Kind::Pack, made[n].id.0);
     let bytes = |n: usize| memory.get(key(n), 1 << 20).expect("read");

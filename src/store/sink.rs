@@ -255,6 +255,11 @@ impl Flushed {
         self.finish(vec![record])
     }
 
+    /// Puts the last pack without a record: what was gathered is kept, and no snapshot is made of it.
+    pub fn keep(self) -> Result<Vec<Stored>> {
+        self.finish(Vec::new())
+    }
+
     fn finish(mut self, records: Vec<Vec<u8>>) -> Result<Vec<Stored>> {
         self.0.close_pack(records)?;
         self.0.wait()?;

@@ -147,8 +147,8 @@ impl Catalog {
         all.filter_map(|(pack, at)| self.chunk_there(content, id, &pack, at, &mut 0).ok()).collect()
     }
 
-    /// The chunk, from a copy that lies at most `allowed` deep: there may be another that builds on the very segment it is
-    /// wanted for.
+    /// The chunk, from a copy that lies at most `allowed` deep: there may be another that builds on the very segment
+    /// that it is wanted for.
     fn chunk_at_depth(&self, content: Content, id: ChunkId, allowed: u8, spent: &mut u64) -> Result<Vec<u8>> {
         let is_above = |pack: &Pack, at: Location| pack.footer.segments[at.segment as usize].depth <= allowed;
         let (pack, at) = match self.locate(id)? {

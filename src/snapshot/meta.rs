@@ -156,8 +156,8 @@ pub fn load<T: Versioned>(catalog: &Catalog, id: T::Id) -> Result<Version<T>> {
     load_until(catalog, id, None)
 }
 
-/// Loads `id`, or the version on its chain whose ordinal is `until`. If that fails, once more with the best of all copies
-/// that the store has of each version.
+/// Loads `id`, or the version on its chain whose ordinal is `until`. If that fails, once more with the best of all
+/// copies that the store has of each version.
 fn load_until<T: Versioned>(catalog: &Catalog, id: T::Id, until: Option<u64>) -> Result<Version<T>> {
     let one = |at: T::Id| catalog.chunk(T::CONTENT, at.into());
     resolve(catalog, id, until, &one).or_else(|error| {

@@ -35,8 +35,8 @@ impl LocalDirectory {
         Ok(())
     }
 
-    /// Removes what writers that were killed left in `tmp/`, and nothing else: neither what has another kind of name, nor
-    /// through a link that somebody put there. Only for the holder of the writer's lock.
+    /// Removes what writers that were killed left in `tmp/`, and nothing else: neither what has another kind of name,
+    /// nor through a link that somebody put there. Only for the holder of the writer's lock.
     pub fn sweep(&self) -> Result<()> {
         let folder = self.root.join(TEMPORARY);
         if folder.is_symlink() {

@@ -26,8 +26,8 @@ pub const MAX_BASE: usize = 8 * 1024 * 1024;
 pub const MAX_BASES: usize = 4096;
 /// How many segments with bases may have to be opened, one for the other, to read one.
 pub const MAX_DEPTH: u8 = 16;
-/// The most plaintext, in bytes, that may have to be opened for bases to read one segment. Without it, segments that each
-/// name many chunks of the one below would be opened without an end.
+/// The most plaintext, in bytes, that may have to be opened for bases to read one segment. Without it, segments that
+/// each name many chunks of the one below would be opened without an end.
 pub const MAX_WORK: u64 = 512 * 1024 * 1024;
 /// The zstd level. Measured on the workload: level 1 saves a quarter of the CPU and costs a tenth more bytes.
 pub const LEVEL: i32 = 3;

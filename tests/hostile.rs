@@ -11,6 +11,7 @@ use forge::{Forge, SECONDS, entry, file, link, names_an_object};
 use nbak::codec::{put_bytes, put_varint};
 use nbak::crypto::seal::PackSealer;
 use nbak::id::{ChunkId, PackId, RecipeId, TreeId};
+use nbak::snapshot::target::Target;
 use nbak::snapshot::tree::{Attributes, Content, Entry, Node, Tree};
 use nbak::store::objects::{Key, Kind};
 use nbak::store::pack::{Footer, Header, encode_trailer};
@@ -315,8 +316,8 @@ fn a_patch_of_a_recipe_with_millions_of_steps() {
         let piece = (Segment::Recipe, base.into(), [&[0], whole.as_slice()].concat());
         let id = RecipeId::random();
         let mut bytes = [&[1], base.0.as_slice(), &[1, 0]].concat();
-        put_varint(&mut bytes, 15_000_000);
-        bytes.extend(vec![0; 45_000_000]);
+        put_varint(&mut bytes, 21_000_000);
+        bytes.extend(vec![0; 63_000_000]);
         let entry = file(b"f", 0, Content::Recipes(vec![id]));
         forge.commit_entry(vec![piece, (Segment::Recipe, id.into(), bytes)], entry);
     });
@@ -678,6 +679,34 @@ fn a_link_in_the_target_is_not_followed() {
     assert_eq!(restore(&[]).code, 0);
     assert_equal(&before, &tree(&elsewhere));
     assert_equal(&tree(&place.data), &tree(&place.path("target")));
+}
+
+/// What a restore looks for beforehand can change until it writes: the writing itself follows no link either.
+#[test]
+fn a_link_that_is_put_into_the_target_meanwhile_is_not_followed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (root, elsewhere) = (folder.path().join("target"), folder.path().join("elsewhere"));
+    fs::create_dir_all(elsewhere.join("below")).expect("made");
+    fs::write(elsewhere.join("file"), "precious").expect("written");
+    let target = Target::open(&root, true).expect("opened");
+    std::os::unix::fs::symlink(&elsewhere, root.join("d")).expect("linked");
+    std::os::unix::fs::symlink(elsewhere.join("file"), root.join("l")).expect("linked");
+    let before = tree(&elsewhere);
+    let attributes = Attributes { mode: 0o777, ..Attributes::default() };
+    for name in ["d/new", "d/file", "d/below/new", "l"] {
+        let path = Path::new(name);
+        assert!(target.create(path).is_err(), "{name}");
+        assert!(target.reopen(path).is_err(), "{name}");
+        assert!(target.make_folder(path).is_err(), "{name}");
+        assert!(target.complete_folder(path, &attributes).is_err(), "{name}");
+        if name != "l" {
+            assert!(target.symlink(path, b"x", &attributes).is_err(), "{name}");
+            target.remove(path);
+        }
+    }
+    assert!(target.complete_folder(Path::new("d"), &attributes).is_err());
+    assert!(target.rename(Path::new("l"), Path::new("d/l")).is_err() || !elsewhere.join("l").is_symlink());
+    assert_equal(&before, &tree(&elsewhere));
 }
 
 #[test]

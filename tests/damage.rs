@@ -380,6 +380,59 @@ fn an_index_with_flipped_bytes_does_no_harm() {
     });
 }
 
+/// An index that lies in the ways that matter: whoever can write to the backup disk can make one. Its chunk entries are
+/// hints, and each is held against the packs (I6).
+#[test]
+fn an_index_that_lies_is_not_believed() {
+    let place = tiny();
+    let expected = tree(&place.data);
+    let unseen = noise(99, 3000);
+    let claimed = {
+        let store = Store::open(&place.repo, &[], Access::Read).expect("opens");
+        store.catalog().packs().keys().chunk_id(&unseen)
+    };
+    let table: redb::TableDefinition<'_, u128, u64> = redb::TableDefinition::new("chunks");
+    let lie = |change: &dyn Fn(&mut Vec<(u128, u64)>)| {
+        let database = redb::Database::open(place.repo.join("index.redb")).expect("an index");
+        let transaction = database.begin_write().expect("begun");
+        {
+            let mut chunks = transaction.open_table(table).expect("a table");
+            let mut entries: Vec<(u128, u64)> = redb::ReadableTable::iter(&chunks)
+                .expect("entries")
+                .map(|entry| entry.map(|(id, place)| (id.value(), place.value())).expect("an entry"))
+                .collect();
+            change(&mut entries);
+            for (id, place) in entries {
+                chunks.insert(id, place).expect("inserted");
+            }
+        }
+        transaction.commit().expect("committed");
+    };
+    let scratch = memory_folder();
+    let sound = |what: &str| {
+        let outcome = look(&place.repo, &expected, scratch.path(), what);
+        assert!(outcome.whole && !outcome.reported, "{what}");
+    };
+    lie(&|entries| {
+        let places: Vec<u64> = entries.iter().map(|(_, place)| *place).collect();
+        for (n, (_, place)) in entries.iter_mut().enumerate() {
+            *place = places[(n + 1) % places.len()];
+        }
+    });
+    sound("places that are each other's");
+    lie(&|entries| entries.iter_mut().for_each(|(_, place)| *place = u64::MAX));
+    sound("places that are none");
+    lie(&|entries| {
+        let place = entries[0].1;
+        entries.push((u128::from_be_bytes(claimed.0), place));
+    });
+    // The index says that this is stored already. It is not.
+    fs::write(place.data.join("unseen"), &unseen).expect("written");
+    place.ok(&["snapshot"]);
+    place.assert_restores("target");
+    place.ok(&["check", "--read-data"]);
+}
+
 // ---- what is lost, and what heals ---------------------------------------------------------------
 
 /// A store of three snapshots, and the second one's pack. So few entries change so much that no directory is kept as a
@@ -513,21 +566,29 @@ fn a_bad_segment_takes_its_files_and_no_others() {
     place.ok(&["snapshot", "--separate-files"]);
     let path = &place.packs()[0];
     let whole = fs::read(path).expect("read");
-    let mut bad = whole.clone();
-    bad[200] ^= 1;
-    fs::write(path, bad).expect("written");
     let expected = tree(&place.data);
-    let store = Store::open(&place.repo, &[], Access::Read).expect("opens");
-    let records = store.records().expect("records");
-    for round in 0..8 * rounds() {
-        let target = memory_folder();
-        let options = restore::Options { target: target.path().to_path_buf(), ..restore::Options::default() };
-        let restored = restore(&store, &records[0], &options, &Silent).unwrap_or_else(|e| panic!("round {round}: {e}"));
-        let found = tree(target.path());
-        assert!(found.iter().all(|(path, thing)| expected.get(path) == Some(thing)), "round {round}");
-        let lost: Vec<_> = restored.damaged.iter().map(|(path, _)| path.display().to_string()).collect();
-        assert!(lost.len() >= 61 && lost.iter().all(|path| path == "0" || path.starts_with("hit")), "{lost:?}");
-        assert_eq!(found.len() + lost.len(), expected.len(), "round {round}");
+    // The shared chunks themselves; and later ones, when their files were begun with the shared chunks.
+    for at in [200, whole.len() / 4, whole.len() / 2, whole.len() * 3 / 4, whole.len() * 9 / 10] {
+        let mut bad = whole.clone();
+        bad[at] ^= 1;
+        fs::write(path, bad).expect("written");
+        let store = Store::open(&place.repo, &[], Access::Read).expect("opens");
+        let records = store.records().expect("records");
+        for round in 0..2 * rounds() {
+            let what = format!("byte {at}, round {round}");
+            let target = memory_folder();
+            let options = restore::Options { target: target.path().to_path_buf(), ..restore::Options::default() };
+            let restored = restore(&store, &records[0], &options, &Silent).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let found = tree(target.path());
+            assert!(found.iter().all(|(path, thing)| expected.get(path) == Some(thing)), "{what}");
+            let lost: Vec<_> = restored.damaged.iter().map(|(path, _)| path.display().to_string()).collect();
+            if at == 200 {
+                assert!(lost.len() >= 61 && lost.iter().all(|path| path == "0" || path.starts_with("hit")), "{lost:?}");
+            } else {
+                assert!((1..4).contains(&lost.len()), "{what}: {lost:?}");
+            }
+            assert_eq!(found.len() + lost.len(), expected.len(), "{what}");
+        }
     }
     fs::write(path, whole).expect("written");
     let (run, target) = place.restore("latest", "target");

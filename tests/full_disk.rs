@@ -15,6 +15,7 @@ mod common;
 const INSIDE: &str = "NBAK_TEST_SMALL_DISK";
 
 /// Runs `test` again in a namespace where `$NBAK_TEST_SMALL_DISK` is a small file system; answers its path in there.
+#[expect(clippy::print_stdout, reason = "a test that was skipped says so")]
 fn small_disk(test: &str) -> Option<PathBuf> {
     if let Some(path) = std::env::var_os(INSIDE) {
         return Some(PathBuf::from(path));

@@ -5,210 +5,23 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use common::{Place, assert_equal, noise, tree, within};
+use forge::{Forge, SECONDS, entry, file, link, names_an_object};
 use nbak::codec::{put_bytes, put_varint};
-use nbak::crypto::keys::Keys;
 use nbak::crypto::seal::PackSealer;
-use nbak::id::{ChunkId, PackId, RecipeId, SnapshotId, TreeId};
-use nbak::snapshot::check::{self, check};
-use nbak::snapshot::look::list_of;
-use nbak::snapshot::progress::Silent;
-use nbak::snapshot::record::{Record, Totals};
-use nbak::snapshot::restore::{self, restore};
-use nbak::snapshot::store::{Access, Store};
-use nbak::snapshot::take::{self, take};
-use nbak::snapshot::tree::{Attributes, Consistency, Content, Entry, Node, Tree};
-use nbak::store::objects::{Key, Kind, Objects};
+use nbak::id::{ChunkId, PackId, RecipeId, TreeId};
+use nbak::snapshot::target::Target;
+use nbak::snapshot::tree::{Attributes, Content, Entry, Node, Tree};
+use nbak::store::objects::{Key, Kind};
 use nbak::store::pack::{Footer, Header, encode_trailer};
 use nbak::store::segment::{ChunkEntry, Codec, Content as Segment, SegmentEntry};
-use nbak::store::sink::{Base, PackSink};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use nbak::store::sink::Base;
+use serde_json::json;
 
 mod common;
-#[path = "hostile/delta.rs"]
-mod delta;
-
-/// What this process may allocate, in bytes: a few times the largest segment.
-const MEMORY: u64 = 512 * 1024 * 1024;
-/// Also what others take that run before.
-const SECONDS: u64 = 60;
-
-/// A chunk to be stored as it is.
-type Piece = (Segment, ChunkId, Vec<u8>);
-
-/// A store to put hostile things into.
-struct Forge {
-    place: Place,
-    objects: Arc<dyn Objects>,
-    keys: Arc<Keys>,
-    /// The limit is one for the process: one at a time.
-    _alone: MutexGuard<'static, ()>,
-}
-
-impl Forge {
-    fn new() -> Forge {
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let maximum = getrlimit(Resource::Data).maximum;
-        setrlimit(Resource::Data, Rlimit { current: Some(MEMORY), maximum }).expect("a limit");
-        let place = Place::empty();
-        fs::create_dir(place.data.join("d")).expect("made");
-        fs::write(place.data.join("d/file"), "what is really there").expect("written");
-        fs::write(place.path("outside"), "not to be touched").expect("written");
-        let store = Store::open_or_create(&place.repo, &[], Duration::ZERO, 0).expect("a store");
-        let (objects, keys) = (store.objects().clone(), store.catalog().packs().keys().clone());
-        Forge { place, objects, keys, _alone: alone }
-    }
-
-    fn sink(&self) -> PackSink {
-        PackSink::new(self.objects.clone(), self.keys.clone())
-    }
-
-    /// A directory in its whole form, under its own id.
-    fn directory(&self, entries: Vec<Entry>) -> (TreeId, Piece) {
-        let whole = Tree { entries }.encode();
-        let id = self.keys.tree_id(&whole);
-        (id, (Segment::Tree, id.into(), [&[0], whole.as_slice()].concat()))
-    }
-
-    fn data(&self, bytes: &[u8]) -> (ChunkId, Piece) {
-        let id = self.keys.chunk_id(bytes);
-        (id, (Segment::Data, id, bytes.to_vec()))
-    }
-
-    fn record(&self, root: TreeId) -> Record {
-        Record {
-            id: SnapshotId::random(),
-            sequence: 1,
-            previous: None,
-            parent: None,
-            started: 1,
-            ended: 2,
-            source: self.place.data.canonicalize().expect("there").to_string_lossy().into_owned(),
-            tree: root,
-            root: Attributes { mode: 0o700, ..Attributes::default() },
-            totals: Totals { files: 300, databases: 0, directories: 300, symlinks: 10, bytes: 1000 },
-            unreadable: Vec::new(),
-            unreadable_count: 0,
-            tags: Vec::new(),
-            note: None,
-            program: "forged".into(),
-        }
-    }
-
-    /// A snapshot of `pieces` whose root is `root`.
-    fn commit(&self, pieces: &[Piece], root: TreeId) {
-        let mut sink = self.sink();
-        for (content, id, bytes) in pieces {
-            sink.add(*content, *id, bytes).expect("added");
-        }
-        let _ = sink.flush().expect("flushed").commit(self.record(root).encode()).expect("committed");
-    }
-
-    /// A snapshot whose root holds `entry` alone.
-    fn commit_entry(&self, mut pieces: Vec<Piece>, entry: Entry) {
-        let (root, piece) = self.directory(vec![entry]);
-        pieces.push(piece);
-        self.commit(&pieces, root);
-    }
-
-    /// A pack with these tables in its footer, as they are.
-    fn pack_with_tables(&self, codec: u8, length: u32, body: &[u8]) -> PackId {
-        let id = PackId::random();
-        let (sealer, tickets) = PackSealer::fresh(&self.keys, id);
-        let mut footer = vec![codec];
-        footer.extend_from_slice(&length.to_le_bytes());
-        footer.extend_from_slice(body);
-        sealer.seal_footer(tickets, &mut footer);
-        let header = Header { store: self.keys.store(), pack: id, salt: *sealer.salt() }.encode();
-        let trailer = encode_trailer(footer.len() as u32);
-        let _ = self.objects.put(Key::new(Kind::Pack, id.0), &[&header, &footer, &trailer]).expect("put");
-        id
-    }
-
-    fn open(&self) -> Store {
-        Store::open(&self.place.repo, &[], Access::Read).expect("the slot is whole")
-    }
-
-    /// What a check says.
-    fn check(&self) -> Vec<String> {
-        let report = check(&self.open(), check::Options { read_data: true, subset: None }, &Silent).expect("checked");
-        report.problems.iter().map(|problem| format!("{}: {}", problem.subject, problem.what)).collect()
-    }
-
-    /// What a restore of the first snapshot complains about.
-    fn restore(&self) -> Vec<String> {
-        let store = self.open();
-        let records = match store.records() {
-            Ok(records) => records,
-            Err(error) => return vec![integrity(&error)],
-        };
-        let target = self.place.path("target");
-        let options = restore::Options { target: target.clone(), ..restore::Options::default() };
-        let complaints = match restore(&store, &records[0], &options, &Silent) {
-            Ok(restored) => {
-                restored.damaged.into_iter().map(|(path, why)| format!("{}: {why}", path.display())).collect()
-            }
-            Err(error) => vec![integrity(&error)],
-        };
-        if target.exists() {
-            fs::remove_dir_all(target).expect("removed");
-        }
-        complaints
-    }
-
-    fn list(&self) -> Vec<String> {
-        let store = self.open();
-        let records = match store.records() {
-            Ok(records) => records,
-            Err(error) => return vec![integrity(&error)],
-        };
-        match list_of(&store, &records[0], records[0].tree, Path::new(""), true) {
-            Ok(_) => Vec::new(),
-            Err(error) => vec![integrity(&error)],
-        }
-    }
-
-    /// A snapshot on top of it is made, and restores what is really there.
-    fn go_on(&self) {
-        let mut store = Store::open(&self.place.repo, &[], Access::Write(Duration::ZERO)).expect("opens");
-        let options = take::Options { source: self.place.data.clone(), ..take::Options::default() };
-        let taken = take(&mut store, &options, &Silent).expect("a hostile parent is no parent");
-        drop(store);
-        let target = self.place.path("target");
-        let options = restore::Options { target: target.clone(), ..restore::Options::default() };
-        let restored = restore(&self.open(), &taken.record, &options, &Silent).expect("restored");
-        assert!(restored.damaged.is_empty(), "{:?}", restored.damaged);
-        assert_equal(&tree(&self.place.data), &tree(&target));
-        fs::remove_dir_all(target).expect("removed");
-    }
-
-    /// Nothing is beside the store and the data that was not there before.
-    fn assert_contained(&self, what: &str) {
-        let mut names: Vec<_> = fs::read_dir(self.place.folder.path())
-            .expect("a folder")
-            .map(|entry| entry.expect("an entry").file_name())
-            .collect();
-        names.sort();
-        assert_eq!(names, ["data", "outside", "repo"], "{what}");
-        assert_eq!(fs::read(self.place.path("outside")).expect("there"), b"not to be touched", "{what}");
-        assert_eq!(tree(&self.place.data).len(), 2, "{what}");
-    }
-}
-
-fn integrity(error: &nbak::error::Error) -> String {
-    assert!(error.is_integrity(), "{error:?}");
-    error.to_string()
-}
-
-/// Whether a message names an object, by an id of 32 digits, or the path that it is about.
-fn names_an_object(text: &str) -> bool {
-    let path = text.starts_with("f: ") || text.contains(": d/d/");
-    path || text.as_bytes().windows(32).any(|window| window.iter().all(u8::is_ascii_hexdigit))
-}
+#[path = "hostile/forge.rs"]
+mod forge;
 
 /// Looks at what `make` made in every way, and expects that all of them complain.
 fn refused(what: &str, make: impl FnOnce(&Forge) + Send + 'static) {
@@ -229,18 +42,6 @@ fn refused_by(what: &str, checked: bool, make: impl FnOnce(&Forge) + Send + 'sta
         forge.go_on();
         forge.assert_contained(&name);
     });
-}
-
-fn entry(name: &[u8], node: Node) -> Entry {
-    Entry { name: name.to_vec(), attributes: Attributes { mode: 0o600, ..Attributes::default() }, node }
-}
-
-fn file(name: &[u8], size: u64, content: Content) -> Entry {
-    entry(name, Node::File { size, consistency: Consistency::Stable, content })
-}
-
-fn link(name: &[u8], target: &str) -> Entry {
-    entry(name, Node::Symlink(target.as_bytes().to_vec()))
 }
 
 // ---- trees --------------------------------------------------------------------------------------
@@ -515,8 +316,8 @@ fn a_patch_of_a_recipe_with_millions_of_steps() {
         let piece = (Segment::Recipe, base.into(), [&[0], whole.as_slice()].concat());
         let id = RecipeId::random();
         let mut bytes = [&[1], base.0.as_slice(), &[1, 0]].concat();
-        put_varint(&mut bytes, 15_000_000);
-        bytes.extend(vec![0; 45_000_000]);
+        put_varint(&mut bytes, 21_000_000);
+        bytes.extend(vec![0; 63_000_000]);
         let entry = file(b"f", 0, Content::Recipes(vec![id]));
         forge.commit_entry(vec![piece, (Segment::Recipe, id.into(), bytes)], entry);
     });
@@ -750,7 +551,6 @@ fn a_segment_that_inflates() {
 
 #[test]
 fn records_with_bad_fields() {
-    use serde_json::json;
     let good = || {
         let forge = Forge::new();
         let (root, _) = forge.directory(vec![]);
@@ -881,6 +681,34 @@ fn a_link_in_the_target_is_not_followed() {
     assert_equal(&tree(&place.data), &tree(&place.path("target")));
 }
 
+/// What a restore looks for beforehand can change until it writes: the writing itself follows no link either.
+#[test]
+fn a_link_that_is_put_into_the_target_meanwhile_is_not_followed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (root, elsewhere) = (folder.path().join("target"), folder.path().join("elsewhere"));
+    fs::create_dir_all(elsewhere.join("below")).expect("made");
+    fs::write(elsewhere.join("file"), "precious").expect("written");
+    let target = Target::open(&root, true).expect("opened");
+    std::os::unix::fs::symlink(&elsewhere, root.join("d")).expect("linked");
+    std::os::unix::fs::symlink(elsewhere.join("file"), root.join("l")).expect("linked");
+    let before = tree(&elsewhere);
+    let attributes = Attributes { mode: 0o777, ..Attributes::default() };
+    for name in ["d/new", "d/file", "d/below/new", "l"] {
+        let path = Path::new(name);
+        assert!(target.create(path).is_err(), "{name}");
+        assert!(target.reopen(path).is_err(), "{name}");
+        assert!(target.make_folder(path).is_err(), "{name}");
+        assert!(target.complete_folder(path, &attributes).is_err(), "{name}");
+        if name != "l" {
+            assert!(target.symlink(path, b"x", &attributes).is_err(), "{name}");
+            target.remove(path);
+        }
+    }
+    assert!(target.complete_folder(Path::new("d"), &attributes).is_err());
+    assert!(target.rename(Path::new("l"), Path::new("d/l")).is_err() || !elsewhere.join("l").is_symlink());
+    assert_equal(&before, &tree(&elsewhere));
+}
+
 #[test]
 fn a_link_that_an_earlier_snapshot_restored_is_not_followed() {
     let place = Place::empty();
@@ -897,4 +725,87 @@ fn a_link_that_an_earlier_snapshot_restored_is_not_followed() {
     let run = place.run(&["restore", "folder", "--overwrite", "--target", &target]);
     assert_eq!(run.code, 1, "{run:?}");
     assert_eq!(tree(&elsewhere).len(), 0);
+}
+
+// ---- delta segments -----------------------------------------------------------------------------
+
+/// Versions of one file, each in a pack of its own that builds on the one before.
+fn versions(forge: &Forge, count: u8) -> (Vec<PackId>, Vec<Vec<u8>>) {
+    let mut plain = noise(1, 8192);
+    let (mut packs, mut plains, mut below): (Vec<PackId>, Vec<Vec<u8>>, _) = (vec![], vec![], Vec::new());
+    let mut files = vec![];
+    for n in 0..count {
+        plain[usize::from(n) * 100] ^= 0x55;
+        // Two chunks a version, as pages are.
+        let chunks: Vec<(ChunkId, Vec<u8>)> =
+            plain.chunks(4096).map(|bytes| (forge.keys.chunk_id(bytes), bytes.to_vec())).collect();
+        let fresh: Vec<&(ChunkId, Vec<u8>)> = chunks.iter().filter(|chunk| !below.contains(*chunk)).collect();
+        let mut sink = forge.sink();
+        let on: Vec<(ChunkId, &[u8])> =
+            below.iter().map(|(id, bytes): &(_, Vec<u8>)| (*id, bytes.as_slice())).collect();
+        let segment = fresh.iter().map(|(id, bytes)| chunk(*id, bytes)).collect();
+        let joined: Vec<u8> = fresh.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+        let length = joined.len();
+        sink.add_segment(Segment::Data, segment, joined, base(&on, n)).expect("added");
+        let stored = sink.flush().expect("flushed").keep().expect("kept");
+        if n > 0 {
+            let saved = stored[0].footer.segments[0].stored as usize;
+            assert!(saved < length / 10, "{saved} of {length}: no delta");
+        }
+        packs.push(stored[0].id);
+        let content = Content::Chunks(chunks.iter().map(|(id, bytes)| (bytes.len() as u32, *id)).collect());
+        files.push(file(format!("v{n:02}").as_bytes(), plain.len() as u64, content));
+        plains.push(plain.clone());
+        below = chunks;
+    }
+    let (root, (_, tree, form)) = forge.directory(files);
+    forge.commit(&[(Segment::Tree, tree, form)], root);
+    (packs, plains)
+}
+
+#[test]
+fn a_delta_segment_is_read_back() {
+    let forge = Forge::new();
+    let (_, plains) = versions(&forge, 17);
+    assert_eq!(forge.check(), Vec::<String>::new());
+    forge.place.ok(&["check", "--read-data"]);
+    let (run, target) = forge.place.restore("latest", "target");
+    assert_eq!(run.code, 0, "{run:?}");
+    for (n, plain) in plains.iter().enumerate() {
+        let name = format!("v{n:02}");
+        assert_eq!(&fs::read(target.join(&name)).expect("restored"), plain);
+        assert_eq!(&forge.place.ok(&["cat", "latest", &name]).raw, plain);
+    }
+}
+
+#[test]
+fn a_base_that_is_missing_or_damaged_takes_what_builds_on_it() {
+    for (lost, gone) in [(0usize, true), (2, true), (0, false), (2, false), (4, false)] {
+        let forge = Forge::new();
+        let (packs, plains) = versions(&forge, 5);
+        let path = forge.place.repo.join(Key::new(Kind::Pack, packs[lost].0).to_string());
+        if gone {
+            fs::remove_file(&path).expect("removed");
+        } else {
+            let mut bytes = fs::read(&path).expect("read");
+            bytes[80] ^= 1;
+            fs::write(&path, bytes).expect("written");
+        }
+        let (run, target) = forge.place.restore("latest", "target");
+        assert_eq!(run.code, 13, "{run:?}");
+        let check = forge.place.run(&["check", "--read-data"]);
+        assert_eq!(check.code, 13, "{check:?}");
+        for (n, plain) in plains.iter().enumerate() {
+            let name = format!("v{n:02}");
+            let dead = n >= lost;
+            assert_eq!(run.err.contains(&format!("not restored: {name}:")), dead, "{name}: {run:?}");
+            assert_eq!(check.out.lines().any(|line| line.trim() == name), dead, "{name}: {check:?}");
+            assert_eq!(fs::read(target.join(&name)).ok().as_ref(), (!dead).then_some(plain), "{name}");
+        }
+        if gone {
+            let plain_check = forge.place.run(&["check"]);
+            assert_eq!(plain_check.code, 13, "{plain_check:?}");
+            assert!(plain_check.out.contains(&format!("v{:02}", plains.len() - 1)), "by the footers: {plain_check:?}");
+        }
+    }
 }

@@ -50,8 +50,7 @@ fn no_salt_and_number_twice() {
     println!("{seals} seals in {} packs", salts.len());
 }
 
-/// The same for what really lies in a store: the same plaintext, sealed many times over, and no ciphertext like
-/// another.
+/// The same for what really lies in a store: the same plaintext, sealed many times over, no ciphertext like another.
 #[test]
 fn equal_plaintexts_have_no_equal_ciphertexts() {
     let keys = keys();

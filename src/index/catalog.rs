@@ -19,16 +19,13 @@ const CACHED: usize = 16;
 /// A larger segment is not kept, in bytes.
 const CACHED_MOST: usize = 1024 * 1024;
 
-/// A segment that was opened: pack, number, plaintext.
-type Recent = (PackId, usize, Arc<Vec<u8>>);
-
 /// What is in the store, and where.
 pub struct Catalog {
     packs: Packs,
     index: Index,
     /// All chunks by all footers, made when the index turns out to be wrong.
     survey: OnceLock<HashMap<ChunkId, Location>>,
-    recent: Mutex<VecDeque<Recent>>,
+    recent: Mutex<VecDeque<(PackId, usize, Arc<Vec<u8>>)>>,
 }
 
 impl Catalog {
@@ -104,7 +101,7 @@ impl Catalog {
     /// `spent` counts the bytes that were opened so far for the segment that was asked for.
     fn segment_for(&self, pack: &Pack, number: usize, spent: &mut u64) -> Result<Arc<Vec<u8>>> {
         let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = |(id, at, _): &&Recent| *id == pack.id && *at == number;
+        let known = |(id, at, _): &&(PackId, usize, Arc<Vec<u8>>)| *id == pack.id && *at == number;
         if let Some((.., plain)) = recent().iter().find(known) {
             return Ok(plain.clone());
         }
@@ -150,8 +147,8 @@ impl Catalog {
         all.filter_map(|(pack, at)| self.chunk_there(content, id, &pack, at, &mut 0).ok()).collect()
     }
 
-    /// The chunk, from a copy that lies at most `allowed` deep: there may be another that builds on the very segment it
-    /// is wanted for.
+    /// The chunk, from a copy that lies at most `allowed` deep: there may be another that builds on the very segment
+    /// that it is wanted for.
     fn chunk_at_depth(&self, content: Content, id: ChunkId, allowed: u8, spent: &mut u64) -> Result<Vec<u8>> {
         let is_above = |pack: &Pack, at: Location| pack.footer.segments[at.segment as usize].depth <= allowed;
         let (pack, at) = match self.locate(id)? {

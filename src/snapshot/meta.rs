@@ -222,8 +222,8 @@ fn is_there<T: Versioned>(catalog: &Catalog, id: T::Id) -> bool {
     catalog.has(id.into()) && load::<T>(catalog, id).is_ok()
 }
 
-/// What has to be stored so that `value` can be loaded by the id that is returned: nothing if it can be already. That it
-/// is in a pack is not enough: it may be a patch, and its base lost.
+/// What has to be stored so that `value` can be loaded by the id that is returned: nothing if it can be already. That
+/// it is in a pack is not enough: it may be a patch, and its base lost.
 /// `before` is the version that it follows, and is known to be in the store.
 pub fn prepare<T: Versioned>(
     catalog: &Catalog,

@@ -380,6 +380,9 @@ fn an_index_with_flipped_bytes_does_no_harm() {
     });
 }
 
+/// Chunk ids and places, as the index has them.
+type Entries = Vec<(u128, u64)>;
+
 /// An index that lies in the ways that matter: whoever can write to the backup disk can make one. Its chunk entries are
 /// hints, and each is held against the packs (I6).
 #[test]
@@ -392,12 +395,12 @@ fn an_index_that_lies_is_not_believed() {
         store.catalog().packs().keys().chunk_id(&unseen)
     };
     let table: redb::TableDefinition<'_, u128, u64> = redb::TableDefinition::new("chunks");
-    let lie = |change: &dyn Fn(&mut Vec<(u128, u64)>)| {
+    let lie = |change: &dyn Fn(&mut Entries)| {
         let database = redb::Database::open(place.repo.join("index.redb")).expect("an index");
         let transaction = database.begin_write().expect("begun");
         {
             let mut chunks = transaction.open_table(table).expect("a table");
-            let mut entries: Vec<(u128, u64)> = redb::ReadableTable::iter(&chunks)
+            let mut entries: Entries = redb::ReadableTable::iter(&chunks)
                 .expect("entries")
                 .map(|entry| entry.map(|(id, place)| (id.value(), place.value())).expect("an entry"))
                 .collect();

@@ -63,8 +63,45 @@ pub struct Captured {
     pub error: Option<String>,
     /// What is worth knowing besides.
     pub remarks: Vec<String>,
+    /// It was not at its place any more, or another was: what the walk saw may be elsewhere now.
+    pub moved: bool,
     /// A database that is kept as bytes: its log and journal are part of what it says, and must be kept too.
     pub as_bytes: bool,
+}
+
+impl Captured {
+    fn gone() -> Captured {
+        Captured { moved: true, ..Captured::default() }
+    }
+}
+
+/// The sidecars of a database that are what their names say, the log, the shared memory and the journal: somebody's own
+/// file may be called alike, and is captured like any other.
+pub fn true_sidecars(source: &Path, database: &Path) -> [Option<PathBuf>; 3] {
+    let [log, memory, journal] = sidecars(database);
+    let begins = |path: &Path, is: &dyn Fn(&[u8]) -> bool| {
+        let mut head = [0; 28];
+        let handle = FileHandle::open(&source.join(path)).ok()?;
+        let got = handle.read_at(&mut head, 0).ok()?;
+        Some(is(&head[..got]))
+    };
+    let is_log = |head: &[u8]| head.is_empty() || head.starts_with(&[0x37, 0x7f, 0x06]);
+    // A journal that was used and is kept for the next time has zeros in place of its header.
+    let is_journal = |head: &[u8]| head.is_empty() || head.starts_with(&JOURNAL_MAGIC) || *head == [0; 28];
+    [
+        begins(&log, &is_log).unwrap_or(false).then_some(log),
+        is_shared_memory(&source.join(&memory)).then_some(memory),
+        begins(&journal, &is_journal).unwrap_or(false).then_some(journal),
+    ]
+}
+
+/// What a rollback journal begins with (SQLite file format, 3).
+const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+
+/// Whether a file that is named like shared memory can be: SQLite makes it of regions of 32 KiB. To open it, only to look,
+/// would drop the locks on it.
+fn is_shared_memory(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len().is_multiple_of(32 * 1024))
 }
 
 /// The names that SQLite gives to a database's sidecars.
@@ -149,7 +186,7 @@ pub fn capture_database(
     if let Refusal::Io(error) = &refused
         && error.kind() == ErrorKind::NotFound
     {
-        return Ok(Captured::default());
+        return Ok(Captured::gone());
     }
     let mut captured = capture_file(session, source, found, before)?;
     session.sink.close_segment(Segment::Data)?;
@@ -235,8 +272,8 @@ pub fn capture_file(
         let (size, content) = match (saved, &after) {
             (Err(Failure::Store(error)), _) => return Err(error),
             // Deleted while the snapshot was taken: it is not in it.
-            (Err(Failure::Source(error)), _) if error.kind() == ErrorKind::NotFound => return Ok(Captured::default()),
-            (_, Err(error)) if error.kind() == ErrorKind::NotFound => return Ok(Captured::default()),
+            (Err(Failure::Source(error)), _) if error.kind() == ErrorKind::NotFound => return Ok(Captured::gone()),
+            (_, Err(error)) if error.kind() == ErrorKind::NotFound => return Ok(Captured::gone()),
             (_, Ok(meta)) if !meta.is_file() => {
                 let error = Some("it became something else while the snapshot was taken".to_owned());
                 return Ok(Captured { error, ..Captured::default() });
@@ -247,16 +284,18 @@ pub fn capture_file(
             (Ok(saved), _) => saved,
         };
         let now = after.map_or(seen, |meta| stamp(&meta));
+        let moved = now.inode != found.stamp.inode;
         if now == seen && size == now.size {
             let receipt = Some(Receipt { stamp: now, database: None });
             let attributes = Some(attributes_at(found, now));
             let content = Some((size, Consistency::Stable, content));
-            return Ok(Captured { content, receipt, attributes, ..Captured::default() });
+            return Ok(Captured { content, receipt, attributes, moved, ..Captured::default() });
         }
         if attempt >= ATTEMPTS || now.size > RETRY_MOST {
             let attributes = Some(attributes_at(found, now));
             return Ok(Captured {
                 content: Some((size, Consistency::Changed, content)),
+                moved,
                 attributes,
                 ..Captured::default()
             });
@@ -283,7 +322,8 @@ impl Bytes {
             let mut head = [0; HEADER_BYTES];
             let base = FileHandle::open(Path::new(OsStr::from_bytes(base)));
             if let Ok(base) = base
-                && !(base.read_at(&mut head, 0)? == HEADER_BYTES && looks_like_database(&head).is_some())
+                && (!is_shared_memory(path)
+                    || !(base.read_at(&mut head, 0)? == HEADER_BYTES && looks_like_database(&head).is_some()))
             {
                 let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
                 return Ok(Bytes::Plain(OpenOptions::new().read(true).custom_flags(flags).open(path)?));

@@ -6,7 +6,8 @@
 //!
 //! A receipt is only written for a file whose last change lies clearly before the capture began: a write in the same
 //! tick of the file system's clock could otherwise hide behind an equal time stamp. The margin is [`MARGIN`], or
-//! [`COARSE_MARGIN`] where the stamps look as if the file system counts in whole seconds.
+//! [`COARSE_MARGIN`] where the stamps look as if the file system counts in whole seconds, and [`MAPPED_MARGIN`] for
+//! files that somebody may write through a memory map.
 
 use std::collections::HashMap;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -16,7 +17,10 @@ use crate::codec::{Malformed, Reader, put_bytes, put_signed, put_varint};
 use crate::id::SnapshotId;
 use crate::source::walk::Stamp;
 
-/// Nanoseconds: above the tick of any kernel's coarse clock (10 ms).
+/// Nanoseconds, for a file that is no database: above the time that the kernel leaves a page dirty (30 s, and 5 s until it
+/// looks). Until a page was written back, stores into it through a memory map change no time stamp.
+const MAPPED_MARGIN: i128 = 60_000_000_000;
+/// Nanoseconds, for a database, which is written by calls: above the tick of any kernel's coarse clock (10 ms).
 const MARGIN: i128 = 100_000_000;
 /// Nanoseconds: above the two seconds that the coarsest file systems count in.
 const COARSE_MARGIN: i128 = 3_000_000_000;
@@ -36,7 +40,12 @@ impl Receipt {
         let sidecars = self.database.iter().flatten().flatten();
         std::iter::once(&self.stamp).chain(sidecars).all(|stamp| {
             let whole = |nanos: i128| nanos.rem_euclid(1_000_000_000) == 0;
-            let margin = if whole(stamp.mtime) && whole(stamp.ctime) { COARSE_MARGIN } else { MARGIN };
+            let coarse = whole(stamp.mtime) && whole(stamp.ctime);
+            let margin = match self.database {
+                None => MAPPED_MARGIN,
+                Some(_) if coarse => COARSE_MARGIN,
+                Some(_) => MARGIN,
+            };
             stamp.mtime.max(stamp.ctime) + margin < began
         })
     }
@@ -138,10 +147,13 @@ mod tests {
     fn a_recent_change_gets_no_receipt() {
         let mut receipts = Receipts { snapshot: SnapshotId::random(), files: HashMap::new() };
         let began = 1_700_000_000_500_000_000;
+        let none = Some([None, None]);
         for (name, age, database, kept) in [
-            ("old", 200_000_000, None, true),
-            ("same tick", 1_000_000, None, false),
-            ("whole seconds", 2_500_000_000, None, false),
+            ("old", 200_000_000, none, true),
+            ("same tick", 1_000_000, none, false),
+            ("whole seconds", 2_500_000_000, none, false),
+            ("perhaps mapped", 30_000_000_000, None, false),
+            ("written back", 61_000_000_000, None, true),
             ("a log in the same tick", 200_000_000, Some([Some(stamp(began)), None]), false),
         ] {
             receipts.keep(Path::new(name), Receipt { stamp: stamp(began - age), database }, began);

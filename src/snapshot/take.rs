@@ -4,19 +4,23 @@
 //!    which tells the databases.
 //! 2. Open every changed database: all transactions begin here, close together. If one was opened, walk again, so that
 //!    no file is older than they are.
-//! 3. Save content: databases whose view keeps writers out come first, and are released at once; then the files; then
-//!    databases in WAL mode, whose readers are in nobody's way.
+//! 3. Save content: databases first, since a reader is in somebody's way (a rollback journal's writer, a checkpoint that
+//!    restarts the log), and each is released as soon as it was read; then the files. If anything that was listed had
+//!    moved away meanwhile, walk again for what is at its new place, up to [`ROUNDS`] times.
 //! 4. Build the trees from the bottom. If the root is the parent's, nothing changed and nothing is stored; unless the
 //!    store has lost something that the parent names: then that was gathered again, and is committed.
 //! 5. Commit: flush, then the record (I1). Then bring the index up to date; a failure there loses no snapshot.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::capture::{Captured, Open, capture_database, capture_file, open_database, sidecars};
+use super::capture::{
+    Captured, Open, capture_database, capture_file, open_database, sidecar_stamps, sidecars, true_sidecars,
+};
 use super::meta::{self, Version};
 use super::progress::Progress;
 use super::receipts::{Receipt, Receipts};
@@ -28,10 +32,13 @@ use crate::error::{Error, Result, SourceError};
 use crate::id::SnapshotId;
 use crate::source::exclude::Exclusions;
 use crate::source::sqlite;
-use crate::source::walk::{Found, Kind, Walk, walk};
+use crate::source::walk::{Found, Kind, Stamp, Walk, walk};
 use crate::store::memory::Discard;
 use crate::store::segment::Content as Segment;
 use crate::store::sink::PackSink;
+
+/// How often the directory is walked again because something moved.
+const ROUNDS: u32 = 4;
 
 /// What to take, and how.
 #[derive(Debug, Default, Clone)]
@@ -134,7 +141,8 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
     })?;
     let exclusions = Exclusions::new(options.own_folders.clone(), &options.exclude)
         .map_err(|error| Error::usage("a pattern to exclude is not a glob").because(error))?;
-    let taking = Taking { store, options, exclusions, scratch: Scratch::beside(&source), source, remarks: Vec::new() };
+    let taking =
+        Taking { store, options, exclusions, scratch: Scratch::beside(&source), source, remarks: RefCell::default() };
     taking.run(progress)
 }
 
@@ -144,7 +152,7 @@ struct Taking<'a> {
     exclusions: Exclusions,
     scratch: Scratch,
     source: PathBuf,
-    remarks: Vec<String>,
+    remarks: RefCell<Vec<String>>,
 }
 
 impl Taking<'_> {
@@ -157,11 +165,11 @@ impl Taking<'_> {
 
         let mut walked = self.walk()?;
         let mut parent = self.parent(record, &source_name, &walked);
-        let mut databases = self.open_databases(&walked, &parent, HashMap::new());
+        let mut databases = self.open_databases(&walked, &parent, HashMap::new(), &HashMap::new());
         if !databases.is_empty() {
             walked = self.walk()?;
             parent.trees = self.parent_trees(parent.record.as_ref(), &walked);
-            databases = self.open_databases(&walked, &parent, databases);
+            databases = self.open_databases(&walked, &parent, databases, &HashMap::new());
         }
 
         let catalog = self.store.catalog();
@@ -169,7 +177,25 @@ impl Taking<'_> {
         let sink = PackSink::new(objects, catalog.packs().keys().clone());
         let mut session = Session::new(catalog, sink, parent.trusted);
 
-        let mut contents = self.capture(&mut session, &mut walked, &parent, databases, began, progress)?;
+        let mut kept = HashMap::new();
+        let mut round = 1;
+        let mut contents = loop {
+            let mut contents = self.capture(&mut session, &mut walked, &parent, databases, &kept, began, progress)?;
+            contents.remarks.append(&mut self.remarks.borrow_mut());
+            if !contents.moved && !walked.vanished {
+                break contents;
+            }
+            if round == ROUNDS {
+                contents.remarks.push("files were moved or deleted all the while: some may be missing".to_owned());
+                break contents;
+            }
+            round += 1;
+            self.remarks.borrow_mut().append(&mut contents.remarks);
+            kept = contents.into_kept(&walked);
+            walked = self.walk()?;
+            parent.trees = self.parent_trees(parent.record.as_ref(), &walked);
+            databases = self.open_databases(&walked, &parent, HashMap::new(), &kept);
+        };
         let ended = now_nanos();
         let tree = build_trees(&mut session, &walked, &parent, &mut contents)?;
         let root = attributes(&walked.found[0]);
@@ -210,7 +236,9 @@ impl Taking<'_> {
         if !self.options.dry_run {
             self.remember(&record, &stored, contents.receipts, contents.read_any || !unchanged, &source_name);
         }
-        self.remarks.append(&mut contents.remarks);
+        let mut remarks = self.remarks.take();
+        remarks.append(&mut contents.remarks);
+        remarks.dedup();
         Ok(Taken {
             record,
             unchanged,
@@ -220,7 +248,7 @@ impl Taking<'_> {
             changed_files: contents.changed_files,
             entries: contents.entries,
             unreadable: walked.errors,
-            remarks: self.remarks,
+            remarks,
             excluded: walked.excluded,
             cut_ms: ((ended - began) / 1_000_000).max(0) as u64,
         })
@@ -233,7 +261,7 @@ impl Taking<'_> {
 
     /// What the parent snapshot knows. A parent that is damaged is no parent: everything is at hand, and is stored
     /// again.
-    fn parent(&mut self, record: Option<Record>, source: &str, walked: &Walk) -> Parent {
+    fn parent(&self, record: Option<Record>, source: &str, walked: &Walk) -> Parent {
         let index = self.store.catalog().index();
         // A pack that cannot be read may hold what the parent names: then every chunk is looked up.
         let receipts = index.unreadable().is_empty().then(|| index.note(&Receipts::note_name(source))).flatten();
@@ -246,7 +274,7 @@ impl Taking<'_> {
         Parent { record, trees, receipts, trusted }
     }
 
-    fn parent_trees(&mut self, record: Option<&Record>, walked: &Walk) -> HashMap<usize, Version<Tree>> {
+    fn parent_trees(&self, record: Option<&Record>, walked: &Walk) -> HashMap<usize, Version<Tree>> {
         let mut trees: HashMap<usize, Version<Tree>> = HashMap::new();
         let Some(record) = record else { return trees };
         for (at, found) in walked.found.iter().enumerate().filter(|(_, found)| found.kind == Kind::Directory) {
@@ -263,7 +291,9 @@ impl Taking<'_> {
                     trees.insert(at, tree);
                 }
                 Some(Err(error)) => {
-                    self.remarks.push(format!("an earlier snapshot is damaged, its data is stored anew: {error}"));
+                    self.remarks.borrow_mut().push(format!(
+                        "an earlier snapshot is damaged, what it says of directories is stored anew: {error}"
+                    ));
                 }
                 None => {}
             }
@@ -273,13 +303,15 @@ impl Taking<'_> {
 
     /// Opens the databases that no receipt vouches for and that are not open yet.
     fn open_databases(
-        &mut self,
+        &self,
         walked: &Walk,
         parent: &Parent,
         mut open: HashMap<PathBuf, Open>,
+        kept: &HashMap<PathBuf, Kept>,
     ) -> HashMap<PathBuf, Open> {
         for found in walked.found.iter().filter(|found| found.kind == Kind::File) {
-            if open.contains_key(&found.path) || vouched(&self.source, found, parent).is_some() {
+            let is_kept = kept.get(&found.path).is_some_and(|kept| kept.stamp == found.stamp);
+            if is_kept || open.contains_key(&found.path) || vouched(&self.source, found, parent).is_some() {
                 continue;
             }
             if let Some(opened) = open_database(&self.source, found, &self.scratch.maker()) {
@@ -295,21 +327,25 @@ impl Taking<'_> {
         walked: &mut Walk,
         parent: &Parent,
         mut databases: HashMap<PathBuf, Open>,
+        kept: &HashMap<PathBuf, Kept>,
         began: i128,
         progress: &dyn Progress,
     ) -> Result<Contents> {
         let mut contents = Contents::new(walked.found.len());
         let mut beside = HashSet::new();
+        let kept = |found: &Found| kept.get(&found.path).filter(|kept: &&Kept| kept.stamp == found.stamp);
         for found in walked.found.iter().filter(|found| found.kind == Kind::File) {
-            let is_image = match databases.get(&found.path) {
-                Some(open) => Some(open.is_image()),
-                None => vouched(&self.source, found, parent).and_then(|receipt| receipt.database).map(|_| true),
+            let is_image = match (databases.get(&found.path), kept(found)) {
+                (Some(open), _) => Some(open.is_image()),
+                (None, Some(kept)) => kept.is_image().then_some(true),
+                _ => vouched(&self.source, found, parent).and_then(|receipt| receipt.database).map(|_| true),
             };
+            // A database that is kept as bytes has its log and journal kept too; its shared memory is made again from the
+            // log, and to open it would drop locks.
+            let [log, memory, journal] = true_sidecars(&self.source, &found.path);
             match is_image {
-                Some(true) => beside.extend(sidecars(&found.path)),
-                // Kept as bytes, with its log and journal; the shared memory is made again from the log, and to open
-                // it would drop locks.
-                Some(false) => beside.extend(sidecars(&found.path).into_iter().nth(1)),
+                Some(true) => beside.extend([log, memory, journal].into_iter().flatten()),
+                Some(false) => beside.extend(memory),
                 None => {}
             }
         }
@@ -317,7 +353,7 @@ impl Taking<'_> {
 
         let mut order: Vec<usize> = (0..walked.found.len()).filter(|&at| !skipped(walked, at)).collect();
         let rank = |at: &usize| {
-            databases.get(&walked.found[*at].path).map_or(1, |open| if open.blocks_writers() { 0 } else { 2 })
+            databases.get(&walked.found[*at].path).map_or(2, |open| if open.blocks_writers() { 0 } else { 1 })
         };
         order.sort_by_key(rank);
 
@@ -334,7 +370,11 @@ impl Taking<'_> {
                     if let (Some(receipt), Some(Entry { node: node @ Node::File { .. }, .. })) =
                         (vouched(&self.source, found, parent), before)
                     {
-                        contents.keep(at, node.clone(), found, receipt);
+                        contents.keep(at, node.clone(), None, found, Some(receipt));
+                    } else if let Some(kept) = kept(found) {
+                        contents.read_any = true;
+                        contents.changed_files += u64::from(kept.changed);
+                        contents.keep(at, kept.node.clone(), kept.attributes, found, kept.receipt);
                     } else {
                         contents.read_any = true;
                         let before = match before {
@@ -412,12 +452,31 @@ fn vouched(source: &Path, found: &Found, parent: &Parent) -> Option<Receipt> {
     let Some(Entry { node: Node::File { .. }, .. }) = parent.entry(found) else { return None };
     let receipt = parent.receipts.as_ref()?.files.get(&found.path)?;
     let same = receipt.stamp == found.stamp
-        && receipt.database.is_none_or(|beside| beside == super::capture::sidecar_stamps(&source.join(&found.path)));
+        && receipt.database.is_none_or(|beside| beside == sidecar_stamps(&source.join(&found.path)));
     same.then_some(*receipt)
+}
+
+/// A file that an earlier round of the same snapshot captured.
+struct Kept {
+    stamp: Stamp,
+    node: Node,
+    attributes: Option<Attributes>,
+    receipt: Option<Receipt>,
+    changed: bool,
+}
+
+impl Kept {
+    fn is_image(&self) -> bool {
+        matches!(self.node, Node::File { consistency: Consistency::Transaction, .. })
+    }
 }
 
 /// What was captured, by the walk's places.
 struct Contents {
+    /// Something was not where the walk had seen it.
+    moved: bool,
+    /// Files whose content is not that of the parent.
+    changed: HashSet<PathBuf>,
     nodes: Vec<Option<(Node, Option<Attributes>)>>,
     entries: Vec<Listed>,
     receipts: HashMap<PathBuf, Receipt>,
@@ -430,6 +489,8 @@ struct Contents {
 impl Contents {
     fn new(count: usize) -> Self {
         Contents {
+            moved: false,
+            changed: HashSet::new(),
             nodes: vec![None; count],
             entries: Vec::with_capacity(count),
             receipts: HashMap::new(),
@@ -461,10 +522,23 @@ impl Contents {
         self.entries.push(Listed { path: found.path.clone(), kind, consistency });
     }
 
-    fn keep(&mut self, at: usize, node: Node, found: &Found, receipt: Receipt) {
+    fn keep(&mut self, at: usize, node: Node, attributes: Option<Attributes>, found: &Found, receipt: Option<Receipt>) {
         self.list(found, &node);
-        self.receipts.insert(found.path.clone(), receipt);
-        self.nodes[at] = Some((node, None));
+        self.receipts.extend(receipt.map(|receipt| (found.path.clone(), receipt)));
+        self.nodes[at] = Some((node, attributes));
+    }
+
+    /// What need not be read again in the next round.
+    fn into_kept(self, walked: &Walk) -> HashMap<PathBuf, Kept> {
+        let mut kept = HashMap::new();
+        for (found, node) in walked.found.iter().zip(self.nodes) {
+            if let Some((node @ Node::File { .. }, attributes)) = node {
+                let receipt = self.receipts.get(&found.path).copied();
+                let changed = self.changed.contains(&found.path);
+                kept.insert(found.path.clone(), Kept { stamp: found.stamp, node, attributes, receipt, changed });
+            }
+        }
+        kept
     }
 
     fn symlink(&mut self, source: &Path, at: usize, found: &Found, errors: &mut Vec<SourceError>) {
@@ -474,7 +548,7 @@ impl Contents {
                 self.list(found, &node);
                 self.nodes[at] = Some((node, None));
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.moved = true,
             Err(error) => errors.push(SourceError::new(&found.path, error)),
         }
     }
@@ -492,11 +566,15 @@ impl Contents {
         if let Some(error) = captured.error {
             errors.push(SourceError::new(&found.path, error));
         }
+        self.moved |= captured.moved;
         let Some((size, consistency, content)) = captured.content else { return };
         if consistency == Consistency::Changed {
             self.remarks.push(format!("{}: changed while it was read", found.path.display()));
         }
-        self.changed_files += u64::from(before != Some(&content));
+        if before != Some(&content) {
+            self.changed_files += 1;
+            self.changed.insert(found.path.clone());
+        }
         let node = Node::File { size, consistency, content };
         self.list(found, &node);
         if let Some(receipt) = captured.receipt {

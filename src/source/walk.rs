@@ -2,7 +2,7 @@
 //!
 //! The result is a flat list in which a directory comes before what is in it, entries in the order of their names. No
 //! file is opened. Symbolic links are entries, never followed. What vanishes under the walk was deleted by the
-//! application, and is no error; what cannot be read is one, and so are sockets, pipes and devices, which no
+//! application, and is no error, or was moved: that it happened is told; what cannot be read is one, and so are sockets, pipes and devices, which no
 //! snapshot can hold.
 
 use std::ffi::OsString;
@@ -91,6 +91,8 @@ pub struct Walk {
     pub found: Vec<Found>,
     /// Entries that cannot be captured.
     pub errors: Vec<SourceError>,
+    /// Something was listed and was not there a moment later.
+    pub vanished: bool,
     /// Entries that were left out, and why.
     pub excluded: Vec<(PathBuf, String)>,
 }
@@ -157,7 +159,9 @@ fn descend(walk: &mut Walk, root: &Path, parent: usize, names: Vec<OsString>, de
 }
 
 fn refuse(walk: &mut Walk, path: PathBuf, error: std::io::Error) {
-    if error.kind() != ErrorKind::NotFound {
+    if error.kind() == ErrorKind::NotFound {
+        walk.vanished = true;
+    } else {
         walk.errors.push(SourceError::new(path, error));
     }
 }

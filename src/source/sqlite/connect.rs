@@ -16,7 +16,7 @@ use super::image::Refusal;
 use super::quiet::preflight;
 
 /// How long a connection waits for a lock.
-const BUSY: Duration = Duration::from_secs(5);
+const BUSY: Duration = Duration::from_secs(1);
 
 /// The longest path that SQLite opens, in bytes: its limit, less room for the longest sidecar suffix.
 const PATH_MAX: usize = 512 - 8;

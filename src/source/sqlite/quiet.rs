@@ -11,7 +11,7 @@ use super::header::{HEADER_BYTES, MAGIC, looks_like_database};
 use super::image::{EMPTY_PAGE_SIZE, Refusal, Shape, View};
 
 /// How long to wait for a writer to let go of the file before a connection is tried instead.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The file, locked.
 #[derive(Debug)]

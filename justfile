@@ -15,7 +15,7 @@ test *ARGS:
 bench *ARGS:
     cargo bench --locked {{ARGS}}
 
-# Fuzz one target of fuzz/ for so many seconds: `just fuzz nbak_parse 60`.
+# Fuzz one target of fuzz/ for so many seconds: `just fuzz pack_footer 60`.
 fuzz TARGET SECONDS:
     cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}
 

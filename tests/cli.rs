@@ -63,7 +63,6 @@ fn code_0_and_2_are_about_what_was_typed() {
         &["-q", "-v", "snapshots"],
         &["restore", "latest"],
         &["cat", "latest"],
-        &["check", "--subset", "10%"],
         &["check", "--read-data", "--subset", "0"],
         &["snapshots", "--lock-wait", "soon"],
         &["snapshot", "--tag"],

@@ -88,20 +88,6 @@ fn every_target_is_replayed() {
     }
 }
 
-/// Inputs that break a promise still. Whoever fixes one moves it into the corpus.
-#[test]
-#[ignore = "is not fixed"]
-fn findings_are_fixed() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/findings");
-    for (target, body) in fuzz_bodies::TARGETS {
-        for entry in fs::read_dir(folder.join(target)).into_iter().flatten() {
-            let path = entry.expect("a folder can be listed").path();
-            println!("{}", path.display());
-            body(&fs::read(&path).expect("a finding can be read"));
-        }
-    }
-}
-
 #[test]
 #[ignore = "writes into fuzz/corpus"]
 fn write_the_seeds() {

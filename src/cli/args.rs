@@ -139,8 +139,8 @@ pub struct CheckArgs {
     /// Read, open and verify all data
     #[arg(long)]
     pub read_data: bool,
-    /// Read the data of this part of the packs only, drawn at random
-    #[arg(long, value_name = "PERCENT", requires = "read_data", value_parser = percent)]
+    /// Read the data of this part of the packs only, drawn at random; implies --read-data
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub subset: Option<f64>,
 }
 

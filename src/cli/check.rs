@@ -15,7 +15,7 @@ use crate::snapshot::store::{Access, Store};
 /// Verifies the store.
 pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
     let store = context.open()?;
-    let options = Options { read_data: args.read_data, subset: args.subset };
+    let options = Options { read_data: args.read_data || args.subset.is_some(), subset: args.subset };
     let report = check_store(&store, options, &context.bars())?;
     if context.json {
         let problems: Vec<_> =
@@ -56,12 +56,10 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
             count(report.problems.len() as u64, "problem was", "problems were")
         ))
         .at(store.root())
-        .hint(
-            "snapshots that are listed and not named here are whole: restore from those, and keep this store as it is",
-        ));
+        .hint("keep this store as it is; `nbak check --read-data` names every snapshot and path that is affected"));
     }
     if !context.json {
-        let what = if args.read_data {
+        let what = if options.read_data {
             format!("{} of data read and verified", size(report.bytes_read))
         } else {
             "all of their data is there (--read-data also opens it)".to_owned()

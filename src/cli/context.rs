@@ -3,6 +3,7 @@
 //! Looked for in this order, and the first that is there counts: the flag, the environment, the configuration, the
 //! default.
 
+use std::cell::OnceCell;
 use std::env::VarError;
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use jiff::ZonedDateTime;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -18,6 +20,8 @@ use super::args::{Common, NewKey};
 use super::output::{self, Bars};
 use crate::crypto::secret::Credential;
 use crate::error::{Error, Result};
+use crate::snapshot::look;
+use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 
 /// The environment variables that hold the vault key.
@@ -33,6 +37,7 @@ pub struct Context {
     vault_key_command: Option<String>,
     passphrase_file: Option<PathBuf>,
     lock_wait: Duration,
+    read: OnceCell<Config>,
     /// Print results as JSON.
     pub json: bool,
     /// Print results and errors only.
@@ -50,6 +55,8 @@ pub struct Config {
     pub exclude: Vec<String>,
     /// Compress every file apart from all others.
     pub separate_files: bool,
+    /// There is a file, and it could not be understood: what it says of the store's place is not known.
+    pub unreadable: bool,
 }
 
 impl Context {
@@ -62,6 +69,7 @@ impl Context {
             vault_key_command: args.vault_key_command.clone(),
             passphrase_file: args.passphrase_file.clone(),
             lock_wait: Duration::from_secs(args.lock_wait),
+            read: OnceCell::new(),
             json: args.json,
             quiet: args.quiet,
             verbose: args.verbose,
@@ -96,14 +104,22 @@ impl Context {
     }
 
     /// What the data directory's configuration says. A mistake in it is a warning: a backup must not fail for it.
-    pub fn config(&self) -> Result<Config> {
+    pub fn config(&self) -> Result<&Config> {
+        if let Some(config) = self.read.get() {
+            return Ok(config);
+        }
+        let config = self.read_config()?;
+        Ok(self.read.get_or_init(|| config))
+    }
+
+    fn read_config(&self) -> Result<Config> {
         let path = self.data_dir()?.join("config.json");
-        let text = match fs::read_to_string(&path) {
+        let text = match read_small(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Config::default()),
             Err(error) => {
                 output::warning(format!("cannot read the configuration: {}: {error}", path.display()));
-                return Ok(Config::default());
+                return Ok(Config { unreadable: true, ..Config::default() });
             }
         };
         let (config, warnings) = read_config(&text);
@@ -118,7 +134,8 @@ impl Context {
         match &config.backup_dir {
             Some(path) => match path.strip_prefix("~") {
                 Ok(rest) => Ok(home()?.join(rest)),
-                Err(_) => Ok(path.clone()),
+                // Not relative to wherever the command was typed: a timer and a shell must mean the same store.
+                Err(_) => Ok(self.data_dir()?.join(path)),
             },
             None => Ok(self.data_dir()?.join("backups")),
         }
@@ -126,9 +143,19 @@ impl Context {
 
     /// The store's directory, absolute.
     pub fn repo(&self) -> Result<PathBuf> {
-        let path = match &self.repo {
-            Some(path) => path.clone(),
-            None => self.backup_dir(&self.config()?)?.join("store"),
+        let path = if let Some(path) = &self.repo {
+            path.clone()
+        } else {
+            let config = self.config()?;
+            let path = self.backup_dir(config)?.join("store");
+            if config.unreadable && !path.is_dir() {
+                return Err(Error::failed(
+                    "the configuration cannot be read, and may name another place for the store",
+                )
+                .at(self.data_dir()?.join("config.json"))
+                .hint("mend it, or name the store with --repo; nothing was changed"));
+            }
+            path
         };
         std::path::absolute(&path).map_err(|error| Error::io("find the store", &path, error))
     }
@@ -186,6 +213,18 @@ impl Context {
         }
     }
 
+    /// The snapshot that `name` means: any by its id, and otherwise one of this data directory, if there is any.
+    pub fn select(&self, store: &Store, name: &str) -> Result<Record> {
+        let all = store.records()?;
+        let source = self.data_dir().ok().and_then(|path| path.canonicalize().ok());
+        let source = source.map(|path| path.to_string_lossy().into_owned());
+        let ours: Vec<Record> = all.iter().filter(|record| Some(&record.source) == source.as_ref()).cloned().collect();
+        let id = name.to_ascii_lowercase();
+        let by_id = name.len() >= 4 && all.iter().any(|record| record.id.to_string().starts_with(&id));
+        let records = if by_id || ours.is_empty() { &all } else { &ours };
+        look::select(records, name, &ZonedDateTime::now()).cloned()
+    }
+
     /// Opens the store for reading.
     pub fn open(&self) -> Result<Store> {
         let store = Store::open(&self.repo()?, &self.credentials()?, Access::Read)?;
@@ -219,12 +258,27 @@ fn home() -> Result<PathBuf> {
         .ok_or_else(|| Error::usage("there is no home directory").hint("name the data directory with --data-dir"))
 }
 
+/// Reads a file of at most a megabyte; a pipe is refused, not waited for.
+fn read_small(path: &Path) -> std::io::Result<String> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
+    let mut text = String::new();
+    file.take(1 << 20).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 fn read_config(text: &str) -> (Config, Vec<String>) {
     let mut warnings = Vec::new();
     let mut config = Config::default();
-    let root: Value = match serde_json::from_str(text) {
+    let root: Value = match serde_json::from_str(text.trim_start_matches('\u{feff}')) {
         Ok(root) => root,
-        Err(error) => return (config, vec![format!("the configuration is not JSON, and is left aside: {error}")]),
+        Err(error) => {
+            config.unreadable = true;
+            return (config, vec![format!("the configuration is not JSON, and is left aside: {error}")]);
+        }
     };
     match &root["backup_dir"] {
         Value::Null => {}
@@ -284,8 +338,10 @@ fn key_in_env_file(path: &Path) -> Result<Option<String>> {
             .at(path)
             .hint("mend it (chmod 600), or set NODYN_VAULT_KEY"))
     };
-    let open =
-        fs::OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()).open(path);
+    let open = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::NONBLOCK).bits().cast_signed())
+        .open(path);
     let file = match open {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound || error.kind() == ErrorKind::NotADirectory => {
@@ -297,13 +353,17 @@ fn key_in_env_file(path: &Path) -> Result<Option<String>> {
         Err(error) => return Err(Error::key("cannot read the vault key").at(path).because(error)),
     };
     let meta = file.metadata().map_err(|error| Error::io("look at", path, error))?;
+    if !meta.is_file() {
+        return refuse("is no regular file");
+    }
     let mut text = Zeroizing::new(String::new());
     file.take(1 << 20).read_to_string(&mut text).map_err(|error| Error::io("read", path, error))?;
-    let line = text.lines().find_map(|line| {
-        let line = line.trim().strip_prefix("export ").unwrap_or(line.trim());
-        KEY_VARIABLES.iter().find_map(|name| line.strip_prefix(name)?.strip_prefix('='))
-    });
-    let Some(key) = line.map(|key| key.trim().trim_matches(['"', '\''])).filter(|key| !key.is_empty()) else {
+    let Some(key) = key_in(&text).map_err(|line| {
+        Error::key(format!("line {line} names the vault key, and cannot be understood"))
+            .at(path)
+            .hint("write it as NODYN_VAULT_KEY=…, with nothing behind it")
+    })?
+    else {
         return Ok(None);
     };
     if meta.uid() != rustix::process::geteuid().as_raw() {
@@ -312,7 +372,39 @@ fn key_in_env_file(path: &Path) -> Result<Option<String>> {
     if meta.mode() & 0o077 != 0 {
         return refuse("others can read or write");
     }
-    Ok(Some(key.to_owned()))
+    Ok(Some(key))
+}
+
+/// The vault key that the text of an `.env` file sets, or the number of a line that names it and cannot be understood.
+/// Quotes, blanks, `export` and comments are taken as the application takes them, and of several lines the last counts.
+fn key_in(text: &str) -> std::result::Result<Option<String>, usize> {
+    let mut found = None;
+    for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        let line = line.trim();
+        let line =
+            line.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t'])).unwrap_or(line).trim_start();
+        let Some(rest) = KEY_VARIABLES.iter().find_map(|name| line.strip_prefix(name)) else { continue };
+        if rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') {
+            continue;
+        }
+        let value = rest.trim_start().strip_prefix('=').ok_or(at + 1)?.trim();
+        let key = match value.chars().next() {
+            Some(quote @ ('"' | '\'' | '`')) => {
+                let (key, rest) = value[1..].split_once(quote).ok_or(at + 1)?;
+                let rest = rest.trim_start();
+                if !rest.is_empty() && !rest.starts_with('#') {
+                    return Err(at + 1);
+                }
+                key
+            }
+            _ => value.split('#').next().unwrap_or_default().trim(),
+        };
+        if key.contains(char::is_whitespace) {
+            return Err(at + 1);
+        }
+        found = (!key.is_empty()).then(|| key.to_owned());
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -327,6 +419,22 @@ mod tests {
         let (config, warnings) = read_config(r#"{"backup_dir": 3, "nbak": {"exclude": "x"}}"#);
         assert_eq!((config.backup_dir, warnings.len()), (None, 2));
         assert_eq!(read_config("{").1.len(), 1);
+        assert_eq!(read_config("\u{feff}{}").1.len(), 0);
+    }
+
+    #[test]
+    fn lines_of_an_env_file_are_taken_as_the_application_takes_them() {
+        for line in
+            ["NAME=K", "NAME = K", "export   NAME=K", "NAME=K # note", "NAME=\"K\" # note", "NAME=`K`", "NAME='K'"]
+        {
+            let text = format!("\u{feff}# first\n{}\n", line.replace("NAME", "NODYN_VAULT_KEY"));
+            assert_eq!(key_in(&text), Ok(Some("K".to_owned())), "{line}");
+        }
+        assert_eq!(key_in("NODYN_VAULT_KEY=old\nNODYN_VAULT_KEY=new"), Ok(Some("new".to_owned())), "the last counts");
+        assert_eq!(key_in("NODYN_VAULT_KEY_OLD=x\n# NODYN_VAULT_KEY=y"), Ok(None));
+        for line in ["NODYN_VAULT_KEY: K", "NODYN_VAULT_KEY=\"K", "NODYN_VAULT_KEY=a b", "NODYN_VAULT_KEY"] {
+            assert_eq!(key_in(line), Err(1), "{line}");
+        }
     }
 
     #[test]

@@ -5,7 +5,6 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use jiff::ZonedDateTime;
 use serde_json::json;
 
 use super::args::{CatArgs, LsArgs};
@@ -18,8 +17,7 @@ use crate::snapshot::tree::{Entry, Node};
 /// Lists a directory of a snapshot, or one entry.
 pub fn ls(context: &Context, args: &LsArgs) -> Result<u8> {
     let store = context.open()?;
-    let records = store.records()?;
-    let record = look::select(&records, &args.snapshot, &ZonedDateTime::now())?;
+    let record = &context.select(&store, &args.snapshot)?;
     let path = look::clean_path(args.path.as_deref().unwrap_or(Path::new("")))?;
     let entries: Vec<(PathBuf, Entry)> = match look::find(&store, record, &path)? {
         Place::Root(tree) => look::list_of(&store, record, tree, &path, args.recursive)?,
@@ -75,8 +73,7 @@ fn mode(bits: u32) -> String {
 /// Prints a file of a snapshot.
 pub fn cat(context: &Context, args: &CatArgs) -> Result<u8> {
     let store = context.open()?;
-    let records = store.records()?;
-    let record = look::select(&records, &args.snapshot, &ZonedDateTime::now())?;
+    let record = &context.select(&store, &args.snapshot)?;
     let path = look::clean_path(&args.path)?;
     match look::find(&store, record, &path)? {
         Place::Entry(Entry { node: Node::File { size, content, .. }, .. }) => {

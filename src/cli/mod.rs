@@ -39,13 +39,18 @@ pub fn main() -> u8 {
     }
 }
 
-/// All changed databases are open at the same time: take as many descriptors as the system lets this process have.
+/// No core dumps. And: all changed databases are open at the same time: take as many descriptors as the system lets
+/// this process have.
 fn allow_open_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     // If not, many databases that changed at once are a clear error later on.
     let _ = setrlimit(Resource::Nofile, limit);
+    // A core file would hold the key.
+    let mut core = getrlimit(Resource::Core);
+    core.current = Some(0);
+    let _ = setrlimit(Resource::Core, core);
 }
 
 fn run(context: &Context, command: Command) -> Result<u8> {

@@ -29,7 +29,7 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
     }
     let config = context.config()?;
     let repo = context.repo()?;
-    let own_folders = own_folders(context, &config, &source, &repo)?;
+    let own_folders = own_folders(context, config, &source, &repo)?;
     let credentials = context.credentials()?;
     let mut store = if args.dry_run {
         match Store::open(&repo, &credentials, Access::Read) {
@@ -42,7 +42,7 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
     context.warn(&store);
     let options = Options {
         source,
-        exclude: config.exclude.into_iter().chain(args.exclude).collect(),
+        exclude: config.exclude.iter().cloned().chain(args.exclude).collect(),
         own_folders,
         tags: args.tag,
         note: args.note,
@@ -194,6 +194,7 @@ fn record_json(record: &Record) -> Value {
 pub fn list(context: &Context) -> Result<u8> {
     let store = context.open()?;
     let records = store.records()?;
+    let several = records.iter().any(|record| record.source != records[0].source);
     for record in &records {
         if context.json {
             output::json(&record_json(record));
@@ -206,6 +207,9 @@ pub fn list(context: &Context) -> Result<u8> {
             record.totals.files,
             size(record.totals.bytes)
         );
+        if several {
+            let _ = write!(text, "  {}", record.source);
+        }
         if !record.tags.is_empty() {
             let _ = write!(text, "  [{}]", record.tags.join(", "));
         }

@@ -19,13 +19,16 @@ const CACHED: usize = 16;
 /// A larger segment is not kept, in bytes.
 const CACHED_MOST: usize = 1024 * 1024;
 
+/// A segment that was opened: pack, number, plaintext.
+type Recent = (PackId, usize, Arc<Vec<u8>>);
+
 /// What is in the store, and where.
 pub struct Catalog {
     packs: Packs,
     index: Index,
     /// All chunks by all footers, made when the index turns out to be wrong.
     survey: OnceLock<HashMap<ChunkId, Location>>,
-    recent: Mutex<VecDeque<(PackId, usize, Arc<Vec<u8>>)>>,
+    recent: Mutex<VecDeque<Recent>>,
 }
 
 impl Catalog {

@@ -98,8 +98,8 @@ pub fn true_sidecars(source: &Path, database: &Path) -> [Option<PathBuf>; 3] {
 /// What a rollback journal begins with (SQLite file format, 3).
 const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 
-/// Whether a file that is named like shared memory can be: SQLite makes it of regions of 32 KiB. To open it, only to look,
-/// would drop the locks on it.
+/// Whether a file that is named like shared memory can be: SQLite makes it of regions of 32 KiB. To open it, only to
+/// look, would drop the locks on it.
 fn is_shared_memory(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len().is_multiple_of(32 * 1024))
 }
@@ -321,9 +321,11 @@ impl Bytes {
         if let Some(base) = path.as_os_str().as_bytes().strip_suffix(b"-shm") {
             let mut head = [0; HEADER_BYTES];
             let base = FileHandle::open(Path::new(OsStr::from_bytes(base)));
+            let is_database = |base: &FileHandle, head: &mut [u8; HEADER_BYTES]| -> std::io::Result<bool> {
+                Ok(base.read_at(head, 0)? == HEADER_BYTES && looks_like_database(head).is_some())
+            };
             if let Ok(base) = base
-                && (!is_shared_memory(path)
-                    || !(base.read_at(&mut head, 0)? == HEADER_BYTES && looks_like_database(&head).is_some()))
+                && !(is_shared_memory(path) && is_database(&base, &mut head)?)
             {
                 let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
                 return Ok(Bytes::Plain(OpenOptions::new().read(true).custom_flags(flags).open(path)?));

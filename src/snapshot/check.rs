@@ -229,6 +229,13 @@ impl Checking<'_> {
             }
         }
         records.sort_by_key(|(record, _)| record.sequence);
+        // What the index still lists, and no pack that opens holds any more, is lost with its pack.
+        for known in self.store.records().unwrap_or_default() {
+            if records.iter().all(|(record, _)| record.id != known.id) {
+                self.report.add(format!("snapshot {}", known.id), "its pack cannot be read: the snapshot is lost");
+                self.report.affected.push((known.id.to_string(), vec![PathBuf::new()]));
+            }
+        }
         let keys = self.store.catalog().packs().keys();
         let mut expected = (1, None);
         for (record, bytes) in &records {

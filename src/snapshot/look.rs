@@ -58,6 +58,11 @@ pub fn select<'a>(records: &'a [Record], text: &str, now: &ZonedDateTime) -> Res
         .hint("`nbak snapshots` lists what there is"))
 }
 
+/// Whether `text` is a time to [`select`].
+pub fn reads_as_time(text: &str) -> bool {
+    parse_time(text, &ZonedDateTime::now()).is_some()
+}
+
 fn parse_time(text: &str, now: &ZonedDateTime) -> Option<Timestamp> {
     if let Some(ago) = text.strip_suffix(" ago") {
         let ago = ago.trim();
@@ -79,9 +84,10 @@ fn parse_time(text: &str, now: &ZonedDateTime) -> Option<Timestamp> {
         return Some(moment);
     }
     if let Ok(moment) = text.parse::<jiff::civil::DateTime>() {
-        // A minute or a day is meant as a whole: the newest snapshot within it counts.
+        // A second, a minute or a day is meant as a whole: the newest snapshot within it counts.
         let whole = match text.len() {
             10 => moment.date().at(23, 59, 59, 999_999_999),
+            19 => moment.checked_add(999.milliseconds()).ok()?,
             16 => moment.checked_add(59.seconds().milliseconds(999)).ok()?,
             _ => moment,
         };

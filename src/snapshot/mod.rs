@@ -12,6 +12,7 @@
 pub mod capture;
 pub mod chain;
 pub mod check;
+mod contents;
 pub mod look;
 pub mod meta;
 pub mod progress;

@@ -17,8 +17,8 @@ use crate::codec::{Malformed, Reader, put_bytes, put_signed, put_varint};
 use crate::id::SnapshotId;
 use crate::source::walk::Stamp;
 
-/// Nanoseconds, for a file that is no database: above the time that the kernel leaves a page dirty (30 s, and 5 s until it
-/// looks). Until a page was written back, stores into it through a memory map change no time stamp.
+/// Nanoseconds, for a file that is no database: above the time that the kernel leaves a page dirty (30 s, and 5 s until
+/// it looks). Until a page was written back, stores into it through a memory map change no time stamp.
 const MAPPED_MARGIN: i128 = 60_000_000_000;
 /// Nanoseconds, for a database, which is written by calls: above the tick of any kernel's coarse clock (10 ms).
 const MARGIN: i128 = 100_000_000;

@@ -4,7 +4,8 @@
 //!    which tells the databases.
 //! 2. Open every changed database: all transactions begin here, close together. If one was opened, walk again, so that
 //!    no file is older than they are.
-//! 3. Save content: databases first, since a reader is in somebody's way (a rollback journal's writer, a checkpoint that
+//! 3. Save content: databases first, since a reader is in somebody's way (a rollback journal's writer, a checkpoint
+//!    that
 //!    restarts the log), and each is released as soon as it was read; then the files. If anything that was listed had
 //!    moved away meanwhile, walk again for what is at its new place, up to [`ROUNDS`] times.
 //! 4. Build the trees from the bottom. If the root is the parent's, nothing changed and nothing is stored; unless the
@@ -18,21 +19,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::capture::{
-    Captured, Open, capture_database, capture_file, open_database, sidecar_stamps, sidecars, true_sidecars,
-};
+use super::capture::{Open, capture_database, capture_file, open_database, sidecar_stamps, sidecars, true_sidecars};
+pub use super::contents::Listed;
+use super::contents::{Contents, Kept};
+use super::look;
 use super::meta::{self, Version};
 use super::progress::Progress;
 use super::receipts::{Receipt, Receipts};
-use super::record::{LONGEST_NOTE, MOST_UNREADABLE, Record, TAGS, Totals};
+use super::record::{LONGEST_NOTE, MOST_UNREADABLE, Record, TAGS};
 use super::save::Session;
 use super::store::Store;
-use super::tree::{Attributes, Consistency, Entry, Node, Tree};
+use super::tree::{Attributes, Entry, Node, Tree};
 use crate::error::{Error, Result, SourceError};
 use crate::id::SnapshotId;
 use crate::source::exclude::Exclusions;
 use crate::source::sqlite;
-use crate::source::walk::{Found, Kind, Stamp, Walk, walk};
+use crate::source::walk::{Found, Kind, Walk, walk};
 use crate::store::memory::Discard;
 use crate::store::segment::Content as Segment;
 use crate::store::sink::PackSink;
@@ -59,17 +61,6 @@ pub struct Options {
     pub full_scan: bool,
     /// Compress every file apart from all others.
     pub separate_files: bool,
-}
-
-/// One captured entry, for listings.
-#[derive(Debug, Clone)]
-pub struct Listed {
-    /// Path relative to the data directory.
-    pub path: PathBuf,
-    /// What it is: `file`, `database`, `directory`, `symlink`.
-    pub kind: &'static str,
-    /// How consistent its content is.
-    pub consistency: Consistency,
 }
 
 /// What came of it.
@@ -136,13 +127,30 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
     if options.tags.len() > TAGS.0 || options.tags.iter().any(|tag| tag.is_empty() || tag.len() > TAGS.1) {
         return Err(Error::usage(format!("a snapshot has at most {} tags, of 1 to {} bytes each", TAGS.0, TAGS.1)));
     }
+    // A tag that reads like another way to name a snapshot would name a different one than its owner thinks.
+    let ambiguous = |tag: &&String| {
+        *tag == "latest" || look::reads_as_time(tag) || tag.len() >= 4 && tag.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    if let Some(tag) = options.tags.iter().find(ambiguous) {
+        return Err(Error::usage(format!("`{tag}` cannot be a tag: it names a snapshot in another way")));
+    }
+    if options.exclude.iter().any(|glob| glob.trim_matches(['/', '.', ' ']).is_empty()) {
+        return Err(Error::usage("a pattern to exclude is empty: it would leave out everything"));
+    }
     let source = std::fs::canonicalize(&options.source).map_err(|error| {
         Error::io("open the data directory", &options.source, error).hint("--data-dir names another")
     })?;
     let exclusions = Exclusions::new(options.own_folders.clone(), &options.exclude)
         .map_err(|error| Error::usage("a pattern to exclude is not a glob").because(error))?;
-    let taking =
-        Taking { store, options, exclusions, scratch: Scratch::beside(&source), source, remarks: RefCell::default() };
+    let taking = Taking {
+        store,
+        options,
+        exclusions,
+        scratch: Scratch::beside(&source),
+        source,
+        remarks: RefCell::default(),
+        began: now_nanos(),
+    };
     taking.run(progress)
 }
 
@@ -153,11 +161,13 @@ struct Taking<'a> {
     scratch: Scratch,
     source: PathBuf,
     remarks: RefCell<Vec<String>>,
+    /// When it began, in nanoseconds since 1970.
+    began: i128,
 }
 
 impl Taking<'_> {
     fn run(mut self, progress: &dyn Progress) -> Result<Taken> {
-        let began = now_nanos();
+        let began = self.began;
         let records = self.store.records()?;
         let last = records.last().cloned();
         let source_name = self.source.to_string_lossy().into_owned();
@@ -180,7 +190,7 @@ impl Taking<'_> {
         let mut kept = HashMap::new();
         let mut round = 1;
         let mut contents = loop {
-            let mut contents = self.capture(&mut session, &mut walked, &parent, databases, &kept, began, progress)?;
+            let mut contents = self.capture(&mut session, &mut walked, &parent, databases, &kept, progress)?;
             contents.remarks.append(&mut self.remarks.borrow_mut());
             if !contents.moved && !walked.vanished {
                 break contents;
@@ -230,6 +240,9 @@ impl Taking<'_> {
             },
         };
 
+        if contents.totals.files == 0 && walked.found.len() == 1 && !walked.excluded.is_empty() {
+            contents.remarks.push("everything in the data directory is excluded: the snapshot is empty".to_owned());
+        }
         let (new_chunks, new_bytes) = (session.new_chunks, session.new_bytes);
         let stored = if unchanged { Vec::new() } else { session.sink.flush()?.commit(record.encode())? };
         let stored_bytes = stored.iter().map(|pack| pack.size).sum();
@@ -328,9 +341,9 @@ impl Taking<'_> {
         parent: &Parent,
         mut databases: HashMap<PathBuf, Open>,
         kept: &HashMap<PathBuf, Kept>,
-        began: i128,
         progress: &dyn Progress,
     ) -> Result<Contents> {
+        let began = self.began;
         let mut contents = Contents::new(walked.found.len());
         let mut beside = HashSet::new();
         let kept = |found: &Found| kept.get(&found.path).filter(|kept: &&Kept| kept.stamp == found.stamp);
@@ -340,8 +353,8 @@ impl Taking<'_> {
                 (None, Some(kept)) => kept.is_image().then_some(true),
                 _ => vouched(&self.source, found, parent).and_then(|receipt| receipt.database).map(|_| true),
             };
-            // A database that is kept as bytes has its log and journal kept too; its shared memory is made again from the
-            // log, and to open it would drop locks.
+            // A database that is kept as bytes has its log and journal kept too; its shared memory is made again from
+            // the log, and to open it would drop locks.
             let [log, memory, journal] = true_sidecars(&self.source, &found.path);
             match is_image {
                 Some(true) => beside.extend([log, memory, journal].into_iter().flatten()),
@@ -352,9 +365,8 @@ impl Taking<'_> {
         let skipped = |walk: &Walk, at: usize| beside.contains(&walk.found[at].path);
 
         let mut order: Vec<usize> = (0..walked.found.len()).filter(|&at| !skipped(walked, at)).collect();
-        let rank = |at: &usize| {
-            databases.get(&walked.found[*at].path).map_or(2, |open| if open.blocks_writers() { 0 } else { 1 })
-        };
+        let rank =
+            |at: &usize| databases.get(&walked.found[*at].path).map_or(2, |open| u8::from(!open.blocks_writers()));
         order.sort_by_key(rank);
 
         let mut late = Vec::new();
@@ -397,7 +409,7 @@ impl Taking<'_> {
             }
             progress.advance(size);
         }
-        self.capture_late(session, walked, parent, &late, &mut contents, began)?;
+        self.capture_late(session, walked, parent, &late, &mut contents)?;
         progress.end();
         Ok(contents)
     }
@@ -410,8 +422,8 @@ impl Taking<'_> {
         parent: &Parent,
         databases: &[PathBuf],
         contents: &mut Contents,
-        began: i128,
     ) -> Result<()> {
+        let began = self.began;
         for [log, _, journal] in databases.iter().map(|path| sidecars(path)) {
             for at in 0..walked.found.len() {
                 let found = &walked.found[at];
@@ -454,136 +466,6 @@ fn vouched(source: &Path, found: &Found, parent: &Parent) -> Option<Receipt> {
     let same = receipt.stamp == found.stamp
         && receipt.database.is_none_or(|beside| beside == sidecar_stamps(&source.join(&found.path)));
     same.then_some(*receipt)
-}
-
-/// A file that an earlier round of the same snapshot captured.
-struct Kept {
-    stamp: Stamp,
-    node: Node,
-    attributes: Option<Attributes>,
-    receipt: Option<Receipt>,
-    changed: bool,
-}
-
-impl Kept {
-    fn is_image(&self) -> bool {
-        matches!(self.node, Node::File { consistency: Consistency::Transaction, .. })
-    }
-}
-
-/// What was captured, by the walk's places.
-struct Contents {
-    /// Something was not where the walk had seen it.
-    moved: bool,
-    /// Files whose content is not that of the parent.
-    changed: HashSet<PathBuf>,
-    nodes: Vec<Option<(Node, Option<Attributes>)>>,
-    entries: Vec<Listed>,
-    receipts: HashMap<PathBuf, Receipt>,
-    totals: Totals,
-    changed_files: u64,
-    read_any: bool,
-    remarks: Vec<String>,
-}
-
-impl Contents {
-    fn new(count: usize) -> Self {
-        Contents {
-            moved: false,
-            changed: HashSet::new(),
-            nodes: vec![None; count],
-            entries: Vec::with_capacity(count),
-            receipts: HashMap::new(),
-            totals: Totals { directories: 1, ..Totals::default() },
-            changed_files: 0,
-            read_any: false,
-            remarks: Vec::new(),
-        }
-    }
-
-    fn list(&mut self, found: &Found, node: &Node) {
-        let (kind, consistency) = match node {
-            Node::File { size, consistency, .. } => {
-                self.totals.files += 1;
-                self.totals.bytes += size;
-                let database = *consistency == Consistency::Transaction;
-                self.totals.databases += u64::from(database);
-                (if database { "database" } else { "file" }, *consistency)
-            }
-            Node::Directory(_) => {
-                self.totals.directories += 1;
-                ("directory", Consistency::Stable)
-            }
-            Node::Symlink(_) => {
-                self.totals.symlinks += 1;
-                ("symlink", Consistency::Stable)
-            }
-        };
-        self.entries.push(Listed { path: found.path.clone(), kind, consistency });
-    }
-
-    fn keep(&mut self, at: usize, node: Node, attributes: Option<Attributes>, found: &Found, receipt: Option<Receipt>) {
-        self.list(found, &node);
-        self.receipts.extend(receipt.map(|receipt| (found.path.clone(), receipt)));
-        self.nodes[at] = Some((node, attributes));
-    }
-
-    /// What need not be read again in the next round.
-    fn into_kept(self, walked: &Walk) -> HashMap<PathBuf, Kept> {
-        let mut kept = HashMap::new();
-        for (found, node) in walked.found.iter().zip(self.nodes) {
-            if let Some((node @ Node::File { .. }, attributes)) = node {
-                let receipt = self.receipts.get(&found.path).copied();
-                let changed = self.changed.contains(&found.path);
-                kept.insert(found.path.clone(), Kept { stamp: found.stamp, node, attributes, receipt, changed });
-            }
-        }
-        kept
-    }
-
-    fn symlink(&mut self, source: &Path, at: usize, found: &Found, errors: &mut Vec<SourceError>) {
-        match std::fs::read_link(source.join(&found.path)) {
-            Ok(target) => {
-                let node = Node::Symlink(target.as_os_str().as_bytes().to_vec());
-                self.list(found, &node);
-                self.nodes[at] = Some((node, None));
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.moved = true,
-            Err(error) => errors.push(SourceError::new(&found.path, error)),
-        }
-    }
-
-    fn take(
-        &mut self,
-        at: usize,
-        found: &Found,
-        captured: Captured,
-        before: Option<&super::tree::Content>,
-        began: i128,
-        errors: &mut Vec<SourceError>,
-    ) {
-        self.remarks.extend(captured.remarks.iter().map(|remark| format!("{}: {remark}", found.path.display())));
-        if let Some(error) = captured.error {
-            errors.push(SourceError::new(&found.path, error));
-        }
-        self.moved |= captured.moved;
-        let Some((size, consistency, content)) = captured.content else { return };
-        if consistency == Consistency::Changed {
-            self.remarks.push(format!("{}: changed while it was read", found.path.display()));
-        }
-        if before != Some(&content) {
-            self.changed_files += 1;
-            self.changed.insert(found.path.clone());
-        }
-        let node = Node::File { size, consistency, content };
-        self.list(found, &node);
-        if let Some(receipt) = captured.receipt {
-            let mut one = Receipts { snapshot: SnapshotId([0; 16]), files: HashMap::new() };
-            one.keep(&found.path, receipt, began);
-            self.receipts.extend(one.files);
-        }
-        self.nodes[at] = Some((node, captured.attributes));
-    }
 }
 
 fn attributes(found: &Found) -> Attributes {

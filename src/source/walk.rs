@@ -2,8 +2,8 @@
 //!
 //! The result is a flat list in which a directory comes before what is in it, entries in the order of their names. No
 //! file is opened. Symbolic links are entries, never followed. What vanishes under the walk was deleted by the
-//! application, and is no error, or was moved: that it happened is told; what cannot be read is one, and so are sockets, pipes and devices, which no
-//! snapshot can hold.
+//! application, and is no error, or was moved: that it happened is told; what cannot be read is one, and so are
+//! sockets, pipes and devices, which no snapshot can hold.
 
 use std::ffi::OsString;
 use std::fs::Metadata;

@@ -76,7 +76,15 @@ impl LocalDirectory {
 
     fn open(&self, key: Key) -> Result<File> {
         let path = self.path(key);
-        File::open(&path).map_err(|error| unreadable(&path, error))
+        // Whoever can write to the store could leave a pipe there, and every reader would wait for ever.
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let open = OpenOptions::new().read(true).custom_flags(flags).open(&path);
+        let file = open.map_err(|error| unreadable(&path, error))?;
+        if file.metadata().is_ok_and(|meta| meta.is_file()) {
+            Ok(file)
+        } else {
+            Err(Error::integrity("a stored object is no regular file").at(&path))
+        }
     }
 }
 

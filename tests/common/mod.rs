@@ -30,7 +30,6 @@ pub fn rounds() -> u64 {
 pub struct Random(u64);
 
 impl Random {
-    #[expect(clippy::print_stdout, reason = "a failure must be had again")]
     pub fn seeded(what: &str) -> Random {
         let seed = std::env::var("NBAK_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64)

@@ -37,7 +37,7 @@ pub fn pack(footer: &[u8], stored: &[u32], filling: &[u8]) -> Packs {
     let (sealer, mut tickets) = PackSealer::fresh(&KEYS, PACK);
     let mut object = Header { store: KEYS.store(), pack: PACK, salt: *sealer.salt() }.encode().to_vec();
     for length in stored {
-        let (_, ticket) = tickets.next().expect("there are fewer segments than numbers");
+        let (_, ticket) = tickets.issue().expect("there are fewer segments than numbers");
         let plain = (*length as usize).saturating_sub(OVERHEAD);
         let mut bytes: Vec<u8> = filling.iter().copied().cycle().take(plain).collect();
         bytes.resize(plain, 0);

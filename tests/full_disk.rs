@@ -2,7 +2,6 @@
 //!
 //! Mounting one needs the superuser; without, the tests say so and pass. Each runs in a process of its own, in a mount
 //! namespace of its own, so that nothing of it is left or seen outside.
-#![expect(clippy::print_stdout, reason = "the test runner shows what tests print only with println")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

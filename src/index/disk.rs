@@ -10,11 +10,13 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
+use std::io::{Read, Write};
 use std::ops::Bound;
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use redb::backends::FileBackend;
 use redb::{
@@ -27,14 +29,19 @@ use super::{Location, Row};
 use crate::codec::{Malformed, Reader, put_bytes, put_varint};
 use crate::crypto::keys::Keys;
 use crate::crypto::seal::RowSealer;
-use crate::id::{ChunkId, PackId};
+use crate::id::{ChunkId, PackId, SlotId, random_bytes};
 
 /// Chunk id to pack number (upper 32 bits), segment (16) and place in it (16).
 const CHUNKS: TableDefinition<'_, u128, u64> = TableDefinition::new("chunks");
 const PACKS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("packs");
-const NOTES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("notes");
+/// One row: layout, boot, and the id of this very file, sealed.
+const HEAD: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("head");
+/// The name that the head is sealed under.
+const HEAD_NAME: &[u8] = b"head";
+/// A larger note is not read, in bytes.
+const LARGEST_NOTE: u64 = 1 << 30;
 /// Changes when anything here does: a file of another layout is thrown away.
-const LAYOUT: &[u8] = b"nbak index 2";
+const LAYOUT: &[u8] = b"nbak index 3";
 /// redb's own cache, in bytes.
 const CACHE: usize = 8 * 1024 * 1024;
 
@@ -98,6 +105,8 @@ pub(super) struct Disk {
     handle: Option<Handle>,
     rows: RowSealer,
     keys: Arc<Keys>,
+    path: PathBuf,
+    file_id: [u8; 16],
 }
 
 impl Drop for Disk {
@@ -116,6 +125,11 @@ impl Drop for Disk {
 }
 
 impl Disk {
+    fn new(path: &Path, keys: &Arc<Keys>, handle: Handle, file_id: [u8; 16]) -> Disk {
+        let (rows, keys, path) = (RowSealer::new(keys), keys.clone(), path.to_path_buf());
+        Disk { chunks: None, handle: Some(handle), rows, keys, path, file_id }
+    }
+
     /// Opens an existing file.
     pub(super) fn open(path: &Path, keys: &Arc<Keys>, writable: bool) -> Result<Disk, Broken> {
         guard(|| {
@@ -128,9 +142,13 @@ impl Disk {
             } else {
                 Handle::ReadOnly(builder().open_read_only_with_backend(backend)?)
             };
-            let mut disk = Disk { chunks: None, handle: Some(handle), rows: RowSealer::new(keys), keys: keys.clone() };
+            let mut disk = Disk::new(path, keys, handle, [0; 16]);
             disk.refresh()?;
-            if disk.note("layout").as_deref() == Some(&layout()) { Ok(disk) } else { Err(Broken) }
+            let sealed = disk.read()?.open_table(HEAD)?.get(0)?.ok_or(Broken)?.value().to_vec();
+            let head = disk.rows.open(HEAD_NAME, &sealed).map_err(|_| Broken)?;
+            let (id, rest) = head.split_first_chunk::<16>().ok_or(Broken)?;
+            disk.file_id = *id;
+            if rest == layout() { Ok(disk) } else { Err(Broken) }
         })
     }
 
@@ -140,13 +158,13 @@ impl Disk {
         guard(|| {
             let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
             let handle = Handle::Writable(builder().create_with_backend(Unsynced(FileBackend::new(file)?))?);
-            let mut disk = Disk { chunks: None, handle: Some(handle), rows: RowSealer::new(keys), keys: keys.clone() };
+            let id = random_bytes();
+            let mut disk = Disk::new(path, keys, handle, id);
             disk.write(|transaction, rows| {
                 transaction.open_table(CHUNKS)?;
                 transaction.open_table(PACKS)?;
-                let name = keys.note_name("layout");
-                let sealed = rows.seal(&note_name("layout"), &layout());
-                transaction.open_table(NOTES)?.insert(u128::from_be_bytes(name), sealed.as_slice())?;
+                let head = [id.as_slice(), &layout()].concat();
+                transaction.open_table(HEAD)?.insert(0, rows.seal(HEAD_NAME, &head).as_slice())?;
                 Ok(())
             })?;
             Ok(disk)
@@ -225,22 +243,34 @@ impl Disk {
     }
 
     pub(super) fn note(&self, name: &str) -> Option<Vec<u8>> {
-        guard(|| {
-            let table = self.read()?.open_table(NOTES)?;
-            let sealed = table.get(u128::from_be_bytes(self.keys.note_name(name)))?.ok_or(Broken)?;
-            self.rows.open(&note_name(name), sealed.value()).map_err(|_| Broken)
-        })
-        .ok()
+        let flags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(self.note_path(name)).ok()?;
+        let mut sealed = Vec::new();
+        file.take(LARGEST_NOTE).read_to_end(&mut sealed).ok()?;
+        self.rows.open(&self.note_name(name), &sealed).ok()
     }
 
     pub(super) fn leave_note(&mut self, name: &str, note: &[u8]) -> Result<(), Broken> {
-        let key = u128::from_be_bytes(self.keys.note_name(name));
-        guard(|| {
-            self.write(|transaction, rows| {
-                transaction.open_table(NOTES)?.insert(key, rows.seal(&note_name(name), note).as_slice())?;
-                Ok(())
-            })
-        })
+        let path = self.note_path(name);
+        let sealed = self.rows.seal(&self.note_name(name), note);
+        // In the folder that the next writer sweeps, under a name that it sweeps.
+        let temporary = path.with_file_name("tmp").join(SlotId::random().to_string());
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let written = file.write_all(&sealed).and_then(|()| std::fs::rename(&temporary, &path));
+        if written.is_err() {
+            let _ = std::fs::remove_file(&temporary);
+        }
+        Ok(written?)
+    }
+
+    /// A note is a file beside the index: rewritten at each snapshot, it would make redb's file breathe by its own size.
+    fn note_path(&self, name: &str) -> PathBuf {
+        self.path.with_file_name(format!("note-{}", SlotId(self.keys.note_name(name))))
+    }
+
+    /// What a note is sealed under: its name, and this very file, so that it is gone when the file is.
+    fn note_name(&self, name: &str) -> Vec<u8> {
+        [b"note ".as_slice(), &self.file_id, name.as_bytes()].concat()
     }
 }
 
@@ -274,10 +304,6 @@ fn name_of(id: PackId) -> Vec<u8> {
     [b"pack ".as_slice(), &id.0].concat()
 }
 
-fn note_name(name: &str) -> Vec<u8> {
-    [b"note ", name.as_bytes()].concat()
-}
-
 /// The layout and the boot that a file must be of.
 fn layout() -> Vec<u8> {
     let boot = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -288,6 +314,17 @@ fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE).set_concurrency_mode(ConcurrencyMode::SingleWriter);
     builder
+}
+
+/// Waits for a lock of redb's, but not for ever: its holder may have been stopped, and nobody needs the file that much.
+fn patiently(mut attempt: impl FnMut() -> Result<bool, BackendError>) -> Result<(), BackendError> {
+    for _ in 0..100 {
+        if attempt()? {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Err(BackendError::Io(std::io::ErrorKind::WouldBlock.into()))
 }
 
 /// A file that is not synced: see the head of this module.
@@ -330,11 +367,11 @@ impl StorageBackend for Unsynced {
     }
 
     fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_range(start, end)
+        patiently(|| self.0.try_lock_range(start, end))
     }
 
     fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_shared_range(start, end)
+        patiently(|| self.0.try_lock_shared_range(start, end))
     }
 
     fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {

@@ -17,10 +17,10 @@ use crate::codec::{Malformed, Reader, put_bytes, put_signed, put_varint};
 use crate::id::SnapshotId;
 use crate::source::walk::Stamp;
 
-/// Nanoseconds, for a file that is no database: above the time that the kernel leaves a page dirty (30 s, and 5 s until
-/// it looks). Until a page was written back, stores into it through a memory map change no time stamp.
+/// Nanoseconds, for a file that may be written through a memory map: above the time that the kernel leaves a page dirty
+/// (30 s, and 5 s until it looks). Until a page was written back, further stores into it change no time stamp.
 const MAPPED_MARGIN: i128 = 60_000_000_000;
-/// Nanoseconds, for a database, which is written by calls: above the tick of any kernel's coarse clock (10 ms).
+/// Nanoseconds, for what is written by calls: above the tick of any kernel's coarse clock (10 ms).
 const MARGIN: i128 = 100_000_000;
 /// Nanoseconds: above the two seconds that the coarsest file systems count in.
 const COARSE_MARGIN: i128 = 3_000_000_000;
@@ -41,14 +41,21 @@ impl Receipt {
         std::iter::once(&self.stamp).chain(sidecars).all(|stamp| {
             let whole = |nanos: i128| nanos.rem_euclid(1_000_000_000) == 0;
             let coarse = whole(stamp.mtime) && whole(stamp.ctime);
-            let margin = match self.database {
-                None => MAPPED_MARGIN,
-                Some(_) if coarse => COARSE_MARGIN,
-                Some(_) => MARGIN,
+            let margin = if self.database.is_none() && may_be_mapped(stamp.size) {
+                MAPPED_MARGIN
+            } else if coarse {
+                COARSE_MARGIN
+            } else {
+                MARGIN
             };
             stamp.mtime.max(stamp.ctime) + margin < began
         })
     }
+}
+
+/// Whether somebody may write a file of this size through a memory map: one that is large, or made of whole pages.
+fn may_be_mapped(size: u64) -> bool {
+    size >= 64 * 1024 || size > 0 && size.is_multiple_of(4096)
 }
 
 /// The receipts of one snapshot.
@@ -147,17 +154,27 @@ mod tests {
     fn a_recent_change_gets_no_receipt() {
         let mut receipts = Receipts { snapshot: SnapshotId::random(), files: HashMap::new() };
         let began = 1_700_000_000_500_000_000;
-        let none = Some([None, None]);
         for (name, age, database, kept) in [
-            ("old", 200_000_000, none, true),
-            ("same tick", 1_000_000, none, false),
-            ("whole seconds", 2_500_000_000, none, false),
-            ("perhaps mapped", 30_000_000_000, None, false),
-            ("written back", 61_000_000_000, None, true),
+            ("old", 200_000_000, None, true),
+            ("same tick", 1_000_000, None, false),
+            ("whole seconds", 2_500_000_000, None, false),
             ("a log in the same tick", 200_000_000, Some([Some(stamp(began)), None]), false),
         ] {
             receipts.keep(Path::new(name), Receipt { stamp: stamp(began - age), database }, began);
             assert_eq!(receipts.files.contains_key(Path::new(name)), kept, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_mapped_must_have_been_written_back() {
+        let began = 1_700_000_000_500_000_000;
+        for (size, age, kept) in
+            [(4096, 30, false), (4096, 61, true), (100_001, 30, false), (100_001, 61, true), (4097, 30, true)]
+        {
+            let mut receipts = Receipts { snapshot: SnapshotId::random(), files: HashMap::new() };
+            let stamp = Stamp { size, ..stamp(began - age * 1_000_000_000 + 1) };
+            receipts.keep(Path::new("f"), Receipt { stamp, database: None }, began);
+            assert_eq!(receipts.files.len() == 1, kept, "{size} bytes, {age} s");
         }
     }
 }

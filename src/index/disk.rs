@@ -263,7 +263,8 @@ impl Disk {
         Ok(written?)
     }
 
-    /// A note is a file beside the index: rewritten at each snapshot, it would make redb's file breathe by its own size.
+    /// A note is a file beside the index: rewritten at each snapshot, it would make redb's file breathe by its own
+    /// size.
     fn note_path(&self, name: &str) -> PathBuf {
         self.path.with_file_name(format!("note-{}", SlotId(self.keys.note_name(name))))
     }

@@ -30,7 +30,9 @@ impl LocalDirectory {
 
     /// Makes the folders that are missing, durably. A directory that holds anything else is left alone.
     pub fn create(&self) -> Result<()> {
-        let ours = |name: &std::ffi::OsStr| OURS.iter().any(|our| name == *our);
+        let ours = |name: &std::ffi::OsStr| {
+            OURS.iter().any(|our| name == *our) || name.as_encoded_bytes().starts_with(b"note-")
+        };
         let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
         if let Some(other) = entries.map(|entry| entry.file_name()).find(|name| !ours(name))
             && !self.root.join(Kind::Slot.folder()).is_dir()

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod codec;
 pub mod crypto;
 pub mod error;
+pub mod export;
 pub mod id;
 pub mod index;
 pub mod snapshot;

@@ -1,0 +1,11 @@
+//! The documented backup: a timestamped directory with `manifest.json` and, with a vault key, NBAK files.
+//!
+//! Nouns: an *export* is such a directory, made from one snapshot of the store; the *manifest* lists its files; a
+//! *dialect* is the set of names that the application goes by (`nodyn`, later `lynox`); an *NBAK file* is one file,
+//! sealed under a key that comes from the vault key.
+//!
+//! The way out: snapshot -> plain files in scratch, databases as `VACUUM INTO` copies -> NBAK -> `<name>.tmp` -> synced,
+//! read back, renamed. The way back never writes into the live directory before everything that is to be put there
+//! stands beside it, opened and compared ([`inplace`]).
+
+pub mod inplace;

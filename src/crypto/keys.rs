@@ -29,6 +29,7 @@ pub struct Keys {
     tree_ids: Secret,
     records: Secret,
     note_names: Secret,
+    pub(super) manifests: Secret,
     chunker_seed: u64,
 }
 
@@ -50,6 +51,7 @@ impl Keys {
             tree_ids: subkey("tree ids"),
             records: subkey("snapshot records"),
             note_names: subkey("index names"),
+            manifests: subkey("manifests"),
             chunker_seed,
         }
     }

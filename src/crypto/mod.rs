@@ -6,9 +6,14 @@
 //! number of the segment: it is counted, never drawn, and a pack is never opened again for writing, so a pair of
 //! key and nonce cannot occur twice.
 //!
+//! The documented backup has keys and a seal of its own, which the application fixed: [`vault`] derives them from the
+//! vault key, [`gcm`] seals and opens files of any size with them.
+//!
 //! What a secret is held in ([`secret::Secret`]) wipes itself, does not print, and does not copy.
 
+pub mod gcm;
 pub mod keys;
 pub mod seal;
 pub mod secret;
 pub mod slot;
+pub mod vault;

@@ -21,7 +21,7 @@ use crate::id::{SlotId, StoreId, random_bytes};
 const MAGIC: &[u8; 8] = b"nbakslot";
 const VERSION: u8 = 1;
 /// Argon2id parameters of new slots (RFC 9106, second recommendation): memory in KiB, passes, lanes.
-const ARGON2: (u32, u32, u32) = (64 * 1024, 3, 4);
+pub(super) const ARGON2: (u32, u32, u32) = (64 * 1024, 3, 4);
 /// A slot that asks for more memory than this, in KiB, is refused: it would be a way to exhaust the machine.
 const ARGON2_MOST: u32 = 1024 * 1024;
 /// So is one whose passes over that memory, in KiB times passes, are more than this: some seconds of work.
@@ -192,16 +192,7 @@ impl Wrapping {
     fn derive(credential: &Credential, method: Method, salt: &[u8; 32], argon2: (u32, u32, u32)) -> Option<Wrapping> {
         let stretched;
         let input: &[u8] = if method == Method::Passphrase {
-            let (memory, passes, lanes) = argon2;
-            if memory > ARGON2_MOST || u64::from(memory) * u64::from(passes) > ARGON2_WORK || lanes > 64 {
-                return None;
-            }
-            let params = Params::new(memory, passes, lanes, Some(32)).ok()?;
-            let mut out = [0; 32];
-            Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-                .hash_password_into(credential.expose(), salt, &mut out)
-                .ok()?;
-            stretched = Secret::take(&mut out);
+            stretched = stretch(credential, salt, argon2)?;
             stretched.expose()
         } else {
             credential.expose()
@@ -211,6 +202,20 @@ impl Wrapping {
         short.copy_from_slice(&check.expose()[..16]);
         Some(Wrapping { key: derive(salt, input, &[b"nbak v1 slot wrap"]), check: short })
     }
+}
+
+/// Argon2id (RFC 9106) over `credential`; nothing if the parameters (memory in KiB, passes, lanes) ask for too much.
+pub(super) fn stretch(credential: &Credential, salt: &[u8; 32], argon2: (u32, u32, u32)) -> Option<Secret> {
+    let (memory, passes, lanes) = argon2;
+    if memory > ARGON2_MOST || u64::from(memory) * u64::from(passes) > ARGON2_WORK || lanes > 64 {
+        return None;
+    }
+    let params = Params::new(memory, passes, lanes, Some(32)).ok()?;
+    let mut out = [0; 32];
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(credential.expose(), salt, &mut out)
+        .ok()?;
+    Some(Secret::take(&mut out))
 }
 
 #[cfg(test)]

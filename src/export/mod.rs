@@ -8,4 +8,6 @@
 //! read back, renamed. The way back never writes into the live directory before everything that is to be put there
 //! stands beside it, opened and compared ([`inplace`]).
 
+pub mod dialect;
 pub mod inplace;
+pub mod nbak;

@@ -8,6 +8,9 @@
 //! read back, renamed. The way back never writes into the live directory before everything that is to be put there
 //! stands beside it, opened and compared ([`inplace`]).
 
+pub mod database;
 pub mod dialect;
+pub mod files;
 pub mod inplace;
 pub mod nbak;
+pub mod seals;

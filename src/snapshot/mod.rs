@@ -21,6 +21,7 @@ pub mod recipe;
 pub mod record;
 pub mod restore;
 pub mod save;
+pub mod scratch;
 pub mod stats;
 pub mod store;
 pub mod take;

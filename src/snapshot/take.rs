@@ -28,6 +28,7 @@ use super::progress::Progress;
 use super::receipts::{Receipt, Receipts};
 use super::record::{LONGEST_NOTE, MOST_UNREADABLE, Record, TAGS};
 use super::save::Session;
+use super::scratch::Scratch;
 use super::store::Store;
 use super::tree::{Attributes, Entry, Node, Tree};
 use crate::error::{Error, Result, SourceError};
@@ -327,7 +328,7 @@ impl Taking<'_> {
             if is_kept || open.contains_key(&found.path) || vouched(&self.source, found, parent).is_some() {
                 continue;
             }
-            if let Some(opened) = open_database(&self.source, found, &self.scratch.maker()) {
+            if let Some(opened) = open_database(&self.source, found, &|| self.scratch.folder()) {
                 open.insert(found.path.clone(), opened);
             }
         }
@@ -395,7 +396,7 @@ impl Taking<'_> {
                         };
                         let captured = match databases.remove(&found.path) {
                             Some(open) => {
-                                capture_database(session, &self.source, found, open, before, &self.scratch.maker())?
+                                capture_database(session, &self.source, found, open, before, &|| self.scratch.folder())?
                             }
                             None => capture_file(session, &self.source, found, before)?,
                         };
@@ -508,43 +509,4 @@ fn build_trees(
 fn named(errors: &[SourceError]) -> Vec<(String, String)> {
     let name = |error: &SourceError| (error.path.to_string_lossy().into_owned(), error.reason.clone());
     errors.iter().take(MOST_UNREADABLE).map(name).collect()
-}
-
-/// What a scratch folder is called, before the number of the process that it belongs to.
-const SCRATCH: &str = ".nbak-scratch-";
-
-/// A folder for the backup API's copies: within the data directory, since no plaintext goes elsewhere; removed at the
-/// end, and never captured.
-struct Scratch {
-    path: PathBuf,
-}
-
-impl Scratch {
-    /// Also removes what a process that was killed left: it holds a copy of a database.
-    fn beside(source: &Path) -> Scratch {
-        for entry in std::fs::read_dir(source).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let owner = name.to_str().and_then(|name| name.strip_prefix(SCRATCH)).and_then(|pid| pid.parse().ok());
-            let gone = |pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH);
-            if owner.and_then(rustix::process::Pid::from_raw).is_some_and(gone) {
-                let _ = std::fs::remove_dir_all(entry.path());
-            }
-        }
-        Scratch { path: source.join(format!("{SCRATCH}{}", std::process::id())) }
-    }
-
-    fn maker(&self) -> impl Fn() -> std::io::Result<PathBuf> + '_ {
-        use std::os::unix::fs::DirBuilderExt;
-        || {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
-            Ok(self.path.clone())
-        }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // There is one only if the backup API was needed.
-        let _ = std::fs::remove_dir_all(&self.path);
-    }
 }

@@ -1,4 +1,4 @@
-//! The writer's lock: one process at a time changes a store.
+//! The writer's lock: one process at a time changes a store, and so for other folders of this program's own.
 //!
 //! It is a kernel lock on the file `lock`, so it is gone with the process that held it, however that ended: no lock is
 //! ever stale (I11). The file's text tells people which writer holds it; without one it is a reader that brings the
@@ -10,7 +10,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -21,19 +21,28 @@ pub struct WriterLock {
     file: File,
 }
 
+/// The store's lock.
+const NAME: &str = "lock";
+
 /// How long even a writer that was told not to wait waits for a reader.
 const MOMENT: Duration = Duration::from_secs(5);
 
 impl WriterLock {
     /// Takes the lock of the store at `root`, waiting up to `patience` for another writer.
     pub fn acquire(root: &Path, patience: Duration) -> Result<WriterLock> {
-        let (mut file, path) = open(root)?;
+        Self::acquire_at(&root.join(NAME), "writing to this store", patience)
+    }
+
+    /// Takes the lock on the file `path`, made if it is not there, waiting up to `patience` for whoever has it.
+    /// `deed` is what that one is doing.
+    pub fn acquire_at(path: &Path, deed: &str, patience: Duration) -> Result<WriterLock> {
+        let mut file = open(path)?;
         let start = Instant::now();
         loop {
             match file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(Error::io("lock the store", &path, error)),
+                Err(TryLockError::Error(error)) => return Err(Error::io("take a lock", path, error)),
             }
             if start.elapsed() >= patience {
                 let mut holder = String::new();
@@ -43,7 +52,7 @@ impl WriterLock {
                 if !holder.is_empty() || start.elapsed() >= MOMENT {
                     let who =
                         if holder.is_empty() { "another process".to_owned() } else { format!("process {holder}") };
-                    return Err(Error::locked(format!("{who} is writing to this store")).at(&path).hint(
+                    return Err(Error::locked(format!("{who} is {deed}")).at(path).hint(
                         "wait for it to finish, or give --lock-wait more seconds; the lock ends with that process",
                     ));
                 }
@@ -62,15 +71,14 @@ impl WriterLock {
     /// Takes the lock for a moment, if it is free: for a reader that brings the index up to date. It leaves no text, so
     /// that no writer gives up because of it.
     pub fn for_a_moment(root: &Path) -> Option<WriterLock> {
-        let (file, _) = open(root).ok()?;
+        let file = open(&root.join(NAME)).ok()?;
         file.try_lock().ok()?;
         file.set_len(0).ok()?;
         Some(WriterLock { file })
     }
 }
 
-fn open(root: &Path) -> Result<(File, PathBuf)> {
-    let path = root.join("lock");
+fn open(path: &Path) -> Result<File> {
     OpenOptions::new()
         .read(true)
         .write(true)
@@ -78,7 +86,6 @@ fn open(root: &Path) -> Result<(File, PathBuf)> {
         .truncate(false)
         .mode(0o600)
         .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-        .open(&path)
-        .map_err(|error| Error::io("open the store's lock", &path, error))
-        .map(|file| (file, path))
+        .open(path)
+        .map_err(|error| Error::io("open a lock", path, error))
 }

@@ -1,0 +1,107 @@
+//! Scratch space for plaintext that has to be a file for a while: a 0700 folder, made when it is first asked for, gone
+//! with the value.
+//!
+//! A process that is killed leaves its folder. So each holds a file with a kernel lock on it, and whoever makes scratch
+//! space in the same place removes the folders whose lock is free: a process number would not do, since a container
+//! counts its own.
+
+use std::cell::RefCell;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::id::SlotId;
+
+const PREFIX: &str = ".nbak-scratch-";
+const LOCK: &str = "lock";
+
+/// A folder for scratch files, which may not be there yet.
+pub struct Scratch {
+    path: PathBuf,
+    made: RefCell<Option<File>>,
+}
+
+impl Scratch {
+    /// Scratch space in `folder`, and an end to what killed processes left there.
+    pub fn beside(folder: &Path) -> Scratch {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+            if is_ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) && is_left(&entry.path()) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        Scratch { path: folder.join(format!("{PREFIX}{}", SlotId::random())), made: RefCell::default() }
+    }
+
+    /// The folder, made if it is not there.
+    pub fn folder(&self) -> io::Result<PathBuf> {
+        let mut made = self.made.borrow_mut();
+        if made.is_none() {
+            // Made under a name that nobody sweeps, and locked before it gets the other one. A kill in between leaves an
+            // empty folder.
+            let young = self.path.with_file_name(format!(".nbak-young-{}", SlotId::random()));
+            DirBuilder::new().mode(0o700).create(&young)?;
+            let locked = lock(&young).and_then(|file| std::fs::rename(&young, &self.path).map(|()| file));
+            match locked {
+                Ok(file) => *made = Some(file),
+                Err(error) => {
+                    let _ = std::fs::remove_dir_all(&young);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(self.path.clone())
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.made.get_mut().is_some() {
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn lock(folder: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(LOCK))?;
+    file.lock()?;
+    Ok(file)
+}
+
+/// Whether the process that made `folder` is gone. One without a lock file was being removed.
+fn is_left(folder: &Path) -> bool {
+    let no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    match OpenOptions::new().write(true).custom_flags(no_link).open(folder.join(LOCK)) {
+        Ok(file) => file.try_lock().is_ok(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_there_while_it_is_used_and_swept_when_it_was_left() {
+        let place = tempfile::tempdir().expect("a folder");
+        let names = || std::fs::read_dir(place.path()).expect("a folder").count();
+        let unused = Scratch::beside(place.path());
+        let used = Scratch::beside(place.path());
+        let folder = used.folder().expect("made");
+        std::fs::write(folder.join("copy"), b"plain").expect("written");
+        assert_eq!(used.folder().expect("made"), folder);
+        drop(Scratch::beside(place.path()));
+        assert!(folder.join("copy").exists(), "another one leaves it alone");
+        drop(unused);
+        assert_eq!(names(), 1);
+
+        // As a kill leaves it: the folder is there, and nobody has its lock.
+        let file = used.made.take().expect("locked");
+        drop(file);
+        drop(used);
+        assert!(folder.exists());
+        drop(Scratch::beside(place.path()));
+        assert_eq!(names(), 0);
+    }
+}

@@ -21,6 +21,7 @@ use super::output::{self, Bars};
 use crate::crypto::secret::Credential;
 use crate::error::{Error, Result};
 use crate::snapshot::look;
+use crate::snapshot::places::Places;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 
@@ -158,6 +159,11 @@ impl Context {
             path
         };
         std::path::absolute(&path).map_err(|error| Error::io("find the store", &path, error))
+    }
+
+    /// The data directory, its backups and its store.
+    pub fn places(&self) -> Result<Places> {
+        Ok(Places { data_dir: self.data_dir()?, backup_dir: self.backup_dir(self.config()?)?, repo: self.repo()? })
     }
 
     /// The keys that may open the store.

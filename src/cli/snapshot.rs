@@ -3,13 +3,12 @@
 //! A snapshot that lacks what could not be read is still one: it is made, said, and the exit code is 3.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::args::SnapshotArgs;
-use super::context::{Config, Context};
+use super::context::Context;
 use super::output::{self, count, iso, line, size, time};
 use crate::error::{Error, Result};
 use crate::snapshot::record::Record;
@@ -28,16 +27,17 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
         return Err(Error::failed("the data directory is not there").at(&source).hint("name it with --data-dir"));
     }
     let config = context.config()?;
-    let repo = context.repo()?;
-    let own_folders = own_folders(context, config, &source, &repo)?;
+    let places = context.places()?;
+    let repo = &places.repo;
+    let own_folders = places.own_folders()?;
     let credentials = context.credentials()?;
     let mut store = if args.dry_run {
-        match Store::open(&repo, &credentials, Access::Read) {
+        match Store::open(repo, &credentials, Access::Read) {
             Err(error) if error.is_no_store() => Store::in_memory(&credentials, now_ms() / 1000)?,
             other => other?,
         }
     } else {
-        Store::open_or_create(&repo, &credentials, context.patience(), now_ms() / 1000)?
+        Store::open_or_create(repo, &credentials, context.patience(), now_ms() / 1000)?
     };
     context.warn(&store);
     let options = Options {
@@ -53,45 +53,6 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
     let taken = take_snapshot(&mut store, &options, &context.bars())?;
     report(context, &options, &taken, start.elapsed().as_millis() as u64);
     Ok(if taken.unreadable.is_empty() { 0 } else { INCOMPLETE })
-}
-
-/// The folders in the data directory that are this program's own.
-fn own_folders(context: &Context, config: &Config, source: &Path, repo: &Path) -> Result<Vec<(PathBuf, &'static str)>> {
-    let source = real(source);
-    let repo_real = real(repo);
-    if source == repo_real {
-        return Err(Error::usage("the store cannot be the data directory itself")
-            .at(repo)
-            .hint("name another with --repo"));
-    }
-    let mut folders = Vec::new();
-    let backups = context.backup_dir(config)?;
-    // Both as it is called and as it really lies: either may be what the walk meets.
-    for (path, what) in [(backups.as_path(), "backups of this directory"), (repo, "the store itself")] {
-        let really = real(path);
-        if let Ok(inside) = really.strip_prefix(&source)
-            && inside.as_os_str().is_empty()
-        {
-            continue;
-        }
-        folders.push((really, what));
-        if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
-            folders.push((real(parent).join(name), what));
-        }
-    }
-    folders.push((source.join("backups"), "backups of this directory"));
-    Ok(folders)
-}
-
-/// The path with all links followed, as far as it exists.
-fn real(path: &Path) -> PathBuf {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    for above in path.ancestors() {
-        if let Ok(found) = above.canonicalize() {
-            return found.join(path.strip_prefix(above).unwrap_or(Path::new("")));
-        }
-    }
-    path
 }
 
 fn report(context: &Context, options: &Options, taken: &Taken, duration_ms: u64) {

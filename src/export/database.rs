@@ -9,26 +9,50 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 /// Pages that a connection may keep in memory, in KiB.
 const CACHE: i32 = 8 * 1024;
 /// Lines of a failed check that are told.
 const LINES: usize = 5;
 
+/// Why SQLite did not do what it was asked for, in its words.
+#[derive(Debug)]
+pub enum Failure {
+    /// It is about the machine: a full disk, an I/O error. It says nothing about the database.
+    Machine(String),
+    /// It is about the database: malformed, or in need of something that only the application has.
+    Database(String),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(
+                ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::OutOfMemory
+                | ErrorCode::ReadOnly
+                | ErrorCode::PermissionDenied,
+            ) => Failure::Machine(error.to_string()),
+            _ => Failure::Database(error.to_string()),
+        }
+    }
+}
+
 /// Copies the database at `from`, which nobody writes to, into the new file `to`, as one compact database without a
-/// log. The reason, if SQLite cannot: then the bytes themselves are the better copy.
-pub fn vacuum_into(from: &Path, to: &Path) -> Result<(), String> {
+/// log.
+pub fn vacuum_into(from: &Path, to: &Path) -> Result<(), Failure> {
     let connection = open(from)?;
     // The copy is synced by whoever keeps it.
-    connection.pragma_update(None, "synchronous", "OFF").map_err(|error| error.to_string())?;
-    let to = to.to_str().ok_or("its scratch name is not UTF-8")?;
-    connection.execute("VACUUM INTO ?1", [to]).map_err(|error| error.to_string())?;
+    connection.pragma_update(None, "synchronous", "OFF")?;
+    connection.execute("VACUUM INTO ?1", [uri(to, "")])?;
     Ok(())
 }
 
 /// Runs `PRAGMA integrity_check` on the database at `path`; what it found, if it is not sound.
-pub fn integrity(path: &Path) -> Result<(), String> {
+pub fn integrity(path: &Path) -> Result<(), Failure> {
     let connection = open(path)?;
     let check = |connection: &Connection| -> rusqlite::Result<Vec<String>> {
         let mut statement = connection.prepare(&format!("PRAGMA integrity_check({LINES})"))?;
@@ -36,26 +60,23 @@ pub fn integrity(path: &Path) -> Result<(), String> {
     };
     match check(&connection) {
         Ok(lines) if lines == ["ok"] => Ok(()),
-        Ok(lines) => Err(lines.join("; ")),
-        Err(error) => Err(error.to_string()),
+        Ok(lines) => Err(Failure::Database(lines.join("; "))),
+        Err(error) => Err(error.into()),
     }
 }
 
-fn open(path: &Path) -> Result<Connection, String> {
+fn open(path: &Path) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let open = || -> rusqlite::Result<Connection> {
-        let connection = Connection::open_with_flags(uri(path), flags)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-        connection.pragma_update(None, "cache_size", -CACHE)?;
-        Ok(connection)
-    };
-    open().map_err(|error| error.to_string())
+    let connection = Connection::open_with_flags(uri(path, "?immutable=1"), flags)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.pragma_update(None, "cache_size", -CACHE)?;
+    Ok(connection)
 }
 
 /// SQLite's URI for the file at `path`, which must be absolute: every byte that could mean something in one is spelt
 /// out.
-fn uri(path: &Path) -> String {
+fn uri(path: &Path, parameters: &str) -> String {
     let mut uri = "file:".to_owned();
     for byte in path.as_os_str().as_bytes() {
         if byte.is_ascii_alphanumeric() || b"/._-".contains(byte) {
@@ -64,7 +85,7 @@ fn uri(path: &Path) -> String {
             let _ = write!(uri, "%{byte:02X}");
         }
     }
-    uri.push_str("?immutable=1");
+    uri.push_str(parameters);
     uri
 }
 

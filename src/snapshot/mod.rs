@@ -15,6 +15,7 @@ pub mod check;
 mod contents;
 pub mod look;
 pub mod meta;
+pub mod places;
 pub mod progress;
 pub mod receipts;
 pub mod recipe;

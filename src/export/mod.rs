@@ -8,9 +8,15 @@
 //! read back, renamed. The way back never writes into the live directory before everything that is to be put there
 //! stands beside it, opened and compared ([`inplace`]).
 
+pub mod backup;
 pub mod database;
 pub mod dialect;
 pub mod files;
 pub mod inplace;
+pub mod list;
+pub mod manifest;
+pub mod names;
 pub mod nbak;
+pub mod retention;
 pub mod seals;
+pub mod verify;

@@ -55,13 +55,18 @@ impl Exclusions {
         }
         let name = relative.as_os_str().as_bytes();
         if !name.contains(&b'/')
-            && let Some((_, reason)) = TABLE.iter().find(|(pattern, _)| matches(pattern.as_bytes(), name))
+            && let Some(reason) = of_table(name)
         {
-            return Some((*reason).to_owned());
+            return Some(reason.to_owned());
         }
         let hit = self.globs.matches(relative);
         hit.first().map(|&at| format!("excluded by {}", self.patterns[at]))
     }
+}
+
+/// Why the table leaves out what is called `name` at the top of the data directory; nothing if it does not.
+pub fn of_table(name: &[u8]) -> Option<&'static str> {
+    TABLE.iter().find(|(pattern, _)| matches(pattern.as_bytes(), name)).map(|(_, reason)| *reason)
 }
 
 /// Patterns of the table: one `*`, at the start or at the end, or none.

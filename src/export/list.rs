@@ -1,0 +1,126 @@
+//! The backups in a folder, the damaged ones too.
+//!
+//! A backup is a folder with a manifest, or one that is called as backups are: whose manifest is lost it is shown as
+//! damaged, not hidden. Links are not followed: one that is called like a backup is shown as what it is. Everything else
+//! in the folder (the store, what is being written, scratch space) is nobody's backup and is left out.
+
+use std::ffi::OsStr;
+use std::fs::FileType;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::backup::Backup;
+use super::dialect::Dialect;
+use super::names::{self, MANIFEST};
+use crate::error::{Error, Result};
+
+/// A backup in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The folder's name.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// When it was made, in milliseconds since 1970: by its manifest, or by its name if that cannot be read.
+    pub created_ms: Option<i64>,
+    /// Bytes of its files, by the manifest.
+    pub bytes: u64,
+    /// Its files, folders not counted.
+    pub files: u64,
+    /// Whether they are sealed.
+    pub encrypted: bool,
+    /// The application's version.
+    pub version: String,
+    /// The snapshot that it was made of, if this program made it.
+    pub snapshot: Option<String>,
+    /// Whose names it uses.
+    pub dialect: Option<Dialect>,
+    /// Why it cannot be read, if it cannot. That its files are whole is only known after verifying.
+    pub damage: Option<String>,
+}
+
+/// All backups in `backup_dir`, the oldest first; those of an unknown age before them. None if the folder is not there.
+pub fn list(backup_dir: &Path) -> Result<Vec<Listed>> {
+    let failed = |error| Error::io("list the backups", backup_dir, error);
+    let entries = match std::fs::read_dir(backup_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut listed = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let kind = match entry.file_type() {
+            Ok(kind) => kind,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        listed.extend(look_at(&entry.path(), &entry.file_name(), kind));
+    }
+    listed.sort_by(|one, other| (one.created_ms, &one.name).cmp(&(other.created_ms, &other.name)));
+    Ok(listed)
+}
+
+fn look_at(path: &Path, file_name: &OsStr, kind: FileType) -> Option<Listed> {
+    let name = file_name.to_string_lossy();
+    if names::check_name(&name).is_err() {
+        return None;
+    }
+    let dated = names::is_dated(&name);
+    if kind.is_symlink() {
+        return dated.then(|| damaged(path, &name, "it is a symbolic link, which is not followed".to_owned()));
+    }
+    // A name that is all there is to go by needs no look inside; neither does a folder without a manifest.
+    if !kind.is_dir() || !dated && !may_be_there(&path.join(MANIFEST)) {
+        return None;
+    }
+    if file_name.to_str().is_none() {
+        return Some(damaged(path, &name, "its name is not UTF-8: rename it".to_owned()));
+    }
+    match Backup::open(path) {
+        Ok(backup) => Some(whole(backup)),
+        // It was removed, or got its name, since the folder was read.
+        Err(_) if std::fs::symlink_metadata(path).is_err() => None,
+        Err(error) => Some(damaged(path, &name, error.what())),
+    }
+}
+
+/// Whether there is something at `path`, as far as can be seen.
+fn may_be_there(path: &Path) -> bool {
+    match std::fs::symlink_metadata(path) {
+        Ok(_) => true,
+        Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+    }
+}
+
+fn whole(backup: Backup) -> Listed {
+    let manifest = backup.manifest;
+    let files = || manifest.files.iter().filter(|entry| !entry.kind.is_directory());
+    Listed {
+        name: backup.name,
+        path: backup.path,
+        created_ms: Some(manifest.created_ms),
+        bytes: files().fold(0, |sum, entry| entry.size.saturating_add(sum)),
+        files: files().count() as u64,
+        encrypted: manifest.encrypted,
+        dialect: Some(manifest.dialect),
+        damage: None,
+        version: manifest.version,
+        snapshot: manifest.own.map(|own| own.snapshot),
+    }
+}
+
+fn damaged(path: &Path, name: &str, why: String) -> Listed {
+    Listed {
+        name: name.to_owned(),
+        path: path.to_path_buf(),
+        created_ms: names::date_of(name),
+        bytes: 0,
+        files: 0,
+        encrypted: false,
+        version: String::new(),
+        snapshot: None,
+        dialect: None,
+        damage: Some(why),
+    }
+}

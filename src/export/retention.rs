@@ -1,0 +1,186 @@
+//! Which backups are old enough to go, and how one goes.
+//!
+//! What to keep is decided by [`plan`], which touches nothing; its answer can be shown before anything happens. A backup
+//! goes by losing its name first ([`remove`]): from then on it is no backup any more, however the rest ends. Neither
+//! needs room on the disk, and no path in a manifest decides what is deleted.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::files::{rename_new, sync_folder};
+use super::list::Listed;
+use super::names::{self, TEMPORARY};
+use crate::error::{Error, Result};
+
+/// What happens to one backup, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The backup.
+    pub name: String,
+    /// Whether it stays.
+    pub keep: bool,
+    /// Why, in words.
+    pub reason: String,
+}
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// Which of `backups` are older than `days` at `now_ms` and may go; `days` 0 keeps all. `good` is the newest that is
+/// known to be whole: it stays, and so does the newest by what manifests say. Age is what a manifest says too.
+pub fn plan(backups: &[Listed], days: u32, now_ms: i64, good: Option<&str>) -> Vec<Decision> {
+    let age = |one: &Listed| one.created_ms.filter(|_| one.damage.is_none()).map(|ms| now_ms.saturating_sub(ms));
+    let newest = |by: &dyn Fn(&&Listed) -> bool| {
+        let mut backups: Vec<&Listed> = backups.iter().filter(|one| age(one).is_some()).filter(by).collect();
+        backups.sort_by(|one, other| (one.created_ms, &one.name).cmp(&(other.created_ms, &other.name)));
+        backups.pop().map(|one| one.name.as_str())
+    };
+    // A date in the future may be a lie: it must not cost the newest of those that can be right.
+    let past_newest = newest(&|one| age(one).is_some_and(|age| age >= 0));
+    let newest = newest(&|_| true);
+    let decide = |one: &Listed| {
+        let name = one.name.as_str();
+        let stays = |reason: &str| (true, reason.to_owned());
+        if one.damage.is_some() {
+            return stays("damaged: look at it, and remove it by hand");
+        }
+        let Some(age) = age(one) else { return stays("its age is not known") };
+        if age < 0 {
+            return stays("it says that it was made in the future: is the clock right?");
+        }
+        if days == 0 {
+            return stays("no retention is set");
+        }
+        if Some(name) == newest || Some(name) == past_newest {
+            return stays("the newest one");
+        }
+        if Some(name) == good {
+            return stays("the newest one that is known to be whole");
+        }
+        let old = age / DAY_MS;
+        if age <= i64::from(days) * DAY_MS {
+            return (true, format!("{old} days old, {days} are kept"));
+        }
+        (false, format!("{old} days old, more than {days}"))
+    };
+    backups
+        .iter()
+        .map(|one| {
+            let (keep, reason) = decide(one);
+            Decision { name: one.name.clone(), keep, reason }
+        })
+        .collect()
+}
+
+/// Removes the backup in the folder at `path`. Only for the holder of the lock of the backups.
+pub fn remove(path: &Path) -> Result<()> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    names::check_name(name).map_err(|why| Error::usage(format!("this is no backup: {why}")).at(path))?;
+    let meta = std::fs::symlink_metadata(path).map_err(|error| Error::io("remove a backup", path, error))?;
+    if !meta.is_dir() {
+        return Err(Error::usage("a backup is a folder, and this is none").at(path).hint("nothing was removed"));
+    }
+    let mut number = 0_u32;
+    let doomed = loop {
+        let doomed = match number {
+            0 => path.with_file_name(format!("{name}{TEMPORARY}")),
+            _ => path.with_file_name(format!("{name}-{number}{TEMPORARY}")),
+        };
+        match rename_new(path, &doomed) {
+            Ok(()) => break doomed,
+            // What is called so may be somebody's: it is left alone.
+            Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => {
+                number += 1
+            }
+            Err(error) => return Err(Error::io("remove a backup", path, error)),
+        }
+    };
+    sync_folder(path.parent().unwrap_or(Path::new(".")))?;
+    // No link in it is followed.
+    std::fs::remove_dir_all(&doomed).map_err(|error| {
+        Error::io("remove all of what was a backup", &doomed, error)
+            .hint("it is no backup any more: remove the rest by hand")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_774_407_600_000;
+
+    fn listed(name: &str, days_old: i64) -> Listed {
+        Listed {
+            name: name.to_owned(),
+            path: name.into(),
+            created_ms: Some(NOW - days_old * DAY_MS - 1),
+            bytes: 0,
+            files: 0,
+            encrypted: true,
+            version: String::new(),
+            snapshot: None,
+            dialect: None,
+            damage: None,
+        }
+    }
+
+    fn removed(backups: &[Listed], days: u32, good: Option<&str>) -> Vec<String> {
+        let decisions = plan(backups, days, NOW, good);
+        assert_eq!(decisions.len(), backups.len());
+        assert!(decisions.iter().all(|decision| !decision.reason.is_empty()));
+        decisions.into_iter().filter(|decision| !decision.keep).map(|decision| decision.name).collect()
+    }
+
+    #[test]
+    fn old_ones_go() {
+        let backups = [listed("a", 40), listed("b", 30), listed("c", 29), listed("d", 0)];
+        assert_eq!(removed(&backups, 30, None), ["a", "b"], "a millisecond over thirty days is over");
+        assert_eq!(removed(&backups, 30, Some("b")), ["a"]);
+        assert_eq!(removed(&backups, 31, None), ["a"]);
+        assert!(removed(&backups, 0, None).is_empty());
+        let exactly = Listed { created_ms: Some(NOW - 30 * DAY_MS), ..listed("a", 0) };
+        assert!(removed(&[exactly, listed("b", 0)], 30, None).is_empty());
+    }
+
+    #[test]
+    fn the_newest_never_goes() {
+        assert!(removed(&[listed("a", 400)], 30, None).is_empty());
+        assert_eq!(removed(&[listed("b", 400), listed("a", 399)], 30, None), ["b"], "whatever their order and name");
+        assert_eq!(removed(&[listed("a", 400), listed("b", 400)], 30, None), ["a"]);
+        assert!(removed(&[], 30, None).is_empty());
+    }
+
+    #[test]
+    fn what_is_strange_stays_and_protects_nothing() {
+        let damaged = Listed { damage: Some("broken".to_owned()), ..listed("damaged", 1) };
+        let unknown = Listed { created_ms: None, ..damaged.clone() };
+        let future = listed("future", -1);
+        let extreme = [i64::MIN, i64::MAX].map(|ms| Listed { created_ms: Some(ms), ..listed("extreme", 0) });
+        let backups = [listed("a", 50), listed("b", 40), damaged, unknown, future, extreme[1].clone()];
+        assert_eq!(removed(&backups, 30, None), ["a"], "b is the newest of those that can be right");
+        assert_eq!(removed(&[extreme[0].clone(), listed("b", 1)], 30, None), ["extreme"]);
+    }
+
+    #[test]
+    fn one_goes_and_nothing_else() {
+        let place = tempfile::tempdir().expect("a folder");
+        let (backup, outside) = (place.path().join("20260325T030000Z"), place.path().join("outside"));
+        std::fs::create_dir_all(backup.join("a/b")).expect("made");
+        std::fs::create_dir(&outside).expect("made");
+        std::fs::write(outside.join("f"), b"kept").expect("written");
+        std::fs::write(backup.join("a/b/f"), b"gone").expect("written");
+        std::os::unix::fs::symlink(&outside, backup.join("a/link")).expect("linked");
+        std::fs::hard_link(outside.join("f"), backup.join("hard")).expect("linked");
+        let taken = place.path().join("20260325T030000Z.tmp");
+        std::fs::create_dir_all(taken.join("x")).expect("made");
+        remove(&backup).expect("removed");
+        assert!(!backup.exists() && taken.join("x").exists());
+        assert_eq!(std::fs::read(outside.join("f")).expect("read"), b"kept");
+        assert_eq!(std::fs::read_dir(place.path()).expect("a folder").count(), 2);
+
+        std::os::unix::fs::symlink(&outside, &backup).expect("linked");
+        for path in [&backup, &taken, &outside.join("f"), &place.path().join("nothing"), &place.path().join("..")] {
+            assert!(remove(path).is_err(), "{}", path.display());
+        }
+        assert!(outside.join("f").exists() && taken.exists());
+    }
+}

@@ -127,7 +127,7 @@ fn report(context: &Context, written: &Written, snapshot: &str, start: Instant) 
         return;
     }
     line(format!(
-        "backup {}: {} of {}, {}, {}, verified; of snapshot {}; {:.2} s\n{}",
+        "backup {}: {} of {}, {}, {}, verified; of snapshot {}; {:.2} s",
         written.name,
         count(files, "file", "files"),
         size(bytes),
@@ -135,8 +135,8 @@ fn report(context: &Context, written: &Written, snapshot: &str, start: Instant) 
         if written.manifest.encrypted { "encrypted" } else { "not encrypted" },
         &snapshot[..8],
         duration_ms as f64 / 1000.0,
-        written.path.display(),
     ));
+    line(written.path.display().to_string());
 }
 
 fn list(context: &Context) -> Result<u8> {
@@ -364,12 +364,13 @@ fn carry_out(
         }));
     } else {
         line(format!(
-            "restored {what}: {} put in place ({}), {} were as they should be; {:.2} s\nrestart the application now",
+            "restored {what}: {} put in place ({}), {} were as they should be; {:.2} s",
             count(replaced.files, "file", "files"),
             size(replaced.bytes),
             replaced.unchanged,
             start.elapsed().as_secs_f64(),
         ));
+        line("restart the application now");
     }
     Ok(0)
 }

@@ -2,9 +2,10 @@
 //!
 //! 1. An interrupted restore is finished first ([`inplace::recover`]).
 //! 2. Everything that is to be put in place is staged on the data directory's own file system: sizes, hashes, seals,
-//!    `integrity_check`. A wrong key or a damaged file ends it here, and nothing was changed.
-//! 3. A safety backup of what is there now is made and verified; if it cannot be, nothing is changed.
-//! 4. [`inplace::replace`] swaps the staged files in, so that a crash leaves the old or the new content, and compares.
+//!    `integrity_check`. A wrong key or a damaged file ends it here, and nothing was changed (I15).
+//! 3. A safety backup of what is there now is made and verified; if it cannot be, nothing is changed (I16).
+//! 4. [`inplace::replace`] swaps the staged files in, so that a crash leaves the old or the new content, and compares
+//!    (I17).
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, FileTimes, Permissions};

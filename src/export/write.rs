@@ -5,7 +5,7 @@
 //!    else (S17), and in `<name>.tmp` when it is plain anyway.
 //! 3. Each file on all cores: a database becomes a `VACUUM INTO` copy; then it is sealed, or moved, into `<name>.tmp`;
 //!    synced; read back for its size and SHA-256.
-//! 4. `manifest.json`, last, with its MAC; then all of it is verified as a stranger would, from the disk; only then
+//! 4. (I14) `manifest.json`, last, with its MAC; then all of it is verified as a stranger would, from the disk; only then
 //!    `<name>.tmp` gets its name, and the folder is synced. Whatever fails before leaves nothing that is listed.
 //!
 //! What the documented format has no form for is left out and named: symbolic links, and names that are not UTF-8 or

@@ -84,13 +84,17 @@ fn they_are_listed_verified_and_restored() {
         // Over what is there now, and changed: with a log beside it, as the application leaves one that was killed.
         let history = place.data.join("history.db");
         let conn = Connection::open(&history).expect("open");
-        conn.execute_batch("PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; DELETE FROM entries").expect("changed");
+        conn.execute_batch("PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; DELETE FROM entries")
+            .expect("changed");
         let log = fs::read(place.data.join("history.db-wal")).expect("a log");
         conn.close().expect("closed");
         fs::write(place.data.join("history.db-wal"), log).expect("written");
         fs::write(place.data.join("config.json"), b"{}").expect("written");
-        let again = run(&place, &sample, &["backup", "restore", one["name"].as_str().expect("a name"), "--yes",
-            "--allow-unsigned"]);
+        let again = run(
+            &place,
+            &sample,
+            &["backup", "restore", one["name"].as_str().expect("a name"), "--yes", "--allow-unsigned"],
+        );
         assert_eq!(again.code, 0, "{}: {again:?}", sample.name);
         assert_expected(&sample, &place.data);
     }
@@ -102,7 +106,8 @@ fn one_flipped_bit_in_any_file_refuses_the_restore_and_changes_nothing() {
         let place = place_with(&sample);
         fs::write(place.data.join("config.json"), b"live").expect("written");
         let backups = place.data.join("backups");
-        let files: Vec<PathBuf> = tree(&backups).into_iter().filter(|(_, t)| t.kind == "file").map(|(p, _)| p).collect();
+        let files: Vec<PathBuf> =
+            tree(&backups).into_iter().filter(|(_, t)| t.kind == "file").map(|(p, _)| p).collect();
         for file in files.iter().filter(|file| !file.ends_with("manifest.json")) {
             let path = backups.join(file);
             let whole = fs::read(&path).expect("read");

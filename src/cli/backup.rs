@@ -344,24 +344,7 @@ fn carry_out(
     restored.remarks.iter().for_each(output::warning);
     tell(context, replaced);
     if context.json {
-        let paths =
-            |paths: &[PathBuf]| paths.iter().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>();
-        output::json(&json!({
-            "restored_files": replaced.files,
-            "unchanged_files": replaced.unchanged,
-            "bytes": replaced.bytes,
-            "safety_backup": safety.as_ref().map(|(path, _)| path.to_string_lossy()),
-            "safety_snapshot": safety.as_ref().map(|(_, id)| id),
-            "extra": paths(&replaced.extra),
-            "removed": paths(&replaced.removed),
-            "aside": replaced.aside.iter().map(|(from, to)| json!({
-                "path": from.to_string_lossy(), "now": to.to_string_lossy(),
-            })).collect::<Vec<_>>(),
-            "through": paths(&replaced.through),
-            "holders": replaced.holders.iter().map(|(pid, name)| json!({"pid": pid, "command": name})).collect::<Vec<_>>(),
-            "warnings": restored.remarks.iter().chain(&replaced.remarks).collect::<Vec<_>>(),
-            "duration_ms": start.elapsed().as_millis() as u64,
-        }));
+        output::json(&restored_json(&restored, safety.as_ref(), start));
     } else {
         line(format!(
             "restored {what}: {} put in place ({}), {} were as they should be; {:.2} s",
@@ -373,6 +356,27 @@ fn carry_out(
         line("restart the application now");
     }
     Ok(0)
+}
+
+fn restored_json(restored: &Restored, safety: Option<&(PathBuf, String)>, start: Instant) -> Value {
+    let replaced = &restored.replaced;
+    let paths = |paths: &[PathBuf]| paths.iter().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>();
+    let aside = |(from, to): &(PathBuf, PathBuf)| json!({"path": from.to_string_lossy(), "now": to.to_string_lossy()});
+    let holder = |(pid, command): &(u32, String)| json!({"pid": pid, "command": command});
+    json!({
+        "restored_files": replaced.files,
+        "unchanged_files": replaced.unchanged,
+        "bytes": replaced.bytes,
+        "safety_backup": safety.map(|(path, _)| path.to_string_lossy()),
+        "safety_snapshot": safety.map(|(_, id)| id),
+        "extra": paths(&replaced.extra),
+        "removed": paths(&replaced.removed),
+        "aside": replaced.aside.iter().map(aside).collect::<Vec<_>>(),
+        "through": paths(&replaced.through),
+        "holders": replaced.holders.iter().map(holder).collect::<Vec<_>>(),
+        "warnings": restored.remarks.iter().chain(&replaced.remarks).collect::<Vec<_>>(),
+        "duration_ms": start.elapsed().as_millis() as u64,
+    })
 }
 
 /// What is worth knowing of what was put in place.

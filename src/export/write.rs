@@ -5,8 +5,8 @@
 //!    else (S17), and in `<name>.tmp` when it is plain anyway.
 //! 3. Each file on all cores: a database becomes a `VACUUM INTO` copy; then it is sealed, or moved, into `<name>.tmp`;
 //!    synced; read back for its size and SHA-256.
-//! 4. (I14) `manifest.json`, last, with its MAC; then all of it is verified as a stranger would, from the disk; only then
-//!    `<name>.tmp` gets its name, and the folder is synced. Whatever fails before leaves nothing that is listed.
+//! 4. (I14) `manifest.json`, last, with its MAC; then all of it is verified as a stranger would, from the disk; only
+//!    then `<name>.tmp` gets its name, and the folder is synced. Whatever fails before leaves nothing that is listed.
 //!
 //! What the documented format has no form for is left out and named: symbolic links, and names that are not UTF-8 or
 //! hold a backslash. The snapshot holds them.
@@ -198,9 +198,9 @@ fn room_for(items: &[Item], folder: &Path) -> Result<()> {
     let need: u64 = items.iter().filter_map(|item| item.file.map(|(size, _)| size + nbak::HEADER)).sum();
     let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
     if free < need {
-        return Err(Error::failed(format!("the backup may need {need} bytes, and {free} are free"))
-            .at(folder)
-            .hint("free some space (`nbak backup prune`), or name another folder with --to or `backup_dir`; nothing was written"));
+        return Err(Error::failed(format!("the backup may need {need} bytes, and {free} are free")).at(folder).hint(
+            "free some space (`nbak backup prune`), or name another folder (`backup_dir`); nothing was written",
+        ));
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! a mix of old and new.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -11,6 +12,9 @@ use scene::{Hook, Opener, ROLE, STATES, Scene, database, live_database, options,
 
 #[path = "inplace/scene.rs"]
 mod scene;
+
+/// More steps than any restore here has.
+const MANY: i64 = 200;
 
 /// Not a test of its own: what a child process does.
 #[test]
@@ -67,7 +71,7 @@ fn every_kill(state: &str) {
             break;
         }
     }
-    println!("{state}: {intended} kills with an intent, {nested} in recovery");
+    let _ = writeln!(std::io::stdout(), "{state}: {intended} kills with an intent, {nested} in recovery");
     assert!(intended > 5 && nested > 15, "{state}: {intended} and {nested} are too few to mean anything");
 }
 
@@ -248,7 +252,7 @@ fn killed_with_a_live_opener() {
 fn what_was_opened_after_a_crash_is_waited_for() {
     let template = a_scene("closed");
     // The step before the first database: the intent was written, and the graph's log is gone.
-    let kill = (0..).find(|&kill| {
+    let kill = (0..MANY).find(|&kill| {
         let scene = template.again();
         scene.child("replace", kill, false) && scene.is_pending()
     });
@@ -281,7 +285,7 @@ fn what_was_opened_after_a_crash_is_waited_for() {
 fn what_the_program_wrote_to_a_restored_file_stays() {
     let template = a_scene("closed");
     // The last kill that leaves an intent: all stands in place.
-    let last = (0..)
+    let last = (0..MANY)
         .map(|kill| {
             let scene = template.again();
             (kill, scene.child("replace", kill, false), scene.is_pending())
@@ -506,7 +510,7 @@ fn two_restores_at_once() {
 #[test]
 fn a_damaged_journal_changes_nothing() {
     let template = a_scene("closed");
-    let scene = (0..)
+    let scene = (0..MANY)
         .map(|kill| {
             let scene = template.again();
             scene.child("replace", kill, false);
@@ -541,20 +545,21 @@ fn who_still_has_a_replaced_file_open_is_told() {
     assert_eq!(done.holders, [(other.id(), "sleep".to_owned())]);
 }
 
+struct Count<'a>(&'a AtomicI64, &'a AtomicI64);
+impl nbak::snapshot::progress::Progress for Count<'_> {
+    fn begin(&self, _: &str, total: u64) {
+        self.1.store(total as i64, Ordering::SeqCst);
+    }
+    fn advance(&self, by: u64) {
+        self.0.fetch_add(by as i64, Ordering::SeqCst);
+    }
+    fn end(&self) {}
+}
+
 #[test]
 fn steps_are_counted_before_they_are_taken() {
     let scene = a_scene("full-wal");
     let (count, told) = (AtomicI64::new(0), AtomicI64::new(0));
-    struct Count<'a>(&'a AtomicI64, &'a AtomicI64);
-    impl nbak::snapshot::progress::Progress for Count<'_> {
-        fn begin(&self, _: &str, total: u64) {
-            self.1.store(total as i64, Ordering::SeqCst);
-        }
-        fn advance(&self, by: u64) {
-            self.0.fetch_add(by as i64, Ordering::SeqCst);
-        }
-        fn end(&self) {}
-    }
     scene.replace_with(&options(false), &Count(&count, &told)).expect("replaced");
     let (count, told) = (count.into_inner(), told.into_inner());
     assert!((count - told).abs() <= 4, "{count} steps, {told} were told");

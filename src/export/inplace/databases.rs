@@ -134,22 +134,26 @@ fn take(conn: &Connection) -> rusqlite::Result<Option<bool>> {
     // The first read: a hot journal is rolled back here, and the mode is only known after it.
     conn.query_row("PRAGMA schema_version", [], |_| Ok(()))?;
     let was_wal = mode(conn, "PRAGMA journal_mode")? == "wal";
-    let start = Instant::now();
-    while was_wal {
-        match mode(conn, "PRAGMA journal_mode=DELETE") {
-            Ok(now) if now == "delete" => break,
-            Ok(_) => {}
-            Err(error) if is_busy(&error) => {}
-            Err(error) => return Err(error),
-        }
-        if start.elapsed() >= PATIENCE {
-            return Ok(None);
-        }
-        std::thread::sleep(Duration::from_millis(50));
+    if was_wal && !turn_log_off(conn)? {
+        return Ok(None);
     }
     conn.execute_batch("BEGIN EXCLUSIVE")?;
     // Somebody who came in between and turned the log on again has it open now.
     Ok((mode(conn, "PRAGMA journal_mode")? != "wal").then_some(was_wal))
+}
+
+/// `false` if somebody else has it open; then nothing was changed.
+fn turn_log_off(conn: &Connection) -> rusqlite::Result<bool> {
+    let start = Instant::now();
+    loop {
+        match mode(conn, "PRAGMA journal_mode=DELETE") {
+            Ok(now) if now == "delete" => return Ok(true),
+            Err(error) if !is_busy(&error) => return Err(error),
+            // This lock is not waited for by SQLite itself.
+            _ if start.elapsed() >= PATIENCE => return Ok(false),
+            _ => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
 }
 
 fn mode(conn: &Connection, pragma: &str) -> rusqlite::Result<String> {
@@ -203,4 +207,74 @@ fn journal_is_harmless(root: &Root, database: &Path) -> Result<bool> {
         Ok(is_cold || (first == JOURNAL_MAGIC && (size < 16 || last != JOURNAL_MAGIC)))
     };
     read().map_err(|error| Error::io("read the journal of a database", &place, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database(folder: &Path, mode: &str) -> Connection {
+        let conn = Connection::open(folder.join("h.db")).expect("opened");
+        conn.query_row(&format!("PRAGMA journal_mode={mode}"), [], |_| Ok(())).expect("set");
+        conn.execute_batch("PRAGMA wal_autocheckpoint=0; CREATE TABLE t(a); INSERT INTO t VALUES(1)").expect("made");
+        conn
+    }
+
+    /// The lock alone, without the look at processes.
+    #[test]
+    fn a_log_that_somebody_has_open_is_left_as_it_is() {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let conn = database(folder.path(), "WAL");
+        let files = || ["h.db", "h.db-wal"].map(|name| std::fs::read(folder.path().join(name)).expect("read"));
+        let before = files();
+        let root = Root::open(folder.path()).expect("opened");
+        assert!(matches!(hold(&root, Path::new("h.db")).expect("looked at"), Standing::Busy));
+        assert_eq!(files(), before);
+        conn.execute_batch("INSERT INTO t VALUES(2)").expect("it goes on");
+    }
+
+    #[test]
+    fn a_transaction_of_somebody_else_is_in_the_way() {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let conn = database(folder.path(), "DELETE");
+        let root = Root::open(folder.path()).expect("opened");
+        for begin in ["BEGIN IMMEDIATE", "BEGIN; SELECT * FROM t"] {
+            conn.execute_batch(begin).expect("begun");
+            assert!(matches!(hold(&root, Path::new("h.db")).expect("looked at"), Standing::Busy), "{begin}");
+            conn.execute_batch("ROLLBACK").expect("ended");
+        }
+    }
+
+    #[test]
+    fn what_is_held_opens_to_nobody_and_is_given_back() {
+        for kind in ["WAL", "DELETE"] {
+            let folder = tempfile::TempDir::new().expect("a folder");
+            drop(database(folder.path(), kind));
+            let root = Root::open(folder.path()).expect("opened");
+            let Standing::Held(held) = hold(&root, Path::new("h.db")).expect("looked at") else { panic!("{kind}") };
+            assert!(standing_sidecars(&root, Path::new("h.db")).expect("looked at").is_empty());
+            let other = Connection::open(folder.path().join("h.db")).expect("opened");
+            other.busy_timeout(Duration::ZERO).expect("set");
+            let read = |conn: &Connection| conn.query_row("SELECT sum(a) FROM t", [], |row| row.get::<_, i64>(0));
+            assert!(read(&other).is_err_and(|error| is_busy(&error)));
+            drop(held);
+            assert_eq!(read(&other).expect("read"), 1);
+            assert_eq!(mode(&other, "PRAGMA journal_mode").expect("asked"), kind.to_lowercase());
+        }
+    }
+
+    #[test]
+    fn a_journal_that_names_another_file_is_not_rolled_back() {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        drop(database(folder.path(), "DELETE"));
+        let journal = folder.path().join("h.db-journal");
+        let root = Root::open(folder.path()).expect("opened");
+        for text in [[&JOURNAL_MAGIC[..], &[0; 100], &JOURNAL_MAGIC].concat(), b"somebody's diary".to_vec()] {
+            std::fs::write(&journal, &text).expect("written");
+            assert!(matches!(hold(&root, Path::new("h.db")).expect("looked at"), Standing::Malformed(_)));
+            assert_eq!(std::fs::read(&journal).expect("still there"), text);
+        }
+        std::fs::write(&journal, [0; 600]).expect("written");
+        assert!(matches!(hold(&root, Path::new("h.db")).expect("looked at"), Standing::Held(_)));
+    }
 }

@@ -4,6 +4,7 @@
 //! staging is removed. After it, an error says that the next command finishes the restore.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::apply::Run;
@@ -12,7 +13,7 @@ use super::holders::{Process, Whose, holders, in_words};
 use super::intent::{Intent, Move, Name, Way};
 use super::plan::{self, Plan, base_of};
 use super::root::{Kind, Root, Seen};
-use super::staging::{INTENT, Staging};
+use super::staging::{FOLDER, INTENT, Staging};
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 
@@ -79,10 +80,10 @@ fn carry_out(
     let written = plan.intent.write(&staging.root);
     if let Err(error) = written {
         // If it cannot be taken back either, it stands, and the next command carries it out.
-        staging.is_intended = Intent::remove(&staging.root).is_err();
-        return Err(if staging.is_intended { begun(&staging.root, error) } else { error });
+        staging.is_needed = Intent::remove(&staging.root).is_err();
+        return Err(if staging.is_needed { begun(&staging.root, error) } else { error });
     }
-    staging.is_intended = true;
+    staging.is_needed = true;
     held.values_mut().for_each(Held::commit);
     let mut run = Run::new(&staging.root, &plan.intent, progress);
     run.held = held;
@@ -91,18 +92,29 @@ fn carry_out(
 
 /// Finishes an interrupted restore, if there is one. `None`: nothing was pending. To be called at the start of every
 /// command; it costs one `stat` when there is nothing to do.
+///
+/// A staging without an intent, which changed nothing or is done with, is swept: copies of files do not lie about.
 pub fn recover(data: &Path, progress: &dyn Progress) -> Result<Option<Replaced>> {
-    let path = data.join(INTENT);
-    match path.symlink_metadata() {
-        Ok(_) => {}
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(Error::io("look for an interrupted restore", &path, error)),
+    let is_there = |name: &str| match data.join(name).symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(Error::io("look for an interrupted restore", data.join(name), error)),
+    };
+    if !is_there(FOLDER)? {
+        return Ok(None);
     }
-    let staging = Staging::resume(data)?;
+    let is_pending = is_there(INTENT)?;
+    let staging = match Staging::lock(data) {
+        // Somebody is staging files. They change nothing yet.
+        Err(error) if error.is_locked() && !is_pending => return Ok(None),
+        other => other?,
+    };
     let root = &staging.root;
     if root.seen(Path::new(INTENT))?.is_none() {
+        // As far as it can be done: the next restore does it too, and says why it cannot.
+        if root.seen(Path::new(FOLDER))?.is_some_and(|seen| seen.kind == Kind::Folder) {
+            let _ = staging.discard();
+        }
         return Ok(None);
     }
     let intent = Intent::read(root)?;

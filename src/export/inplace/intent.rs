@@ -7,8 +7,9 @@
 //! checked when read, although the folder is ours: a `..` in a journal that somebody put there would move files
 //! outside of the data directory.
 
+use std::fmt::Write as _;
 use std::fs::OpenOptions;
-use std::io::{Read, Write};
+use std::io::{Read, Write as _};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
@@ -34,7 +35,7 @@ impl Serialize for Name {
         for chunk in self.0.as_os_str().as_bytes().utf8_chunks() {
             text.push_str(&chunk.valid().replace('%', "%25"));
             for byte in chunk.invalid() {
-                text.push_str(&format!("%{byte:02x}"));
+                let _ = write!(text, "%{byte:02x}");
             }
         }
         serializer.serialize_str(&text)

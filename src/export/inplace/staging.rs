@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::root::{Kind, Root};
 use crate::error::{Error, Result};
@@ -19,6 +20,8 @@ pub const OLD: &str = ".nbak-restore/old";
 /// The journal.
 pub const INTENT: &str = ".nbak-restore/intent";
 const LOCK: &str = ".nbak-restore.lock";
+/// How long even a lock that is held is tried for.
+const MOMENT: Duration = Duration::from_millis(300);
 
 /// Where files are staged, on the file system of the data directory. While it lives, no other restore of this data
 /// directory begins.
@@ -26,8 +29,8 @@ pub struct Staging {
     /// The data directory.
     pub(super) root: Root,
     new: PathBuf,
-    /// An intent was written: what is in the staging is needed.
-    pub(super) is_intended: bool,
+    /// What is in the staging is not ours to remove, or an intent needs it.
+    pub(super) is_needed: bool,
     /// After `new`: it is released last.
     _lock: File,
 }
@@ -39,7 +42,7 @@ impl Staging {
     /// Fails as locked while another restore is under way, and if an interrupted one is still to be finished, which
     /// [`super::recover`] does.
     pub fn begin(data: &Path) -> Result<Staging> {
-        let staging = Staging::lock(data)?;
+        let mut staging = Staging::lock(data)?;
         let root = &staging.root;
         if root.seen(Path::new(INTENT))?.is_some() {
             return Err(Error::failed("an interrupted restore is still to be finished")
@@ -54,18 +57,13 @@ impl Staging {
             }
             root.remove_folder(Path::new(FOLDER))?;
         }
-        root.make_folder(Path::new(NEW))?;
+        staging.is_needed = false;
+        staging.root.make_folder(Path::new(NEW))?;
         Ok(staging)
     }
 
-    /// Takes the lock, to finish what an earlier process began.
-    pub(super) fn resume(data: &Path) -> Result<Staging> {
-        let mut staging = Staging::lock(data)?;
-        staging.is_intended = true;
-        Ok(staging)
-    }
-
-    fn lock(data: &Path) -> Result<Staging> {
+    /// Takes the lock, to finish what an earlier process began. What is in the staging stays there.
+    pub(super) fn lock(data: &Path) -> Result<Staging> {
         let root = Root::open(data)?;
         let path = root.place(Path::new(LOCK));
         let lock = OpenOptions::new()
@@ -77,17 +75,24 @@ impl Staging {
             .custom_flags((rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed())
             .open(&path)
             .map_err(|error| Error::io("open the lock of restores", &path, error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::locked("another restore into this data directory is under way")
-                    .at(&path)
-                    .hint("wait for it to finish; the lock ends with that process"));
+        let start = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
+                // A process that is just being started holds what its parent has open, for a moment.
+                Err(TryLockError::WouldBlock) if start.elapsed() < MOMENT => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::locked("another restore into this data directory is under way")
+                        .at(&path)
+                        .hint("wait for it to finish; the lock ends with that process"));
+                }
             }
-            Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
         }
         let new = root.place(Path::new(NEW));
-        Ok(Staging { root, new, is_intended: false, _lock: lock })
+        Ok(Staging { root, new, is_needed: true, _lock: lock })
     }
 
     /// Where the caller puts what is to be restored, as it is to stand in the data directory.
@@ -98,14 +103,14 @@ impl Staging {
     /// Removes the staging; nothing of the data directory was changed. Dropping it does the same, as far as it can.
     pub fn discard(mut self) -> Result<()> {
         // Once is enough: dropping it does not try again.
-        self.is_intended = true;
+        self.is_needed = true;
         self.root.remove_folder(Path::new(FOLDER))
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if !self.is_intended {
+        if !self.is_needed {
             // What stays is swept by the next restore.
             let _ = self.root.remove_folder(Path::new(FOLDER));
         }

@@ -4,8 +4,8 @@
 //! *dialect* is the set of names that the application goes by (`nodyn`, later `lynox`); an *NBAK file* is one file,
 //! sealed under a key that comes from the vault key.
 //!
-//! The way out: snapshot -> plain files in scratch, databases as `VACUUM INTO` copies -> NBAK -> `<name>.tmp` -> synced,
-//! read back, renamed. The way back never writes into the live directory before everything that is to be put there
-//! stands beside it, opened and compared ([`inplace`]).
+//! The way out: snapshot -> plain files in scratch, databases as `VACUUM INTO` copies -> NBAK -> `<name>.tmp` ->
+//! synced, read back, renamed. The way back never writes into the live directory before everything that is to be put
+//! there stands beside it, opened and compared ([`inplace`]).
 
 pub mod inplace;

@@ -1,8 +1,8 @@
 //! Doing what an intent says: the first time, or again after a crash.
 //!
-//! Every step first looks whether it was done. The order: what is in the way goes, folders are made, databases that somebody
-//! has open are written, the others and then the files are exchanged (a staged sidecar must not stand beside the old
-//! database), attributes are set, folders are synced, and everything is compared.
+//! Every step first looks whether it was done. The order: what is in the way goes, folders are made, databases that
+//! somebody has open are written, the others and then the files are exchanged (a staged sidecar must not stand beside
+//! the old database), attributes are set, folders are synced, and everything is compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -118,7 +118,8 @@ impl<'a> Run<'a> {
         Ok(name)
     }
 
-    /// Moves `path` to `old/`, which goes in the end; to where it is kept, if something from there is in `old/` already.
+    /// Moves `path` to `old/`, which goes in the end; to where it is kept, if something from there is in `old/`
+    /// already.
     fn set_aside(&self, path: &Path) -> Result<()> {
         let to = Path::new(OLD).join(path);
         if self.root.seen(&to)?.is_some() {
@@ -428,8 +429,8 @@ fn verdict(root: &Root, one: &Move, is_fresh: bool) -> Result<Verdict> {
         Kind::Link => blake3::hash(&root.link(path)?),
         _ => match hash_live(&root.place(path)) {
             Ok(found) => found,
-            // Its own mode forbids it, or it is named as shared memory. That it is the staged inode, and was not written
-            // since, is what is left.
+            // Its own mode forbids it, or it is named as shared memory. That it is the staged inode, and was not
+            // written since, is what is left.
             Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput) => {
                 return Ok(if is_unwritten { Verdict::Same } else { Verdict::Written });
             }

@@ -1,9 +1,9 @@
 //! Taking a live database away from whoever might open it, and giving it back.
 //!
-//! `PRAGMA journal_mode=DELETE` first takes the file's exclusive lock and only then checkpoints the log and removes it and
-//! the shared memory: if another connection has the database open in WAL mode, it fails and has changed nothing. (An
-//! explicit checkpoint before it would write into a database that is then refused.) `BEGIN EXCLUSIVE` keeps others out
-//! from there on; that the mode is still the one that was set shows that nobody slipped in between.
+//! `PRAGMA journal_mode=DELETE` first takes the file's exclusive lock and only then checkpoints the log and removes
+//! it and the shared memory: if another connection has the database open in WAL mode, it fails and has changed
+//! nothing. (An explicit checkpoint before it would write into a database that is then refused.) `BEGIN EXCLUSIVE`
+//! keeps others out from there on; that the mode is still the one that was set shows that nobody slipped in between.
 //!
 //! A connection in rollback mode that is idle holds no lock at all. That one is looked for among the open files of
 //! processes ([`super::holders`]).

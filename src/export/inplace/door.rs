@@ -23,8 +23,8 @@ pub struct Options<'a> {
     pub whole: bool,
     /// Copy through SQLite's backup API into databases that somebody has open, instead of refusing.
     pub into_live: bool,
-    /// The origin recorded no owners: a replaced file keeps the owner of the one it replaces, a new one gets that of the
-    /// nearest folder above. Only matters to the superuser.
+    /// The origin recorded no owners: a replaced file keeps the owner of the one it replaces, a new one gets that of
+    /// the nearest folder above. Only matters to the superuser.
     pub keep_owners: bool,
     /// Entries that are this program's own or left out of snapshots (relative path): never listed, never touched.
     pub ignored: &'a dyn Fn(&Path) -> bool,
@@ -55,7 +55,8 @@ pub struct Replaced {
     pub remarks: Vec<String>,
 }
 
-/// Puts what is staged in place of what is live. On an error nothing was changed, unless it says that the restore was begun.
+/// Puts what is staged in place of what is live. On an error nothing was changed, unless it says that the restore was
+/// begun.
 ///
 /// The safety backup is the caller's, and comes before: what is replaced is removed in the end.
 pub fn replace(staging: Staging, options: &Options<'_>, progress: &dyn Progress) -> Result<Replaced> {
@@ -134,8 +135,8 @@ fn begun(root: &Root, error: Error) -> Error {
     let place = place.parent().unwrap_or(&place).display();
     let stop = if error.is_locked() { "stop the program that uses it; " } else { "" };
     error.hint(format!(
-        "{stop}the restore was begun, and the next nbak command on this data directory finishes it; until then what was \
-         there and what is to be there stand in {place}: do not remove it"
+        "{stop}the restore was begun, and the next nbak command on this data directory finishes it; until then what \
+         was there and what is to be there stand in {place}: do not remove it"
     ))
 }
 

@@ -1,7 +1,7 @@
 //! Which processes have a file open: `/proc/*/fd`, as far as it may be read.
 //!
-//! Of other users' processes only root sees anything, and none is seen across containers. So this finds names to tell and
-//! openers that hold no lock at the moment; it is not what safety rests on.
+//! Of other users' processes only root sees anything, and none is seen across containers. So this finds names to tell
+//! and openers that hold no lock at the moment; it is not what safety rests on.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;

@@ -1,7 +1,7 @@
 //! The data directory, held open: every path below it is resolved one component at a time.
 //!
-//! No symbolic link is followed, also none that is put there meanwhile. Staging, old and kept files are below it too, so
-//! every move is one between two paths of the same root.
+//! No symbolic link is followed, also none that is put there meanwhile. Staging, old and kept files are below it too,
+//! so every move is one between two paths of the same root.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;

@@ -1,7 +1,7 @@
 //! The staging of one restore, and the lock that keeps a second one out.
 //!
-//! The lock is a kernel lock on a file beside the staging that is never removed: a lock on a file that comes and goes can
-//! be held twice. The staging itself comes and goes, and one without an intent changed nothing: it is swept.
+//! The lock is a kernel lock on a file beside the staging that is never removed: a lock on a file that comes and goes
+//! can be held twice. The staging itself comes and goes, and one without an intent changed nothing: it is swept.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;

@@ -1,7 +1,7 @@
 //! Writing a restored database into a live one that somebody has open, through SQLite's backup API.
 //!
-//! One step, so one transaction: others see the old content or the new. It can be repeated, but must not be once it was done
-//! and others have written since, so the caller marks it as done right after.
+//! One step, so one transaction: others see the old content or the new. It can be repeated, but must not be once it
+//! was done and others have written since, so the caller marks it as done right after.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;

@@ -135,8 +135,8 @@ fn begun(root: &Root, error: Error) -> Error {
     let place = place.parent().unwrap_or(&place).display();
     let stop = if error.is_locked() { "stop the program that uses it; " } else { "" };
     error.hint(format!(
-        "{stop}the restore was begun, and the next nbak command on this data directory finishes it; until then what was \
-         there and what is to be there stand in {place}: do not remove it"
+        "{stop}the restore was begun, and the next nbak command on this data directory finishes it; until then what \
+         was there and what is to be there stand in {place}: do not remove it"
     ))
 }
 

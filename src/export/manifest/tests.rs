@@ -172,18 +172,20 @@ fn limits_hold() {
     assert!(Manifest::parse(nested.as_bytes()).is_err());
 }
 
+type Entry = (u64, [u8; 32], usize, Option<u16>, Option<i32>, String);
+
 fn entries() -> impl Strategy<Value = Vec<FileEntry>> {
     let entry = (any::<u64>(), any::<[u8; 32]>(), 0..4_usize, any::<Option<u16>>(), any::<Option<i32>>(), "\\PC{0,12}");
     prop::collection::vec(entry, 0..12).prop_map(|entries| {
-        let entry = |(at, (size, hash, kind, mode, mtime, name)): (usize, (u64, [u8; 32], usize, _, _, String))| {
+        let entry = |(at, (size, hash, kind, mode, mtime, name)): (usize, Entry)| {
             let kind = Kind::ALL[kind];
             FileEntry {
                 path: format!("{at}/{}", name.replace(['/', '\\', '\0'], "_") + "_"),
                 size: if kind.is_directory() { 0 } else { size & NUMBER_MAX },
                 sha256: if kind.is_directory() { String::new() } else { hex(&hash) },
                 kind,
-                mode: mode.map(|mode: u16| u32::from(mode & 0o7777)),
-                mtime_ms: mtime.map(|ms: i32| i64::from(ms) * 1_000_000),
+                mode: mode.map(|mode| u32::from(mode & 0o7777)),
+                mtime_ms: mtime.map(|ms| i64::from(ms) * 1_000_000),
             }
         };
         entries.into_iter().enumerate().map(entry).collect()

@@ -263,7 +263,7 @@ fn killed_exports_leave_nothing_that_is_listed() {
         .expect("a folder")
         .chain(fs::read_dir(&place.data).expect("a folder"))
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
-        .filter(|name| name.ends_with(".tmp") || name.starts_with(".nbak-scratch"))
+        .filter(|name| name.contains(".tmp") || name.starts_with(".nbak-scratch"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }

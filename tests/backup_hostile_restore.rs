@@ -62,17 +62,14 @@ fn carry_out(seed: u64, counts: &[AtomicU64; 3]) {
         let options = Options { allow_unsigned: *allow_unsigned, ..Options::default() };
         let restored = manager.restore_backup(&backup, &options, &|_| {}, &Silent);
         assert!(state(&beyond) == away, "seed {seed}: {hostile:?}: something outside was changed");
-        match restored {
-            Err(error) => {
-                counts[1].fetch_add(1, Ordering::Relaxed);
-                assert!(state(&data) == live, "seed {seed}: {hostile:?}: refused, and changed: {error}");
-                assert!(!data.join(".nbak-restore").exists(), "seed {seed}: {hostile:?}: the staging was left");
-            }
-            Ok(_) => {
-                counts[2].fetch_add(1, Ordering::Relaxed);
-                assert!(vouched || *allow_unsigned, "seed {seed}: {hostile:?}: nobody vouched for it");
-                assert_eq!(fs::read(data.join(".env")).expect("read"), b"# nothing", "seed {seed}: {hostile:?}");
-            }
+        if let Err(error) = restored {
+            counts[1].fetch_add(1, Ordering::Relaxed);
+            assert!(state(&data) == live, "seed {seed}: {hostile:?}: refused, and changed: {error}");
+            assert!(!data.join(".nbak-restore").exists(), "seed {seed}: {hostile:?}: the staging was left");
+        } else {
+            counts[2].fetch_add(1, Ordering::Relaxed);
+            assert!(vouched || *allow_unsigned, "seed {seed}: {hostile:?}: nobody vouched for it");
+            assert_eq!(fs::read(data.join(".env")).expect("read"), b"# nothing", "seed {seed}: {hostile:?}");
         }
     }
 }

@@ -150,6 +150,12 @@ impl BackupManager {
         on_safety: OnSafety<'_>,
         progress: &dyn Progress,
     ) -> Result<Restored> {
+        if !options.into_live
+            && let Err(error) = inplace::look_for_openers(&staging)
+        {
+            staging.discard()?;
+            return Err(error);
+        }
         let exclusions = Exclusions::new(self.places.own_folders()?, &self.settings.exclude)
             .map_err(|error| Error::usage("a pattern to exclude is not a glob").because(error))?;
         let ignored = |path: &Path| exclusions.reason(path, &data.join(path)).is_some();

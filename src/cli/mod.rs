@@ -55,8 +55,8 @@ fn allow_open_files() {
 }
 
 /// Starts the pool that work is spread over, with as many threads as the system lets this process have. Left to itself
-/// it would be started in the middle of something, and panic there if it cannot be. If there are no threads at all, this
-/// one does all of the work.
+/// it would be started in the middle of something, and panic there if it cannot be. If there is no other thread,
+/// this one does all of the work.
 fn start_threads() {
     use rayon::{ThreadBuilder, ThreadPoolBuilder};
     let wanted = std::thread::available_parallelism().map_or(1, usize::from);

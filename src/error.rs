@@ -40,12 +40,14 @@ struct Inner {
     message: String,
     path: Option<PathBuf>,
     hint: Option<String>,
+    /// The hint is about the machine: what the caller would say of the request leads astray.
+    hint_stays: bool,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error(Box::new(Inner { kind, message: message.into(), path: None, hint: None, cause: None }))
+        Error(Box::new(Inner { kind, message: message.into(), path: None, hint: None, hint_stays: false, cause: None }))
     }
 
     /// A failure without a code of its own.
@@ -78,16 +80,47 @@ impl Error {
         Self::new(Kind::Integrity, message)
     }
 
-    /// An I/O error on `path`.
+    /// An I/O error on `path`. Where the system's answer alone says what to do, that is the hint; what is about the
+    /// machine and not about the path stays so, whatever the caller hints at.
     pub fn io(action: &str, path: impl AsRef<Path>, cause: std::io::Error) -> Self {
-        let error = Self::failed(format!("cannot {action}")).at(path);
-        let error = match cause.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                error.hint("the disk is full: free some space and try again; what was stored before is not affected")
+        use std::io::ErrorKind as Io;
+        let hint = match cause.kind() {
+            Io::StorageFull | Io::QuotaExceeded => {
+                Some(("the disk is full: free some space and try again; what was stored before is not affected", true))
             }
-            _ => error,
+            Io::ReadOnlyFilesystem => Some((
+                "the file system is mounted read-only: mount it for writing, or name a place that can be written",
+                true,
+            )),
+            Io::NotADirectory => {
+                Some(("something on the way there is a file and no folder: name another place, or move it", false))
+            }
+            Io::PermissionDenied => {
+                Some(("run it as the user that this belongs to, or let this one in (chown, chmod)", false))
+            }
+            _ => match cause.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+                Some(rustix::io::Errno::MFILE) => {
+                    Some(("this process has as many files open as it may: allow it more (`ulimit -n`)", true))
+                }
+                Some(rustix::io::Errno::NFILE) => {
+                    Some(("the system has as many files open as it can: end some programs and try again", true))
+                }
+                _ => None,
+            },
         };
+        let mut error = Self::failed(format!("cannot {action}")).at(path);
+        if let Some((hint, stays)) = hint {
+            error = error.hint(hint);
+            error.0.hint_stays = stays;
+        }
         error.because(cause)
+    }
+
+    /// A thread could not be started.
+    pub fn thread(cause: std::io::Error) -> Self {
+        Self::failed("cannot start a thread")
+            .hint("this user has as many processes and threads as it may: end some, or allow more (`ulimit -u`)")
+            .because(cause)
     }
 
     /// Names the path the error is about.
@@ -100,7 +133,19 @@ impl Error {
     /// Tells what the reader can do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint = Some(hint.into());
+        if !self.0.hint_stays {
+            self.0.hint = Some(hint.into());
+        }
+        self
+    }
+
+    /// Tells one thing more, behind the next step if there is one.
+    #[must_use]
+    pub fn also(mut self, more: impl fmt::Display) -> Self {
+        self.0.hint = Some(match self.0.hint.take() {
+            Some(hint) => format!("{hint}; {more}"),
+            None => more.to_string(),
+        });
         self
     }
 
@@ -204,5 +249,32 @@ impl SourceError {
 impl fmt::Display for SourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path.display(), self.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_about_the_machine_is_said_whatever_else_is_hinted_at() {
+        let of = |errno: rustix::io::Errno| Error::io("open", "/p", errno.into()).hint("look at /p").to_string();
+        for (errno, word) in [
+            (rustix::io::Errno::MFILE, "ulimit -n"),
+            (rustix::io::Errno::NFILE, "end some programs"),
+            (rustix::io::Errno::ROFS, "read-only"),
+            (rustix::io::Errno::NOSPC, "free some space"),
+        ] {
+            let text = of(errno);
+            assert!(text.contains("/p") && text.contains(word) && !text.contains("look at"), "{text}");
+        }
+        for (errno, word) in [(rustix::io::Errno::ACCESS, "chmod"), (rustix::io::Errno::NOTDIR, "a file and no folder")]
+        {
+            let plain = Error::io("open", "/p", errno.into()).to_string();
+            assert!(plain.contains(word), "{plain}");
+            assert!(of(errno).contains("look at /p"), "who knows the request better says so");
+        }
+        let both = Error::io("write", "/p", rustix::io::Errno::NOSPC.into()).also("3 files stay");
+        assert!(both.to_string().ends_with("not affected; 3 files stay)"), "{both}");
     }
 }

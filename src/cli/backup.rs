@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::args::{BackupAction, BackupArgs, BackupRestoreArgs, ExportArgs, FormArgs, LiveArgs};
 use super::context::Context;
 use super::output::{self, count, iso, line, size, time};
+use super::restore::missing;
 use crate::error::{Error, Result};
 use crate::export::backup::MacState;
 use crate::export::dialect::Dialect;
@@ -281,6 +282,9 @@ pub fn restore_in_place(context: &Context, snapshot: &str, paths: Vec<PathBuf>, 
     let store = context.open()?;
     let record = context.select(&store, snapshot)?;
     let what = format!("snapshot {} of {}", record.id.short(), time(record.started));
+    if let Some(missing) = missing(&record, &paths)? {
+        output::warning(format!("the snapshot is incomplete: {missing} when it was taken"));
+    }
     let options = options(paths, false, live);
     confirm(context, &what, live.yes)?;
     carry_out(context, &what, |safety, progress| manager.restore_in_place(&store, &record, &options, safety, progress))

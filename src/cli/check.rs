@@ -36,12 +36,14 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
             "segments_read": report.segments_read,
             "bytes_read": report.bytes_read,
             "problems": problems,
+            "remarks": report.remarks,
             "affected": affected,
         }));
     } else {
         for problem in &report.problems {
             line(format!("{}: {}", problem.subject, problem.what));
         }
+        report.remarks.iter().for_each(|remark| line(format!("remark: {remark}")));
         for (id, paths) in &report.affected {
             line(format!("snapshot {} lost {}:", &id[..8], count(paths.len() as u64, "path", "paths")));
             for path in paths {
@@ -110,6 +112,9 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8> {
         Repair::Index => {
             let (repo, credentials) = (context.repo()?, context.credentials()?);
             let mut store = Store::open(&repo, &credentials, Access::Write(context.patience()))?;
+            let losses = store.losses();
+            let index = store.catalog().index();
+            let (lost, snapshots) = index.lost().fold((0, 0), |(n, m), (_, records)| (n + 1, m + records.len()));
             store.catalog_mut().index_mut().discard();
             drop(store);
             let store = Store::open(&repo, &credentials, Access::Write(context.patience()))?;
@@ -117,8 +122,14 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8> {
             let packs = store.catalog().index().packs().count() as u64;
             let unreadable = store.catalog().index().unreadable().len() as u64;
             if context.json {
-                output::json(&json!({"packs": packs, "unreadable_packs": unreadable}));
+                output::json(&json!({
+                    "packs": packs,
+                    "unreadable_packs": unreadable,
+                    "accepted_lost_packs": lost,
+                    "accepted_lost_snapshots": snapshots,
+                }));
             } else {
+                losses.iter().for_each(|losses| line(format!("accepted as lost: {losses}")));
                 line(format!("the index was made anew from {}", count(packs, "pack", "packs")));
             }
             if unreadable > 0 {

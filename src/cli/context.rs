@@ -26,6 +26,7 @@ use crate::snapshot::look;
 use crate::snapshot::places::Places;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
+use crate::source::exclude::Exclusions;
 
 /// The environment variables that hold the vault key.
 const KEY_VARIABLES: [&str; 2] = ["NODYN_VAULT_KEY", "LYNOX_VAULT_KEY"];
@@ -279,6 +280,7 @@ impl Context {
 
     /// Says once what its owner should know about the store.
     pub fn warn(&self, store: &Store) {
+        Self::warn_of_losses(store);
         if store.is_unprotected() {
             output::warning(
                 "this store is not protected: who can read it can read all that is in it \
@@ -293,6 +295,18 @@ impl Context {
         }
         if store.catalog().index().was_rebuilt() && self.verbose {
             output::message("the index was out of step with the packs, and was made anew");
+        }
+    }
+}
+
+impl Context {
+    /// Says what the store had and has no longer: also to those who only change keys.
+    pub fn warn_of_losses(store: &Store) {
+        if let Some(losses) = store.losses() {
+            output::warning(format!(
+                "the store has lost something: {losses} (bring the packs back from a copy of the store, or run \
+                 `nbak repair index` to accept it; `nbak check` names them)"
+            ));
         }
     }
 }
@@ -333,7 +347,23 @@ fn read_config(text: &str) -> (Config, Vec<String>) {
     match &root["nbak"]["exclude"] {
         Value::Null => {}
         Value::Array(globs) if globs.iter().all(Value::is_string) => {
-            config.exclude = globs.iter().filter_map(|glob| glob.as_str().map(str::to_owned)).collect();
+            let globs = globs.iter().filter_map(|glob| glob.as_str().map(str::to_owned));
+            // One that means nothing, or everything, must not keep anybody from a backup.
+            config.exclude = globs
+                .filter(|glob| {
+                    let why = if glob.trim_matches(['/', '.', ' ']).is_empty() {
+                        Some("it would leave out everything".to_owned())
+                    } else {
+                        Exclusions::new(Vec::new(), std::slice::from_ref(glob)).err().map(|error| error.to_string())
+                    };
+                    warnings.extend(why.iter().map(|why| {
+                        format!(
+                            "`nbak.exclude` has `{glob}`, which is left aside, so that it leaves out nothing: {why}"
+                        )
+                    }));
+                    why.is_none()
+                })
+                .collect();
         }
         _ => warnings.push("`nbak.exclude` is not a list of globs".to_owned()),
     }
@@ -363,15 +393,22 @@ fn read_config(text: &str) -> (Config, Vec<String>) {
 
 fn first_line(text: &str, place: &str) -> Result<String> {
     let line = text.lines().next().unwrap_or_default().trim();
-    if line.is_empty() { Err(Error::key(format!("there is no key in {place}"))) } else { Ok(line.to_owned()) }
+    if line.is_empty() {
+        return Err(
+            Error::key(format!("there is no key in {place}")).hint("its first line must be the key, and is empty")
+        );
+    }
+    Ok(line.to_owned())
 }
 
 fn read_secret(path: &Path) -> Result<String> {
     let mut text = Zeroizing::new(String::new());
-    let file = fs::File::open(path).map_err(|error| Error::key("cannot read a key").at(path).because(error))?;
-    file.take(KEY_LIMIT)
-        .read_to_string(&mut text)
-        .map_err(|error| Error::key("cannot read a key").at(path).because(error))?;
+    let failed = |error: std::io::Error| {
+        let error = Error::key("cannot read a key").at(path).because(error);
+        error.hint("name a file that this user can read, with the key in its first line")
+    };
+    let file = fs::File::open(path).map_err(failed)?;
+    file.take(KEY_LIMIT).read_to_string(&mut text).map_err(failed)?;
     first_line(&text, &path.display().to_string())
 }
 
@@ -479,6 +516,8 @@ mod tests {
         assert!(warnings.is_empty());
         let (config, warnings) = read_config(r#"{"backup_dir": 3, "nbak": {"exclude": "x"}}"#);
         assert_eq!((config.backup_dir, warnings.len()), (None, 2));
+        let (config, warnings) = read_config(r#"{"nbak": {"exclude": ["*.a", "[", "/", "*.b"]}}"#);
+        assert_eq!((config.exclude.join(" "), warnings.len()), ("*.a *.b".to_owned(), 2), "{warnings:?}");
         assert_eq!(read_config("{").1.len(), 1);
         assert_eq!(read_config("\u{feff}{}").1.len(), 0);
     }

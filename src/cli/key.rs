@@ -70,7 +70,9 @@ pub fn run(context: &Context, args: KeyArgs) -> Result<u8> {
 }
 
 fn open(context: &Context) -> Result<Store> {
-    Store::open_for_keys(&context.repo()?, &context.credentials()?, context.patience())
+    let store = Store::open_for_keys(&context.repo()?, &context.credentials()?, context.patience())?;
+    Context::warn_of_losses(&store);
+    Ok(store)
 }
 
 fn done(context: &Context, what: &str, id: SlotId) {

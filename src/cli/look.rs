@@ -78,8 +78,9 @@ pub fn cat(context: &Context, args: &CatArgs) -> Result<u8> {
     match look::find(&store, record, &path)? {
         Place::Entry(Entry { node: Node::File { size, content, .. }, .. }) => {
             let mut out = std::io::BufWriter::with_capacity(1 << 18, std::io::stdout().lock());
-            let written = look::cat(&store, size, &content, &mut out)
-                .and_then(|()| out.flush().map_err(|error| Error::io("write the file's content", "-", error)));
+            let written = look::cat(&store, size, &content, &mut out).and_then(|()| {
+                out.flush().map_err(|error| Error::io("write the file's content", "standard output", error))
+            });
             match written {
                 // A reader that went away has seen enough.
                 Err(error) if is_broken_pipe(&error) => {}

@@ -31,6 +31,7 @@ pub fn main() -> u8 {
     };
     let context = Context::new(&args.common);
     allow_open_files();
+    start_threads();
     match run(&context, args.command).and_then(|code| output::complete().map(|()| code)) {
         Ok(code) => code,
         Err(error) => {
@@ -52,6 +53,31 @@ fn allow_open_files() {
     let mut core = getrlimit(Resource::Core);
     core.current = Some(0);
     let _ = setrlimit(Resource::Core, core);
+}
+
+/// Starts the pool that work is spread over, with as many threads as the system lets this process have. Left to itself
+/// it would be started in the middle of something, and panic there if it cannot be. If there is no other thread,
+/// this one does all of the work.
+fn start_threads() {
+    use rayon::{ThreadBuilder, ThreadPoolBuilder};
+    let wanted = std::thread::available_parallelism().map_or(1, usize::from);
+    let (hand, given) = crossbeam_channel::unbounded::<ThreadBuilder>();
+    // The pool can be started only once, and gives up at the first thread that fails: so the threads are made before.
+    let ready = (0..wanted).take_while(|at| {
+        let given = given.clone();
+        let thread = std::thread::Builder::new().name(format!("worker {at}"));
+        thread.spawn(move || given.recv().into_iter().for_each(ThreadBuilder::run)).is_ok()
+    });
+    let ready = ready.count();
+    let pool = ThreadPoolBuilder::new().num_threads(ready.max(1));
+    let started = if ready == 0 {
+        pool.use_current_thread().build_global()
+    } else {
+        pool.spawn_handler(move |thread| hand.send(thread).map_err(|_| std::io::ErrorKind::BrokenPipe.into()))
+            .build_global()
+    };
+    // It fails only if there is a pool already, and then that one will do.
+    let _ = started;
 }
 
 fn run(context: &Context, command: Command) -> Result<u8> {

@@ -128,7 +128,10 @@ impl Progress for Bars {
                 ProgressStyle::with_template("{msg:12} {wide_bar} {percent:>3}% {elapsed_precise} (left: {eta})");
             let fresh = ProgressBar::new(total).with_message(what.to_owned());
             fresh.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            fresh.enable_steady_tick(Duration::from_millis(200));
+            // The bar's own thread panics if it cannot be made: one is tried first.
+            if std::thread::Builder::new().spawn(|| ()).is_ok_and(|thread| thread.join().is_ok()) {
+                fresh.enable_steady_tick(Duration::from_millis(200));
+            }
             *bar = Some(fresh);
         });
     }

@@ -2,6 +2,7 @@
 //!
 //! Files that lost data are named one by one; everything else is restored, and the exit code is 13.
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::json;
@@ -10,8 +11,15 @@ use super::args::RestoreArgs;
 use super::backup;
 use super::context::Context;
 use super::output::{self, count, line, size, time};
+use super::snapshot::unreadable_json;
 use crate::error::{Error, Result};
+use crate::snapshot::look::clean_path;
+use crate::snapshot::places::real;
+use crate::snapshot::record::Record;
 use crate::snapshot::restore::{Options, restore as restore_snapshot};
+
+/// So many entries that the snapshot lacks are named.
+const NAMED: usize = 5;
 
 /// Restores a snapshot into a directory.
 pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
@@ -21,16 +29,23 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
     let start = Instant::now();
     let store = context.open()?;
     let record = &context.select(&store, &args.snapshot)?;
-    let target = std::path::absolute(&target).map_err(|error| Error::io("find", &target, error))?;
-    if target.starts_with(store.root()) {
-        return Err(Error::usage("the target lies in the store: plaintext does not belong there").at(&target));
+    // As they really lie: a link or a `..` must not lead plaintext into the store.
+    let really = real(&target);
+    if really.starts_with(real(store.root())) {
+        return Err(Error::usage("the target lies in the store: plaintext does not belong there")
+            .at(&target)
+            .hint("name another with --target; nothing was changed"));
     }
-    if context.data_dir().is_ok_and(|data| std::path::absolute(data).is_ok_and(|data| target.starts_with(data))) {
+    if context.data_dir().is_ok_and(|data| really.starts_with(real(&data))) {
         output::warning("the target lies in the data directory: later snapshots will contain it too");
     }
+    let missing = missing(record, &args.paths)?;
     let options = Options { target, paths: args.paths, overwrite: args.overwrite };
     let restored = restore_snapshot(&store, record, &options, &context.bars())?;
     let duration_ms = start.elapsed().as_millis() as u64;
+    if let Some(missing) = &missing {
+        output::warning(format!("the snapshot is incomplete: {missing} when it was taken"));
+    }
     for (path, why) in &restored.damaged {
         output::warning(format!("not restored: {}: {why}", path.display()));
     }
@@ -45,6 +60,8 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
             "directories": restored.directories,
             "symlinks": restored.symlinks,
             "damaged": damaged,
+            "incomplete": missing.is_some(),
+            "unreadable_entries": unreadable_json(record),
             "duration_ms": duration_ms,
         }));
     } else {
@@ -66,4 +83,19 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
         count(restored.damaged.len() as u64, "path was", "paths were")
     ))
     .hint("an earlier or later snapshot may hold them whole"))
+}
+
+/// What of `paths`, or of everything, the snapshot never had, in words; nothing if it is complete.
+pub(super) fn missing(record: &Record, paths: &[PathBuf]) -> Result<Option<String>> {
+    let mut named: Vec<&str> = record.unreadable.iter().map(|(path, _)| path.as_str()).collect();
+    let unnamed = record.unreadable_count.saturating_sub(named.len() as u64);
+    let wanted = paths.iter().map(|path| clean_path(path)).collect::<Result<Vec<_>>>()?;
+    named.retain(|path| wanted.is_empty() || wanted.iter().any(|wanted| Path::new(path).starts_with(wanted)));
+    let entries = named.len() as u64 + unnamed;
+    if entries == 0 {
+        return Ok(None);
+    }
+    let first = named[..named.len().min(NAMED)].join(", ");
+    let more = if entries > NAMED as u64 { ", …" } else { "" };
+    Ok(Some(format!("{} not be read ({first}{more})", count(entries, "entry could", "entries could"))))
 }

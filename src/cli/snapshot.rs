@@ -44,6 +44,10 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
         Store::open_or_create(repo, &credentials, context.patience(), now_ms() / 1000)?
     };
     context.warn(&store);
+    let new_store = store.is_new();
+    if new_store && !context.json {
+        context.say(format!("made a new store at {}", store.root().display()));
+    }
     let options = Options {
         source,
         exclude: config.exclude.iter().cloned().chain(args.exclude).collect(),
@@ -55,11 +59,11 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
         separate_files: args.separate_files || config.separate_files,
     };
     let taken = take_snapshot(&mut store, &options, &context.bars())?;
-    report(context, &options, &taken, start.elapsed().as_millis() as u64);
+    report(context, &options, &taken, new_store, start.elapsed().as_millis() as u64);
     Ok(if taken.unreadable.is_empty() { 0 } else { INCOMPLETE })
 }
 
-fn report(context: &Context, options: &Options, taken: &Taken, duration_ms: u64) {
+fn report(context: &Context, options: &Options, taken: &Taken, new_store: bool, duration_ms: u64) {
     let record = &taken.record;
     let remarks = || taken.remarks.iter().cloned().chain(taken.unreadable.iter().map(|e| format!("not captured: {e}")));
     if !context.quiet {
@@ -86,6 +90,7 @@ fn report(context: &Context, options: &Options, taken: &Taken, duration_ms: u64)
         let more = json!({
             "unchanged": taken.unchanged,
             "dry_run": options.dry_run,
+            "new_store": new_store,
             "new_chunks": taken.new_chunks,
             "new_bytes": taken.new_bytes,
             "stored_bytes": taken.stored_bytes,
@@ -152,7 +157,13 @@ fn record_json(record: &Record) -> Value {
         "tags": record.tags,
         "note": record.note,
         "unreadable": record.unreadable_count,
+        "unreadable_entries": unreadable_json(record),
     })
+}
+
+/// The entries that a snapshot lacks, as far as they are named.
+pub fn unreadable_json(record: &Record) -> Value {
+    record.unreadable.iter().map(|(path, reason)| json!({"path": path, "reason": reason})).collect()
 }
 
 /// Lists the snapshots, oldest first.
@@ -185,6 +196,9 @@ pub fn list(context: &Context) -> Result<u8> {
             let _ = write!(text, "  {note}");
         }
         line(text);
+        if context.verbose {
+            record.unreadable.iter().for_each(|(path, reason)| line(format!("  not captured: {path}: {reason}")));
+        }
     }
     if records.is_empty() && !context.json {
         context.say("the store holds no snapshot yet");

@@ -34,6 +34,8 @@ use crate::id::{ChunkId, PackId, SlotId, random_bytes};
 /// Chunk id to pack number (upper 32 bits), segment (16) and place in it (16).
 const CHUNKS: TableDefinition<'_, u128, u64> = TableDefinition::new("chunks");
 const PACKS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("packs");
+/// Packs that were known and are gone, as they were known.
+const LOST: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("lost");
 /// One row: layout, boot, and the id of this very file, sealed.
 const HEAD: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("head");
 /// The name that the head is sealed under.
@@ -41,7 +43,7 @@ const HEAD_NAME: &[u8] = b"head";
 /// A larger note is not read, in bytes.
 const LARGEST_NOTE: u64 = 1 << 30;
 /// Changes when anything here does: a file of another layout is thrown away.
-const LAYOUT: &[u8] = b"nbak index 3";
+const LAYOUT: &[u8] = b"nbak index 4";
 /// redb's own cache, in bytes.
 const CACHE: usize = 8 * 1024 * 1024;
 
@@ -130,19 +132,36 @@ impl Disk {
         Disk { chunks: None, handle: Some(handle), rows, keys, path, file_id }
     }
 
+    /// Opens an existing file, whatever it says of itself.
+    fn open_any(path: &Path, keys: &Arc<Keys>, writable: bool) -> Result<Disk, Broken> {
+        // Neither through a link, which would have another file written, nor on a pipe, which would wait for ever.
+        let flags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
+        let file = OpenOptions::new().read(true).write(writable).custom_flags(flags).open(path)?;
+        let backend = Unsynced(FileBackend::new(file)?);
+        let handle = if writable {
+            Handle::Writable(builder().create_with_backend(backend)?)
+        } else {
+            Handle::ReadOnly(builder().open_read_only_with_backend(backend)?)
+        };
+        Ok(Disk::new(path, keys, handle, [0; 16]))
+    }
+
+    /// All packs that the file knows or knew, whatever boot or layout it is of. It may be stale or damaged, but each
+    /// row is sealed: such a pack of this store was there once.
+    pub(super) fn ever_known(path: &Path, keys: &Arc<Keys>) -> BTreeMap<PackId, Row> {
+        let read = || {
+            let disk = Self::open_any(path, keys, false)?;
+            let mut rows = disk.table(LOST).unwrap_or_default();
+            rows.extend(disk.table(PACKS)?);
+            Ok(rows)
+        };
+        guard(read).unwrap_or_default()
+    }
+
     /// Opens an existing file.
     pub(super) fn open(path: &Path, keys: &Arc<Keys>, writable: bool) -> Result<Disk, Broken> {
         guard(|| {
-            // Neither through a link, which would have another file written, nor on a pipe, which would wait for ever.
-            let flags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
-            let file = OpenOptions::new().read(true).write(writable).custom_flags(flags).open(path)?;
-            let backend = Unsynced(FileBackend::new(file)?);
-            let handle = if writable {
-                Handle::Writable(builder().create_with_backend(backend)?)
-            } else {
-                Handle::ReadOnly(builder().open_read_only_with_backend(backend)?)
-            };
-            let mut disk = Disk::new(path, keys, handle, [0; 16]);
+            let mut disk = Self::open_any(path, keys, writable)?;
             disk.refresh()?;
             let sealed = disk.read()?.open_table(HEAD)?.get(0)?.ok_or(Broken)?.value().to_vec();
             let head = disk.rows.open(HEAD_NAME, &sealed).map_err(|_| Broken)?;
@@ -152,8 +171,8 @@ impl Disk {
         })
     }
 
-    /// Makes a new, empty file in place of whatever is there.
-    pub(super) fn create(path: &Path, keys: &Arc<Keys>) -> Result<Disk, Broken> {
+    /// Makes a new file in place of whatever is there. It knows nothing yet but what is `lost`.
+    pub(super) fn create(path: &Path, keys: &Arc<Keys>, lost: &BTreeMap<PackId, Row>) -> Result<Disk, Broken> {
         let _ = std::fs::remove_file(path);
         guard(|| {
             let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
@@ -163,6 +182,7 @@ impl Disk {
             disk.write(|transaction, rows| {
                 transaction.open_table(CHUNKS)?;
                 transaction.open_table(PACKS)?;
+                put_lost(transaction, rows, lost)?;
                 let head = [id.as_slice(), &layout()].concat();
                 transaction.open_table(HEAD)?.insert(0, rows.seal(HEAD_NAME, &head).as_slice())?;
                 Ok(())
@@ -202,16 +222,33 @@ impl Disk {
     }
 
     pub(super) fn rows(&self) -> Result<BTreeMap<PackId, Row>, Broken> {
+        guard(|| self.table(PACKS))
+    }
+
+    /// Packs that were known and are gone.
+    pub(super) fn lost(&self) -> Result<BTreeMap<PackId, Row>, Broken> {
+        guard(|| self.table(LOST))
+    }
+
+    /// Makes `lost` all that is gone.
+    pub(super) fn set_lost(&mut self, lost: &BTreeMap<PackId, Row>) -> Result<(), Broken> {
         guard(|| {
-            let mut rows = BTreeMap::new();
-            for entry in self.read()?.open_table(PACKS)?.iter()? {
-                let (id, sealed) = entry?;
-                let id = PackId(id.value().to_be_bytes());
-                let plain = self.rows.open(&name_of(id), sealed.value()).map_err(|_| Broken)?;
-                rows.insert(id, Row::decode(&plain)?);
-            }
-            Ok(rows)
+            self.write(|transaction, rows| {
+                transaction.delete_table(LOST)?;
+                put_lost(transaction, rows, lost)
+            })
         })
+    }
+
+    fn table(&self, table: TableDefinition<'_, u128, &'static [u8]>) -> Result<BTreeMap<PackId, Row>, Broken> {
+        let mut rows = BTreeMap::new();
+        for entry in self.read()?.open_table(table)?.iter()? {
+            let (id, sealed) = entry?;
+            let id = PackId(id.value().to_be_bytes());
+            let plain = self.rows.open(&name_of(id), sealed.value()).map_err(|_| Broken)?;
+            rows.insert(id, Row::decode(&plain)?);
+        }
+        Ok(rows)
     }
 
     pub(super) fn insert(
@@ -294,6 +331,39 @@ impl Row {
         reader.end()?;
         Ok(Row { number, size, records })
     }
+}
+
+fn put_lost(
+    transaction: &redb::WriteTransaction,
+    sealer: &RowSealer,
+    lost: &BTreeMap<PackId, Row>,
+) -> Result<(), Broken> {
+    let mut table = transaction.open_table(LOST)?;
+    for (id, row) in lost {
+        table.insert(u128::from_be_bytes(id.0), sealer.seal(&name_of(*id), &row.encode()).as_slice())?;
+    }
+    Ok(())
+}
+
+/// Whether a command left notes beside the index at `path`. None does before it has stored something.
+pub(super) fn has_notes(path: &Path) -> bool {
+    // A store in memory has no folder, and what is in the process's own is not its.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let entries = folder.and_then(|folder| std::fs::read_dir(folder).ok());
+    entries.into_iter().flatten().flatten().any(|entry| is_note(&entry))
+}
+
+/// Removes all notes beside the index at `path`: without the file that they are bound to, nobody can read them.
+pub(super) fn remove_notes(path: &Path) {
+    let entries = path.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    for note in entries.into_iter().flatten().flatten().filter(is_note) {
+        let _ = std::fs::remove_file(note.path());
+    }
+}
+
+fn is_note(entry: &std::fs::DirEntry) -> bool {
+    let name = entry.file_name();
+    name.to_str().and_then(|name| name.strip_prefix("note-")).is_some_and(|id| SlotId::parse(id).is_ok())
 }
 
 /// The value of a chunk's entry.

@@ -5,6 +5,10 @@
 //! is held against the pack's sealed footer before it counts (I6), so that an index that was tampered with, or rotted,
 //! can cost time and nothing else: it cannot make a snapshot skip data that the store does not have.
 //!
+//! One thing it knows that the packs do not say: which packs were there before. Those that are gone are *lost*, and
+//! stay on a list until they are back, or until somebody accepts it. Without the list the next snapshot would start over,
+//! and nobody would hear that older ones cannot be restored any more.
+//!
 //! [`disk`] is the redb file; [`catalog`] is what the rest of the house asks: packs and index as one. Rows that say
 //! anything about the source are sealed; chunk ids are keyed hashes.
 
@@ -52,8 +56,12 @@ pub struct Index {
     /// Chunks of packs that the file does not know (yet).
     extra: HashMap<ChunkId, Location>,
     unreadable: Vec<(PackId, String)>,
+    lost: BTreeMap<PackId, Row>,
     rebuilt: bool,
 }
+
+/// Stands in the list of lost packs for all that there were, where it is not known which.
+const ALL: PackId = PackId([0; 16]);
 
 impl Index {
     /// Opens the index at `path` and brings it in step with the packs. Only the holder of the writer's lock may ask
@@ -67,20 +75,34 @@ impl Index {
             numbers: HashMap::new(),
             extra: HashMap::new(),
             unreadable: Vec::new(),
+            lost: BTreeMap::new(),
             rebuilt: false,
         };
-        let opened = Disk::open(path, packs.keys(), writable).and_then(|disk| Ok((disk.rows()?, disk)));
+        let opened = Disk::open(path, packs.keys(), writable).and_then(|disk| Ok((disk.rows()?, disk.lost()?, disk)));
         match opened {
             // A pack that is gone takes its entries with it, and may have hidden another copy of a chunk: start over.
-            Ok((rows, disk)) if rows.keys().all(|id| listed.contains(id)) || rows.is_empty() => {
+            Ok((rows, lost, mut disk)) if rows.keys().all(|id| listed.contains(id)) => {
+                index.lost.clone_from(&lost);
+                index.lost.retain(|id, _| !listed.contains(id));
+                if writable && index.lost.len() < lost.len() {
+                    // If not, the next command finds the same.
+                    let _ = disk.set_lost(&index.lost);
+                }
                 index.rows = rows;
                 index.disk = Some(disk);
             }
-            _ if writable => {
-                index.rebuilt = path.exists();
-                index.disk = Disk::create(path, packs.keys()).ok();
+            other => {
+                drop(other);
+                index.lost = Disk::ever_known(path, packs.keys());
+                index.lost.retain(|id, _| !listed.contains(id));
+                if index.lost.is_empty() && listed.is_empty() && disk::has_notes(path) {
+                    index.lost.insert(ALL, Row { number: 0, size: 0, records: Vec::new() });
+                }
+                if writable {
+                    index.rebuilt = path.exists();
+                    index.disk = Disk::create(path, packs.keys(), &index.lost).ok();
+                }
             }
-            _ => {}
         }
         index.numbers = index.rows.iter().map(|(id, row)| (row.number, *id)).collect();
         let unknown: Vec<PackId> = listed.into_iter().filter(|id| !index.rows.contains_key(id)).collect();
@@ -167,6 +189,21 @@ impl Index {
         &self.unreadable
     }
 
+    /// Packs that the store had, and that are gone: ids, and the records of the snapshots that went with them.
+    pub fn lost(&self) -> impl Iterator<Item = (PackId, &[Vec<u8>])> {
+        self.lost.iter().filter(|(id, _)| **id != ALL).map(|(id, row)| (*id, row.records.as_slice()))
+    }
+
+    /// All packs are gone, and it is not known how many there were.
+    pub fn lost_all(&self) -> bool {
+        self.lost.contains_key(&ALL)
+    }
+
+    /// Whether a command left notes beside the index at `path`: none does before something was stored.
+    pub fn has_notes(path: &Path) -> bool {
+        disk::has_notes(path)
+    }
+
     /// Whether a file that was there had to be thrown away.
     pub fn was_rebuilt(&self) -> bool {
         self.rebuilt
@@ -184,9 +221,11 @@ impl Index {
         }
     }
 
-    /// Throws the file away: somebody found it wrong. The next command makes it anew.
+    /// Throws the file away: somebody found it wrong. The next command makes it anew, and takes the packs that there are
+    /// for all that there ever were.
     pub fn discard(&mut self) {
         self.disk = None;
         let _ = std::fs::remove_file(&self.path);
+        disk::remove_notes(&self.path);
     }
 }

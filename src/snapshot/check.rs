@@ -2,7 +2,8 @@
 //!
 //! What is held against what (the numbers are those of `docs/ARCHITECTURE.md`):
 //! - every key slot and every pack can be read (I2, I3);
-//! - the records are an unbroken chain (I8);
+//! - every pack that the store had is there, as far as the index remembers;
+//! - the records are an unbroken chain (I8), which may have forked;
 //! - every tree and recipe that a record leads to resolves to its id, and every chunk named there lies in a pack, with
 //!   that length (I4, I5);
 //! - every base of a segment lies in a pack (I5);
@@ -59,6 +60,8 @@ pub struct Report {
     pub segments_read: u64,
     /// Bytes that were opened.
     pub bytes_read: u64,
+    /// What is worth knowing and is no damage.
+    pub remarks: Vec<String>,
     /// What is wrong. Nothing: the store is whole, as far as it was looked at.
     pub problems: Vec<Problem>,
     /// Snapshots that lost something: id, and the paths, as many as [`MOST_PATHS`].
@@ -99,6 +102,7 @@ pub fn check(store: &Store, options: Options, progress: &dyn Progress) -> Result
     for damaged in store.damaged_slots() {
         checking.report.add("key slot", damaged);
     }
+    checking.check_losses();
     let packs = checking.read_footers()?;
     if options.read_data {
         checking.read_segments(&packs, options.subset, progress);
@@ -228,7 +232,7 @@ impl Checking<'_> {
                 }
             }
         }
-        records.sort_by_key(|(record, _)| record.sequence);
+        records.sort_by_key(|(record, _)| (record.sequence, record.started));
         // What the index still lists, and no pack that opens holds any more, is lost with its pack.
         for known in self.store.records().unwrap_or_default() {
             if records.iter().all(|(record, _)| record.id != known.id) {
@@ -237,15 +241,40 @@ impl Checking<'_> {
             }
         }
         let keys = self.store.catalog().packs().keys();
-        let mut expected = (1, None);
-        for (record, bytes) in &records {
-            if (record.sequence, record.previous) != expected {
-                let what = "the snapshot before it is missing, or is another than it was made after";
-                self.report.add(format!("snapshot {}", record.id), what);
+        let mut ends: HashMap<_, Option<&Record>> = HashMap::from([((1, None), None)]);
+        ends.extend(records.iter().map(|(r, bytes)| ((r.sequence + 1, Some(keys.record_mac(bytes))), None)));
+        for (record, _) in &records {
+            match ends.get_mut(&(record.sequence, record.previous)) {
+                Some(none @ None) => *none = Some(record),
+                // A pack was away while a snapshot was taken, and came back. Both are whole.
+                Some(Some(other)) => self.report.remarks.push(format!(
+                    "snapshots {} and {} were made after the same one: the older one was away for a while",
+                    other.id, record.id
+                )),
+                None => {
+                    let what = "the snapshot before it is missing, or is another than it was made after";
+                    self.report.add(format!("snapshot {}", record.id), what);
+                }
             }
-            expected = (record.sequence + 1, Some(keys.record_mac(bytes)));
         }
         records.into_iter().map(|(record, _)| record).collect()
+    }
+
+    /// What the store had, and has no longer.
+    fn check_losses(&mut self) {
+        const HINT: &str = "bring it back from a copy, or accept the loss with `nbak repair index`";
+        let index = self.store.catalog().index();
+        if index.lost_all() {
+            let what = "all packs that the store had once are gone: bring them back, or run `nbak repair index`";
+            self.report.add(self.store.root().to_string_lossy(), what);
+        }
+        for (id, records) in index.lost() {
+            self.report.add(self.place(id), format!("this pack was there, and is gone: {HINT}"));
+            for lost in records.iter().filter_map(|bytes| Record::decode(bytes).ok()) {
+                self.report.add(format!("snapshot {}", lost.id), "its pack is gone, and the snapshot with it");
+                self.report.affected.push((lost.id.to_string(), vec![PathBuf::new()]));
+            }
+        }
     }
 
     fn follow(&mut self, record: &Record) {

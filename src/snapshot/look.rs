@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use jiff::{Span, Timestamp, ToSpan, ZonedDateTime};
+use jiff::{Span, Timestamp, ZonedDateTime};
 
 use super::meta;
 use super::recipe::Recipe;
@@ -80,20 +80,27 @@ fn parse_time(text: &str, now: &ZonedDateTime) -> Option<Timestamp> {
         let span = span.ok()?;
         return now.checked_sub(span).ok().map(|moment| moment.timestamp());
     }
+    // A second, a minute, an hour or a day is meant as a whole: the newest snapshot within it counts.
+    let rest = precision(text).checked_sub(Span::new().nanoseconds(1)).ok()?;
     if let Ok(moment) = text.parse::<Timestamp>() {
-        return Some(moment);
+        return moment.checked_add(rest).ok();
     }
-    if let Ok(moment) = text.parse::<jiff::civil::DateTime>() {
-        // A second, a minute or a day is meant as a whole: the newest snapshot within it counts.
-        let whole = match text.len() {
-            10 => moment.date().at(23, 59, 59, 999_999_999),
-            19 => moment.checked_add(999.milliseconds()).ok()?,
-            16 => moment.checked_add(59.seconds().milliseconds(999)).ok()?,
-            _ => moment,
-        };
-        return whole.to_zoned_datetime(now.time_zone().clone()).ok().map(|moment| moment.timestamp());
+    let moment = text.parse::<jiff::civil::DateTime>().ok()?.checked_add(rest).ok()?;
+    // An hour that the clock shows twice is meant with both.
+    now.time_zone().to_ambiguous_zoned_datetime(moment).later().ok().map(|moment| moment.timestamp())
+}
+
+/// The unit that `text`, which may be a time, was given in: `2026-03-25` is a day, `20260325T03` an hour.
+fn precision(text: &str) -> Span {
+    let time = text.split_once(['T', 't', ' ']).map_or("", |(_, time)| time);
+    let time = &time[..time.find(['Z', 'z', '+', '-', '[']).unwrap_or(time.len())];
+    let (whole, fraction) = time.split_once(['.', ',']).unwrap_or((time, ""));
+    match whole.chars().filter(char::is_ascii_digit).count() {
+        0 => Span::new().hours(24),
+        1 | 2 => Span::new().hours(1),
+        3 | 4 => Span::new().minutes(1),
+        _ => Span::new().nanoseconds(1_000_000_000 / 10i64.pow(fraction.len().min(9) as u32)),
     }
-    None
 }
 
 /// Reads a path that a user gave: relative to the snapshot's root, without `..`.
@@ -238,7 +245,7 @@ pub fn chunks_of(catalog: &Catalog, size: u64, content: &Content) -> Result<Vec<
 /// Writes a file's content to `out`.
 pub fn cat(store: &Store, size: u64, content: &Content, out: &mut dyn Write) -> Result<()> {
     let written =
-        |result: std::io::Result<()>| result.map_err(|error| Error::io("write the file's content", "-", error));
+        |result: std::io::Result<()>| result.map_err(|e| Error::io("write the file's content", "standard output", e));
     let zeros = vec![0; 64 * 1024];
     for (length, id) in chunks_of(store.catalog(), size, content)? {
         if id == ChunkId::ZEROS {
@@ -269,12 +276,42 @@ mod tests {
         let at = |text: &str| parse_time(text, &now).map(|t| t.to_string());
         assert_eq!(at("2h ago").as_deref(), Some("2026-03-25T10:00:00Z"));
         assert_eq!(at("3 days ago").as_deref(), Some("2026-03-22T12:00:00Z"));
-        assert_eq!(at("2026-03-25T03:00").as_deref(), Some("2026-03-25T03:00:59.999Z"));
-        assert_eq!(at("2026-03-24").as_deref(), Some("2026-03-24T23:59:59.999999999Z"));
-        assert_eq!(at("2026-03-25T03:00:00Z").as_deref(), Some("2026-03-25T03:00:00Z"));
         assert_eq!(at("noon"), None);
         assert_eq!(at("1000000000w ago"), None);
         assert_eq!(at("9223372036854775807 s ago"), None);
+    }
+
+    #[test]
+    fn a_time_means_the_whole_of_what_was_given() {
+        let utc: ZonedDateTime = "2026-03-25T12:00:00+00:00[UTC]".parse().expect("a time");
+        let berlin: ZonedDateTime = "2026-03-25T12:00:00+01:00[Europe/Berlin]".parse().expect("a time");
+        let at = |text: &str, now| parse_time(text, now).unwrap_or_else(|| panic!("{text} is a time")).to_string();
+        for (text, end) in [
+            ("2026-03-24", "2026-03-24T23:59:59.999999999Z"),
+            ("20260324", "2026-03-24T23:59:59.999999999Z"),
+            ("2026-03-25T03", "2026-03-25T03:59:59.999999999Z"),
+            ("20260325T03", "2026-03-25T03:59:59.999999999Z"),
+            ("2026-03-25T03Z", "2026-03-25T03:59:59.999999999Z"),
+            ("2026-03-25T03+01:00", "2026-03-25T02:59:59.999999999Z"),
+            ("2026-03-25T03:07", "2026-03-25T03:07:59.999999999Z"),
+            ("2026-03-25 03:07", "2026-03-25T03:07:59.999999999Z"),
+            ("20260325T0307", "2026-03-25T03:07:59.999999999Z"),
+            ("2026-03-25T03:07Z", "2026-03-25T03:07:59.999999999Z"),
+            ("2026-03-25T03:07-02:00", "2026-03-25T05:07:59.999999999Z"),
+            ("20260325T0307Z", "2026-03-25T03:07:59.999999999Z"),
+            ("2026-03-25T03:07:09", "2026-03-25T03:07:09.999999999Z"),
+            ("20260325T030709", "2026-03-25T03:07:09.999999999Z"),
+            ("2026-03-25T03:07:09Z", "2026-03-25T03:07:09.999999999Z"),
+            ("20260325T030709+0100", "2026-03-25T02:07:09.999999999Z"),
+            ("2026-03-25T03:07:09.12", "2026-03-25T03:07:09.129999999Z"),
+            ("2026-03-25T03:07:09.123Z", "2026-03-25T03:07:09.123999999Z"),
+            ("2026-03-25T03:07:09.123456789Z", "2026-03-25T03:07:09.123456789Z"),
+        ] {
+            assert_eq!(at(text, &utc), end, "{text}");
+        }
+        // Where the clock was put back, and where it was put forward.
+        assert_eq!(at("2025-10-26T02", &berlin), "2025-10-26T01:59:59.999999999Z");
+        assert_eq!(at("2026-03-29", &berlin), "2026-03-29T21:59:59.999999999Z");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The store and the backups usually lie in the data directory, and must not be captured with it.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
 
@@ -43,13 +43,46 @@ impl Places {
     }
 }
 
-/// The path with all links followed, as far as it exists.
+/// The path with all links followed, as far as it exists, and without `..`: where that would lead once the folders that
+/// are missing were made.
 pub fn real(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    for above in path.ancestors() {
-        if let Ok(found) = above.canonicalize() {
-            return found.join(path.strip_prefix(above).unwrap_or(Path::new("")));
+    let mut found = PathBuf::new();
+    for component in path.components() {
+        match component {
+            // What is found has no links in it, so that going up from it is only to drop a name.
+            Component::ParentDir => {
+                found.pop();
+            }
+            Component::CurDir => {}
+            other => {
+                found.push(other);
+                found = found.canonicalize().unwrap_or(found);
+            }
         }
     }
-    path
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_where_it_leads_to() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().canonicalize().expect("a real path");
+        std::fs::create_dir_all(root.join("store/deep")).expect("made");
+        std::os::unix::fs::symlink("store/deep", root.join("link")).expect("linked");
+        for (path, expected) in [
+            ("link/new/er", "store/deep/new/er"),
+            ("link/../x", "store/x"),
+            ("not/there/../../link/x", "store/deep/x"),
+            ("not/../store/./y", "store/y"),
+            ("plain", "plain"),
+        ] {
+            assert_eq!(real(&root.join(path)), root.join(expected), "{path}");
+        }
+        assert_eq!(real(Path::new("/..")), Path::new("/"));
+    }
 }

@@ -24,7 +24,7 @@ use super::progress::Progress;
 use super::record::Record;
 use super::sidecar::sidecars;
 use super::store::Store;
-use super::target::{Standing, Target};
+use super::target::{LEFT, Standing, Target};
 use super::tree::{Attributes, Consistency, Entry, Node};
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
@@ -99,22 +99,8 @@ pub fn restore(store: &Store, record: &Record, options: &Options, progress: &dyn
     let target = Target::open(&options.target, options.overwrite)?;
     plan.look_ahead(&target, options.overwrite).inspect_err(|_| target.withdraw())?;
 
-    for (path, _) in &plan.folders {
-        target.make_folder(path)?;
-    }
-    let total = plan.writes.iter().map(|write| plan.length(write)).sum();
-    progress.begin("restoring", total);
-    let damaged = plan.write(store, &target, progress).inspect_err(|_| plan.remove_incomplete(&target))?;
-    progress.end();
-    for (path, link, attributes) in &plan.symlinks {
-        target.symlink(path, link, attributes)?;
-    }
-    for (path, attributes) in plan.folders.iter().rev() {
-        target.complete_folder(path, attributes)?;
-    }
-    if options.paths.is_empty() {
-        target.complete_folder(Path::new(""), &record.root)?;
-    }
+    let written = plan.carry_out(store, record, options, &target, progress);
+    let damaged = written.map_err(|error| plan.undo(&target, error))?;
     let whole = || plan.files.iter().filter(|file| !file.broken.load(Ordering::Relaxed));
     Ok(Restored {
         files: whole().count() as u64,
@@ -225,12 +211,58 @@ impl Plan {
         u64::from(segment.chunks[write.nth as usize].length)
     }
 
-    /// After a failure: a file that is not complete must not stand there as if it were (I13).
-    fn remove_incomplete(&self, target: &Target) {
+    /// Writes all of it; answers what is damaged.
+    fn carry_out(
+        &mut self,
+        store: &Store,
+        record: &Record,
+        options: &Options,
+        target: &Target,
+        progress: &dyn Progress,
+    ) -> Result<Vec<(PathBuf, String)>> {
+        for (path, _) in &self.folders {
+            target.make_folder(path)?;
+        }
+        if options.overwrite {
+            self.sweep(target);
+        }
+        progress.begin("restoring", self.writes.iter().map(|write| self.length(write)).sum());
+        let damaged = self.write(store, target, progress)?;
+        progress.end();
+        for (path, link, attributes) in &self.symlinks {
+            target.symlink(path, link, attributes)?;
+        }
+        for (path, attributes) in self.folders.iter().rev() {
+            target.complete_folder(path, attributes)?;
+        }
+        if options.paths.is_empty() {
+            target.complete_folder(Path::new(""), &record.root)?;
+        }
+        Ok(damaged)
+    }
+
+    /// Removes what a restore that was killed left in the folders that this one writes to.
+    fn sweep(&self, target: &Target) {
+        let mut folders: Vec<&Path> = self.files.iter().filter_map(|file| file.path.parent()).collect();
+        folders.sort_unstable();
+        folders.dedup();
+        folders.into_iter().for_each(|folder| target.sweep(folder));
+    }
+
+    /// After a failure: a file that is not complete must not stand there as if it were (I13). What is complete stays,
+    /// since it may have replaced something, and is told of.
+    fn undo(&self, target: &Target, error: Error) -> Error {
         let begun = |file: &&FileItem| file.created.load(Ordering::Acquire) && !file.complete.load(Ordering::Acquire);
         for file in self.files.iter().filter(begun) {
             target.remove(file.temporary.as_ref().unwrap_or(&file.path));
         }
+        let whole = self.files.iter().filter(|file| file.complete.load(Ordering::Acquire)).count();
+        if whole > 0 {
+            let files = if whole == 1 { "file was" } else { "files were" };
+            return error.also(format!("{whole} {files} restored before that, whole, and stay in the target"));
+        }
+        target.withdraw();
+        error.also("nothing of the snapshot is in the target")
     }
 
     /// Looks for everything that can be known to go wrong, before anything is written.
@@ -265,7 +297,7 @@ impl Plan {
                 Standing::Nothing => {}
                 Standing::Directory => return Err(in_the_way(&file.path, "a directory")),
                 Standing::Other => {
-                    let name = format!(".nbak-restore-{}", crate::id::SlotId::random());
+                    let name = format!("{LEFT}{}", crate::id::SlotId::random());
                     file.temporary = Some(file.path.with_file_name(name));
                 }
             }

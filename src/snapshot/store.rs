@@ -7,6 +7,7 @@
 //! the backup disk could have put it there, together with a master key of their own, and would read every later
 //! snapshot. Reading such a store is fine, and says that it is not protected.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,7 @@ pub struct Store {
     damaged_slots: Vec<String>,
     opened_with: SlotId,
     master: Secret,
+    is_new: bool,
     _lock: Option<WriterLock>,
 }
 
@@ -57,7 +59,7 @@ impl Store {
     pub fn open(root: &Path, credentials: &[Credential], access: Access) -> Result<Store> {
         let local = LocalDirectory::at(root);
         if !root.join(Kind::Slot.folder()).is_dir() {
-            return Err(if local.list(Kind::Pack)?.is_empty() { no_store(root) } else { keys_are_gone(root) });
+            return Err(nothing_opens(root, &local)?);
         }
         let lock = match access {
             Access::Read => None,
@@ -74,15 +76,18 @@ impl Store {
             local.create()?;
         }
         let lock = WriterLock::acquire(root, patience)?;
+        let mut is_new = false;
         if local.list(Kind::Slot)?.is_empty() {
-            if !local.list(Kind::Pack)?.is_empty() {
-                return Err(keys_are_gone(root));
+            match nothing_opens(root, &local)? {
+                none if none.is_no_store() => is_new = true,
+                error => return Err(error),
             }
             let master = Secret::random();
             let slot = Slot::new(StoreId::random(), &master, credentials.first(), now, "first");
             let _ = local.put(Key::new(Kind::Slot, slot.id.0), &[slot.bytes()])?;
         }
-        Self::open_locked(root, &local, credentials, Some(lock))
+        let store = Self::open_locked(root, &local, credentials, Some(lock))?;
+        Ok(Store { is_new, ..store })
     }
 
     /// A store in memory, for a dry run where there is none.
@@ -100,7 +105,7 @@ impl Store {
         lock: Option<WriterLock>,
     ) -> Result<Store> {
         if local.list(Kind::Slot)?.is_empty() {
-            return Err(if local.list(Kind::Pack)?.is_empty() { no_store(root) } else { keys_are_gone(root) });
+            return Err(nothing_opens(root, local)?);
         }
         Self::assemble(root, Arc::new(LocalDirectory::at(root)), credentials, lock)
     }
@@ -137,7 +142,13 @@ impl Store {
             }
         }
         let catalog = Catalog::new(packs, index);
-        Ok(Store { root: root.to_path_buf(), objects, catalog, slots, damaged_slots, opened_with, master, _lock: lock })
+        let root = root.to_path_buf();
+        Ok(Store { root, objects, catalog, slots, damaged_slots, opened_with, master, is_new: false, _lock: lock })
+    }
+
+    /// Whether opening it made it.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Where it lies.
@@ -196,20 +207,45 @@ impl Store {
 
     /// All snapshot records, oldest first.
     pub fn records(&self) -> Result<Vec<Record>> {
+        Ok(self.ordered()?.into_iter().map(|(record, _)| record).collect())
+    }
+
+    /// All records as they are and as they are stored, oldest first: in the order of the chain. Where it forked, since
+    /// a pack was away while a snapshot was taken, the clock decides: nothing else says which end is the newest.
+    fn ordered(&self) -> Result<Vec<(Record, &[u8])>> {
         let mut records = Vec::new();
         for (pack, bytes) in self.catalog.index().records() {
             let place = || self.objects.place(Key::new(Kind::Pack, pack.0));
-            records.push(Record::decode(bytes).map_err(|error| error.at(place()))?);
+            records.push((Record::decode(bytes).map_err(|error| error.at(place()))?, bytes));
         }
-        records.sort_by_key(|record| (record.sequence, record.started));
+        let mut after = HashSet::new();
+        if records.iter().all(|(record, _)| after.insert(record.previous)) {
+            records.sort_by_key(|(record, _)| (record.sequence, record.started));
+        } else {
+            records.sort_by_key(|(record, _)| (record.started, record.sequence));
+        }
         Ok(records)
     }
 
     /// The keyed hash of the newest record, as it is stored: what the next one carries (I8).
     pub fn newest_mac(&self) -> Option<[u8; 16]> {
-        let decoded = |(_, bytes): (_, &'_ [u8])| Some((Record::decode(bytes).ok()?.sequence, bytes.to_vec()));
-        let newest = self.catalog.index().records().filter_map(decoded).max_by_key(|(sequence, _)| *sequence);
-        newest.map(|(_, bytes)| self.catalog.packs().keys().record_mac(&bytes))
+        let records = self.ordered().ok()?;
+        records.last().map(|(_, bytes)| self.catalog.packs().keys().record_mac(bytes))
+    }
+
+    /// What the store had and has no longer, in words; nothing if all is there.
+    pub fn losses(&self) -> Option<String> {
+        let index = self.catalog.index();
+        let number = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+        let (packs, records) = index.lost().fold((0, 0), |(n, m), (_, records)| (n + 1, m + records.len()));
+        let mut all = Vec::new();
+        all.extend(index.lost_all().then(|| "all packs that it had once are gone, with all snapshots".to_owned()));
+        if packs > 0 {
+            let snapshots = number(records, "snapshot", "snapshots");
+            let verb = if packs == 1 { "is" } else { "are" };
+            all.push(format!("{} that it had {verb} gone, and {snapshots} with that", number(packs, "pack", "packs")));
+        }
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// Adds a key slot for `credential`.
@@ -254,7 +290,13 @@ impl Store {
         }
         self.opened_with = new;
         for id in old {
-            self.remove_slot(id)?;
+            self.remove_slot(id).map_err(|error| {
+                error.also(format!(
+                    "the new key opens the store already, and so does the old one until `nbak key remove {}`, run with \
+                     the new key, has succeeded",
+                    id.short()
+                ))
+            })?;
         }
         Ok(new)
     }
@@ -284,6 +326,22 @@ fn no_store(root: &Path) -> Error {
     Error::no_store("there is no store here")
         .at(root)
         .hint("`nbak snapshot` makes one; --repo or NBAK_REPO names another place")
+}
+
+/// Why there is no key slot: there is no store, or what it had is gone.
+fn nothing_opens(root: &Path, local: &LocalDirectory) -> Result<Error> {
+    if !local.list(Kind::Pack)?.is_empty() {
+        return Ok(keys_are_gone(root));
+    }
+    // Neither was made before there was a slot. To begin anew here would hide that everything is gone.
+    let has_been = root.join(INDEX).exists() || Index::has_notes(&root.join(INDEX));
+    Ok(if has_been {
+        Error::integrity("a store was here, and its key slots and packs are gone")
+            .at(root)
+            .hint("bring `keys` and `packs` back from a copy; to begin anew, move this folder away first")
+    } else {
+        no_store(root)
+    })
 }
 
 fn keys_are_gone(root: &Path) -> Error {

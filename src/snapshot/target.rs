@@ -7,14 +7,16 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{
-    AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fchown, fstatvfs, futimens,
-    mkdirat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, Dir, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fchown, fstatvfs,
+    futimens, mkdirat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
 };
 
 use super::tree::Attributes;
 use crate::error::{Error, Result};
+use crate::id::SlotId;
 
 /// A directory to restore into.
 pub struct Target {
@@ -23,7 +25,7 @@ pub struct Target {
     /// Only the superuser can give files away.
     may_chown: bool,
     /// Folders that were made for it, the deepest first.
-    made: Vec<PathBuf>,
+    made: Mutex<Vec<PathBuf>>,
 }
 
 /// What stands at a path.
@@ -37,13 +39,16 @@ pub enum Standing {
     Other,
 }
 
+/// How the name begins under which a file is written that is to replace another; then comes an id.
+pub const LEFT: &str = ".nbak-restore-";
+
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 impl Target {
     /// Opens `path`, making it if it is not there. It must be empty unless `overwrite` says otherwise.
     pub fn open(path: &Path, overwrite: bool) -> Result<Target> {
         let absent = |above: &&Path| !above.as_os_str().is_empty() && !above.exists();
-        let made = path.ancestors().take_while(absent).map(Path::to_path_buf).collect();
+        let made = Mutex::new(path.ancestors().take_while(absent).map(Path::to_path_buf).collect());
         crate::store::local::create_folder(path)?;
         let failed = |error| Error::io("open the target directory", path, error);
         let root =
@@ -56,9 +61,9 @@ impl Target {
         Ok(Target { path: path.to_path_buf(), root, may_chown: rustix::process::geteuid().is_root(), made })
     }
 
-    /// Removes the folders that opening it made, as far as they are empty.
+    /// Removes the folders that were made for it and in it, as far as they are empty.
     pub fn withdraw(&self) {
-        for folder in &self.made {
+        for folder in &*self.made.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = std::fs::remove_dir(folder);
         }
     }
@@ -111,7 +116,12 @@ impl Target {
         let (parent, name) = self.parent(path)?;
         match mkdirat(&parent, name, Mode::RWXU) {
             Err(rustix::io::Errno::EXIST) if self.standing(path) == Standing::Directory => Ok(()),
-            other => other.map_err(|e| self.failed("make a folder", path, e)),
+            Err(error) => Err(self.failed("make a folder", path, error)),
+            Ok(()) => {
+                let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+                made.insert(0, self.place(path));
+                Ok(())
+            }
         }
     }
 
@@ -180,6 +190,20 @@ impl Target {
         let (parent, old) = self.parent(from)?;
         let (_, new) = self.parent(to)?;
         renameat(&parent, old, &parent, new).map_err(|e| self.failed("replace a file", to, e))
+    }
+
+    /// Removes what an earlier restore was writing in `folder` when it was killed: files, by their names, and nothing
+    /// else. What cannot be removed is in nobody's way.
+    pub fn sweep(&self, folder: &Path) {
+        let Ok(folder) = self.folder(folder) else { return };
+        let Ok(entries) = Dir::read_from(&folder) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let id = name.to_str().ok().and_then(|name| name.strip_prefix(LEFT));
+            if id.is_some_and(|id| SlotId::parse(id).is_ok()) {
+                let _ = unlinkat(&folder, name, AtFlags::empty());
+            }
+        }
     }
 
     /// Removes a file that this restore made and could not complete.

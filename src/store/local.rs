@@ -130,7 +130,12 @@ impl Objects for LocalDirectory {
 
     fn list(&self, kind: Kind) -> Result<Vec<[u8; 16]>> {
         let folder = self.root.join(kind.folder());
-        let failed = |error| Error::io("list stored objects", &folder, error);
+        let failed = |error: std::io::Error| {
+            let is_file = error.kind() == ErrorKind::NotADirectory;
+            let error = Error::io("list stored objects", &folder, error);
+            let hint = "a file stands where the store should be: --repo, NBAK_REPO or `backup_dir` names its place";
+            if is_file { error.hint(hint) } else { error }
+        };
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -193,13 +198,21 @@ fn sync_folder(path: &Path) -> Result<()> {
 
 /// Makes one folder and those above it, 0700, each durable in its parent.
 pub fn create_folder(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Ok(());
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => return Err(Error::io("create a folder", path, ErrorKind::NotADirectory.into())),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(Error::io("look at a folder", path, error)),
     }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    create_folder(parent)?;
+    // What is above a bare name is where the process is: nobody makes that.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        create_folder(parent)?;
+    }
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(Error::io("create a folder", path, error)),
-        _ => sync_folder(parent),
+        Err(error) if error.kind() != ErrorKind::AlreadyExists || !path.is_dir() => {
+            Err(Error::io("create a folder", path, error))
+        }
+        _ => sync_folder(parent.unwrap_or(Path::new("."))),
     }
 }

@@ -190,7 +190,7 @@ impl PackSink {
         let (sealer, done, slots) = (pack.sealer.clone(), pack.done.0.clone(), self.slots.1.clone());
         // Waits while the pool is behind. The pool's tasks never wait for this thread.
         let _ = self.slots.0.send(());
-        rayon::spawn(move || {
+        let seal = move || {
             let sealed = segment::compress(&plain, &base.plain).map(|(codec, mut bytes)| {
                 sealer.seal_segment(ticket, &mut bytes);
                 (number as usize, codec, bytes)
@@ -198,13 +198,22 @@ impl PackSink {
             drop(plain);
             let _ = slots.try_recv();
             let _ = done.send(sealed);
-        });
+        };
+        // A thread of the pool cannot wait for the pool: where no other could be made, this is the only one.
+        if rayon::current_thread_index().is_some() {
+            seal()
+        } else {
+            rayon::spawn(seal)
+        }
         Ok(())
     }
 
     fn close_pack(&mut self, records: Vec<Vec<u8>>) -> Result<()> {
         let Some(pack) = self.pack.take() else { return Ok(()) };
-        let writer = self.writer.get_or_insert_with(|| Writer::start(self.objects.clone(), self.keys.clone()));
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => none.insert(Writer::start(self.objects.clone(), self.keys.clone())?),
+        };
         writer.waiting += 1;
         let sent = writer.queue.as_ref().is_some_and(|queue| queue.send(Closed { pack, records }).is_ok());
         // Errors surface as soon as they are known: no use in capturing on for a full disk.
@@ -268,10 +277,10 @@ impl Flushed {
 }
 
 impl Writer {
-    fn start(objects: Arc<dyn Objects>, keys: Arc<Keys>) -> Writer {
+    fn start(objects: Arc<dyn Objects>, keys: Arc<Keys>) -> Result<Writer> {
         let (queue, closed) = bounded::<Closed>(1);
         let (answers, results) = unbounded();
-        let thread = std::thread::spawn(move || {
+        let thread = std::thread::Builder::new().name("packs".to_owned()).spawn(move || {
             for closed in closed {
                 let stored = put(&*objects, &keys, closed);
                 let failed = stored.is_err();
@@ -281,7 +290,8 @@ impl Writer {
                 }
             }
         });
-        Writer { queue: Some(queue), results, waiting: 0, thread: Some(thread) }
+        let thread = Some(thread.map_err(Error::thread)?);
+        Ok(Writer { queue: Some(queue), results, waiting: 0, thread })
     }
 }
 

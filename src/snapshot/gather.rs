@@ -123,8 +123,8 @@ impl Gathering<'_, '_> {
         let beside = named.filter(|(_, base)| contents.images.contains_key(base)).map(|(which, _)| which);
         let open = self.first.databases.remove(&found.path);
         let before = self.parent.entry(found);
-        // Beside an image only the bytes count. What a receipt vouches for may be a journal that once was kept, beside a
-        // database that could not be read as an image then.
+        // Beside an image only the bytes count. What a receipt vouches for may be a journal that once was kept, beside
+        // a database that could not be read as an image then.
         if let (None, None, Some(receipt)) = (beside, &open, self.first.vouched.get(&at))
             && let Some(Entry { node: node @ Node::File { .. }, .. }) = before
         {
@@ -160,8 +160,8 @@ impl Gathering<'_, '_> {
         Ok((self.walked, self.contents))
     }
 
-    /// Captures what was moved meanwhile, so that the walk missed it or it was gone when its turn came. What is known to
-    /// be there and cannot be caught is an entry that cannot be captured.
+    /// Captures what was moved meanwhile, so that the walk missed it or it was gone when its turn came. What is known
+    /// to be there and cannot be caught is an entry that cannot be captured.
     fn catch_moved(&mut self) -> Result<()> {
         let taking = self.taking;
         let mut again = Again::new(&taking.source, &taking.exclusions, taking.began);

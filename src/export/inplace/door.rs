@@ -140,8 +140,8 @@ fn begun(root: &Root, error: Error) -> Error {
     ))
 }
 
-/// Fails if a program has a database open that is staged to be replaced. To be asked before work is done that would be for
-/// nothing then; [`replace`] asks again, and does not rest on this.
+/// Fails if a program has a database open that is staged to be replaced. To be asked before work is done that would be
+/// for nothing then; [`replace`] asks again, and does not rest on this.
 pub fn look_for_openers(staging: &Staging) -> Result<()> {
     let root = &staging.root;
     let mut live = Vec::new();

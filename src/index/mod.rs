@@ -6,8 +6,8 @@
 //! can cost time and nothing else: it cannot make a snapshot skip data that the store does not have.
 //!
 //! One thing it knows that the packs do not say: which packs were there before. Those that are gone are *lost*, and
-//! stay on a list until they are back, or until somebody accepts it. Without the list the next snapshot would start over,
-//! and nobody would hear that older ones cannot be restored any more.
+//! stay on a list until they are back, or until somebody accepts it. Without the list the next snapshot would start
+//! over, and nobody would hear that older ones cannot be restored any more.
 //!
 //! [`disk`] is the redb file; [`catalog`] is what the rest of the house asks: packs and index as one. Rows that say
 //! anything about the source are sealed; chunk ids are keyed hashes.
@@ -221,8 +221,8 @@ impl Index {
         }
     }
 
-    /// Throws the file away: somebody found it wrong. The next command makes it anew, and takes the packs that there are
-    /// for all that there ever were.
+    /// Throws the file away: somebody found it wrong. The next command makes it anew, and takes the packs that there
+    /// are for all that there ever were.
     pub fn discard(&mut self) {
         self.disk = None;
         let _ = std::fs::remove_file(&self.path);

@@ -129,7 +129,9 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8> {
                     "accepted_lost_snapshots": snapshots,
                 }));
             } else {
-                losses.iter().for_each(|losses| line(format!("accepted as lost: {losses}")));
+                if let Some(losses) = &losses {
+                    line(format!("accepted as lost: {losses}"));
+                }
                 line(format!("the index was made anew from {}", count(packs, "pack", "packs")));
             }
             if unreadable > 0 {

@@ -246,7 +246,9 @@ impl Plan {
         let mut folders: Vec<&Path> = self.files.iter().filter_map(|file| file.path.parent()).collect();
         folders.sort_unstable();
         folders.dedup();
-        folders.into_iter().for_each(|folder| target.sweep(folder));
+        for folder in folders {
+            target.sweep(folder);
+        }
     }
 
     /// After a failure: a file that is not complete must not stand there as if it were (I13). What is complete stays,

@@ -201,9 +201,9 @@ impl PackSink {
         };
         // A thread of the pool cannot wait for the pool: where no other could be made, this is the only one.
         if rayon::current_thread_index().is_some() {
-            seal()
+            seal();
         } else {
-            rayon::spawn(seal)
+            rayon::spawn(seal);
         }
         Ok(())
     }

@@ -29,6 +29,8 @@ use application::{BALANCE, BUSY, DEALS, Writers, make_directory, open};
 
 #[path = "tour/application.rs"]
 mod application;
+#[path = "tour/backup.rs"]
+mod backup;
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
@@ -135,6 +137,8 @@ fn tour(out: &mut dyn Write) -> Result<bool> {
     let told = format!("pack {}, {} files named", &name[..8], lost(&report));
     proofs.note("one bit flipped in a copy is found", named && lost(&report) > 0, told)?;
 
+    proofs.backup(&nbak, scratch.path().join("backups"))?;
+
     let held = proofs.held;
     let end = if held { "Every proof held" } else { "A PROOF FAILED" };
     writeln!(out, "\n{end}, {:.1} s after the start.", start.elapsed().as_secs_f64())?;
@@ -196,6 +200,29 @@ impl Proofs<'_> {
         self.held &= held;
         let text = format!("  {:<7}{what:<39}{}", if held { "ok" } else { "FAILED" }, told.as_ref());
         Ok(writeln!(self.out, "{}", text.trim_end())?)
+    }
+
+    /// The documented backup: made, verified, and put back over a directory that lost a good part of itself.
+    fn backup(&mut self, nbak: &Nbak, folder: PathBuf) -> Result<()> {
+        writeln!(self.out, "\nThe documented backup, a disaster, and the way back:\n")?;
+        let backups = backup::Backups::of(nbak, folder);
+        let before = backup::content(&nbak.source)?;
+        let (created, took) = timed(|| backups.create())?;
+        let manifest = &created.written.manifest;
+        let bytes = manifest.files.iter().map(|entry| entry.size).sum();
+        let told = format!("{} in {}", size(bytes), ms(took));
+        self.note(&format!("backup {}", created.written.name), manifest.encrypted, told)?;
+        let ((found, verified), took) = timed(|| backups.verify())?;
+        let whole = found.name == created.written.name && verified.faults.is_empty() && verified.databases == 3;
+        self.note("  it verifies", whole, format!("{} files in {}", verified.files, ms(took)))?;
+        backups.disaster()?;
+        let lost = backup::content(&nbak.source)?;
+        self.note("a disaster", lost != before, format!("{} of {} files are left", lost.len(), before.len()))?;
+        let ((restored, safety), took) = timed(|| backups.restore(&found))?;
+        let told = format!("{} files in {}, safety backup included", restored.replaced.files, ms(took));
+        self.note("  the backup was restored", safety.is_dir(), told)?;
+        let after = backup::content(&nbak.source)?;
+        self.note("  all rows and files are back", after == before, format!("{} files", after.len()))
     }
 
     /// Restored databases are alone, sound, and whole transactions; and no older than what was committed when the

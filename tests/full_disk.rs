@@ -173,3 +173,95 @@ fn a_restore_into_a_full_disk_says_so() {
     place.ok(&["check", "--read-data"]);
     place.assert_restores("beside");
 }
+
+/// What the restore, and what came before it, would leave alone: the data directory but for this program's own files.
+fn live(data: &Path) -> std::collections::BTreeMap<PathBuf, (&'static str, Vec<u8>)> {
+    let own = |path: &Path| path.starts_with("backups") || path.to_string_lossy().starts_with(".nbak-");
+    tree(data).into_iter().filter(|(p, _)| !own(p)).map(|(p, thing)| (p, (thing.kind, thing.bytes))).collect()
+}
+
+#[test]
+fn a_backup_onto_a_full_disk_leaves_nothing_that_is_listed() {
+    let Some(disk) = small_disk("a_backup_onto_a_full_disk_leaves_nothing_that_is_listed") else { return };
+    let (mut failed, mut done) = (0, 0);
+    for key in [Some(common::KEY), None] {
+        let place = Place { key, ..Place::empty() };
+        let from = self::place();
+        common::copy(&from.data, &place.data);
+        common::database(&place.data.join("history.db"), "WAL", 100);
+        let config = format!("{{\"backup_dir\": {:?}}}", disk.join("backups"));
+        fs::write(place.data.join("config.json"), config).expect("written");
+        for kib in (8..160).step_by(4) {
+            mount(&disk, kib);
+            let run = place.run(&["backup"]);
+            let listed = place.ok(&["backup", "list", "--json"]).out.lines().count();
+            if run.code == 0 {
+                done += 1;
+                assert_eq!(listed, 1, "{kib} KiB");
+                place.ok(&["backup", "verify"]);
+            } else {
+                failed += 1;
+                assert_eq!(run.code, 1, "{kib} KiB: {run:?}");
+                assert_eq!(listed, 0, "{kib} KiB: {run:?}");
+                let left = fs::read_dir(disk.join("backups")).into_iter().flatten().flatten();
+                let left = left.filter(|entry| entry.file_name().to_string_lossy().ends_with(".tmp"));
+                assert_eq!(left.count(), 0, "{kib} KiB");
+            }
+        }
+    }
+    println!("{failed} failed, {done} done");
+    assert!(failed >= 10 && done >= 10, "{failed} failed, {done} done: not around the boundary");
+}
+
+#[test]
+fn a_restore_in_place_onto_a_full_disk_leaves_what_was_there() {
+    let Some(disk) = small_disk("a_restore_in_place_onto_a_full_disk_leaves_what_was_there") else { return };
+    let mut place = place();
+    place.key = Some(common::KEY);
+    common::database(&place.data.join("history.db"), "WAL", 100);
+    let backups = place.path("backups");
+    let config = format!("{{\"backup_dir\": {backups:?}}}");
+    fs::write(place.data.join("config.json"), &config).expect("written");
+    let run = place.ok(&["backup", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&run.out).expect("JSON");
+    let name = said["name"].as_str().expect("a name").to_owned();
+    let good = live(&place.data);
+    let other = self::place();
+    common::database(&other.data.join("history.db"), "WAL", 30);
+    fs::write(other.data.join("config.json"), &config).expect("written");
+    let (mut failed, mut done) = (0, 0);
+    for kib in (72..1600).step_by(40) {
+        mount(&disk, kib);
+        place.data = disk.join("data");
+        common::copy(&other.data, &place.data);
+        let before = live(&place.data);
+        let run = place.run(&["backup", "restore", &name, "--yes"]);
+        if run.code == 0 {
+            done += 1;
+            let mut after = live(&place.data);
+            after.retain(|path, _| good.contains_key(path));
+            let mut good = good.clone();
+            // A database comes back compact.
+            for map in [&mut after, &mut good] {
+                map.remove(Path::new("history.db"));
+            }
+            assert!(after == good, "{kib} KiB");
+        } else {
+            failed += 1;
+            assert_eq!(run.code, 1, "{kib} KiB: {run:?}");
+            let (mut before, mut after) = (before, live(&place.data));
+            // Its journal mode was changed and given back, which its header tells; what it says did not change.
+            for map in [&mut before, &mut after] {
+                map.remove(Path::new("history.db"));
+            }
+            assert!(after == before, "{kib} KiB: {run:?}");
+            let conn = rusqlite::Connection::open(place.data.join("history.db")).expect("open");
+            let rows: i64 = conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("rows");
+            assert_eq!(rows, 30, "{kib} KiB");
+            conn.close().expect("closed");
+            place.ok(&["snapshots"]);
+        }
+    }
+    println!("{failed} failed, {done} done");
+    assert!(failed >= 5 && done >= 5, "{failed} failed, {done} done: not around the boundary");
+}

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::export::dialect::Dialect;
+
 /// Frequent, cheap, encrypted snapshots of a live data directory.
 #[derive(Debug, Parser)]
 #[command(name = "nbak", version, max_term_width = 110)]
@@ -61,6 +63,10 @@ pub enum Command {
     Cat(CatArgs),
     /// Write a snapshot, or some paths of it, into a directory
     Restore(RestoreArgs),
+    /// Write a snapshot as a documented backup: a directory with manifest.json
+    Export(ExportArgs),
+    /// Make, list, verify, restore and remove documented backups
+    Backup(BackupArgs),
     /// Verify that the store is whole
     Check(CheckArgs),
     /// Show what the store holds, in numbers
@@ -126,11 +132,100 @@ pub struct RestoreArgs {
     /// Only these paths [default: everything]
     pub paths: Vec<PathBuf>,
     /// The directory to write into: a new or an empty one
-    #[arg(long, value_name = "DIR")]
-    pub target: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "in_place", conflicts_with = "in_place")]
+    pub target: Option<PathBuf>,
     /// Write into a directory that is not empty; what has the same name is replaced, the rest is kept
-    #[arg(long)]
+    #[arg(long, conflicts_with = "in_place")]
     pub overwrite: bool,
+    /// Put it in place of what is in the data directory, after a safety backup of that
+    #[arg(long)]
+    pub in_place: bool,
+    #[command(flatten)]
+    pub live: LiveArgs,
+}
+
+/// How a restore into the data directory goes about it.
+#[derive(Debug, clap::Args)]
+pub struct LiveArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Write through SQLite into databases that a program has open, instead of refusing
+    #[arg(long)]
+    pub into_live: bool,
+    /// Go on if no safety backup of the present state can be made
+    #[arg(long)]
+    pub without_safety_backup: bool,
+}
+
+/// Arguments of `export`.
+#[derive(Debug, clap::Args)]
+pub struct ExportArgs {
+    /// `latest`, the beginning of an id, a tag, or a time
+    pub snapshot: String,
+    /// The folder to make the backup's directory in [default: the backup directory]
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+    #[command(flatten)]
+    pub form: FormArgs,
+}
+
+/// What a written backup looks like.
+#[derive(Debug, Default, clap::Args)]
+pub struct FormArgs {
+    /// The names to use: nodyn or lynox [default: as the data directory is called]
+    #[arg(long, value_name = "NAME", value_parser = dialect)]
+    pub dialect: Option<Dialect>,
+}
+
+/// Arguments of `backup`.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct BackupArgs {
+    #[command(subcommand)]
+    pub action: Option<BackupAction>,
+    #[command(flatten)]
+    pub form: FormArgs,
+}
+
+/// What can be done with documented backups.
+#[derive(Debug, Subcommand)]
+pub enum BackupAction {
+    /// Take a snapshot, write it as a backup, and verify what was written [this is what `backup` alone does]
+    Create(FormArgs),
+    /// List the backups, the oldest first
+    List,
+    /// Verify a backup: files, sizes, checksums, databases
+    Verify {
+        /// Its name, or its path [default: the newest]
+        name: Option<String>,
+    },
+    /// Put a backup in place of what is in the data directory, after a safety backup of that
+    Restore(BackupRestoreArgs),
+    /// Remove backups that are older than the retention
+    Prune {
+        /// Remove what is older than this many days; 0 removes nothing [default: backup_retention_days, or 30]
+        #[arg(long, value_name = "N")]
+        days: Option<u32>,
+        /// Remove nothing; say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Arguments of `backup restore`.
+#[derive(Debug, clap::Args)]
+pub struct BackupRestoreArgs {
+    /// Its name, or its path [default: the newest]
+    pub name: Option<String>,
+    /// Only this path, and what is below it; may be given more than once
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub only: Vec<PathBuf>,
+    /// Restore a backup whose manifest nobody vouches for, as those that the application made
+    #[arg(long)]
+    pub allow_unsigned: bool,
+    #[command(flatten)]
+    pub live: LiveArgs,
 }
 
 /// Arguments of `check`.
@@ -196,6 +291,10 @@ pub struct NewKey {
     /// What to call it
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub label: String,
+}
+
+fn dialect(text: &str) -> Result<Dialect, String> {
+    Dialect::parse(text).ok_or_else(|| "it is nodyn or lynox".to_owned())
 }
 
 fn percent(text: &str) -> Result<f64, String> {

@@ -20,6 +20,8 @@ use super::args::{Common, NewKey};
 use super::output::{self, Bars};
 use crate::crypto::secret::Credential;
 use crate::error::{Error, Result};
+use crate::export::dialect::Dialect;
+use crate::export::manager::{BackupManager, Settings};
 use crate::snapshot::look;
 use crate::snapshot::places::Places;
 use crate::snapshot::record::Record;
@@ -29,6 +31,11 @@ use crate::snapshot::store::{Access, Store};
 const KEY_VARIABLES: [&str; 2] = ["NODYN_VAULT_KEY", "LYNOX_VAULT_KEY"];
 /// A key or a passphrase is at most this long, in bytes.
 const KEY_LIMIT: u64 = 4096;
+
+/// Days that documented backups are kept, if nothing else is said.
+const RETENTION_DAYS: u32 = 30;
+/// The most days that can be said.
+const RETENTION_MOST: u64 = 365;
 
 /// What the commands work with.
 pub struct Context {
@@ -48,7 +55,7 @@ pub struct Context {
 }
 
 /// What the configuration file says, as far as it is about snapshots.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Config {
     /// Where backups go.
     pub backup_dir: Option<PathBuf>,
@@ -56,8 +63,25 @@ pub struct Config {
     pub exclude: Vec<String>,
     /// Compress every file apart from all others.
     pub separate_files: bool,
+    /// Encrypt documented backups, if there is a vault key.
+    pub encrypt: bool,
+    /// Days to keep documented backups; 0 keeps them for ever.
+    pub retention_days: u32,
     /// There is a file, and it could not be understood: what it says of the store's place is not known.
     pub unreadable: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            backup_dir: None,
+            exclude: Vec::new(),
+            separate_files: false,
+            encrypt: true,
+            retention_days: RETENTION_DAYS,
+            unreadable: false,
+        }
+    }
 }
 
 impl Context {
@@ -164,6 +188,21 @@ impl Context {
     /// The data directory, its backups and its store.
     pub fn places(&self) -> Result<Places> {
         Ok(Places { data_dir: self.data_dir()?, backup_dir: self.backup_dir(self.config()?)?, repo: self.repo()? })
+    }
+
+    /// The documented backups of the data directory.
+    pub fn backups(&self, dialect: Option<Dialect>) -> Result<BackupManager> {
+        let config = self.config()?;
+        let settings = Settings {
+            // What an unreadable file says is not known: nothing may be removed for it.
+            retention_days: if config.unreadable { 0 } else { config.retention_days },
+            encrypt: config.encrypt,
+            dialect,
+            exclude: config.exclude.clone(),
+            separate_files: config.separate_files,
+            patience: self.lock_wait,
+        };
+        Ok(BackupManager::new(self.places()?, settings, self.credentials()?))
     }
 
     /// The keys that may open the store.
@@ -302,6 +341,22 @@ fn read_config(text: &str) -> (Config, Vec<String>) {
         Value::Null => {}
         Value::Bool(on) => config.separate_files = *on,
         _ => warnings.push("`nbak.separate_files` is neither true nor false".to_owned()),
+    }
+    match &root["backup_encrypt"] {
+        Value::Null => {}
+        Value::Bool(on) => config.encrypt = *on,
+        _ => warnings.push("`backup_encrypt` is neither true nor false: backups are encrypted".to_owned()),
+    }
+    match (&root["backup_retention_days"], root["backup_retention_days"].as_u64()) {
+        (Value::Null, _) => {}
+        (_, Some(days)) if days <= RETENTION_MOST => config.retention_days = days as u32,
+        _ => {
+            // What is meant is not known: nothing may be removed for it.
+            config.retention_days = 0;
+            warnings.push(format!(
+                "`backup_retention_days` is no whole number from 0 to {RETENTION_MOST}: no backup is removed"
+            ));
+        }
     }
     (config, warnings)
 }

@@ -5,6 +5,7 @@
 //! ([`output`]); with `--json` a result is one object, or one object a line for lists.
 
 mod args;
+mod backup;
 mod check;
 mod context;
 mod key;
@@ -54,12 +55,15 @@ fn allow_open_files() {
 }
 
 fn run(context: &Context, command: Command) -> Result<u8> {
+    backup::recover(context);
     match command {
         Command::Snapshot(args) => snapshot::take(context, args),
         Command::Snapshots => snapshot::list(context),
         Command::Ls(args) => look::ls(context, &args),
         Command::Cat(args) => look::cat(context, &args),
         Command::Restore(args) => restore::restore(context, args),
+        Command::Export(args) => backup::export(context, args),
+        Command::Backup(args) => backup::run(context, args),
         Command::Check(args) => check::check(context, &args),
         Command::Stats => check::stats(context),
         Command::Repair(args) => check::repair(context, &args),

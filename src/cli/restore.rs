@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::args::RestoreArgs;
+use super::backup;
 use super::context::Context;
 use super::output::{self, count, line, size, time};
 use crate::error::{Error, Result};
@@ -14,17 +15,20 @@ use crate::snapshot::restore::{Options, restore as restore_snapshot};
 
 /// Restores a snapshot into a directory.
 pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
+    let Some(target) = args.target else {
+        return backup::restore_in_place(context, &args.snapshot, args.paths, &args.live);
+    };
     let start = Instant::now();
     let store = context.open()?;
     let record = &context.select(&store, &args.snapshot)?;
-    let target = std::path::absolute(&args.target).map_err(|error| Error::io("find", &args.target, error))?;
+    let target = std::path::absolute(&target).map_err(|error| Error::io("find", &target, error))?;
     if target.starts_with(store.root()) {
-        return Err(Error::usage("the target lies in the store: plaintext does not belong there").at(&args.target));
+        return Err(Error::usage("the target lies in the store: plaintext does not belong there").at(&target));
     }
     if context.data_dir().is_ok_and(|data| std::path::absolute(data).is_ok_and(|data| target.starts_with(data))) {
         output::warning("the target lies in the data directory: later snapshots will contain it too");
     }
-    let options = Options { target: args.target, paths: args.paths, overwrite: args.overwrite };
+    let options = Options { target, paths: args.paths, overwrite: args.overwrite };
     let restored = restore_snapshot(&store, record, &options, &context.bars())?;
     let duration_ms = start.elapsed().as_millis() as u64;
     for (path, why) in &restored.damaged {

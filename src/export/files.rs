@@ -1,7 +1,7 @@
 //! Small durable file operations that the rooms of the export share.
 //!
-//! Everything is 0600 or 0700 from its creation on (S15), no symbolic link is followed at the last component, and a name
-//! is only given to what was synced.
+//! Everything is 0600 or 0700 from its creation on (S15), no symbolic link is followed at the last component, and a
+//! name is only given to what was synced.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -4,9 +4,10 @@
 //! *dialect* is the set of names that the application goes by (`nodyn`, later `lynox`); an *NBAK file* is one file,
 //! sealed under a key that comes from the vault key.
 //!
-//! The way out: snapshot -> plain files in scratch, databases as `VACUUM INTO` copies -> NBAK -> `<name>.tmp` -> synced,
-//! read back, renamed. The way back never writes into the live directory before everything that is to be put there
-//! stands beside it, opened and compared ([`inplace`]).
+//! The way out ([`write`]): snapshot -> plain files in scratch, databases as `VACUUM INTO` copies -> NBAK ->
+//! `<name>.tmp` -> synced, read back ([`verify`]), renamed. The way back ([`restore`]) never writes into the live
+//! directory before everything that is to be put there stands beside it, opened and compared ([`inplace`]).
+//! [`manager`] joins them, as the documented programmatic interface.
 
 pub mod backup;
 pub mod database;
@@ -14,9 +15,12 @@ pub mod dialect;
 pub mod files;
 pub mod inplace;
 pub mod list;
+pub mod manager;
 pub mod manifest;
 pub mod names;
 pub mod nbak;
+pub mod restore;
 pub mod retention;
 pub mod seals;
 pub mod verify;
+pub mod write;

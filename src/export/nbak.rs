@@ -42,11 +42,14 @@ pub struct NbakKeys(Vec<Secret>);
 impl NbakKeys {
     /// The keys of every vault key among `credentials`, for a backup of `dialect`. The other dialect's come last: a
     /// manifest that was edited by hand must not lock anybody out.
-    pub fn new(credentials: &[Credential], dialect: Dialect) -> NbakKeys {
-        let vaults = || credentials.iter().filter(|credential| matches!(credential, Credential::VaultKey(_)));
+    pub fn new<'c>(credentials: impl IntoIterator<Item = &'c Credential>, dialect: Dialect) -> NbakKeys {
+        let vaults: Vec<_> =
+            credentials.into_iter().filter(|credential| matches!(credential, Credential::VaultKey(_))).collect();
         let mut dialects = Dialect::ALL;
         dialects.sort_by_key(|other| *other != dialect);
-        NbakKeys(dialects.into_iter().flat_map(|one| vaults().map(move |key| nbak_key(key, one.labels()))).collect())
+        NbakKeys(
+            dialects.into_iter().flat_map(|one| vaults.iter().map(move |key| nbak_key(key, one.labels()))).collect(),
+        )
     }
 
     /// Whether there is none.

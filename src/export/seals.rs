@@ -2,7 +2,7 @@
 //!
 //! NBAK has one key for each vault key, and a random nonce of 96 bits for each file. After 2^32 files the chance that
 //! two of them share a nonce is 2^-33 (SP 800-38D, 8.3, sets the limit there), and two that do give away the
-//! difference of their plaintexts. So seals are counted, in a file beside the backups, and refused beyond it (S3).
+//! difference of their plaintexts. So seals are counted, in a file beside the backups, and refused beyond it (I18).
 //!
 //! Seals are reserved before the first one is made and never given back: after a crash the count is too high, never too
 //! low. A key is named by a hash that does not tell it. If the file is lost the count begins anew, as it does for

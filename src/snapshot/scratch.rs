@@ -38,8 +38,8 @@ impl Scratch {
     pub fn folder(&self) -> io::Result<PathBuf> {
         let mut made = self.made.borrow_mut();
         if made.is_none() {
-            // Made under a name that nobody sweeps, and locked before it gets the other one. A kill in between leaves an
-            // empty folder.
+            // Made under a name that nobody sweeps, and locked before it gets the other one. A kill in between leaves
+            // an empty folder.
             let young = self.path.with_file_name(format!(".nbak-young-{}", SlotId::random()));
             DirBuilder::new().mode(0o700).create(&young)?;
             let locked = lock(&young).and_then(|file| std::fs::rename(&young, &self.path).map(|()| file));

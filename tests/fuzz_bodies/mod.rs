@@ -7,6 +7,7 @@
 
 mod chunker;
 mod key_slot;
+mod nbak;
 mod pack_footer;
 mod recipe_and_tree;
 mod record;
@@ -20,6 +21,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("chunker", chunker::body),
     ("key_slot", key_slot::body),
+    ("nbak", nbak::body),
     ("pack_footer", pack_footer::body),
     ("recipe_and_tree", recipe_and_tree::body),
     ("record", record::body),

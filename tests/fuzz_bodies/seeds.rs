@@ -20,6 +20,7 @@ pub fn all() -> Vec<Seed> {
     };
     add("chunker", chunker());
     add("key_slot", key_slot());
+    add("nbak", nbak());
     add("pack_footer", pack_footer());
     add("recipe_and_tree", recipe_and_tree());
     add("record", record());
@@ -619,5 +620,23 @@ fn chunker() -> Named {
         ("read in small pieces", [&[2, 5][..], &noise(0), &noise(12)].concat()),
         ("read in large pieces", [&[250, 5][..], &noise(0), &noise(12), &noise(16)].concat()),
         ("longest", [&[7, 5][..], &noise(0), &noise(1), &noise(2), &noise(3)].concat()),
+    ])
+}
+
+fn nbak() -> Named {
+    let file = |version: u8, rest: usize| [b"NBAK", &[version][..], &vec![0x5a; rest]].concat();
+    named([
+        ("nothing", Vec::new()),
+        ("magic alone", b"NBAK".to_vec()),
+        ("header cut", file(1, 27)),
+        ("header alone", file(1, 28)),
+        ("version 0", file(0, 40)),
+        ("version 2", file(2, 40)),
+        ("one byte", file(1, 29)),
+        ("some blocks", file(1, 28 + 64)),
+        ("flip in the magic", vec![0, 0, 0, 1, b'p', b'l', b'a', b'i', b'n']),
+        ("flip in the tag", vec![0, 0, 0, 0x90, b'p', b'l', b'a', b'i', b'n']),
+        ("flip in the text", vec![0, 0, 1, 0x0a, b'p', b'l', b'a', b'i', b'n']),
+        ("plaintext of two pieces", vec![b'x'; 4096]),
     ])
 }

@@ -1,0 +1,502 @@
+//! Doing what an intent says: the first time, or again after a crash.
+//!
+//! Every step first looks whether it was done. The order: what is in the way goes, folders are made, databases that
+//! somebody has open are written, the others and then the files are exchanged (a staged sidecar must not stand beside
+//! the old database), attributes are set, folders are synced, and everything is compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::databases::{Held, sidecars, standing_sidecars};
+use super::door::Replaced;
+use super::holders::{self, Whose};
+use super::intent::{Clear, Intent, Move, Way};
+use super::plan::{hash_live, is_graph};
+use super::root::{Kind, Root};
+use super::staging::{FOLDER, NEW, OLD};
+use super::through::{self, Outcome};
+use crate::error::{Error, Result};
+use crate::snapshot::progress::Progress;
+
+/// For the copy of a database that was written through SQLite.
+const COMPARED: &str = ".nbak-restore/compare";
+
+/// An intent being carried out.
+pub struct Run<'a> {
+    pub root: &'a Root,
+    pub intent: &'a Intent,
+    pub progress: &'a dyn Progress,
+    /// Databases that are held until they were exchanged.
+    pub held: BTreeMap<PathBuf, Held>,
+    /// Databases that turned out to be malformed after the intent was written.
+    pub malformed: BTreeSet<PathBuf>,
+    /// What was put in place by this process.
+    placed: BTreeSet<PathBuf>,
+    staged: BTreeSet<&'a Path>,
+    mismatched: Vec<String>,
+    /// Others wrote to what was put in place.
+    was_written: bool,
+    done: Replaced,
+}
+
+impl<'a> Run<'a> {
+    pub fn new(root: &'a Root, intent: &'a Intent, progress: &'a dyn Progress) -> Run<'a> {
+        Run {
+            root,
+            intent,
+            progress,
+            held: BTreeMap::new(),
+            malformed: BTreeSet::new(),
+            placed: BTreeSet::new(),
+            staged: intent.moves.iter().map(|one| one.path.0.as_path()).collect(),
+            mismatched: Vec::new(),
+            was_written: false,
+            done: Replaced { unchanged: intent.unchanged, remarks: intent.remarks.clone(), ..Replaced::default() },
+        }
+    }
+
+    /// How many times the progress is advanced, about.
+    pub fn steps(intent: &Intent) -> u64 {
+        (intent.folders.len() * 2 + intent.clear.len() + intent.moves.len() + intent.touch.len() + 3) as u64
+    }
+
+    /// Does it all, and ends the staging.
+    pub fn finish(mut self) -> Result<Replaced> {
+        for one in &self.intent.clear {
+            self.clear(one)?;
+        }
+        for folder in &self.intent.folders {
+            self.make_folder(&folder.path.0)?;
+        }
+        let rank = |one: &&Move| match one.way {
+            Way::Through => 0,
+            Way::Database | Way::Malformed => 1,
+            Way::File => 2,
+        };
+        let mut moves: Vec<&Move> = self.intent.moves.iter().collect();
+        moves.sort_by_key(rank);
+        for one in moves {
+            self.place(one)?;
+        }
+        self.attributes()?;
+        self.sync()?;
+        self.compare()?;
+        self.end()
+    }
+
+    /// Whether the staged entry still stands in the staging.
+    pub fn is_pending(root: &Root, one: &Move) -> Result<bool> {
+        let staged = root.seen(&Path::new(NEW).join(&one.path.0))?;
+        Ok(staged.is_some_and(|seen| seen.stamp.inode == one.staged.inode))
+    }
+
+    fn kept(&self) -> &Path {
+        Path::new(&self.intent.kept)
+    }
+
+    /// Moves `from`, a version of `path`, to where it is not lost.
+    fn keep(&self, from: &Path, path: &Path) -> Result<PathBuf> {
+        let to = self.free_name(&self.kept().join(path))?;
+        self.progress.advance(1);
+        self.root.make_folder(to.parent().unwrap_or(self.kept()))?;
+        self.root.rename(from, &to)?;
+        Ok(to)
+    }
+
+    fn free_name(&self, wanted: &Path) -> Result<PathBuf> {
+        let mut name = wanted.to_path_buf();
+        for number in 1.. {
+            if self.root.seen(&name)?.is_none() {
+                break;
+            }
+            name = wanted.as_os_str().to_owned().into();
+            name.as_mut_os_string().push(format!(".{number}"));
+        }
+        Ok(name)
+    }
+
+    /// Moves `path` to `old/`, which goes in the end; to where it is kept, if something from there is in `old/`
+    /// already.
+    fn set_aside(&self, path: &Path) -> Result<()> {
+        let to = Path::new(OLD).join(path);
+        if self.root.seen(&to)?.is_some() {
+            self.keep(path, path)?;
+            return Ok(());
+        }
+        self.progress.advance(1);
+        self.root.make_folder(to.parent().unwrap_or(Path::new(OLD)))?;
+        self.root.rename(path, &to)
+    }
+
+    fn remark(&mut self, path: &Path, what: &str) {
+        self.done.remarks.push(format!("{}: {what}", path.display()));
+    }
+
+    fn clear(&mut self, one: &Clear) -> Result<()> {
+        let path = &one.path.0;
+        let Some(seen) = self.root.seen(path)? else { return Ok(()) };
+        if seen.stamp == one.live {
+            return self.set_aside(path);
+        }
+        let was_done = self.root.seen(&Path::new(OLD).join(path))?.is_some();
+        let is_folder_now = seen.kind == Kind::Folder && self.intent.folders.iter().any(|made| made.path.0 == *path);
+        // Once the whole new graph stands in place, what appears beside it belongs to it.
+        let mut graph = self.intent.moves.iter().filter(|one| is_graph(&one.path.0));
+        let is_of_new = was_done && !graph.try_fold(false, |any, one| Ok(any || Run::is_pending(self.root, one)?))?;
+        if is_folder_now || is_of_new {
+            return Ok(());
+        }
+        let kept = self.keep(path, path)?;
+        self.remark(path, &format!("it was written after the restore began, and is kept as {}", kept.display()));
+        Ok(())
+    }
+
+    fn make_folder(&mut self, path: &Path) -> Result<()> {
+        match self.root.seen(path)? {
+            Some(seen) if seen.kind == Kind::Folder => return Ok(()),
+            Some(_) => {
+                let kept = self.keep(path, path)?;
+                self.remark(path, &format!("it was made after the restore began, and is kept as {}", kept.display()));
+            }
+            None => {}
+        }
+        self.progress.advance(1);
+        self.root.make_folder(path)
+    }
+
+    fn place(&mut self, one: &Move) -> Result<()> {
+        let path = &one.path.0;
+        let staged = Path::new(NEW).join(path);
+        let is_pending = Run::is_pending(self.root, one)?;
+        let live = if is_pending { self.root.seen(path)? } else { None };
+        if one.way == Way::Through && live.is_none_or(|live| live.kind == Kind::File) {
+            let is_there = live.is_some();
+            return if is_pending && is_there { self.write_through(one) } else { self.place_anew(one, is_pending) };
+        }
+        if is_pending {
+            let keeps = one.way == Way::Malformed || self.malformed.contains(path);
+            if one.way != Way::File {
+                self.clear_sidecars(path, keeps)?;
+            }
+            self.progress.advance(1);
+            self.swap(&staged, path)?;
+            self.placed.insert(path.clone());
+        }
+        for old in self.old_versions(one)? {
+            let is_known = one.live.is_some() && self.root.seen(&old)?.map(|seen| seen.stamp) == one.live;
+            if !is_known {
+                let kept = self.keep(&old, path)?;
+                self.remark(
+                    path,
+                    &format!("it was written after the restore began, and is kept as {}", kept.display()),
+                );
+            } else if one.way == Way::Malformed || self.malformed.contains(path) {
+                self.keep(&old, path)?;
+            }
+        }
+        // Nobody could open the old version until here.
+        self.held.remove(path);
+        Ok(())
+    }
+
+    /// A database that was to be written through SQLite, and is gone; or it was written before.
+    fn place_anew(&mut self, one: &Move, is_pending: bool) -> Result<()> {
+        let path = &one.path.0;
+        if is_pending {
+            self.clear_sidecars(path, true)?;
+            self.progress.advance(1);
+            self.root.rename(&Path::new(NEW).join(path), path)?;
+        }
+        Ok(())
+    }
+
+    fn write_through(&mut self, one: &Move) -> Result<()> {
+        let path = &one.path.0;
+        let staged = Path::new(NEW).join(path);
+        self.progress.advance(1);
+        let place = |path: &Path| self.root.place(path);
+        match through::copy(&place(&staged), &place(path), &place(Path::new(COMPARED)))? {
+            Outcome::Same => {}
+            Outcome::Written => {
+                self.remark(path, "the program that has it open wrote to it right after it was restored");
+            }
+            Outcome::Different => self.mismatched.push(path.display().to_string()),
+        }
+        // That it is no longer in its place says that it was written: the next one must not overwrite what others
+        // commit from here on.
+        self.progress.advance(1);
+        let done = Path::new(OLD).join(path);
+        self.root.make_folder(done.parent().unwrap_or(Path::new(OLD)))?;
+        self.root.rename(&staged, &done)
+    }
+
+    /// Takes away what stands beside a database before another one comes there.
+    fn clear_sidecars(&mut self, path: &Path, keeps: bool) -> Result<()> {
+        for beside in standing_sidecars(self.root, path)? {
+            if keeps {
+                self.keep(&beside, &beside)?;
+            } else {
+                self.set_aside(&beside)?;
+                let is_replaced = self.staged.contains(beside.as_path());
+                self.done.removed.extend((!is_replaced).then_some(beside));
+            }
+        }
+        Ok(())
+    }
+
+    fn swap(&self, staged: &Path, path: &Path) -> Result<()> {
+        if self.root.seen(path)?.is_none() {
+            return self.root.rename(staged, path);
+        }
+        if self.root.exchange(staged, path)? { Ok(()) } else { self.swap_in_two(staged, path) }
+    }
+
+    /// For file systems that cannot exchange. Between the two steps nothing stands there, and the next run goes on.
+    fn swap_in_two(&self, staged: &Path, path: &Path) -> Result<()> {
+        self.set_aside(path)?;
+        self.progress.advance(1);
+        self.root.rename(staged, path)
+    }
+
+    /// Where the old version of what was put in place stands now.
+    fn old_versions(&self, one: &Move) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for place in [NEW, OLD] {
+            let path = Path::new(place).join(&one.path.0);
+            if self.root.seen(&path)?.is_some_and(|seen| seen.stamp.inode != one.staged.inode) {
+                found.push(path);
+            }
+        }
+        Ok(found)
+    }
+
+    fn attributes(&mut self) -> Result<()> {
+        for touch in &self.intent.touch {
+            if self.root.seen(&touch.path.0)?.is_some() {
+                self.progress.advance(1);
+                self.root.set(&touch.path.0, touch.mode, touch.owner, touch.mtime)?;
+            }
+        }
+        // The deepest first: a folder that may not be written is closed when all below it is done.
+        for folder in self.intent.folders.iter().rev() {
+            self.progress.advance(1);
+            self.root.set(&folder.path.0, Some(folder.mode), folder.owner, folder.mtime)?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        let intent = self.intent;
+        let moved = intent.moves.iter().map(|one| &one.path).chain(intent.clear.iter().map(|one| &one.path));
+        let changed = moved.chain(intent.folders.iter().map(|one| &one.path));
+        let mut folders: BTreeSet<&Path> = changed.filter_map(|name| name.0.parent()).collect();
+        folders.extend(intent.folders.iter().map(|one| one.path.0.as_path()));
+        self.progress.advance(1);
+        folders.into_iter().try_for_each(|folder| self.root.sync_folder(folder))?;
+        self.sync_below(self.kept())
+    }
+
+    /// What is kept was moved there, so its folders are synced before the places that it came from are forgotten.
+    fn sync_below(&self, folder: &Path) -> Result<()> {
+        for name in self.root.names(folder)? {
+            if self.root.seen(&name)?.is_some_and(|seen| seen.kind == Kind::Folder) {
+                self.sync_below(&name)?;
+            }
+        }
+        self.root.sync_folder(folder)
+    }
+
+    /// Holds what is live against what was staged, and asserts that no sidecar was left.
+    fn compare(&mut self) -> Result<()> {
+        let checked: Vec<&Move> = self.intent.moves.iter().filter(|one| one.way != Way::Through).collect();
+        let (root, placed) = (self.root, &self.placed);
+        let verdict = |one: &&Move| verdict(root, one, placed.contains(&one.path.0));
+        let verdicts = checked.par_iter().map(verdict).collect::<Result<Vec<Verdict>>>()?;
+        for (one, verdict) in checked.into_iter().zip(verdicts) {
+            let path = &one.path.0;
+            match verdict {
+                Verdict::Same => {}
+                Verdict::Written => {
+                    self.was_written = true;
+                    self.remark(path, "something wrote to it after it was put in place");
+                }
+                Verdict::Different => self.mismatched.push(path.display().to_string()),
+            }
+            if one.way != Way::File && self.placed.contains(path) {
+                let staged = &self.staged;
+                let beside = standing_sidecars(self.root, path)?;
+                let left = beside.iter().filter(|beside| !staged.contains(beside.as_path()));
+                self.mismatched.extend(left.map(|beside| beside.display().to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whatever stood there, kept: something is not as it should be.
+    fn keep_everything(&self) -> Result<()> {
+        for one in self.intent.moves.iter().filter(|one| one.way != Way::Through) {
+            for old in self.old_versions(one)? {
+                self.keep(&old, &one.path.0)?;
+            }
+        }
+        let beside = self.intent.moves.iter().flat_map(|one| sidecars(&one.path.0));
+        let cleared = self.intent.clear.iter().map(|one| one.path.0.clone());
+        for path in cleared.chain(beside) {
+            let old = Path::new(OLD).join(&path);
+            if self.root.seen(&old)?.is_some() {
+                self.keep(&old, &path)?;
+            }
+        }
+        self.sync_below(self.kept())
+    }
+
+    fn end(mut self) -> Result<Replaced> {
+        self.report()?;
+        if !self.mismatched.is_empty() || self.was_written {
+            self.keep_everything()?;
+        }
+        self.progress.advance(1);
+        Intent::remove(self.root)?;
+        self.progress.advance(1);
+        if let Err(error) = self.root.remove_folder(Path::new(FOLDER)) {
+            self.done.remarks.push(format!("what was replaced could not be removed: {error}"));
+        }
+        if !self.mismatched.is_empty() {
+            return Err(Error::integrity(format!(
+                "what was put in place differs from what was restored: {}",
+                self.mismatched.join(", ")
+            ))
+            .at(self.root.place(Path::new("")))
+            .hint(format!(
+                "what stood there before is kept in {}; stop whatever writes there, and restore again",
+                self.root.place(self.kept()).display()
+            )));
+        }
+        Ok(self.done)
+    }
+
+    fn report(&mut self) -> Result<()> {
+        let done = &mut self.done;
+        for one in &self.intent.moves {
+            done.files += 1;
+            done.bytes += one.staged.size;
+            if one.way == Way::Through {
+                done.through.push(one.path.0.clone());
+            }
+            if one.way == Way::Malformed || self.malformed.contains(&one.path.0) {
+                for path in [one.path.0.clone()].into_iter().chain(sidecars(&one.path.0)) {
+                    let kept = Path::new(&self.intent.kept).join(&path);
+                    if self.root.seen(&kept)?.is_some() {
+                        done.aside.push((path, self.root.place(&kept)));
+                    }
+                }
+            }
+        }
+        done.removed.extend(self.intent.removed.iter().map(|name| name.0.clone()));
+        done.removed.sort_unstable();
+        done.removed.dedup();
+        done.extra = self.intent.extra.iter().map(|name| name.0.clone()).collect();
+        let device = self.root.seen(Path::new(""))?.map_or(0, |top| top.device);
+        let replaced = self.intent.moves.iter().filter(|one| one.way != Way::Through).filter_map(|one| one.live);
+        let gone = replaced.chain(self.intent.clear.iter().map(|one| one.live));
+        let files: Vec<_> = gone.map(|stamp| (device, stamp.inode)).collect();
+        let holders: BTreeSet<_> = holders::holders(&files, Whose::Others).into_values().flatten().collect();
+        done.holders = holders.into_iter().collect();
+        Ok(())
+    }
+}
+
+enum Verdict {
+    Same,
+    Written,
+    Different,
+}
+
+fn verdict(root: &Root, one: &Move, is_fresh: bool) -> Result<Verdict> {
+    let path = &one.path.0;
+    let Some(seen) = root.seen(path)? else {
+        return Ok(if is_fresh { Verdict::Different } else { Verdict::Written });
+    };
+    if seen.stamp.inode != one.staged.inode {
+        let is_old = Some(seen.stamp) == one.live;
+        return Ok(if is_fresh || is_old { Verdict::Different } else { Verdict::Written });
+    }
+    let is_unwritten = seen.stamp == one.staged;
+    let found = match seen.kind {
+        Kind::Link => blake3::hash(&root.link(path)?),
+        _ => match hash_live(&root.place(path)) {
+            Ok(found) => found,
+            // Its own mode forbids it, or it is named as shared memory. That it is the staged inode, and was not
+            // written since, is what is left.
+            Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput) => {
+                return Ok(if is_unwritten { Verdict::Same } else { Verdict::Written });
+            }
+            Err(_) => return Ok(Verdict::Different),
+        },
+    };
+    if found.to_hex().as_str() == one.hash {
+        return Ok(Verdict::Same);
+    }
+    let is_strict = is_fresh && one.way != Way::File;
+    Ok(if is_unwritten || is_strict { Verdict::Different } else { Verdict::Written })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::intent::Name;
+    use super::*;
+    use crate::snapshot::progress::Silent;
+
+    /// A restore of `a` over another `a`, as far as the journal.
+    fn begun(data: &Path) -> (Root, Intent) {
+        std::fs::create_dir_all(data.join(NEW)).expect("made");
+        std::fs::write(data.join("a"), "old").expect("written");
+        std::fs::write(data.join(NEW).join("a"), "new").expect("written");
+        let root = Root::open(data).expect("opened");
+        let stamp = |path: &str| root.seen(Path::new(path)).expect("seen").expect("there").stamp;
+        let mut intent = Intent::new(".nbak-kept-test".to_owned());
+        intent.moves.push(Move {
+            path: Name("a".into()),
+            way: Way::File,
+            staged: stamp(".nbak-restore/new/a"),
+            hash: blake3::hash(b"new").to_hex().to_string(),
+            live: Some(stamp("a")),
+        });
+        (root, intent)
+    }
+
+    #[test]
+    fn without_an_exchange_it_takes_two_steps_and_goes_on_between_them() {
+        for steps in 0..=2 {
+            let folder = tempfile::TempDir::new().expect("a folder");
+            let (root, intent) = begun(folder.path());
+            let run = Run::new(&root, &intent, &Silent);
+            match steps {
+                1 => run.set_aside(Path::new("a")).expect("the first step"),
+                2 => run.swap_in_two(&Path::new(NEW).join("a"), Path::new("a")).expect("both"),
+                _ => {}
+            }
+            let old = std::fs::read(folder.path().join(OLD).join("a"));
+            assert_eq!(old.is_ok(), steps > 0, "nothing is gone");
+            let done = run.finish().expect("finished");
+            assert_eq!(std::fs::read(folder.path().join("a")).expect("there"), b"new");
+            assert!(done.remarks.is_empty() && !folder.path().join(FOLDER).exists(), "{steps}: {done:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_made_between_two_steps_is_kept() {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let (root, intent) = begun(folder.path());
+        let run = Run::new(&root, &intent, &Silent);
+        run.set_aside(Path::new("a")).expect("the first step");
+        std::fs::write(folder.path().join("a"), "meanwhile").expect("written");
+        run.swap_in_two(&Path::new(NEW).join("a"), Path::new("a")).expect("again");
+        assert_eq!(std::fs::read(folder.path().join("a")).expect("there"), b"new");
+        assert_eq!(std::fs::read(folder.path().join(".nbak-kept-test/a")).expect("kept"), b"meanwhile");
+        assert_eq!(std::fs::read(folder.path().join(OLD).join("a")).expect("there"), b"old");
+    }
+}

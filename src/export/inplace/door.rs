@@ -1,0 +1,298 @@
+//! The two calls: [`replace`], and [`recover`] for what a crash left.
+//!
+//! Up to the intent, `replace` gives everything back if something is in the way: databases their journal mode, and the
+//! staging is removed. After it, an error says that the next command finishes the restore.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::apply::Run;
+use super::databases::{self, Held, Standing, hold, standing_sidecars};
+use super::holders::{Process, Whose, holders, in_words};
+use super::intent::{Intent, Move, Name, Way};
+use super::plan::{self, Plan, base_of};
+use super::root::{Kind, Root, Seen};
+use super::staging::{FOLDER, INTENT, Staging};
+use crate::error::{Error, Result};
+use crate::snapshot::progress::Progress;
+
+/// How to replace.
+pub struct Options<'a> {
+    /// The snapshot or backup is whole: list what else stands in the data directory.
+    pub whole: bool,
+    /// Copy through SQLite's backup API into databases that somebody has open, instead of refusing.
+    pub into_live: bool,
+    /// The origin recorded no owners: a replaced file keeps the owner of the one it replaces, a new one gets that of
+    /// the nearest folder above. Only matters to the superuser.
+    pub keep_owners: bool,
+    /// Entries that are this program's own or left out of snapshots (relative path): never listed, never touched.
+    pub ignored: &'a dyn Fn(&Path) -> bool,
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Replaced {
+    /// Files and links that were put in place.
+    pub files: u64,
+    /// Files and links that were as they are to be.
+    pub unchanged: u64,
+    /// Bytes of the files that were put in place.
+    pub bytes: u64,
+    /// Paths that stand in the data directory and not in what was restored; they were kept. A folder of which nothing
+    /// was restored is listed once.
+    pub extra: Vec<PathBuf>,
+    /// What went because it would have mixed old and new (sidecars, files of a knowledge graph), or since an
+    /// entry of another kind is at its path now. It is in the safety backup.
+    pub removed: Vec<PathBuf>,
+    /// What could not be opened as a database and was moved aside, and where it is now (never deleted).
+    pub aside: Vec<(PathBuf, PathBuf)>,
+    /// Databases that were written through the backup API since somebody has them open.
+    pub through: Vec<PathBuf>,
+    /// Processes that still have replaced files open: they must be restarted.
+    pub holders: Vec<(u32, String)>,
+    /// What else there is to know.
+    pub remarks: Vec<String>,
+}
+
+/// Puts what is staged in place of what is live. On an error nothing was changed, unless it says that the restore was
+/// begun.
+///
+/// The safety backup is the caller's, and comes before: what is replaced is removed in the end.
+pub fn replace(staging: Staging, options: &Options<'_>, progress: &dyn Progress) -> Result<Replaced> {
+    let mut staging = staging;
+    let mut plan = plan::draw(&staging.root, options)?;
+    let databases = plan.intent.moves.iter().filter(|one| one.way == Way::Database).count() as u64;
+    progress.begin("putting in place", Run::steps(&plan.intent) + databases + 1);
+    let replaced = carry_out(&mut staging, &mut plan, options, progress);
+    progress.end();
+    replaced
+}
+
+fn carry_out(
+    staging: &mut Staging,
+    plan: &mut Plan,
+    options: &Options<'_>,
+    progress: &dyn Progress,
+) -> Result<Replaced> {
+    let mut held = take(&staging.root, plan, options, progress)?;
+    has_room(&staging.root, &plan.intent)?;
+    progress.advance(1);
+    let written = plan.intent.write(&staging.root);
+    if let Err(error) = written {
+        // If it cannot be taken back either, it stands, and the next command carries it out.
+        staging.is_needed = Intent::remove(&staging.root).is_err();
+        return Err(if staging.is_needed { begun(&staging.root, error) } else { error });
+    }
+    staging.is_needed = true;
+    held.values_mut().for_each(Held::commit);
+    let mut run = Run::new(&staging.root, &plan.intent, progress);
+    run.held = held;
+    run.finish().map_err(|error| begun(&staging.root, error))
+}
+
+/// Finishes an interrupted restore, if there is one. `None`: nothing was pending. To be called at the start of every
+/// command; it costs one `stat` when there is nothing to do.
+///
+/// A staging without an intent, which changed nothing or is done with, is swept: copies of files do not lie about.
+pub fn recover(data: &Path, progress: &dyn Progress) -> Result<Option<Replaced>> {
+    let is_there = |name: &str| match data.join(name).symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(Error::io("look for an interrupted restore", data.join(name), error)),
+    };
+    if !is_there(FOLDER)? {
+        return Ok(None);
+    }
+    let is_pending = is_there(INTENT)?;
+    let staging = match Staging::lock(data) {
+        // Somebody is staging files. They change nothing yet.
+        Err(error) if error.is_locked() && !is_pending => return Ok(None),
+        other => other?,
+    };
+    let root = &staging.root;
+    if root.seen(Path::new(INTENT))?.is_none() {
+        // As far as it can be done: the next restore does it too, and says why it cannot.
+        if root.seen(Path::new(FOLDER))?.is_some_and(|seen| seen.kind == Kind::Folder) {
+            let _ = staging.discard();
+        }
+        return Ok(None);
+    }
+    let intent = Intent::read(root)?;
+    progress.begin("finishing an interrupted restore", Run::steps(&intent));
+    let mut run = Run::new(root, &intent, progress);
+    let replaced = retake(&mut run).and_then(|()| run.finish()).map_err(|error| begun(root, error));
+    progress.end();
+    replaced.map(Some)
+}
+
+fn begun(root: &Root, error: Error) -> Error {
+    if error.is_integrity() {
+        // All of it was done, and what is to be known is where the old files are.
+        return error;
+    }
+    let place = root.place(Path::new(INTENT));
+    let place = place.parent().unwrap_or(&place).display();
+    let stop = if error.is_locked() { "stop the program that uses it; " } else { "" };
+    error.hint(format!(
+        "{stop}the restore was begun, and the next nbak command on this data directory finishes it; until then what \
+         was there and what is to be there stand in {place}: do not remove it"
+    ))
+}
+
+fn file_of(seen: &Seen) -> (u64, u64) {
+    (seen.device, seen.stamp.inode)
+}
+
+fn in_use(root: &Root, path: &Path, who: &[Process]) -> Error {
+    Error::locked(format!("a database that is to be replaced is open in {}", in_words(who))).at(root.place(path))
+}
+
+/// Takes all live databases that are to be replaced, and settles how each is to be.
+fn take(
+    root: &Root,
+    plan: &mut Plan,
+    options: &Options<'_>,
+    progress: &dyn Progress,
+) -> Result<BTreeMap<PathBuf, Held>> {
+    let mut live = Vec::new();
+    for (at, one) in plan.intent.moves.iter().enumerate().filter(|(_, one)| one.way == Way::Database) {
+        if let Some(seen) = root.seen(&one.path.0)?.filter(|seen| seen.kind == Kind::File) {
+            live.push((at, one.path.0.clone(), seen));
+        }
+    }
+    // Before any of them is opened here: nothing at all is touched if one is in use.
+    let files: Vec<_> = live.iter().map(|(_, _, seen)| file_of(seen)).collect();
+    let mut open = holders(&files, Whose::Anybody);
+    let refuse = |path: &Path, who: &[Process]| {
+        in_use(root, path, who).hint("stop it, or give --into-live; nothing was changed")
+    };
+    if !options.into_live
+        && let Some((_, path, seen)) = live.iter().find(|(_, _, seen)| open.contains_key(&file_of(seen)))
+    {
+        return Err(refuse(path, open.get(&file_of(seen)).map_or(&[], Vec::as_slice)));
+    }
+    let mut held = BTreeMap::new();
+    for (at, path, _) in &live {
+        progress.advance(1);
+        match hold(root, path)? {
+            Standing::Absent => {}
+            Standing::Held(one) => {
+                held.insert(path.clone(), one);
+            }
+            Standing::Malformed(why) => {
+                plan.intent.moves[*at].way = Way::Malformed;
+                let kept = root.place(Path::new(&plan.intent.kept));
+                let remark = format!("{}: {why}; it is kept in {}", path.display(), kept.display());
+                plan.intent.remarks.push(remark);
+            }
+            Standing::Busy if options.into_live => plan.intent.moves[*at].way = Way::Through,
+            Standing::Busy => return Err(refuse(path, &[])),
+        }
+    }
+    // Whoever came in between, and is idle without a lock.
+    open.append(&mut holders(&files, Whose::Others));
+    for (at, path, seen) in &live {
+        let Some(who) = open.get(&file_of(seen)).filter(|_| held.contains_key(path)) else { continue };
+        if !options.into_live {
+            return Err(refuse(path, who));
+        }
+        held.remove(path);
+        plan.intent.moves[*at].way = Way::Through;
+    }
+    settle(root, plan)?;
+    Ok(held)
+}
+
+/// Notes how things stand now that the databases were taken.
+fn settle(root: &Root, plan: &mut Plan) -> Result<()> {
+    let paths: std::collections::BTreeSet<PathBuf> =
+        plan.intent.moves.iter().filter(|one| one.way != Way::File).map(|one| one.path.0.clone()).collect();
+    for at in 0..plan.intent.moves.len() {
+        let Move { path: Name(path), way, .. } = plan.intent.moves[at].clone();
+        let is_sidecar = base_of(&path).is_some_and(|base| paths.contains(&base));
+        if way == Way::File && !is_sidecar {
+            continue;
+        }
+        plan.intent.moves[at].live = root.seen(&path)?.map(|seen| seen.stamp);
+        if way == Way::Through {
+            can_be_written(root, plan, &path)?;
+        }
+        if way == Way::Database {
+            let left = standing_sidecars(root, &path)?;
+            let gone = left.into_iter().filter(|beside| !plan.staged.contains(beside)).map(Name);
+            plan.intent.removed.extend(gone);
+        }
+    }
+    Ok(())
+}
+
+/// What the backup API needs.
+fn can_be_written(root: &Root, plan: &Plan, path: &Path) -> Result<()> {
+    let refuse = |why: &str| {
+        Err(Error::locked(format!("a database that somebody has open cannot be written through SQLite: {why}"))
+            .at(root.place(path))
+            .hint("stop the program that uses it, and restore again; nothing was changed"))
+    };
+    if !plan::stands_alone(plan, path) {
+        return refuse("what is to be restored is no database, or has a journal of its own");
+    }
+    let pages = plan.databases.get(path).map(|header| header.page_size);
+    match databases::header(root, path) {
+        Some(live) if Some(live.page_size) != pages && live.write_version != 1 => {
+            refuse("its pages are of another size")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Bytes that are needed besides: the journal, folders, and what is written through SQLite, once into its log and once
+/// to compare. Everything else is only renamed.
+fn has_room(root: &Root, intent: &Intent) -> Result<()> {
+    let through = intent.moves.iter().filter(|one| one.way == Way::Through);
+    let entries = (intent.moves.len() + intent.folders.len() + intent.clear.len() + intent.extra.len()) as u64;
+    let needed = (1 << 20) + entries * 1024 + through.map(|one| one.staged.size.saturating_mul(3)).sum::<u64>();
+    match root.free_bytes() {
+        Some(free) if free < needed => {
+            Err(Error::failed(format!("{needed} bytes are needed to replace files safely, and {free} are free"))
+                .at(root.place(Path::new("")))
+                .hint("free some space; nothing was changed"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes the databases that an interrupted restore did not come to.
+fn retake(run: &mut Run<'_>) -> Result<()> {
+    let mut live = Vec::new();
+    for one in run.intent.moves.iter().filter(|one| matches!(one.way, Way::Database | Way::Malformed)) {
+        if Run::is_pending(run.root, one)?
+            && let Some(seen) = run.root.seen(&one.path.0)?.filter(|seen| seen.kind == Kind::File)
+        {
+            live.push((&one.path.0, seen));
+        }
+    }
+    let files: Vec<_> = live.iter().map(|(_, seen)| file_of(seen)).collect();
+    let mut open = holders(&files, Whose::Anybody);
+    if open.is_empty() {
+        for (path, _) in &live {
+            run.progress.advance(1);
+            match hold(run.root, path)? {
+                Standing::Absent => {}
+                Standing::Held(mut held) => {
+                    held.commit();
+                    run.held.insert((*path).clone(), held);
+                }
+                Standing::Malformed(_) => {
+                    run.malformed.insert((*path).clone());
+                }
+                Standing::Busy => return Err(in_use(run.root, path, &[])),
+            }
+        }
+        open = holders(&files, Whose::Others);
+    }
+    match live.iter().find(|(_, seen)| open.contains_key(&file_of(seen))) {
+        Some((path, seen)) => Err(in_use(run.root, path, open.get(&file_of(seen)).map_or(&[], Vec::as_slice))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,283 @@
+//! The intent journal: what goes where, so that whoever comes next can finish it.
+//!
+//! Two lines: a JSON object, and the BLAKE3 hash of the first line in hex. It is written under another name, synced and
+//! renamed, so it is there as a whole or not at all; the hash tells a damaged one.
+//!
+//! Paths need not be UTF-8: a byte that does not fit, and `%` itself, is written as `%` and two hex digits. They are
+//! checked when read, although the folder is ours: a `..` in a journal that somebody put there would move files
+//! outside of the data directory.
+
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::{Read, Write as _};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::root::{Root, Stamp};
+use super::staging::{FOLDER, INTENT};
+use crate::error::{Error, Result};
+
+const VERSION: u32 = 1;
+/// Bytes: millions of files.
+const LARGEST: u64 = 1 << 30;
+const TEMPORARY: &str = ".nbak-restore/intent.tmp";
+
+/// A path relative to the data directory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(pub PathBuf);
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = String::new();
+        for chunk in self.0.as_os_str().as_bytes().utf8_chunks() {
+            text.push_str(&chunk.valid().replace('%', "%25"));
+            for byte in chunk.invalid() {
+                let _ = write!(text, "%{byte:02x}");
+            }
+        }
+        serializer.serialize_str(&text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        decode(&text).map(Name).ok_or_else(|| serde::de::Error::custom(format!("not a path to restore to: {text:?}")))
+    }
+}
+
+fn decode(text: &str) -> Option<PathBuf> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first == b'%' {
+            let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &rest[2..];
+        } else {
+            bytes.push(first);
+        }
+    }
+    let path = PathBuf::from(std::ffi::OsString::from_vec(bytes));
+    let is_plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+    let has_nul = path.as_os_str().as_bytes().contains(&0);
+    (is_plain && !has_nul && !path.as_os_str().is_empty() && !is_own(&path)).then_some(path)
+}
+
+/// Whether `path` is this program's own, at the top of the data directory.
+pub fn is_own(path: &Path) -> bool {
+    path.components().next().is_some_and(|first| first.as_os_str().as_bytes().starts_with(b".nbak-"))
+}
+
+/// A folder that is not there yet.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Folder {
+    pub path: Name,
+    pub mode: u32,
+    pub owner: Option<(u32, u32)>,
+    pub mtime: (i64, u32),
+}
+
+/// Something live that is moved away, and what is put in its place is another entry, or none.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Clear {
+    pub path: Name,
+    pub live: Stamp,
+}
+
+/// How a staged entry gets to its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// Exchanged with what is there.
+    File,
+    /// The same, and what is there, or what is staged, is a database.
+    Database,
+    /// The same, and what is there could not be opened: it is kept, with its sidecars.
+    Malformed,
+    /// Written into the live database through SQLite.
+    Through,
+}
+
+/// A staged entry.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Move {
+    pub path: Name,
+    pub way: Way,
+    /// The staged version. Its inode tells whether the move was done.
+    pub staged: Stamp,
+    /// BLAKE3, in hex, of its bytes; of a symbolic link's, what it says.
+    pub hash: String,
+    /// What stood there.
+    pub live: Option<Stamp>,
+}
+
+/// A file whose content is right already, and its mode, owner or time is not.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Touch {
+    pub path: Name,
+    pub mode: Option<u32>,
+    pub owner: Option<(u32, u32)>,
+    pub mtime: (i64, u32),
+}
+
+/// All that is needed to finish.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Intent {
+    pub version: u32,
+    /// The name of the folder for what must not be lost, in the data directory. Made when it is needed.
+    pub kept: String,
+    pub folders: Vec<Folder>,
+    pub clear: Vec<Clear>,
+    pub moves: Vec<Move>,
+    pub touch: Vec<Touch>,
+    pub unchanged: u64,
+    pub extra: Vec<Name>,
+    pub removed: Vec<Name>,
+    pub remarks: Vec<String>,
+}
+
+impl Intent {
+    /// One that says nothing yet.
+    pub fn new(kept: String) -> Intent {
+        Intent {
+            version: VERSION,
+            kept,
+            folders: Vec::new(),
+            clear: Vec::new(),
+            moves: Vec::new(),
+            touch: Vec::new(),
+            unchanged: 0,
+            extra: Vec::new(),
+            removed: Vec::new(),
+            remarks: Vec::new(),
+        }
+    }
+
+    /// Notes that `path` goes, and why.
+    pub fn goes(&mut self, path: &Path, why: &str) {
+        self.removed.push(Name(path.to_path_buf()));
+        self.remarks.push(format!("{}: {why}; what was in it is in the safety backup", path.display()));
+    }
+
+    /// Writes it. When this returns, it is durable.
+    pub fn write(&self, root: &Root) -> Result<()> {
+        let place = root.place(Path::new(TEMPORARY));
+        let failed = |error| Error::io("write the journal of the restore", &place, error);
+        let mut text = serde_json::to_vec(self).map_err(|error| failed(error.into()))?;
+        let hash = blake3::hash(&text).to_hex();
+        text.push(b'\n');
+        text.extend_from_slice(hash.as_bytes());
+        text.push(b'\n');
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&place).map_err(failed)?;
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
+        root.rename(Path::new(TEMPORARY), Path::new(INTENT))?;
+        root.sync_folder(Path::new(FOLDER))
+    }
+
+    /// Reads and checks it.
+    pub fn read(root: &Root) -> Result<Intent> {
+        let place = root.place(Path::new(INTENT));
+        let failed = |error| Error::io("read the journal of an interrupted restore", &place, error);
+        let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(&place).map_err(failed)?;
+        let mut text = Vec::new();
+        file.take(LARGEST).read_to_end(&mut text).map_err(failed)?;
+        Intent::parse(&text).map_err(|why| {
+            Error::integrity(format!("the journal of an interrupted restore is damaged ({why}); nothing was changed"))
+                .at(&place)
+                .hint(
+                    "what was there and what was to be restored stand in its folder: rename that folder to go on, and \
+                     restore again; do not delete it before",
+                )
+        })
+    }
+
+    fn parse(text: &[u8]) -> Result<Intent, String> {
+        let text = text.strip_suffix(b"\n").ok_or("it is cut off")?;
+        let (line, hash) = text.rsplit_once_newline().ok_or("it is cut off")?;
+        if blake3::hash(line).to_hex().as_bytes() != hash {
+            return Err("its checksum is wrong".to_owned());
+        }
+        let intent: Intent = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        if intent.version != VERSION {
+            return Err(format!("it is of version {}, and {VERSION} is known", intent.version));
+        }
+        let is_ours = intent.kept.starts_with(".nbak-kept-") && !intent.kept.contains(['/', '\0']);
+        if is_ours { Ok(intent) } else { Err("it names a folder that is not ours".to_owned()) }
+    }
+
+    /// Removes it: the restore is done.
+    pub fn remove(root: &Root) -> Result<()> {
+        root.remove_file(Path::new(TEMPORARY))?;
+        root.remove_file(Path::new(INTENT))?;
+        root.sync_folder(Path::new(FOLDER))
+    }
+}
+
+trait Lines {
+    fn rsplit_once_newline(&self) -> Option<(&[u8], &[u8])>;
+}
+
+impl Lines for [u8] {
+    fn rsplit_once_newline(&self) -> Option<(&[u8], &[u8])> {
+        let at = self.iter().rposition(|&byte| byte == b'\n')?;
+        Some((&self[..at], &self[at + 1..]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(intent: &Intent) -> Vec<u8> {
+        let line = serde_json::to_vec(intent).expect("serialised");
+        let hash = blake3::hash(&line).to_hex();
+        [&line, &b"\n"[..], hash.as_bytes(), b"\n"].concat()
+    }
+
+    #[test]
+    fn names_of_any_bytes_survive() {
+        for bytes in [&b"a/b"[..], b"100%", b"%41", b"\xff\xfe/x\x80", "grün/\u{1}".as_bytes(), b"a\nb"] {
+            let name = Name(PathBuf::from(std::ffi::OsString::from_vec(bytes.to_vec())));
+            let json = serde_json::to_string(&name).expect("serialised");
+            assert_eq!(serde_json::from_str::<Name>(&json).expect("read"), name, "{json}");
+        }
+    }
+
+    #[test]
+    fn paths_that_lead_out_are_refused() {
+        for path in ["", "/etc/passwd", "a/../b", "..", "./a", "a%00b", "%2e%2e/x", ".nbak-restore/new/x", "%4", "%zz"]
+        {
+            assert!(serde_json::from_str::<Name>(&format!("{path:?}")).is_err(), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_is_noticed() {
+        let mut intent = Intent::new(".nbak-kept-20260101T000000Z".to_owned());
+        intent.extra.push(Name("a".into()));
+        let good = text(&intent);
+        assert!(Intent::parse(&good).is_ok());
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert!(Intent::parse(&bad).is_err(), "byte {at}");
+            assert!(Intent::parse(&good[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn later_versions_and_foreign_folders_are_refused() {
+        let mut intent = Intent::new(".nbak-kept-x".to_owned());
+        intent.version = 2;
+        assert!(Intent::parse(&text(&intent)).expect_err("refused").contains("version"));
+        for kept in ["elsewhere", ".nbak-kept-/../x", ""] {
+            assert!(Intent::parse(&text(&Intent::new(kept.to_owned()))).is_err(), "{kept}");
+        }
+    }
+}

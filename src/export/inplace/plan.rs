@@ -1,0 +1,404 @@
+//! What is to be done, from what is staged and what is live. Nothing live is changed here.
+//!
+//! Everything that can be known to go wrong is looked for: links above an entry, folders that may not be written, other
+//! mounts (nothing can be exchanged across them), and things in the way that no backup holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::databases::{self, SUFFIXES, sidecars, standing_sidecars};
+use super::door::Options;
+use super::intent::{Clear, Folder, Intent, Move, Name, Touch, Way, is_own};
+use super::root::{Kind, Root, Seen};
+use super::staging::NEW;
+use crate::error::{Error, Result};
+use crate::source::handle::FileHandle;
+use crate::source::sqlite::{HEADER_BYTES, Header, looks_like_database};
+use crate::source::walk::DEEPEST;
+
+const BLOCK: usize = 1 << 20;
+/// What the knowledge graph's files and folders at the top of the data directory begin with.
+const GRAPH: &[u8] = b"knowledge-graph";
+
+/// What is to be done.
+pub struct Plan {
+    /// All of it, but for the databases, whose way is only known when they were taken.
+    pub intent: Intent,
+    /// The headers of the staged databases, by path.
+    pub databases: BTreeMap<PathBuf, Header>,
+    /// The paths of all staged entries.
+    pub staged: BTreeSet<PathBuf>,
+}
+
+struct Entry {
+    path: PathBuf,
+    staged: Seen,
+    live: Option<Seen>,
+}
+
+struct Measured {
+    hash: blake3::Hash,
+    header: Option<Header>,
+    is_same: bool,
+}
+
+struct Planner<'a> {
+    root: &'a Root,
+    options: &'a Options<'a>,
+    may_chown: bool,
+    top: Seen,
+    /// Folders that were looked at.
+    sound: BTreeSet<PathBuf>,
+    /// Paths that get another entry.
+    moved: BTreeSet<PathBuf>,
+    /// Paths whose entry goes.
+    cleared: BTreeSet<PathBuf>,
+    plan: Plan,
+}
+
+/// Whether `path` is of the knowledge graph.
+pub fn is_graph(path: &Path) -> bool {
+    path.components().next().is_some_and(|first| first.as_os_str().as_bytes().starts_with(GRAPH))
+}
+
+/// The database that a path is the sidecar of, by its name.
+pub fn base_of(path: &Path) -> Option<PathBuf> {
+    let name = path.as_os_str().as_bytes();
+    let base = SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix.as_bytes()))?;
+    (!base.is_empty() && !base.ends_with(b"/")).then(|| PathBuf::from(std::ffi::OsStr::from_bytes(base)))
+}
+
+/// Looks at what is staged and what is live.
+pub fn draw(root: &Root, options: &Options<'_>) -> Result<Plan> {
+    let top = root.seen(Path::new(""))?.ok_or_else(|| Error::failed("it is gone").at(root.place(Path::new(""))))?;
+    let plan = Plan { intent: Intent::new(kept_name(root)?), databases: BTreeMap::new(), staged: BTreeSet::new() };
+    let may_chown = rustix::process::geteuid().is_root();
+    let (sound, moved, cleared) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut planner = Planner { root, options, may_chown, top, sound, moved, cleared, plan };
+    let mut entries = Vec::new();
+    planner.walk(Path::new(""), 0, &mut entries)?;
+    planner.plan.staged = entries.iter().map(|entry: &Entry| entry.path.clone()).collect();
+    let (folders, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.staged.kind == Kind::Folder);
+    for entry in &folders {
+        planner.folder(entry)?;
+    }
+    let measured = others.par_iter().map(|entry| measure(root, entry)).collect::<Result<Vec<Measured>>>()?;
+    for (entry, measured) in others.iter().zip(measured) {
+        planner.entry(entry, &measured)?;
+    }
+    planner.graph()?;
+    if options.whole {
+        planner.extra(Path::new(""))?;
+    }
+    Ok(planner.plan)
+}
+
+/// A name that is not taken for the folder of what must not be lost.
+fn kept_name(root: &Root) -> Result<String> {
+    let stem = format!(".nbak-kept-{}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
+    let mut name = stem.clone();
+    for number in 1.. {
+        if root.seen(Path::new(&name))?.is_none() {
+            break;
+        }
+        name = format!("{stem}-{number}");
+    }
+    Ok(name)
+}
+
+impl Planner<'_> {
+    /// Lists what is staged; makes its names durable, and its folders such that entries can be moved out of them.
+    fn walk(&mut self, path: &Path, depth: usize, entries: &mut Vec<Entry>) -> Result<()> {
+        let folder = Path::new(NEW).join(path);
+        for staged in self.root.names(&folder)? {
+            let path = staged.strip_prefix(NEW).unwrap_or(&staged).to_path_buf();
+            let Some(seen) = self.root.seen(&staged)? else { continue };
+            if is_own(&path) || (self.options.ignored)(&path) {
+                let remark = format!("{} was left as it is: it is not part of a backup", path.display());
+                self.plan.intent.remarks.push(remark);
+                continue;
+            }
+            if seen.kind == Kind::Other || depth >= DEEPEST {
+                return Err(Error::failed("what is staged here is neither file, folder nor link, or nested too deep")
+                    .at(self.root.place(&staged)));
+            }
+            let live = self.root.seen(&path)?;
+            self.parent_is_sound(&path)?;
+            if live.is_some_and(|live| live.mount != self.top.mount || live.device != self.top.device) {
+                return Err(self.other_mount(&path));
+            }
+            entries.push(Entry { path: path.clone(), staged: seen, live });
+            if seen.kind == Kind::Folder {
+                if seen.mode & 0o700 != 0o700 {
+                    self.root.set(&staged, Some(seen.mode | 0o700), None, seen.mtime)?;
+                }
+                self.walk(&path, depth + 1, entries)?;
+            }
+        }
+        self.root.sync_folder(&folder)
+    }
+
+    fn other_mount(&self, path: &Path) -> Error {
+        Error::failed("this is on another file system or mount than the data directory, and cannot be exchanged")
+            .at(self.root.place(path))
+            .hint("restore it to another directory and copy it; nothing was changed")
+    }
+
+    fn parent_is_sound(&mut self, path: &Path) -> Result<()> {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        if !self.sound.insert(parent.to_path_buf()) {
+            return Ok(());
+        }
+        let Some(seen) = self.root.seen(parent)?.filter(|seen| seen.kind == Kind::Folder) else { return Ok(()) };
+        if seen.mount != self.top.mount || seen.device != self.top.device {
+            return Err(self.other_mount(parent));
+        }
+        if !self.root.is_writable(parent) {
+            return Err(Error::failed("this folder may not be written")
+                .at(self.root.place(parent))
+                .hint("change its mode, or restore as its owner; nothing was changed"));
+        }
+        Ok(())
+    }
+
+    /// The owner of the nearest folder above that is there.
+    fn owner_above(&self, path: &Path) -> Result<(u32, u32)> {
+        for above in path.ancestors().skip(1) {
+            if let Some(seen) = self.root.seen(above)?.filter(|seen| seen.kind == Kind::Folder) {
+                return Ok(seen.owner);
+            }
+        }
+        Ok(self.top.owner)
+    }
+
+    fn folder(&mut self, entry: &Entry) -> Result<()> {
+        match entry.live.map(|live| (live, live.kind)) {
+            Some((_, Kind::Folder)) => return Ok(()),
+            Some((_, Kind::Link)) => {
+                return Err(Error::failed("a symbolic link stands where a folder is to be restored")
+                    .at(self.root.place(&entry.path))
+                    .hint("a restore follows no link: move it away; nothing was changed"));
+            }
+            Some((live, _)) => self.clear(&entry.path, live),
+            None => {}
+        }
+        let owner = match (self.may_chown, self.options.keep_owners) {
+            (false, _) => None,
+            (true, false) => Some(entry.staged.owner),
+            (true, true) => Some(self.owner_above(&entry.path)?),
+        };
+        let path = Name(entry.path.clone());
+        let (mode, mtime) = (entry.staged.mode, entry.staged.mtime);
+        self.plan.intent.folders.push(Folder { path, mode, owner, mtime });
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &Entry, measured: &Measured) -> Result<()> {
+        let (root, path) = (self.root, &entry.path);
+        let live = entry.live;
+        let is_file = live.is_some_and(|live| live.kind == Kind::File);
+        let beside = standing_sidecars(root, path)?;
+        if let Some(header) = measured.header {
+            self.plan.databases.insert(path.clone(), header);
+        }
+        let is_database = measured.header.is_some()
+            || (is_file && databases::header(root, path).is_some())
+            || (live.is_some_and(|live| is_file && live.stamp.size == 0) && !beside.is_empty());
+        // Taking a database makes its sidecars vanish, so they are never what they were.
+        let is_sidecar = base_of(path).is_some_and(|base| self.plan.staged.contains(&base));
+        if measured.is_same && !is_sidecar && (!is_database || beside.is_empty()) {
+            self.plan.intent.unchanged += 1;
+            if let Some(live) = live {
+                self.touch(entry, live);
+            }
+            return Ok(());
+        }
+        if live.is_some_and(|live| live.kind == Kind::Folder) {
+            self.may_go(path)?;
+            self.plan.intent.goes(path, "a folder stood where a file was restored");
+        }
+        if self.may_chown && self.options.keep_owners {
+            let owner = match live {
+                Some(live) => live.owner,
+                None => self.owner_above(path)?,
+            };
+            if owner != entry.staged.owner {
+                // To give a file away takes its set-id bits.
+                let mode = (entry.staged.kind == Kind::File).then_some(entry.staged.mode);
+                root.set(&Path::new(NEW).join(path), mode, Some(owner), entry.staged.mtime)?;
+            }
+        }
+        self.moved.insert(path.clone());
+        self.plan.intent.moves.push(Move {
+            path: Name(path.clone()),
+            way: if is_database { Way::Database } else { Way::File },
+            staged: entry.staged.stamp,
+            hash: measured.hash.to_hex().to_string(),
+            live: live.map(|live| live.stamp),
+        });
+        Ok(())
+    }
+
+    fn touch(&mut self, entry: &Entry, live: Seen) {
+        let staged = entry.staged;
+        let mode = (staged.kind == Kind::File && staged.mode != live.mode).then_some(staged.mode);
+        let takes_owner = self.may_chown && !self.options.keep_owners && staged.owner != live.owner;
+        if mode.is_some() || takes_owner || staged.mtime != live.mtime {
+            let mode = (staged.kind == Kind::File).then_some(staged.mode);
+            let owner = takes_owner.then_some(staged.owner);
+            self.plan.intent.touch.push(Touch { path: Name(entry.path.clone()), mode, owner, mtime: staged.mtime });
+        }
+    }
+
+    fn clear(&mut self, path: &Path, live: Seen) {
+        self.cleared.insert(path.to_path_buf());
+        self.plan.intent.clear.push(Clear { path: Name(path.to_path_buf()), live: live.stamp });
+        self.plan.intent.removed.push(Name(path.to_path_buf()));
+    }
+
+    /// What goes is deleted in the end, so all of it must be in a backup, and none of it mounted.
+    fn may_go(&self, path: &Path) -> Result<()> {
+        match self.obstacle(path)? {
+            None => Ok(()),
+            Some(at) => Err(Error::failed("this is in the way, and no backup holds it")
+                .at(self.root.place(&at))
+                .hint("move it away; nothing was changed")),
+        }
+    }
+
+    fn obstacle(&self, path: &Path) -> Result<Option<PathBuf>> {
+        let Some(seen) = self.root.seen(path)? else { return Ok(None) };
+        if is_own(path) || (self.options.ignored)(path) || seen.mount != self.top.mount {
+            return Ok(Some(path.to_path_buf()));
+        }
+        if seen.kind == Kind::Folder {
+            for name in self.root.names(path)? {
+                if let Some(found) = self.obstacle(&name)? {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// A knowledge graph is one thing: of an old one nothing may stay beside a new one.
+    fn graph(&mut self) -> Result<()> {
+        if !self.plan.staged.iter().any(|path| is_graph(path)) {
+            return Ok(());
+        }
+        let names = self.root.names(Path::new(""))?;
+        names.iter().filter(|name| is_graph(name)).try_for_each(|name| self.graph_entry(name))
+    }
+
+    fn graph_entry(&mut self, path: &Path) -> Result<()> {
+        let Some(live) = self.root.seen(path)?.filter(|_| !(self.options.ignored)(path)) else { return Ok(()) };
+        let is_staged = self.plan.staged.contains(path);
+        if is_staged && live.kind != Kind::Folder {
+            return Ok(());
+        }
+        // A folder where a file was staged goes as a whole, with that file's move.
+        if is_staged && self.moved.contains(path) {
+            return Ok(());
+        }
+        if is_staged || (live.kind == Kind::Folder && self.obstacle(path)?.is_some()) {
+            return self.root.names(path)?.iter().try_for_each(|name| self.graph_entry(name));
+        }
+        if live.mount != self.top.mount {
+            return Err(self.other_mount(path));
+        }
+        self.parent_is_sound(path)?;
+        // The sidecars of a database are taken away with it.
+        if !base_of(path).is_some_and(|base| self.plan.databases.contains_key(&base)) {
+            self.clear(path, live);
+        }
+        Ok(())
+    }
+
+    /// Lists what is live and was not restored: a folder once, without what is in it.
+    fn extra(&mut self, folder: &Path) -> Result<()> {
+        for path in self.root.names(folder)? {
+            let Some(live) = self.root.seen(&path)? else { continue };
+            if is_own(&path) || (self.options.ignored)(&path) {
+                continue;
+            }
+            if self.plan.staged.contains(&path) {
+                if live.kind == Kind::Folder && !self.moved.contains(&path) {
+                    self.extra(&path)?;
+                }
+                continue;
+            }
+            let is_sidecar = base_of(&path).is_some_and(|base| {
+                self.plan.databases.contains_key(&base) || databases::header(self.root, &base).is_some()
+            });
+            if !self.cleared.contains(&path) && !is_sidecar {
+                self.plan.intent.extra.push(Name(path));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Hashes and syncs a staged entry, and compares it with what is live.
+fn measure(root: &Root, entry: &Entry) -> Result<Measured> {
+    let staged = Path::new(NEW).join(&entry.path);
+    let like = entry.live.filter(|live| live.kind == entry.staged.kind);
+    if entry.staged.kind == Kind::Link {
+        let text = root.link(&staged)?;
+        let is_same = like.is_some() && root.link(&entry.path)? == text;
+        return Ok(Measured { hash: blake3::hash(&text), header: None, is_same });
+    }
+    let failed = |error| Error::io("read what is staged", root.place(&staged), error);
+    let unreadable = entry.staged.mode & 0o400 == 0;
+    if unreadable {
+        root.set(&staged, Some(entry.staged.mode | 0o400), None, entry.staged.mtime)?;
+    }
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(root.place(&staged));
+    if unreadable {
+        root.set(&staged, Some(entry.staged.mode), None, entry.staged.mtime)?;
+    }
+    let mut file = opened.map_err(failed)?;
+    let (hash, head) = hash_staged(&mut file).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    let header = looks_like_database(&head);
+    let is_same = like.is_some_and(|live| {
+        live.stamp.size == entry.staged.stamp.size
+            && hash_live(&root.place(&entry.path)).is_ok_and(|found| found == hash)
+    });
+    Ok(Measured { hash, header, is_same })
+}
+
+fn hash_staged(file: &mut File) -> std::io::Result<(blake3::Hash, Vec<u8>)> {
+    let mut head = Vec::new();
+    file.take(HEADER_BYTES as u64).read_to_end(&mut head)?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&head).update_reader(file)?;
+    Ok((hasher.finalize(), head))
+}
+
+/// Hashes a live file, without dropping anybody's locks on it (I10).
+pub fn hash_live(path: &Path) -> std::io::Result<blake3::Hash> {
+    let file = FileHandle::open(path)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut block = vec![0; BLOCK];
+    let mut offset = 0;
+    loop {
+        let got = file.read_at(&mut block, offset)?;
+        hasher.update(&block[..got]);
+        offset += got as u64;
+        if got < BLOCK {
+            return Ok(hasher.finalize());
+        }
+    }
+}
+
+/// Whether a database and what belongs to it can be written through SQLite: it has no sidecars of its own.
+pub fn stands_alone(plan: &Plan, path: &Path) -> bool {
+    plan.databases.contains_key(path) && sidecars(path).iter().all(|beside| !plan.staged.contains(beside))
+}

@@ -1,0 +1,118 @@
+//! The staging of one restore, and the lock that keeps a second one out.
+//!
+//! The lock is a kernel lock on a file beside the staging that is never removed: a lock on a file that comes and goes
+//! can be held twice. The staging itself comes and goes, and one without an intent changed nothing: it is swept.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::root::{Kind, Root};
+use crate::error::{Error, Result};
+
+/// The folder, in the data directory.
+pub const FOLDER: &str = ".nbak-restore";
+/// What is to be put in place.
+pub const NEW: &str = ".nbak-restore/new";
+/// What stood in the way, and was no version of a file that was put in place.
+pub const OLD: &str = ".nbak-restore/old";
+/// The journal.
+pub const INTENT: &str = ".nbak-restore/intent";
+const LOCK: &str = ".nbak-restore.lock";
+/// How long even a lock that is held is tried for.
+const MOMENT: Duration = Duration::from_millis(300);
+
+/// Where files are staged, on the file system of the data directory. While it lives, no other restore of this data
+/// directory begins.
+pub struct Staging {
+    /// The data directory.
+    pub(super) root: Root,
+    new: PathBuf,
+    /// What is in the staging is not ours to remove, or an intent needs it.
+    pub(super) is_needed: bool,
+    /// After `new`: it is released last.
+    _lock: File,
+}
+
+impl Staging {
+    /// Begins a restore into `data`: sweeps what an earlier one left, if that changed nothing, and makes the folder to
+    /// stage in.
+    ///
+    /// Fails as locked while another restore is under way, and if an interrupted one is still to be finished, which
+    /// [`super::recover`] does.
+    pub fn begin(data: &Path) -> Result<Staging> {
+        let mut staging = Staging::lock(data)?;
+        let root = &staging.root;
+        if root.seen(Path::new(INTENT))?.is_some() {
+            return Err(Error::failed("an interrupted restore is still to be finished")
+                .at(root.place(Path::new(INTENT)))
+                .hint("any nbak command on this data directory finishes it; nothing was changed"));
+        }
+        if let Some(seen) = root.seen(Path::new(FOLDER))? {
+            if seen.kind != Kind::Folder {
+                return Err(Error::failed("something that is no folder stands where files are staged")
+                    .at(root.place(Path::new(FOLDER)))
+                    .hint("move it away; nothing was changed"));
+            }
+            root.remove_folder(Path::new(FOLDER))?;
+        }
+        staging.is_needed = false;
+        staging.root.make_folder(Path::new(NEW))?;
+        Ok(staging)
+    }
+
+    /// Takes the lock, to finish what an earlier process began. What is in the staging stays there.
+    pub(super) fn lock(data: &Path) -> Result<Staging> {
+        let root = Root::open(data)?;
+        let path = root.place(Path::new(LOCK));
+        let lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags((rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed())
+            .open(&path)
+            .map_err(|error| Error::io("open the lock of restores", &path, error))?;
+        let start = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
+                // A process that is just being started holds what its parent has open, for a moment.
+                Err(TryLockError::WouldBlock) if start.elapsed() < MOMENT => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::locked("another restore into this data directory is under way")
+                        .at(&path)
+                        .hint("wait for it to finish; the lock ends with that process"));
+                }
+            }
+        }
+        let new = root.place(Path::new(NEW));
+        Ok(Staging { root, new, is_needed: true, _lock: lock })
+    }
+
+    /// Where the caller puts what is to be restored, as it is to stand in the data directory.
+    pub fn root(&self) -> &Path {
+        &self.new
+    }
+
+    /// Removes the staging; nothing of the data directory was changed. Dropping it does the same, as far as it can.
+    pub fn discard(mut self) -> Result<()> {
+        // Once is enough: dropping it does not try again.
+        self.is_needed = true;
+        self.root.remove_folder(Path::new(FOLDER))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.is_needed {
+            // What stays is swept by the next restore.
+            let _ = self.root.remove_folder(Path::new(FOLDER));
+        }
+    }
+}

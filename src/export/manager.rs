@@ -1,0 +1,223 @@
+//! The documented programmatic interface: one value that knows a data directory, its backups, its store and its keys.
+//!
+//! It joins what the other rooms do, and adds no guarantee of its own but one: a restore is preceded by a verified
+//! backup of what it replaces ([`restore`](super::restore)).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::backup::{self, Backup};
+use super::dialect::Dialect;
+use super::list::{self, Listed};
+use super::manifest::Own;
+use super::nbak::NbakKeys;
+use super::retention::{self, Decision};
+use super::verify::{self, Verified};
+use super::write::{self, Written};
+use crate::crypto::secret::{Credential, Secret};
+use crate::crypto::vault::{MacSource, mac_key_of_store, mac_key_of_vault};
+use crate::error::{Error, Result};
+use crate::snapshot::places::Places;
+use crate::snapshot::progress::Progress;
+use crate::snapshot::record::Record;
+use crate::snapshot::store::{Access, Store};
+use crate::snapshot::take::{self, Taken, now_ms};
+
+/// How backups are made and kept.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Days to keep old backups; 0 keeps them for ever.
+    pub retention_days: u32,
+    /// Encrypt when there is a vault key.
+    pub encrypt: bool,
+    /// The names to write, if not those of the data directory.
+    pub dialect: Option<Dialect>,
+    /// Globs that snapshots leave out.
+    pub exclude: Vec<String>,
+    /// Compress every file of a snapshot apart from all others.
+    pub separate_files: bool,
+    /// How long to wait for another process.
+    pub patience: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            retention_days: 30,
+            encrypt: true,
+            dialect: None,
+            exclude: Vec::new(),
+            separate_files: false,
+            patience: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Makes, lists, verifies, restores and prunes the backups of one data directory.
+pub struct BackupManager {
+    pub(super) places: Places,
+    pub(super) settings: Settings,
+    pub(super) credentials: Vec<Credential>,
+}
+
+/// A backup that was made, and the snapshot it was made of.
+#[derive(Debug)]
+pub struct Created {
+    /// The snapshot.
+    pub taken: Taken,
+    /// The backup.
+    pub written: Written,
+}
+
+/// What a prune did, or would do.
+#[derive(Debug)]
+pub struct Pruned {
+    /// Every backup, kept or not, and why.
+    pub decisions: Vec<Decision>,
+    /// The names of those that were removed.
+    pub removed: Vec<String>,
+}
+
+impl BackupManager {
+    /// The backups of `places`, sealed and opened by the vault keys among `credentials`; the first one seals.
+    pub fn new(places: Places, settings: Settings, credentials: Vec<Credential>) -> BackupManager {
+        BackupManager { places, settings, credentials }
+    }
+
+    /// The vault key that seals, if there is one.
+    pub(super) fn vault(&self) -> Option<&Credential> {
+        self.credentials.iter().find(|credential| matches!(credential, Credential::VaultKey(_)))
+    }
+
+    /// Whether backups are sealed.
+    pub fn encrypts(&self) -> bool {
+        self.settings.encrypt && self.vault().is_some()
+    }
+
+    fn dialect(&self) -> Dialect {
+        self.settings.dialect.unwrap_or_else(|| Dialect::of_data_dir(&self.places.data_dir))
+    }
+
+    /// Takes a snapshot and writes it as a backup, which is verified before it gets its name.
+    pub fn create_backup(&self, tags: &[&str], progress: &dyn Progress) -> Result<Created> {
+        let created = now_ms();
+        let taken = {
+            let mut store =
+                Store::open_or_create(&self.places.repo, &self.credentials, self.settings.patience, created / 1000)?;
+            let options = take::Options {
+                source: self.places.data_dir.clone(),
+                exclude: self.settings.exclude.clone(),
+                own_folders: self.places.own_folders()?,
+                tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+                separate_files: self.settings.separate_files,
+                ..take::Options::default()
+            };
+            take::take(&mut store, &options, progress)?
+        };
+        let store = self.open_store()?;
+        let written = self.export(&store, &taken.record, None, created, progress)?;
+        Ok(Created { taken, written })
+    }
+
+    /// Writes a snapshot of `store` as a backup into `folder`, or among the other backups. `created` is what it says of
+    /// its age, in milliseconds since 1970.
+    pub fn export(
+        &self,
+        store: &Store,
+        record: &Record,
+        folder: Option<PathBuf>,
+        created: i64,
+        progress: &dyn Progress,
+    ) -> Result<Written> {
+        let folder = folder.unwrap_or_else(|| self.places.backup_dir.clone());
+        let options = write::Options {
+            backup_dir: &folder,
+            data_dir: &self.places.data_dir,
+            dialect: self.dialect(),
+            version: write::application_version(&self.places.data_dir),
+            created,
+            vault: self.vault(),
+            encrypt: self.settings.encrypt,
+            patience: self.settings.patience,
+        };
+        write::write(store, record, &options, progress)
+    }
+
+    /// Everything that is there, the oldest first, damaged ones too.
+    pub fn list_backups(&self) -> Result<Vec<Listed>> {
+        list::list(&self.places.backup_dir)
+    }
+
+    /// The backup called `name`, or the newest.
+    pub fn find_backup(&self, name: Option<&str>) -> Result<Backup> {
+        backup::find(&self.places.backup_dir, name)
+    }
+
+    /// Verifies a backup, as far as the keys that are there allow.
+    pub fn verify_backup(&self, backup: &Backup) -> Result<Verified> {
+        let store = self.open_store().ok();
+        verify::verify(backup, &self.nbak_keys(backup), &|own| self.mac_keys(store.as_ref(), own))
+    }
+
+    /// Removes the backups that are older than `days`, or than the retention of the settings.
+    pub fn prune_backups(&self, days: Option<u32>, dry_run: bool) -> Result<Pruned> {
+        if !write::is_there(&self.places.backup_dir)? {
+            return Ok(Pruned { decisions: Vec::new(), removed: Vec::new() });
+        }
+        let _lock = write::lock(&self.places.backup_dir, self.settings.patience)?;
+        let days = days.unwrap_or(self.settings.retention_days);
+        let backups = self.list_backups()?;
+        let now = now_ms();
+        // Verifying costs a whole read: only if something would be removed at all.
+        let removes = |decisions: &[Decision]| decisions.iter().any(|decision| !decision.keep);
+        let mut decisions = retention::plan(&backups, days, now, None);
+        if removes(&decisions) {
+            decisions = retention::plan(&backups, days, now, self.newest_good(&backups).as_deref());
+        }
+        let mut removed = Vec::new();
+        for decision in decisions.iter().filter(|decision| !decision.keep && !dry_run) {
+            retention::remove(&self.places.backup_dir.join(&decision.name))?;
+            removed.push(decision.name.clone());
+        }
+        Ok(Pruned { decisions, removed })
+    }
+
+    /// The newest backup that verifies without a fault.
+    fn newest_good(&self, backups: &[Listed]) -> Option<String> {
+        let good = |listed: &&Listed| {
+            let backup = Backup::open(&listed.path).ok();
+            backup
+                .and_then(|backup| self.verify_backup(&backup).ok())
+                .is_some_and(|verified| verified.faults.is_empty())
+        };
+        backups.iter().rev().filter(|listed| listed.damage.is_none()).find(good).map(|listed| listed.name.clone())
+    }
+
+    pub(super) fn open_store(&self) -> Result<Store> {
+        Store::open(&self.places.repo, &self.credentials, Access::Read)
+    }
+
+    pub(super) fn nbak_keys(&self, backup: &Backup) -> NbakKeys {
+        NbakKeys::new(&self.credentials, backup.manifest.dialect)
+    }
+
+    /// The keys that a manifest's MAC may be made with.
+    pub(super) fn mac_keys(&self, store: Option<&Store>, own: &Own) -> Vec<Secret> {
+        match own.mac_key {
+            MacSource::Store => {
+                store.map(|store| mac_key_of_store(store.catalog().packs().keys(), &own.mac_salt)).into_iter().collect()
+            }
+            source => {
+                let vaults = self.credentials.iter().filter(|one| matches!(one, Credential::VaultKey(_)));
+                vaults.filter_map(|vault| mac_key_of_vault(vault, source, &own.mac_salt)).collect()
+            }
+        }
+    }
+
+    /// Fails if there is no data directory to work on.
+    pub(super) fn data_dir(&self) -> Result<PathBuf> {
+        std::fs::canonicalize(&self.places.data_dir).map_err(|error| {
+            Error::io("open the data directory", &self.places.data_dir, error).hint("--data-dir names another")
+        })
+    }
+}

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hostile_backup::{KEY, Workshop, credential, fifo};
 use nbak::crypto::secret::Credential;
@@ -12,7 +13,7 @@ use nbak::export::backup::{Backup, MacState, find};
 use nbak::export::dialect::Dialect;
 use nbak::export::list::list;
 use nbak::export::manifest::{Kind, Manifest, iso};
-use nbak::export::nbak::{self, NbakKeys};
+use nbak::export::nbak::{NbakKeys, open};
 use nbak::export::verify::{Verified, verify};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -109,7 +110,10 @@ fn the_application_s_own_are_listed_and_verified() {
         let one = &listed[0];
         assert_eq!((one.files as usize, one.damage.as_deref()), (sample.expected.len(), None), "{name}");
         assert_eq!((one.dialect, one.encrypted), (Some(sample.dialect), sample.key.is_some()), "{name}");
-        assert_eq!(one.bytes, before.iter().filter(|(n, _)| *n != "manifest.json").map(|(_, b)| b.len() as u64).sum());
+        assert_eq!(
+            one.bytes,
+            before.iter().filter(|(n, _)| *n != "manifest.json").map(|(_, b)| b.len() as u64).sum::<u64>()
+        );
         // The name is cut off the time that the manifest tells: the folder was made a moment before.
         let named = nbak::export::names::date_of(&one.name).expect("a dated name");
         assert!((0..1000).contains(&(one.created_ms.expect("known") - named)), "{name}");
@@ -151,7 +155,7 @@ fn what_opens_is_what_the_application_sealed() {
             let mut file = backup.file(entry).expect("a file");
             let mut plain = Vec::new();
             if backup.manifest.encrypted {
-                nbak::open(&mut file, &backup.path, &sample.keys(), &mut plain).expect("it opens");
+                open(&mut file, &backup.path, &sample.keys(), &mut plain).expect("it opens");
             } else {
                 std::io::copy(&mut file, &mut plain).expect("read");
             }
@@ -244,8 +248,10 @@ fn a_flipped_bit_in_a_manifest_is_found_or_is_about_no_content() {
             fs::write(&path, &bytes).expect("written");
             let verified = sample.verify(&keys).expect("opened");
             if verified.faults.is_empty() {
-                let what =
-                    format!("{name}: bit {bit}, in {:?}", String::from_utf8_lossy(&good[bit / 8 - 20..bit / 8 + 20]));
+                let what = format!(
+                    "{name}: bit {bit}, in {:?}",
+                    String::from_utf8_lossy(&good[(bit / 8).saturating_sub(20)..good.len().min(bit / 8 + 20)])
+                );
                 assert_eq!(differs.len(), 1, "nobody noticed: {what}");
                 passed.insert(differs[0]);
                 // Nothing else has changed with it.
@@ -416,12 +422,34 @@ fn scratch_space_is_private_and_goes() {
     fs::write(stale.join("plain"), b"left").expect("written");
     let keys = hostile_backup::nbak_keys(Some(KEY));
     let backup = Backup::open(&path).expect("opened");
-    // The key of the MAC is asked for in the middle of it: nothing is decrypted before.
-    let verified = verify(&backup, &keys, &|own| hostile_backup::mac_keys(Some(KEY), own)).expect("verified");
-    assert!(verified.faults.is_empty() && verified.databases == 2);
+    let done = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut seen = BTreeSet::new();
+            while !done.load(Ordering::Relaxed) {
+                for entry in fs::read_dir(place.path()).expect("a folder").flatten() {
+                    let name = entry.file_name().to_string_lossy().into_owned();
+                    if name == "backup" || entry.path() == stale {
+                        continue;
+                    }
+                    seen.extend(entry.metadata().map(|meta| ("folder", meta.permissions().mode() & 0o777)));
+                    for file in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                        seen.extend(file.metadata().map(|meta| ("file", meta.permissions().mode() & 0o777)));
+                    }
+                }
+            }
+            seen
+        });
+        for _ in 0..100 {
+            let verified = verify(&backup, &keys, &|own| hostile_backup::mac_keys(Some(KEY), own)).expect("verified");
+            assert!(verified.faults.is_empty() && verified.databases == 2);
+        }
+        done.store(true, Ordering::Relaxed);
+        watcher.join().expect("it watched")
+    });
+    assert_eq!(seen, BTreeSet::from([("file", 0o600), ("folder", 0o700)]));
     assert!(!stale.exists());
     assert_eq!(fs::read_dir(place.path()).expect("a folder").count(), 1);
-    assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o7000, 0);
 }
 
 /// SQLite opens no path beyond some 500 bytes; a backup may lie or go deeper.

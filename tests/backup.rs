@@ -263,7 +263,7 @@ fn killed_exports_leave_nothing_that_is_listed() {
         .expect("a folder")
         .chain(fs::read_dir(&place.data).expect("a folder"))
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
-        .filter(|name| name.ends_with(".tmp") || name.starts_with(".nbak-scratch"))
+        .filter(|name| name.contains(".tmp") || name.starts_with(".nbak-scratch"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }
@@ -352,4 +352,25 @@ fn names_that_the_format_cannot_hold_are_told_and_kept_in_the_snapshot() {
     let (run, target) = place.restore("latest", "whole");
     assert_eq!(run.code, 0, "{run:?}");
     assert_eq!(fs::read(target.join("back\\slash")).expect("read"), b"x");
+}
+
+#[test]
+fn a_database_that_is_in_use_is_refused_at_once_or_written_into() {
+    let place = plain_place(Some(KEY));
+    let (name, _) = backup(&place);
+    let before = rows(&place.data.join("history.db"));
+    let conn = Connection::open(place.data.join("history.db")).expect("open");
+    conn.execute_batch("DELETE FROM t").expect("changed");
+    let refused = place.run(&["backup", "restore", &name, "--yes"]);
+    assert!(refused.code == 11 && refused.err.contains("history.db"), "{refused:?}");
+    assert!(refused.err.contains(&format!("process {}", std::process::id())), "{refused:?}");
+    let count: i64 = conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("rows");
+    assert_eq!(count, 0);
+    assert_eq!(lines(&place.ok(&["backup", "list", "--json"])).len(), 1, "no safety backup was made for nothing");
+
+    place.ok(&["backup", "restore", &name, "--yes", "--into-live"]);
+    let count: i64 = conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("rows");
+    assert_eq!(count, 300, "the open connection sees it");
+    conn.close().expect("closed");
+    assert_eq!(rows(&place.data.join("history.db")), before);
 }

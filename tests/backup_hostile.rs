@@ -72,7 +72,7 @@ fn what_was_made_up_is_noticed_and_contained() {
         for seed in 0..CASES * rounds() {
             let hostile = make(seed, &path, &outside);
             let before = state(place.path());
-            let (start, _) = (MEMORY.current_usage(), MEMORY.reset_peak_usage());
+            let (start, ()) = (MEMORY.current_usage(), MEMORY.reset_peak_usage());
             let with = read(&path, Some(KEY));
             let without = read(&path, None);
             let other = read(&path, Some(OTHER_KEY));

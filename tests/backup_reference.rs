@@ -53,7 +53,7 @@ fn assert_expected(sample: &Sample, data: &Path) {
             assert_eq!((count, sound.as_str()), (rows, "ok"), "{}: {}", sample.name, path.display());
         } else {
             let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            let hash = nbak::codec::hex(&Sha256::digest(&bytes));
             assert_eq!(one["sha256"], Value::from(hash), "{}: {}", sample.name, path.display());
         }
     }

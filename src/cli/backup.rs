@@ -14,6 +14,7 @@ use super::context::Context;
 use super::output::{self, count, iso, line, size, time};
 use crate::error::{Error, Result};
 use crate::export::backup::MacState;
+use crate::export::dialect::Dialect;
 use crate::export::inplace::Replaced;
 use crate::export::manager::{BackupManager, Created};
 use crate::export::manifest::Manifest;
@@ -152,7 +153,7 @@ fn list(context: &Context) -> Result<u8> {
                 "files": backup.files,
                 "encrypted": backup.encrypted,
                 "version": backup.version,
-                "dialect": backup.dialect.map(|dialect| dialect.as_str()),
+                "dialect": backup.dialect.map(Dialect::as_str),
                 "snapshot": backup.snapshot,
                 "damaged": backup.damage,
             }));

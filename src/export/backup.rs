@@ -1,8 +1,8 @@
 //! One backup, opened for reading, and which one a name stands for.
 //!
-//! A backup may lie where others can write. Everything in it is opened from a descriptor of the backup's own folder, one
-//! component at a time, and no link is followed: neither a path in the manifest nor what was put there leads out of it.
-//! What is no regular file is never waited for.
+//! A backup may lie where others can write. Everything in it is opened from a descriptor of the backup's own folder,
+//! one component at a time, and no link is followed: neither a path in the manifest nor what was put there leads out
+//! of it. What is no regular file is never waited for.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -175,8 +175,8 @@ fn refused(error: Errno, place: &Path) -> Error {
     }
 }
 
-/// The backup that `name` stands for, among those in `backup_dir` or, if it has a `/` in it, anywhere; without a name the
-/// newest, by what its manifest says and whatever it is called.
+/// The backup that `name` stands for, among those in `backup_dir` or, if it has a `/` in it, anywhere; without a name
+/// the newest, by what its manifest says and whatever it is called.
 pub fn find(backup_dir: &Path, name: Option<&str>) -> Result<Backup> {
     match name {
         Some(name) if name.contains('/') || name == "." || name == ".." => {

@@ -11,6 +11,7 @@ use std::path::Path;
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use sha2::{Digest, Sha256};
 
+use crate::codec::hex;
 use crate::error::{Error, Result};
 use crate::id::SlotId;
 
@@ -85,5 +86,5 @@ pub fn sha256(file: &mut impl Read) -> io::Result<(String, u64)> {
             Err(error) => return Err(error),
         }
     }
-    Ok((hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), total))
+    Ok((hex(&hash.finalize()), total))
 }

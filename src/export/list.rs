@@ -1,8 +1,8 @@
 //! The backups in a folder, the damaged ones too.
 //!
 //! A backup is a folder with a manifest, or one that is called as backups are: whose manifest is lost it is shown as
-//! damaged, not hidden. Links are not followed: one that is called like a backup is shown as what it is. Everything else
-//! in the folder (the store, what is being written, scratch space) is nobody's backup and is left out.
+//! damaged, not hidden. Links are not followed: one that is called like a backup is shown as what it is. Everything
+//! else in the folder (the store, what is being written, scratch space) is nobody's backup and is left out.
 
 use std::ffi::OsStr;
 use std::fs::FileType;

@@ -1,14 +1,12 @@
 //! `manifest.json`: what a backup holds, as the application writes it, and who vouches for it.
 //!
-//! The application's fields are `version`, `created_at`, `nodyn_dir` (or `lynox_dir`), `encrypted`, `files`, `checksum`;
-//! it ignores others. Ours are `nbak` beside them, with the snapshot that the backup was made of and a MAC over all that
-//! the manifest says (S11), and `mode` and `mtime_ms` in each entry.
+//! The application's fields are `version`, `created_at`, `nodyn_dir` (or `lynox_dir`), `encrypted`, `files`,
+//! `checksum`; it ignores others. Ours are `nbak` beside them, with the snapshot that the backup was made of and a MAC
+//! over all that the manifest says (S11), and `mode` and `mtime_ms` in each entry.
 //!
 //! What is read was written by anybody. [`Manifest::parse`] takes a manifest only if there is one way to read it: no
 //! field twice, no number that is rounded, no hexadecimal in two cases, no two paths in each other's way. What has
 //! passed can be written again with the same meaning ([`Manifest::to_json`]).
-
-use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -16,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::dialect::Dialect;
 use super::names;
+use crate::codec::hex;
 use crate::crypto::vault::MacSource;
 use crate::error::{Error, Result};
 
@@ -157,7 +156,7 @@ impl Manifest {
         if bytes.len() as u64 > BYTES_MAX {
             return Err(wrong(format!("it is larger than {BYTES_MAX} bytes")));
         }
-        let manifest: Manifest = serde_json::from_slice::<read::Parsed>(bytes).map_err(|error| wrong(error))?.0;
+        let manifest: Manifest = serde_json::from_slice::<read::Parsed>(bytes).map_err(wrong)?.0;
         names::check_together(manifest.files.iter().map(|entry| (entry.path.as_str(), entry.kind.is_directory())))
             .map_err(wrong)?;
         Ok(manifest)
@@ -243,14 +242,6 @@ fn put_option<const N: usize>(out: &mut Vec<u8>, value: Option<[u8; N]>) {
 
 fn wrong(why: impl std::fmt::Display) -> Error {
     Error::integrity(format!("the manifest is damaged: {why}"))
-}
-
-/// Lower-case hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 // The application's own order of fields, and ours after them.

@@ -2,8 +2,8 @@
 //!
 //! A manifest lies where anybody may have written to it, and its paths become paths in the live data directory. So a
 //! path is taken only if there is one way to read it (S12): relative, by `/`, no `.` or `..`, nothing that another
-//! system takes for a separator or a drive, nothing that this program or the application keeps to itself. A path that is
-//! refused on the way in is not written on the way out either: both use [`check_path`].
+//! system takes for a separator or a drive, nothing that this program or the application keeps to itself. A path that
+//! is refused on the way in is not written on the way out either: both use [`check_path`].
 //!
 //! Backups are called after their time. The documented form is `20260325T030000Z`; the application really wrote
 //! `2026-03-25T03000012Z`: ISO time without `:` and `.`, cut at 19 characters. Both are recognised, and any other name

@@ -146,7 +146,9 @@ pub fn prove(file: &mut (impl Read + Seek), path: &Path, keys: &NbakKeys) -> Res
     let mut proofs: Vec<Proof> = keys.0.iter().map(|key| gcm::start(key, &nonce).1).collect();
     loop {
         let got = read_full(file, &mut piece).map_err(failed)?;
-        proofs.iter_mut().for_each(|proof| proof.absorb(&piece[..got]));
+        for proof in &mut proofs {
+            proof.absorb(&piece[..got]);
+        }
         if got < PIECE {
             break;
         }

@@ -150,6 +150,12 @@ impl BackupManager {
         on_safety: OnSafety<'_>,
         progress: &dyn Progress,
     ) -> Result<Restored> {
+        if !options.into_live
+            && let Err(error) = inplace::look_for_openers(&staging)
+        {
+            staging.discard()?;
+            return Err(error);
+        }
         let exclusions = Exclusions::new(self.places.own_folders()?, &self.settings.exclude)
             .map_err(|error| Error::usage("a pattern to exclude is not a glob").because(error))?;
         let ignored = |path: &Path| exclusions.reason(path, &data.join(path)).is_some();
@@ -319,25 +325,22 @@ impl Source<'_> {
         let to = root.join(&entry.path);
         let mut source = self.backup.file(entry)?;
         let mut target = create(&to)?;
-        let hash = match self.keys {
-            Some(keys) => {
-                let read = |error| Error::io("read a file of the backup", &from, error);
-                let (hash, _) = sha256(&mut source).map_err(read)?;
-                if hash == entry.sha256 {
-                    nbak::open(&mut source, &from, keys, &mut target)?;
-                }
-                hash
+        let hash = if let Some(keys) = self.keys {
+            let read = |error| Error::io("read a file of the backup", &from, error);
+            let (hash, _) = sha256(&mut source).map_err(read)?;
+            if hash == entry.sha256 {
+                nbak::open(&mut source, &from, keys, &mut target)?;
             }
-            None => {
-                if !self.vouched {
-                    refuse_sealed(&mut source, &from)?;
-                }
-                let copied = std::io::copy(&mut source, &mut target);
-                copied.map_err(|error| Error::io("copy a file of the backup", &to, error))?;
-                // Of what was written, not of what was read: both are the same only if nothing went wrong in between.
-                let written = open_regular(&to).and_then(|mut written| sha256(&mut written));
-                written.map_err(|error| Error::io("read a staged file", &to, error))?.0
+            hash
+        } else {
+            if !self.vouched {
+                refuse_sealed(&mut source, &from)?;
             }
+            let copied = std::io::copy(&mut source, &mut target);
+            copied.map_err(|error| Error::io("copy a file of the backup", &to, error))?;
+            // Of what was written, not of what was read: both are the same only if nothing went wrong in between.
+            let written = open_regular(&to).and_then(|mut written| sha256(&mut written));
+            written.map_err(|error| Error::io("read a staged file", &to, error))?.0
         };
         if hash != entry.sha256 {
             return Err(Error::integrity("a file of the backup has other content than its manifest says")

@@ -1,8 +1,8 @@
 //! Which backups are old enough to go, and how one goes.
 //!
-//! What to keep is decided by [`plan`], which touches nothing; its answer can be shown before anything happens. A backup
-//! goes by losing its name first ([`remove`]): from then on it is no backup any more, however the rest ends. Neither
-//! needs room on the disk, and no path in a manifest decides what is deleted.
+//! What to keep is decided by [`plan`], which touches nothing; its answer can be shown before anything happens. A
+//! backup goes by losing its name first ([`remove`]): from then on it is no backup any more, however the rest ends.
+//! Neither needs room on the disk, and no path in a manifest decides what is deleted.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -89,7 +89,7 @@ pub fn remove(path: &Path) -> Result<()> {
             Ok(()) => break doomed,
             // What is called so may be somebody's: it is left alone.
             Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => {
-                number += 1
+                number += 1;
             }
             Err(error) => return Err(Error::io("remove a backup", path, error)),
         }

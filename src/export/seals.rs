@@ -13,6 +13,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use super::files::{read_bounded, write_durably};
+use crate::codec::hex;
 use crate::crypto::secret::Credential;
 use crate::crypto::vault::nbak_name;
 use crate::error::{Error, Result};
@@ -37,8 +38,7 @@ pub fn reserve(folder: &Path, vault: &Credential, dialect: Dialect, count: u64) 
         Err(error) if error.kind() == ErrorKind::NotFound => BTreeMap::new(),
         Err(error) => return Err(Error::io("read the count of sealed files", &path, error)),
     };
-    let name: String = nbak_name(vault, dialect.labels()).iter().map(|byte| format!("{byte:02x}")).collect();
-    let sealed = counts.entry(name).or_default();
+    let sealed = counts.entry(hex(&nbak_name(vault, dialect.labels()))).or_default();
     *sealed = sealed.saturating_add(count);
     if *sealed > MOST {
         return Err(Error::failed(format!("this vault key has sealed {MOST} files: more would not be safe"))

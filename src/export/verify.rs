@@ -297,7 +297,7 @@ impl Verified {
                 "nobody vouches for the manifest: it has no MAC, as those that the application itself makes".to_owned(),
             ),
             MacState::NoKey => {
-                self.not_checked.push("who made the manifest: the key of its MAC is not there".to_owned())
+                self.not_checked.push("who made the manifest: the key of its MAC is not there".to_owned());
             }
             MacState::Invalid => {
                 self.found(MANIFEST, "its MAC does not match: it was changed, or made under another key");

@@ -295,21 +295,18 @@ impl Exporting<'_> {
             }
         }
         let to = self.staging.join(&item.path);
-        let mut file = match &self.seal {
-            Some(key) => {
-                let mut plain = open_regular(&from).map_err(|error| Error::io("open a restored file", &from, error))?;
-                let mut file = create(&to)?;
-                nbak::seal(&mut plain, &from, &mut file, &to, key)?;
-                let _ = std::fs::remove_file(&from);
-                file
-            }
-            None => {
-                rename_new(&from, &to).map_err(|error| Error::io("move a file into the backup", &to, error))?;
-                let file = open_regular(&to).map_err(|error| Error::io("open a file of the backup", &to, error))?;
-                let mode = std::fs::Permissions::from_mode(0o600);
-                file.set_permissions(mode).map_err(|error| Error::io("protect a file of the backup", &to, error))?;
-                file
-            }
+        let mut file = if let Some(key) = &self.seal {
+            let mut plain = open_regular(&from).map_err(|error| Error::io("open a restored file", &from, error))?;
+            let mut file = create(&to)?;
+            nbak::seal(&mut plain, &from, &mut file, &to, key)?;
+            let _ = std::fs::remove_file(&from);
+            file
+        } else {
+            rename_new(&from, &to).map_err(|error| Error::io("move a file into the backup", &to, error))?;
+            let file = open_regular(&to).map_err(|error| Error::io("open a file of the backup", &to, error))?;
+            let mode = std::fs::Permissions::from_mode(0o600);
+            file.set_permissions(mode).map_err(|error| Error::io("protect a file of the backup", &to, error))?;
+            file
         };
         file.sync_all().map_err(|error| Error::io("sync a file of the backup", &to, error))?;
         let back = |error| Error::io("read a file of the backup back", &to, error);

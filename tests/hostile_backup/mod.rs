@@ -98,7 +98,8 @@ pub fn database() -> &'static [u8] {
         let db = rusqlite::Connection::open(&path).expect("opened");
         db.execute_batch(
             "CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT); CREATE INDEX i ON t(b);
-             WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n WHERE x<50) INSERT INTO t SELECT x, 'row '||x FROM n",
+             WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n WHERE x<50)
+             INSERT INTO t SELECT x, 'row '||x FROM n",
         )
         .expect("filled");
         db.close().expect("closed");
@@ -205,7 +206,7 @@ impl Workshop {
 }
 
 pub fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    nbak::codec::hex(&Sha256::digest(bytes))
 }
 
 pub fn sealed(plain: &[u8], key: &str) -> Vec<u8> {

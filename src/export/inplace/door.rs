@@ -13,7 +13,7 @@ use super::holders::{Process, Whose, holders, in_words};
 use super::intent::{Intent, Move, Name, Way};
 use super::plan::{self, Plan, base_of};
 use super::root::{Kind, Root, Seen};
-use super::staging::{FOLDER, INTENT, Staging};
+use super::staging::{FOLDER, INTENT, NEW, Staging};
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 
@@ -138,6 +138,32 @@ fn begun(root: &Root, error: Error) -> Error {
         "{stop}the restore was begun, and the next nbak command on this data directory finishes it; until then what \
          was there and what is to be there stand in {place}: do not remove it"
     ))
+}
+
+/// Fails if a program has a database open that is staged to be replaced. To be asked before work is done that would be for
+/// nothing then; [`replace`] asks again, and does not rest on this.
+pub fn look_for_openers(staging: &Staging) -> Result<()> {
+    let root = &staging.root;
+    let mut live = Vec::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        for staged in root.names(&Path::new(NEW).join(&folder))? {
+            let path = folder.join(staged.file_name().unwrap_or_default());
+            match root.seen(&path)? {
+                Some(seen) if seen.kind == Kind::Folder => folders.push(path),
+                Some(seen) if seen.kind == Kind::File && databases::header(root, &path).is_some() => {
+                    live.push((path, seen));
+                }
+                _ => {}
+            }
+        }
+    }
+    let files: Vec<_> = live.iter().map(|(_, seen)| file_of(seen)).collect();
+    let open = holders(&files, Whose::Anybody);
+    match live.iter().find_map(|(path, seen)| Some((path, open.get(&file_of(seen))?))) {
+        Some((path, who)) => Err(in_use(root, path, who).hint("stop it, or give --into-live; nothing was changed")),
+        None => Ok(()),
+    }
 }
 
 fn file_of(seen: &Seen) -> (u64, u64) {

@@ -33,5 +33,5 @@ mod root;
 mod staging;
 mod through;
 
-pub use door::{Options, Replaced, recover, replace};
+pub use door::{Options, Replaced, look_for_openers, recover, replace};
 pub use staging::Staging;

@@ -1,7 +1,8 @@
 //! Reading a manifest's JSON: strict where a field is known, indifferent where it is not.
 //!
-//! Written out by hand, since a derived reader takes a second value for an unknown name, and does not say in which entry
-//! a wrong value stands. Nothing is sized by a count that the file claims; memory grows with the bytes that were read.
+//! Written out by hand, since a derived reader takes a second value for an unknown name, and does not say in which
+//! entry a wrong value stands. Nothing is sized by a count that the file claims; memory grows with the bytes that were
+//! read.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -23,7 +23,8 @@ pub(super) struct Copy<'a> {
 }
 
 impl<'a> Copy<'a> {
-    /// A copy in `folder`, if there is one; of any plaintext if it is to be a database, else of those that begin as one.
+    /// A copy in `folder`, if there is one; of any plaintext if it is to be a database, else of those that begin as
+    /// one.
     pub(super) fn new(folder: Option<&'a Path>, always: bool) -> Copy<'a> {
         Copy { folder, always, head: Vec::new(), file: None, failed: None }
     }

@@ -55,9 +55,9 @@ fn copy(from: &Path, to: &Path) {
         let entry = entry.expect("an entry");
         let to = to.join(entry.file_name());
         if entry.path().is_dir() {
-            copy(&entry.path(), &to)
+            copy(&entry.path(), &to);
         } else {
-            fs::copy(entry.path(), to).map(drop).expect("copied")
+            fs::copy(entry.path(), to).expect("copied");
         }
     }
 }
@@ -159,24 +159,23 @@ fn what_opens_is_what_the_application_sealed() {
             } else {
                 std::io::copy(&mut file, &mut plain).expect("read");
             }
-            match expected["sha256"].as_str() {
-                Some(hash) => assert_eq!(hostile_backup::hash(&plain), hash, "{}", entry.path),
-                None => {
-                    assert_eq!(entry.kind, Kind::Sqlite);
-                    let place = TempDir::new().expect("a folder");
-                    fs::write(place.path().join("db"), plain).expect("written");
-                    let db = rusqlite::Connection::open(place.path().join("db")).expect("opened");
-                    let count: i64 = db.query_row("SELECT count(*) FROM entries", [], |row| row.get(0)).expect("rows");
-                    assert_eq!(Some(count), expected["rows_in_entries"].as_i64(), "{}", entry.path);
-                    rows += count;
-                }
+            if let Some(hash) = expected["sha256"].as_str() {
+                assert_eq!(hostile_backup::hash(&plain), hash, "{}", entry.path);
+                continue;
             }
+            assert_eq!(entry.kind, Kind::Sqlite);
+            let place = TempDir::new().expect("a folder");
+            fs::write(place.path().join("db"), plain).expect("written");
+            let db = rusqlite::Connection::open(place.path().join("db")).expect("opened");
+            let count: i64 = db.query_row("SELECT count(*) FROM entries", [], |row| row.get(0)).expect("rows");
+            assert_eq!(Some(count), expected["rows_in_entries"].as_i64(), "{}", entry.path);
+            rows += count;
         }
         assert!(rows > 0, "{name}");
     }
 }
 
-/// One byte of every file at a time, the same place in all of them at once: each has to be named, with a key or without.
+/// One bit of every file at a time, at the same place in all of them: each has to be named, with a key or without.
 #[test]
 fn a_flipped_bit_in_any_file_is_found() {
     for name in SAMPLES {
@@ -212,7 +211,7 @@ fn a_flipped_bit_in_any_file_is_found() {
     }
 }
 
-/// What of a manifest without a MAC can be changed by one bit, so that nobody can tell: what is about no file's content.
+/// What of a manifest without a MAC can be changed by one bit and nobody can tell: what is about no file's content.
 const UNPROTECTED: [&str; 3] = ["version", "created_at", "source_dir"];
 
 #[test]

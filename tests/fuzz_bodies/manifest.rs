@@ -1,7 +1,7 @@
 //! Manifests, as they lie in a folder that anybody can write to.
 //!
-//! What is read has one meaning: it is written again, and read, and means the same; its paths lead nowhere else, and can
-//! all be there at once.
+//! What is read has one meaning: it is written again, and read, and means the same; its paths lead nowhere else, and
+//! can all be there at once.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path};

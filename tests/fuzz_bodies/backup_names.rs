@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
 use nbak::export::names::{
-    COMPONENT_MAX, PATH_MAX, case_collision, check_name, check_path, check_together, date_of, is_dated, new_name,
+    COMPONENT_MAX, PATH_MAX, TEMPORARY, case_collision, check_name, check_path, check_together, date_of, is_dated,
+    new_name,
 };
 
 pub fn body(data: &[u8]) {
@@ -37,7 +38,7 @@ fn name(text: &str) {
     if check_name(text).is_ok() {
         let joined = Path::new("/backups").join(text);
         assert_eq!(joined.parent(), Some(Path::new("/backups")), "{text:?}");
-        assert!(!text.ends_with(".tmp") && !text.starts_with(".nbak-"));
+        assert!(!text.ends_with(TEMPORARY) && !text.starts_with(".nbak-"));
     }
     let Some(ms) = date_of(text) else { return assert!(!is_dated(text)) };
     assert!(check_name(text).is_ok() && text.is_ascii(), "{text:?}");

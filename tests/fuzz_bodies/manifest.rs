@@ -26,9 +26,9 @@ pub fn body(data: &[u8]) {
         assert!(entry.size <= NUMBER_MAX && entry.mode.is_none_or(|mode| mode <= 0o7777));
         assert_eq!(entry.sha256.len(), if entry.kind.is_directory() { 0 } else { 64 });
         let path = Path::new(&entry.path);
-        assert!(path.components().all(|part| matches!(part, Component::Normal(_))), "{path:?}");
-        assert_eq!(path.components().count(), entry.path.split('/').count(), "{path:?}");
-        assert!(folders.insert(entry.path.as_str(), entry.kind.is_directory()).is_none(), "{path:?} twice");
+        assert!(path.components().all(|part| matches!(part, Component::Normal(_))), "{:?}", entry.path);
+        assert_eq!(path.components().count(), entry.path.split('/').count(), "{:?}", entry.path);
+        assert!(folders.insert(entry.path.as_str(), entry.kind.is_directory()).is_none(), "{:?} twice", entry.path);
     }
     let mut seen = HashSet::new();
     for entry in &manifest.files {

@@ -5,8 +5,10 @@
 //! read under a seal or a checksum, which no mutant would survive; so the bodies take the plain form and seal it
 //! themselves, with keys that are fixed, and read it back through the same door as everything else.
 
+mod backup_names;
 mod chunker;
 mod key_slot;
+mod manifest;
 mod nbak;
 mod pack_footer;
 mod recipe_and_tree;
@@ -19,8 +21,10 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    ("backup_names", backup_names::body),
     ("chunker", chunker::body),
     ("key_slot", key_slot::body),
+    ("manifest", manifest::body),
     ("nbak", nbak::body),
     ("pack_footer", pack_footer::body),
     ("recipe_and_tree", recipe_and_tree::body),

@@ -11,6 +11,9 @@ use nbak::snapshot::record::{Record, Totals};
 use nbak::snapshot::tree::{Attributes, Consistency, Content, Entry, Node, Tree};
 use nbak::store::pack::{Header, encode_trailer};
 
+#[path = "export_seeds.rs"]
+mod export_seeds;
+
 type Seed = (&'static str, String, Vec<u8>);
 
 pub fn all() -> Vec<Seed> {
@@ -18,8 +21,10 @@ pub fn all() -> Vec<Seed> {
     let mut add = |target: &'static str, of: Vec<(String, Vec<u8>)>| {
         seeds.extend(of.into_iter().map(|(name, data)| (target, name, data)));
     };
+    add("backup_names", export_seeds::backup_names());
     add("chunker", chunker());
     add("key_slot", key_slot());
+    add("manifest", export_seeds::manifest());
     add("nbak", nbak());
     add("pack_footer", pack_footer());
     add("recipe_and_tree", recipe_and_tree());

@@ -82,7 +82,12 @@ fn create(context: &Context, form: &FormArgs) -> Result<u8> {
             .hint("name it with --data-dir"));
     }
     warn_of_plaintext(&manager);
+    // Only for what there is to be warned of; what keeps it from being opened is said below.
+    drop(context.open());
     let created = manager.create_backup(&[], &context.bars())?;
+    if created.new_store {
+        context.say(format!("made a new store at {}", context.repo()?.display()));
+    }
     for error in &created.taken.unreadable {
         output::warning(format!("not captured: {error}"));
     }

@@ -12,11 +12,15 @@ use crate::snapshot::check::{Options, check as check_store};
 use crate::snapshot::stats::stats as store_stats;
 use crate::snapshot::store::{Access, Store};
 
+/// Problems that are named, unless all are asked for: a lost pack makes thousands.
+const SHOWN: usize = 50;
+
 /// Verifies the store.
 pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
-    let store = context.open()?;
+    let mut store = context.open()?;
     let options = Options { read_data: args.read_data || args.subset.is_some(), subset: args.subset };
     let report = check_store(&store, options, &context.bars())?;
+    store.remember_damaged(&report.read, &report.damaged);
     if context.json {
         let problems: Vec<_> =
             report.problems.iter().map(|p| json!({"subject": p.subject, "problem": p.what})).collect();
@@ -40,10 +44,6 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
             "affected": affected,
         }));
     } else {
-        for problem in &report.problems {
-            line(format!("{}: {}", problem.subject, problem.what));
-        }
-        report.remarks.iter().for_each(|remark| line(format!("remark: {remark}")));
         for (id, paths) in &report.affected {
             line(format!("snapshot {} lost {}:", &id[..8], count(paths.len() as u64, "path", "paths")));
             for path in paths {
@@ -51,6 +51,13 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
                 line(format!("  {}", if path.is_empty() { "everything" } else { &path }));
             }
         }
+        for problem in report.problems.iter().take(if context.verbose { usize::MAX } else { SHOWN }) {
+            line(format!("{}: {}", problem.subject, problem.what));
+        }
+        if report.problems.len() > SHOWN && !context.verbose {
+            line(format!("… and {} more problems: -v lists them all", report.problems.len() - SHOWN));
+        }
+        report.remarks.iter().for_each(|remark| line(format!("remark: {remark}")));
     }
     if !report.problems.is_empty() {
         return Err(Error::integrity(format!(
@@ -58,7 +65,10 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
             count(report.problems.len() as u64, "problem was", "problems were")
         ))
         .at(store.root())
-        .hint("keep this store as it is; `nbak check --read-data` names every snapshot and path that is affected"));
+        .hint(
+            "remove nothing; take a snapshot, which stores again what is at hand, and bring back from a copy of the \
+             store what only older snapshots held; `nbak check --read-data` names every path that is affected",
+        ));
     }
     if !context.json {
         let what = if options.read_data {

@@ -293,6 +293,14 @@ impl Context {
         for (_, why) in store.catalog().index().unreadable() {
             output::warning(why);
         }
+        let damaged = store.catalog().index().damaged().len() as u64;
+        if damaged > 0 {
+            output::warning(format!(
+                "a check found {} of this store damaged; a snapshot stores again what is at hand (`nbak check \
+                 --read-data` says what is lost)",
+                output::count(damaged, "segment", "segments")
+            ));
+        }
         if store.catalog().index().was_rebuilt() && self.verbose {
             output::message("the index was out of step with the packs, and was made anew");
         }

@@ -63,6 +63,8 @@ pub struct BackupManager {
 /// A backup that was made, and the snapshot it was made of.
 #[derive(Debug)]
 pub struct Created {
+    /// The store was made for it.
+    pub new_store: bool,
     /// The snapshot.
     pub taken: Taken,
     /// The backup.
@@ -101,7 +103,7 @@ impl BackupManager {
     /// Takes a snapshot and writes it as a backup, which is verified before it gets its name.
     pub fn create_backup(&self, tags: &[&str], progress: &dyn Progress) -> Result<Created> {
         let created = now_ms();
-        let taken = {
+        let (taken, new_store) = {
             let mut store =
                 Store::open_or_create(&self.places.repo, &self.credentials, self.settings.patience, created / 1000)?;
             let options = take::Options {
@@ -112,11 +114,11 @@ impl BackupManager {
                 separate_files: self.settings.separate_files,
                 ..take::Options::default()
             };
-            take::take(&mut store, &options, progress)?
+            (take::take(&mut store, &options, progress)?, store.is_new())
         };
         let store = self.open_store()?;
         let written = self.export(&store, &taken.record, None, created, progress)?;
-        Ok(Created { taken, written })
+        Ok(Created { new_store, taken, written })
     }
 
     /// Writes a snapshot of `store` as a backup into `folder`, or among the other backups. `created` is what it says of

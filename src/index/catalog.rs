@@ -53,9 +53,12 @@ impl Catalog {
     }
 
     /// Whether the store holds `id`, proven by the footer of the pack that it is in. A hint that does not hold is
-    /// taken as a no: the chunk is then stored once more, which is harmless.
+    /// taken as a no: the chunk is then stored once more, which is harmless. So is one that lies in a segment that a
+    /// check found damaged.
     pub fn has(&self, id: ChunkId) -> bool {
-        self.index.find(id).is_some_and(|hint| self.confirm(id, hint).is_ok_and(|pack| pack.is_some()))
+        let sound = |hint: &Location| !self.index.damaged().contains(&(hint.pack, hint.segment));
+        let hint = self.index.find(id).filter(sound);
+        hint.is_some_and(|hint| self.confirm(id, hint).is_ok_and(|pack| pack.is_some()))
     }
 
     fn confirm(&self, id: ChunkId, at: Location) -> Result<Option<Arc<Pack>>> {
@@ -148,6 +151,13 @@ impl Catalog {
     pub fn copies(&self, content: Content, id: ChunkId) -> Vec<Vec<u8>> {
         let all = self.all(id).into_iter();
         all.filter_map(|(pack, at)| self.chunk_there(content, id, &pack, at, &mut 0).ok()).collect()
+    }
+
+    /// The bytes of a chunk of data from any copy that is sound: for when the one that is known is not. Looks at all
+    /// footers.
+    pub fn sound_copy(&self, id: ChunkId) -> Option<Vec<u8>> {
+        let mut all = self.all(id).into_iter();
+        all.find_map(|(pack, at)| self.chunk_there(Content::Data, id, &pack, at, &mut 0).ok())
     }
 
     /// The chunk, from a copy that lies at most `allowed` deep: there may be another that builds on the very segment

@@ -15,7 +15,7 @@
 pub mod catalog;
 mod disk;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use self::disk::{Disk, place_of};
@@ -57,7 +57,20 @@ pub struct Index {
     extra: HashMap<ChunkId, Location>,
     unreadable: Vec<(PackId, String)>,
     lost: BTreeMap<PackId, Row>,
+    /// Segments that a check found damaged, though their packs' footers open.
+    damaged: BTreeSet<(PackId, u32)>,
     rebuilt: bool,
+}
+
+/// The note that lists damaged segments: pack and number of each.
+const DAMAGED: &str = "damaged segments";
+
+fn decode_damaged(note: &[u8]) -> BTreeSet<(PackId, u32)> {
+    let one = |bytes: &[u8]| {
+        let (pack, number) = bytes.split_first_chunk::<16>()?;
+        Some((PackId(*pack), u32::from_le_bytes(number.try_into().ok()?)))
+    };
+    note.chunks_exact(20).filter_map(one).collect()
 }
 
 /// Stands in the list of lost packs for all that there were, where it is not known which.
@@ -76,6 +89,7 @@ impl Index {
             extra: HashMap::new(),
             unreadable: Vec::new(),
             lost: BTreeMap::new(),
+            damaged: BTreeSet::new(),
             rebuilt: false,
         };
         let opened = Disk::open(path, packs.keys(), writable).and_then(|disk| Ok((disk.rows()?, disk.lost()?, disk)));
@@ -104,6 +118,8 @@ impl Index {
                 }
             }
         }
+        index.damaged = index.note(DAMAGED).map(|note| decode_damaged(&note)).unwrap_or_default();
+        index.damaged.retain(|(pack, _)| listed.contains(pack));
         index.numbers = index.rows.iter().map(|(id, row)| (row.number, *id)).collect();
         let unknown: Vec<PackId> = listed.into_iter().filter(|id| !index.rows.contains_key(id)).collect();
         if !unknown.is_empty() {
@@ -219,6 +235,26 @@ impl Index {
         if let Some(disk) = self.disk.as_mut().filter(|disk| disk.is_writable()) {
             let _ = disk.leave_note(name, note);
         }
+    }
+
+    /// Segments that a check found damaged: what the index says of chunks in them is worth nothing.
+    pub fn damaged(&self) -> &BTreeSet<(PackId, u32)> {
+        &self.damaged
+    }
+
+    /// Remembers `damaged`, and forgets what earlier snapshots were found to be: the next one looks at everything
+    /// again, and stores again what is at hand. The caller holds the writer's lock.
+    pub fn remember_damaged(&mut self, damaged: BTreeSet<(PackId, u32)>) {
+        if damaged == self.damaged {
+            return;
+        }
+        if let Some(disk) = self.disk.as_mut() {
+            disk::remove_notes(&self.path);
+            let note: Vec<u8> = damaged.iter().flat_map(|(pack, n)| [&pack.0[..], &n.to_le_bytes()].concat()).collect();
+            // If it cannot be written, the next check finds the same.
+            let _ = disk.leave_note(DAMAGED, &note);
+        }
+        self.damaged = damaged;
     }
 
     /// Throws the file away: somebody found it wrong. The next command makes it anew, and takes the packs that there

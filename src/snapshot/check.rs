@@ -11,7 +11,7 @@
 //!
 //! The index takes no part in it: it is only a cache. All footers are read from the packs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -64,6 +64,10 @@ pub struct Report {
     pub remarks: Vec<String>,
     /// What is wrong. Nothing: the store is whole, as far as it was looked at.
     pub problems: Vec<Problem>,
+    /// Segments that do not open or hold something else than their footer says: pack and number.
+    pub damaged: BTreeSet<(PackId, u32)>,
+    /// Of these packs every segment was opened.
+    pub read: BTreeSet<PackId>,
     /// Snapshots that lost something: id, and the paths, as many as [`MOST_PATHS`].
     pub affected: Vec<(String, Vec<PathBuf>)>,
 }
@@ -170,7 +174,26 @@ impl Checking<'_> {
         self.report.bytes_read = segments.iter().map(|(pack, n)| u64::from(pack.footer.segments[*n].stored)).sum();
         for (pack, number, why) in bad.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
             self.rotten.extend(pack.footer.segments[number].chunks.iter().map(|chunk| chunk.id));
+            self.report.damaged.insert((pack.id, number as u32));
             self.report.add(self.place(pack.id), why);
+        }
+        self.report.read = chosen.iter().map(|pack| pack.id).collect();
+        self.spare_copies(packs);
+    }
+
+    /// What also lies in a segment that is sound is not lost.
+    fn spare_copies(&mut self, packs: &[std::sync::Arc<Pack>]) {
+        if self.rotten.is_empty() {
+            return;
+        }
+        for pack in packs {
+            for (number, segment) in pack.footer.segments.iter().enumerate() {
+                if !self.report.damaged.contains(&(pack.id, number as u32)) {
+                    for chunk in &segment.chunks {
+                        self.rotten.remove(&chunk.id);
+                    }
+                }
+            }
         }
     }
 

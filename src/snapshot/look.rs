@@ -257,7 +257,11 @@ pub fn cat(store: &Store, size: u64, content: &Content, out: &mut dyn Write) -> 
             }
             continue;
         }
-        let bytes = store.catalog().chunk(Segment::Data, id)?;
+        let bytes = match store.catalog().chunk(Segment::Data, id) {
+            // There may be another copy, stored again since a check found this one damaged.
+            Err(error) if error.is_integrity() => store.catalog().sound_copy(id).ok_or(error)?,
+            other => other?,
+        };
         if bytes.len() != length as usize {
             return Err(Error::integrity(format!("chunk {id} has another length than its file says")));
         }

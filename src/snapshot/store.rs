@@ -7,6 +7,7 @@
 //! the backup disk could have put it there, together with a master key of their own, and would read every later
 //! snapshot. Reading such a store is fine, and says that it is not protected.
 
+use std::collections::BTreeSet;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::crypto::keys::Keys;
 use crate::crypto::secret::{Credential, Secret};
 use crate::crypto::slot::{Method, Slot};
 use crate::error::{Error, Result};
-use crate::id::{SlotId, StoreId};
+use crate::id::{PackId, SlotId, StoreId};
 use crate::index::Index;
 use crate::index::catalog::Catalog;
 use crate::store::local::LocalDirectory;
@@ -246,6 +247,17 @@ impl Store {
             all.push(format!("{} that it had {verb} gone, and {snapshots} with that", number(packs, "pack", "packs")));
         }
         (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    /// Remembers which segments a check found damaged, so that the next snapshot stores again what is at hand of them.
+    /// `read` are the packs that were looked at. If somebody is writing, that is left to the next check.
+    pub fn remember_damaged(&mut self, read: &BTreeSet<PackId>, found: &BTreeSet<(PackId, u32)>) {
+        let known = self.catalog.index().damaged();
+        let mut damaged: BTreeSet<_> = known.iter().filter(|(pack, _)| !read.contains(pack)).copied().collect();
+        damaged.extend(found);
+        if let Some(_lock) = WriterLock::for_a_moment(&self.root) {
+            self.catalog.index_mut().remember_damaged(damaged);
+        }
     }
 
     /// Adds a key slot for `credential`.

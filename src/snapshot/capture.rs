@@ -1,7 +1,7 @@
 //! One file of the data directory into the session: a database as an image, anything else as bytes.
 //!
-//! A file is read, up to the size that it had, and then looked at again: if its stamp is what it was before, the content
-//! is of one moment ([`Consistency::Stable`]). If not, it is read again, up to [`ATTEMPTS`] times; after that what was
+//! A file is read, up to the size that it had, and then looked at again: if its stamp is what it was before, the
+//! content is of one moment ([`Consistency::Stable`]). If not, it is read again, up to [`ATTEMPTS`] times; after that what was
 //! read last stays, and says so ([`Consistency::Changed`]).
 //!
 //! What a file is, is judged by the very bytes that would be saved, and not by an earlier look: a database that was
@@ -101,7 +101,7 @@ pub struct Opening<'a> {
     pub hot: HotJournal,
 }
 
-/// Opens `found` if it is a database. An error is one of looking at it; the database's own is kept until its turn comes.
+/// Opens `found` if it is a database. An error is one of looking at it; the database's own waits until its turn comes.
 pub fn open_database(opening: &Opening<'_>, found: &Found) -> std::io::Result<Option<Open>> {
     let path = opening.source.join(&found.path);
     let there = |error: std::io::Error| if error.kind() == ErrorKind::NotFound { Ok(None) } else { Err(error) };

@@ -1,8 +1,8 @@
 //! What a file system keeps of the times at which files change.
 //!
 //! A store into a mapped page changes a file's time only when the page was clean. A file system on a disk cleans its
-//! pages by writing them back, so the next store is seen again. One in memory never writes back: there a file can change
-//! for ever behind one time stamp.
+//! pages by writing them back, so the next store is seen again. One in memory never writes back: there a file can
+//! change for ever behind one time stamp.
 
 use std::path::Path;
 

@@ -1,8 +1,8 @@
 //! One file of the data directory into the session: a database as an image, anything else as bytes.
 //!
 //! A file is read, up to the size that it had, and then looked at again: if its stamp is what it was before, the
-//! content is of one moment ([`Consistency::Stable`]). If not, it is read again, up to [`ATTEMPTS`] times; after that what was
-//! read last stays, and says so ([`Consistency::Changed`]).
+//! content is of one moment ([`Consistency::Stable`]). If not, it is read again, up to [`ATTEMPTS`] times; after that
+//! what was read last stays, and says so ([`Consistency::Changed`]).
 //!
 //! What a file is, is judged by the very bytes that would be saved, and not by an earlier look: a database that was
 //! none a moment ago is handed back to be opened as one, and a sidecar of an image is not saved at all
@@ -75,7 +75,7 @@ pub struct Captured {
 pub enum Instead {
     /// It begins as a database does.
     Database,
-    /// It is the log or the journal of a database that is captured as an image.
+    /// It is the log or the journal of a database that is captured as an image, or a database's shared memory.
     Sidecar,
 }
 
@@ -101,7 +101,7 @@ pub struct Opening<'a> {
     pub hot: HotJournal,
 }
 
-/// Opens `found` if it is a database. An error is one of looking at it; the database's own waits until its turn comes.
+/// Opens `found` if it is a database. An error is one of looking at it; the database's own waits for its turn.
 pub fn open_database(opening: &Opening<'_>, found: &Found) -> std::io::Result<Option<Open>> {
     let path = opening.source.join(&found.path);
     let there = |error: std::io::Error| if error.kind() == ErrorKind::NotFound { Ok(None) } else { Err(error) };
@@ -306,6 +306,11 @@ fn capture_bytes(
             (_, Err(error)) if error.kind() == ErrorKind::NotFound => return Ok(Captured::gone()),
             (_, Ok(meta)) if !meta.is_file() => {
                 return Ok(Captured::failed("it became something else while the snapshot was taken"));
+            }
+            // It became one since it was looked at last.
+            (Err(Failure::Source(_)), _) if is_shared_memory(&path) => {
+                let instead = Some(Instead::Sidecar);
+                return Ok(Captured { instead, identity: Some(identity(&seen)), ..Captured::default() });
             }
             (Err(Failure::Source(error)), _) => return Ok(Captured::failed(error)),
             (Ok(saved), _) => saved,

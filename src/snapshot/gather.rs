@@ -120,7 +120,7 @@ impl Gathering<'_, '_> {
             contents.leave_out(at, Sidecar::Memory, None, &mut self.walked);
             return Ok(());
         }
-        let beside = named.filter(|(_, base)| contents.images.contains_key(base)).map(|(which, _)| which);
+        let beside = named.as_ref().filter(|(_, base)| contents.images.contains_key(base)).map(|(which, _)| *which);
         let open = self.first.databases.remove(&found.path);
         let before = self.parent.entry(found);
         // Beside an image only the bytes count. What a receipt vouches for may be a journal that once was kept, beside
@@ -141,7 +141,8 @@ impl Gathering<'_, '_> {
         if let Some(verdict) = captured.judged {
             contents.judged.insert(at, verdict);
         }
-        if let (Some(Instead::Sidecar), Some(which)) = (captured.instead, beside) {
+        if let (Some(Instead::Sidecar), Some((which, _))) = (captured.instead, &named) {
+            let which = *which;
             contents.leave_out(at, which, captured.identity, &mut self.walked);
         } else {
             contents.take(&taking.source, at, captured, before, taking.began, &mut self.walked);

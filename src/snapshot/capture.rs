@@ -75,7 +75,7 @@ pub struct Captured {
 pub enum Instead {
     /// It begins as a database does.
     Database,
-    /// It is the log or the journal of a database that is captured as an image.
+    /// It is the log or the journal of a database that is captured as an image, or a database's shared memory.
     Sidecar,
 }
 
@@ -101,8 +101,7 @@ pub struct Opening<'a> {
     pub hot: HotJournal,
 }
 
-/// Opens `found` if it is a database. An error is one of looking at it; the database's own is kept until its turn
-/// comes.
+/// Opens `found` if it is a database. An error is one of looking at it; the database's own waits for its turn.
 pub fn open_database(opening: &Opening<'_>, found: &Found) -> std::io::Result<Option<Open>> {
     let path = opening.source.join(&found.path);
     let there = |error: std::io::Error| if error.kind() == ErrorKind::NotFound { Ok(None) } else { Err(error) };
@@ -307,6 +306,11 @@ fn capture_bytes(
             (_, Err(error)) if error.kind() == ErrorKind::NotFound => return Ok(Captured::gone()),
             (_, Ok(meta)) if !meta.is_file() => {
                 return Ok(Captured::failed("it became something else while the snapshot was taken"));
+            }
+            // It became one since it was looked at last.
+            (Err(Failure::Source(_)), _) if is_shared_memory(&path) => {
+                let instead = Some(Instead::Sidecar);
+                return Ok(Captured { instead, identity: Some(identity(&seen)), ..Captured::default() });
             }
             (Err(Failure::Source(error)), _) => return Ok(Captured::failed(error)),
             (Ok(saved), _) => saved,

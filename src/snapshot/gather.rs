@@ -4,7 +4,7 @@
 //! Files that are named like sidecars come last: then it is known which databases are images, and the verdict about
 //! what lies beside them is given on the bytes that are read ([`super::sidecar`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::capture::{Captured, Instead, Open, Opening, capture_database, capture_file, open_database};
@@ -120,7 +120,7 @@ impl Gathering<'_, '_> {
             contents.leave_out(at, Sidecar::Memory, None, &mut self.walked);
             return Ok(());
         }
-        let beside = named.filter(|(_, base)| contents.images.contains_key(base)).map(|(which, _)| which);
+        let beside = named.as_ref().filter(|(_, base)| contents.images.contains_key(base)).map(|(which, _)| *which);
         let open = self.first.databases.remove(&found.path);
         let before = self.parent.entry(found);
         // Beside an image only the bytes count. What a receipt vouches for may be a journal that once was kept, beside
@@ -141,7 +141,8 @@ impl Gathering<'_, '_> {
         if let Some(verdict) = captured.judged {
             contents.judged.insert(at, verdict);
         }
-        if let (Some(Instead::Sidecar), Some(which)) = (captured.instead, beside) {
+        if let (Some(Instead::Sidecar), Some((which, _))) = (captured.instead, &named) {
+            let which = *which;
             contents.leave_out(at, which, captured.identity, &mut self.walked);
         } else {
             contents.take(&taking.source, at, captured, before, taking.began, &mut self.walked);
@@ -166,13 +167,16 @@ impl Gathering<'_, '_> {
         let taking = self.taking;
         let mut again = Again::new(&taking.source, &taking.exclusions, taking.began);
         let mut missed: HashMap<Identity, Missed> = HashMap::new();
+        let mut lost = Vec::new();
         for _ in 0..LOOKS {
-            let look = again.look(&mut self.walked, &self.contents.settled);
+            let gone = self.gone();
+            let look = again.look(&mut self.walked, &self.contents.settled, &gone);
             self.contents.nodes.resize(self.walked.found.len(), None);
             if look.calm {
                 // What was gone at its new place is in no folder now: it was deleted.
                 return Ok(());
             }
+            lost = look.lost;
             if look.seen.is_empty() {
                 continue;
             }
@@ -189,15 +193,28 @@ impl Gathering<'_, '_> {
             }
         }
         let named: Vec<PathBuf> = self.walked.errors.iter().map(|error| error.path.clone()).collect();
+        let reason = "it was moved each time before it could be read; take another snapshot";
+        self.walked.errors.extend(lost.into_iter().map(|path| SourceError::new(path, reason)));
         for (who, Missed { path, times, born }) in missed {
             // One that was made in the tick in which the snapshot began may look older than it, and may be deleted.
             let is_older = born.map_or(times > 1, |born| born + TICK < taking.began);
             if is_older && !self.contents.settled.contains(&who) && !named.contains(&path) {
-                let reason = "it was moved each time before it could be read; take another snapshot";
                 self.walked.errors.push(SourceError::new(path, reason));
             }
         }
         Ok(())
+    }
+
+    /// Places in the walk that were empty when their turn came.
+    fn gone(&self) -> Vec<usize> {
+        let (found, contents) = (&self.walked.found, &self.contents);
+        let named: HashSet<&Path> = self.walked.errors.iter().map(|error| &*error.path).collect();
+        let is_gone = |at: &usize| {
+            let Found { kind, path, stamp, .. } = &found[*at];
+            let is_empty = *kind != Kind::Directory && contents.nodes[*at].is_none();
+            is_empty && !contents.settled.contains(&identity(stamp)) && !named.contains(&**path)
+        };
+        (0..found.len()).filter(is_gone).collect()
     }
 
     /// Takes away what lies beside an image and would be played into it. Only what was saved before its database turned

@@ -93,11 +93,12 @@ pub fn sidecar_stamps(database: &Path) -> [Option<Stamp>; 2] {
 /// Whether the file at `path`, which is named like shared memory, can be that of a database. It is never opened to find
 /// out: closing it would drop the locks that this process has on it.
 ///
-/// SQLite makes it of regions of 32 KiB, for databases whose header says that they have a log. Somebody's own file of
-/// such a size beside such a database would be written over when the database is next opened.
+/// SQLite makes it for databases whose header says that they have a log: of whole pages, and of 3 bytes at first.
+/// Somebody's own file of such a size beside such a database would be written over when the database is next opened.
 pub fn is_shared_memory(path: &Path) -> bool {
     let Some((Sidecar::Memory, base)) = Sidecar::named(path) else { return false };
-    if !std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len().is_multiple_of(32 * 1024)) {
+    let fits = |size: u64| size == 3 || size.is_multiple_of(4096);
+    if !std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && fits(meta.len())) {
         return false;
     }
     let mut head = [0; HEADER_BYTES];

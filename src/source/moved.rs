@@ -7,6 +7,9 @@
 //! was born later is none of this snapshot's business, and so a folder in which files are only made, deleted or
 //! replaced costs one listing for each look, by name and inode, and no more.
 //!
+//! A file that was gone when its turn came may be back in a folder that shows nothing, since a folder above it went and
+//! came; so those are looked for by name as well, and folders in which something vanished are listed again in any case.
+//!
 //! When no folder changed since it was listed, nothing can have escaped: a file that is in none of the lists would have
 //! had to come into its folder later. Where folders change all the while, looks are bounded, and what remains
 //! is a file that at each look was moved from a folder not yet listed again into one that was, within the time of
@@ -41,6 +44,8 @@ pub struct Look {
     /// Places in the walk that are to be captured: new ones, and ones at which another file stands now. Each with when
     /// it was born, in nanoseconds since 1970, where that is known.
     pub seen: Vec<(usize, Option<i128>)>,
+    /// Folders that were moved, and could not be listed where they were seen.
+    pub lost: Vec<PathBuf>,
     /// No folder changed since it was listed last: nothing can have been missed.
     pub calm: bool,
 }
@@ -64,11 +69,18 @@ impl<'a> Again<'a> {
     }
 
     /// Lists again what changed since it was listed. Adds what was missed to `walk`; `settled` says what was captured,
-    /// or left out for a reason.
-    pub fn look(&mut self, walk: &mut Walk, settled: &HashSet<Identity>) -> Look {
+    /// or left out for a reason, and `gone` which places in the walk were empty when their turn came.
+    pub fn look(&mut self, walk: &mut Walk, settled: &HashSet<Identity>, gone: &[usize]) -> Look {
         let changed = self.changed(walk);
-        let mut look = Look { calm: changed.is_empty(), ..Look::default() };
-        if look.calm {
+        let mut look = Look::default();
+        for &at in gone {
+            let Ok(meta) = std::fs::symlink_metadata(self.root.join(&walk.found[at].path)) else { continue };
+            if identity(&stamp(&meta)) == identity(&walk.found[at].stamp) {
+                look.seen.push((at, meta.created().ok().map(nanos)));
+            }
+        }
+        look.calm = changed.is_empty() && look.seen.is_empty();
+        if changed.is_empty() {
             return look;
         }
         for at in self.places.len()..walk.found.len() {
@@ -79,24 +91,33 @@ impl<'a> Again<'a> {
             self.listed.insert(folder, (before, now_nanos()));
             self.list(walk, folder, settled, &refused, &mut look);
         }
+        look.seen.sort_unstable();
+        look.seen.dedup_by_key(|(at, _)| *at);
         look
     }
 
     /// The folders that changed since they were listed, or may have.
-    fn changed(&self, walk: &Walk) -> Vec<(usize, Stamp)> {
+    fn changed(&self, walk: &mut Walk) -> Vec<(usize, Stamp)> {
+        let vanished: HashSet<usize> = std::mem::take(&mut walk.vanished).into_iter().collect();
+        let still_gone = &mut walk.vanished;
         let folders = walk.found.iter().enumerate().filter(|(_, found)| found.kind == Kind::Directory);
         let looked = folders.filter_map(|(at, found)| {
             let path = self.root.join(&found.path);
             // The data directory itself may be named by a link. What is gone was deleted, or moved into a folder that
             // changed by that.
-            let meta = if at == 0 { std::fs::metadata(path) } else { std::fs::symlink_metadata(path) }.ok()?;
+            let meta = if at == 0 { std::fs::metadata(path) } else { std::fs::symlink_metadata(path) };
+            let Ok(meta) = meta else {
+                still_gone.extend(vanished.get(&at));
+                return None;
+            };
             let now = stamp(&meta);
             let (seen, when) = self.listed.get(&at).copied().unwrap_or((found.stamp, walk.began));
             let whole = |nanos: i128| nanos.rem_euclid(1_000_000_000) == 0;
             let tick = if whole(now.mtime) && whole(now.ctime) { COARSE_TICK } else { TICK };
             // A change in the same tick as the one before it leaves the stamp as it was.
             let may_hide = now.mtime.max(now.ctime) + tick > when;
-            (meta.is_dir() && (now != seen || may_hide)).then_some((at, now))
+            let is_due = now != seen || may_hide || vanished.contains(&at);
+            (meta.is_dir() && is_due).then_some((at, now))
         });
         looked.collect()
     }
@@ -131,8 +152,11 @@ impl<'a> Again<'a> {
             if self.exclusions.reason(&path, &absolute).is_some() {
                 continue;
             }
-            // What is gone again was deleted, or is seen in the next look: this folder changed.
-            let Ok(meta) = std::fs::symlink_metadata(&absolute) else { continue };
+            // What is gone again was deleted, or is seen in the next look.
+            let Ok(meta) = std::fs::symlink_metadata(&absolute) else {
+                walk.vanished.push(folder);
+                continue;
+            };
             let now = stamp(&meta);
             let born = meta.created().ok().map(nanos);
             // One of several names can be new while its file is old.
@@ -179,7 +203,11 @@ impl<'a> Again<'a> {
                 return;
             }
         }
-        let Ok(names) = names_in(&self.root.join(&path)) else { return };
+        let Ok(names) = names_in(&self.root.join(&path)) else {
+            walk.vanished.push(parent);
+            look.lost.push(path);
+            return;
+        };
         let (at, depth) = (walk.found.len(), path.components().count() + 1);
         walk.found.push(Found::new(path, parent, Kind::Directory, meta));
         descend(walk, self.root, at, names, depth, self.exclusions);
@@ -194,7 +222,9 @@ impl<'a> Again<'a> {
 
 fn refuse(walk: &mut Walk, folder: usize, error: &std::io::Error, refused: &HashSet<PathBuf>) {
     let path = walk.found[folder].path.clone();
-    if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) && !refused.contains(&path) {
+    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) {
+        walk.vanished.push(folder);
+    } else if !refused.contains(&path) {
         walk.errors.push(SourceError::new(path, format!("it changed, and cannot be listed again: {error}")));
     }
 }

@@ -94,6 +94,9 @@ pub struct Walk {
     pub errors: Vec<SourceError>,
     /// When it began, in nanoseconds since 1970: no folder was listed earlier.
     pub began: i128,
+    /// Places of folders in which something was listed and was not there a moment later. If it was the folder that
+    /// moved, its own stamp does not tell.
+    pub vanished: Vec<usize>,
     /// Entries that were left out, and why.
     pub excluded: Vec<(PathBuf, String)>,
 }
@@ -152,7 +155,7 @@ pub(super) fn descend(
         let meta = match std::fs::symlink_metadata(&absolute) {
             Ok(meta) => meta,
             Err(error) => {
-                refuse(walk, path, error);
+                refuse(walk, parent, path, error);
                 continue;
             }
         };
@@ -166,7 +169,7 @@ pub(super) fn descend(
                     walk.found.push(Found::new(path, parent, Kind::Directory, &meta));
                     descend(walk, root, at, names, depth + 1, exclusions);
                 }
-                Err(error) => refuse(walk, path, error),
+                Err(error) => refuse(walk, parent, path, error),
             },
             Some(kind) => walk.found.push(Found::new(path, parent, kind, &meta)),
             None => {
@@ -181,8 +184,10 @@ pub(super) fn descend(
     }
 }
 
-fn refuse(walk: &mut Walk, path: PathBuf, error: std::io::Error) {
-    if error.kind() != ErrorKind::NotFound {
+fn refuse(walk: &mut Walk, parent: usize, path: PathBuf, error: std::io::Error) {
+    if error.kind() == ErrorKind::NotFound {
+        walk.vanished.push(parent);
+    } else {
         walk.errors.push(SourceError::new(path, error));
     }
 }

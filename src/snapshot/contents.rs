@@ -102,6 +102,21 @@ impl Contents {
         self.put(at, found, node, None);
     }
 
+    /// Takes over what the parent snapshot has, because the file was read and is the same.
+    pub(super) fn keep_same(&mut self, source: &Path, at: usize, node: Node, found: &Found, began: i128) {
+        self.settled.insert(identity(&found.stamp));
+        self.hand_out(source, found, Receipt { stamp: found.stamp, database: None }, began);
+        self.put(at, found, node, None);
+    }
+
+    fn hand_out(&mut self, source: &Path, found: &Found, receipt: Receipt, began: i128) {
+        let in_memory = self.in_memory.entry(receipt.stamp.device);
+        let in_memory = *in_memory.or_insert_with(|| medium::is_in_memory(&source.join(&found.path)));
+        let mut one = Receipts { snapshot: SnapshotId([0; 16]), files: HashMap::new() };
+        one.keep(&found.path, receipt, began, in_memory);
+        self.receipts.extend(one.files);
+    }
+
     /// Leaves out a sidecar of a database.
     pub(super) fn leave_out(&mut self, at: usize, which: Sidecar, who: Option<Identity>, walked: &mut Walk) {
         let found = &walked.found[at];
@@ -156,12 +171,7 @@ impl Contents {
             self.changed.insert(found.path.clone());
         }
         if let Some(receipt) = captured.receipt {
-            let device = receipt.stamp.device;
-            let in_memory = self.in_memory.entry(device);
-            let in_memory = *in_memory.or_insert_with(|| medium::is_in_memory(&source.join(&found.path)));
-            let mut one = Receipts { snapshot: SnapshotId([0; 16]), files: HashMap::new() };
-            one.keep(&found.path, receipt, began, in_memory);
-            self.receipts.extend(one.files);
+            self.hand_out(source, found, receipt, began);
         }
         self.put(at, found, Node::File { size, consistency, content }, captured.attributes);
     }

@@ -11,6 +11,7 @@ use super::capture::{Captured, Instead, Open, Opening, capture_database, capture
 use super::contents::Contents;
 use super::progress::Progress;
 use super::receipts::Receipt;
+use super::same;
 use super::save::Session;
 use super::sidecar::{HEAD, Sidecar, is_shared_memory, sidecar_stamps};
 use super::take::{Parent, Taking};
@@ -35,6 +36,8 @@ pub(super) struct First {
     /// Files that a receipt vouches for, by their place in the walk. It is asked once: a database that is vouched for
     /// at one moment and not at the next must not end up as one that nobody opened.
     pub(super) vouched: HashMap<usize, Receipt>,
+    /// Files that were read and are what they are in the parent snapshot, by their place in the walk.
+    pub(super) same: HashSet<usize>,
 }
 
 /// A snapshot's content, while it is gathered.
@@ -67,6 +70,10 @@ impl Taking<'_> {
             }
             if let Some(receipt) = vouched(&self.source, found, parent) {
                 first.vouched.insert(at, receipt);
+                continue;
+            }
+            if same::expected(found, parent).is_some() {
+                // It is read in a moment, and opened then if it has become a database of the very same size.
                 continue;
             }
             // An error is not lost: the file is looked at again when it is read, and what was in the way then, or that
@@ -132,6 +139,12 @@ impl Gathering<'_, '_> {
             return Ok(());
         }
         contents.read_any = true;
+        if let (None, true, Some(Entry { node: node @ Node::File { .. }, .. })) =
+            (&open, self.first.same.remove(&at), before)
+        {
+            contents.keep_same(&taking.source, at, node.clone(), found, taking.began);
+            return Ok(());
+        }
         let before = match before {
             Some(Entry { node: Node::File { content, .. }, .. }) => Some(content),
             _ => None,
@@ -155,6 +168,10 @@ impl Gathering<'_, '_> {
 
     /// Saves everything that was found, and what was moved meanwhile.
     pub(super) fn gather(mut self) -> Result<(Walk, Contents)> {
+        let unvouched = |at: &usize| !self.first.vouched.contains_key(at);
+        let places: Vec<usize> = (0..self.walked.found.len()).filter(unvouched).collect();
+        let keys = self.taking.store.catalog().packs().keys();
+        self.first.same = same::find(keys, &self.taking.source, &self.walked, self.parent, &places);
         self.capture((0..self.walked.found.len()).collect())?;
         self.catch_moved()?;
         self.drop_sidecars();

@@ -22,6 +22,7 @@ pub mod receipts;
 pub mod recipe;
 pub mod record;
 pub mod restore;
+mod same;
 pub mod save;
 pub mod scratch;
 pub mod sidecar;

@@ -208,7 +208,7 @@ fn pages(filled: usize, page: usize, last: bool) -> Vec<usize> {
 }
 
 /// Whether all bytes are zero.
-fn is_zero(bytes: &[u8]) -> bool {
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
     // The first bytes decide nearly always; the comparison with itself, shifted by one, is a memcmp.
     bytes.first().is_none_or(|first| *first == 0 && bytes[1..] == bytes[..bytes.len() - 1])
 }

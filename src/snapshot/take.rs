@@ -101,7 +101,7 @@ pub(super) struct Parent {
     trees: HashMap<usize, Version<Tree>>,
     pub(super) receipts: Option<Receipts>,
     /// Every chunk that the parent names is known to be there.
-    trusted: bool,
+    pub(super) trusted: bool,
 }
 
 impl Parent {
@@ -151,7 +151,7 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
 }
 
 pub(super) struct Taking<'a> {
-    store: &'a mut Store,
+    pub(super) store: &'a mut Store,
     pub(super) options: &'a Options,
     pub(super) exclusions: Exclusions,
     pub(super) scratch: Scratch,

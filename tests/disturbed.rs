@@ -217,11 +217,6 @@ fn no_receipt_vouches_for_a_file_in_memory() {
     let place = Place { data: shared.path().join("data"), ..Place::new() };
     fs::create_dir(&place.data).expect("a folder");
     assert_stores_are_seen(&place);
-    // Also not when its time stamp is old.
-    let path = place.data.join("old.bin");
-    fs::write(&path, vec![b'-'; 5000]).expect("a file");
-    let said = place.snapshot();
-    assert_eq!(said["unreadable"], 0, "{said}");
 }
 
 // ---- files that move ----------------------------------------------------------------------------

@@ -34,7 +34,11 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
     let mut store = if args.dry_run {
         match Store::open(repo, &credentials, Access::Read) {
             Err(error) if error.is_no_store() => Store::in_memory(&credentials, now_ms() / 1000)?,
-            other => other?,
+            other => {
+                let store = other?;
+                store.would_take(&credentials)?;
+                store
+            }
         }
     } else {
         Store::open_or_create(repo, &credentials, context.patience(), now_ms() / 1000)?

@@ -115,10 +115,8 @@ impl Store {
         let (at, master) =
             open_slot(&slots, credentials).ok_or_else(|| refusal(root, &slots, &damaged_slots, credentials))?;
         let opened_with = slots[at].id;
-        if lock.is_some() && !credentials.is_empty() && slots[at].method == Method::Open {
-            return Err(Error::key("a vault key is given, but this store opens without one").at(root).hint(
-                "if you made it so, run `nbak key rotate` to protect it; if not, these key slots are not yours",
-            ));
+        if lock.is_some() {
+            hold_to_key(root, &slots[at], credentials)?;
         }
         let keys = Arc::new(Keys::new(slots[at].store, &master));
         let packs = Packs::new(objects.clone(), keys);
@@ -185,6 +183,15 @@ impl Store {
     /// Whether somebody without a key can read it.
     pub fn is_unprotected(&self) -> bool {
         self.slots.iter().any(|slot| slot.method == Method::Open)
+    }
+
+    /// Fails where opening it for writing with `credentials` would: for a dry run, which must not promise what the real
+    /// one refuses.
+    pub fn would_take(&self, credentials: &[Credential]) -> Result<()> {
+        match self.slots.iter().find(|slot| slot.id == self.opened_with) {
+            Some(slot) => hold_to_key(&self.root, slot, credentials),
+            None => Ok(()),
+        }
     }
 
     /// All snapshot records, oldest first.
@@ -261,6 +268,16 @@ impl Store {
             other => other,
         }
     }
+}
+
+/// Nothing is written under a slot that opens without a key when one is given: somebody else may have put it there.
+fn hold_to_key(root: &Path, slot: &Slot, credentials: &[Credential]) -> Result<()> {
+    if credentials.is_empty() || slot.method != Method::Open {
+        return Ok(());
+    }
+    Err(Error::key("a vault key is given, but this store opens without one")
+        .at(root)
+        .hint("if you made it so, run `nbak key rotate` to protect it; if not, these key slots are not yours"))
 }
 
 fn no_store(root: &Path) -> Error {

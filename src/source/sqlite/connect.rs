@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::super::handle::{FileHandle, beside};
 use super::ffi;
-use super::image::Refusal;
+use super::image::{HotJournal, Refusal};
 use super::quiet::preflight;
 
 /// How long a connection waits for a lock.
@@ -36,10 +36,10 @@ pub(super) enum Transaction {
     Wal,
 }
 
-/// Opens a connection for reading. A hot journal is rolled back first, which a remark then says.
+/// Opens a connection for reading. A hot journal is rolled back first, which a remark then says, or is a refusal.
 ///
 /// `path` must be absolute: SQLite, as built here, would take a name that begins with `file:` for a URI.
-pub(super) fn reader(path: &Path, remarks: &mut Vec<String>) -> Result<Connection, Refusal> {
+pub(super) fn reader(path: &Path, hot: HotJournal, remarks: &mut Vec<String>) -> Result<Connection, Refusal> {
     preflight(path)?;
     if path.canonicalize()?.as_os_str().as_bytes().len() > PATH_MAX {
         return Err(Refusal::NotADatabase("its path is longer than SQLite can open".into()));
@@ -47,6 +47,7 @@ pub(super) fn reader(path: &Path, remarks: &mut Vec<String>) -> Result<Connectio
     let conn = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     match begin(&conn) {
         Ok(_) => end(&conn)?,
+        Err(error) if error.hot_journal() && hot == HotJournal::Leave => return Err(Refusal::HotJournal),
         Err(error) if error.hot_journal() => {
             drop(conn);
             roll_back(path)?;

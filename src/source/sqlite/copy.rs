@@ -15,7 +15,7 @@ use super::super::handle::FileHandle;
 use super::connect::{self, Failure, Transaction};
 use super::ffi;
 use super::header::{HEADER_BYTES, looks_like_database};
-use super::image::{EMPTY_PAGE_SIZE, Refusal, Shape, View};
+use super::image::{EMPTY_PAGE_SIZE, HotJournal, Refusal, Shape, View};
 
 /// The copy, open. `None` for a database without pages, of which the backup API would make one with a page.
 #[derive(Debug)]
@@ -37,9 +37,9 @@ impl Drop for Scratch {
 }
 
 impl Copy {
-    pub(super) fn make(path: &Path, scratch_dir: &Path) -> Result<(Copy, Shape), Refusal> {
+    pub(super) fn make(path: &Path, scratch_dir: &Path, hot: HotJournal) -> Result<(Copy, Shape), Refusal> {
         let mut remarks = Vec::new();
-        let source = connect::reader(path, &mut remarks)?;
+        let source = connect::reader(path, hot, &mut remarks)?;
         let transaction = connect::begin(&source)?;
         let whole = ffi::main_size(&source)?;
         if whole == 0 {

@@ -35,6 +35,16 @@ impl View {
     }
 }
 
+/// What is done about a hot journal, which a crash left and which has to be rolled back before anybody can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HotJournal {
+    /// SQLite rolls it back, as for the next opener. This changes the source.
+    #[default]
+    RollBack,
+    /// It is left, and opening answers with [`Refusal::HotJournal`].
+    Leave,
+}
+
 /// Why a file was not captured as a database.
 #[derive(Debug)]
 pub enum Refusal {
@@ -43,6 +53,8 @@ pub enum Refusal {
     NotADatabase(String),
     /// It was locked for longer than is worth waiting for, or never stood still for long enough.
     Busy(String),
+    /// A crash left a hot journal, and nobody was to roll it back.
+    HotJournal,
     /// It could not be read.
     Io(io::Error),
 }
@@ -52,6 +64,7 @@ impl fmt::Display for Refusal {
         match self {
             Refusal::NotADatabase(why) => write!(f, "not a usable database: {why}"),
             Refusal::Busy(why) => write!(f, "the database is in use: {why}"),
+            Refusal::HotJournal => f.write_str("a hot journal left by a crash would be rolled back first"),
             Refusal::Io(error) => write!(f, "the database could not be read: {error}"),
         }
     }
@@ -61,7 +74,7 @@ impl std::error::Error for Refusal {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Refusal::Io(error) => Some(error),
-            Refusal::NotADatabase(_) | Refusal::Busy(_) => None,
+            Refusal::NotADatabase(_) | Refusal::Busy(_) | Refusal::HotJournal => None,
         }
     }
 }
@@ -103,14 +116,23 @@ impl Database {
     /// Opens `path` in the least intrusive way that works: Quiet, then a live transaction, then a copy by the
     /// backup API into a file in `scratch()`, which is only called for that.
     pub fn open(path: &Path, scratch: &dyn Fn() -> io::Result<PathBuf>) -> Result<Database, Refusal> {
+        Self::open_with(path, scratch, HotJournal::RollBack)
+    }
+
+    /// [`Database::open`], with a choice about a hot journal.
+    pub fn open_with(
+        path: &Path,
+        scratch: &dyn Fn() -> io::Result<PathBuf>,
+        hot: HotJournal,
+    ) -> Result<Database, Refusal> {
         let path = std::path::absolute(path)?;
         if let Some((quiet, shape)) = Quiet::open(&path)? {
             return Ok(Database { reader: Reader::Quiet(quiet), shape });
         }
-        match Live::open(&path)? {
+        match Live::open(&path, hot)? {
             Ok((live, shape)) => Ok(Database { reader: Reader::Live(live), shape }),
             Err(unproven) => {
-                let mut copied = Self::open_backup(&path, &scratch()?)?;
+                let mut copied = Self::open_backup_with(&path, &scratch()?, hot)?;
                 copied.shape.remarks.push(format!("captured by the backup API because {unproven}"));
                 Ok(copied)
             }
@@ -120,7 +142,12 @@ impl Database {
     /// Opens a live transaction without trying Quiet first: for when Quiet was disturbed. What would need a copy is
     /// [`Refusal::Busy`].
     pub fn open_live(path: &Path) -> Result<Database, Refusal> {
-        match Live::open(&std::path::absolute(path)?)? {
+        Self::open_live_with(path, HotJournal::RollBack)
+    }
+
+    /// [`Database::open_live`], with a choice about a hot journal.
+    pub fn open_live_with(path: &Path, hot: HotJournal) -> Result<Database, Refusal> {
+        match Live::open(&std::path::absolute(path)?, hot)? {
             Ok((live, shape)) => Ok(Database { reader: Reader::Live(live), shape }),
             Err(unproven) => Err(Refusal::Busy(unproven)),
         }
@@ -128,7 +155,12 @@ impl Database {
 
     /// Copies the database with the backup API into a file in `scratch_dir` that is removed with this value.
     pub fn open_backup(path: &Path, scratch_dir: &Path) -> Result<Database, Refusal> {
-        let (copy, shape) = Copy::make(&std::path::absolute(path)?, scratch_dir)?;
+        Self::open_backup_with(path, scratch_dir, HotJournal::RollBack)
+    }
+
+    /// [`Database::open_backup`], with a choice about a hot journal.
+    pub fn open_backup_with(path: &Path, scratch_dir: &Path, hot: HotJournal) -> Result<Database, Refusal> {
+        let (copy, shape) = Copy::make(&std::path::absolute(path)?, scratch_dir, hot)?;
         Ok(Database { reader: Reader::Copy(copy), shape })
     }
 

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use super::connect::{self, Transaction};
 use super::ffi;
 use super::header::{HEADER_BYTES, looks_like_database};
-use super::image::{EMPTY_PAGE_SIZE, Refusal, Shape, View};
+use super::image::{EMPTY_PAGE_SIZE, HotJournal, Refusal, Shape, View};
 use super::wal::{self, PageMap, WAL_HEADER_BYTES, WalHeader, Walk};
 
 /// How long to try for a transaction that begins between two commits.
@@ -100,9 +100,9 @@ pub(super) type Unproven = String;
 
 impl Live {
     /// The inner error asks for the backup API.
-    pub(super) fn open(path: &Path) -> Result<Result<(Live, Shape), Unproven>, Refusal> {
+    pub(super) fn open(path: &Path, hot: HotJournal) -> Result<Result<(Live, Shape), Unproven>, Refusal> {
         let mut remarks = Vec::new();
-        let conn = connect::reader(path, &mut remarks)?;
+        let conn = connect::reader(path, hot, &mut remarks)?;
         let started = Instant::now();
         let (mut tries, mut blind) = (0, 0);
         let mut before = None;

@@ -62,7 +62,8 @@
 //! # What is left of the source
 //! Connections are read-only and never checkpoint at their close. They may create a `-shm` (and a
 //! `-wal`, in [`Database::open_live`] only). The one change ever made to a database is the rollback of a hot
-//! journal, which the next opener would do too; a remark says so.
+//! journal, which the next opener would do too; a remark says so. Whoever must not change anything asks for
+//! [`HotJournal::Leave`].
 
 pub(super) mod ffi;
 
@@ -76,7 +77,7 @@ mod wal;
 
 pub(super) use header::MAGIC;
 pub use header::{HEADER_BYTES, Header, looks_like_database};
-pub use image::{Database, Refusal, View};
+pub use image::{Database, HotJournal, Refusal, View};
 pub use live::WalMark;
 
 use crate::error::{Error, Result};

@@ -1,26 +1,30 @@
 //! One file of the data directory into the session: a database as an image, anything else as bytes.
 //!
-//! A file is read and then looked at again: if its stamp is what it was before, the content is of one moment
-//! ([`Consistency::Stable`]). If not, it is read again, up to [`ATTEMPTS`] times; after that what was read last stays,
-//! and says so ([`Consistency::Changed`]).
+//! A file is read, up to the size that it had, and then looked at again: if its stamp is what it was before, the
+//! content is of one moment ([`Consistency::Stable`]). If not, it is read again, up to [`ATTEMPTS`] times; after that
+//! what was read last stays, and says so ([`Consistency::Changed`]).
+//!
+//! What a file is, is judged by the very bytes that would be saved, and not by an earlier look: a database that was
+//! none a moment ago is handed back to be opened as one, and a sidecar of an image is not saved at all
+//! ([`super::sidecar`]).
 //!
 //! What only looks like a database, or is too broken for SQLite to read, is captured as the bytes that it is, sidecars
 //! included. So is one that stays locked, which is reported besides.
 
-use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::receipts::Receipt;
 use super::save::{Failure, Session};
+use super::sidecar::{HEAD, Sidecar, is_shared_memory, sidecar_stamps};
 use super::tree::{Attributes, Consistency, Content};
 use crate::chunk::Cut;
 use crate::error::Result;
 use crate::source::handle::FileHandle;
-use crate::source::sqlite::{Database, HEADER_BYTES, Refusal, View, looks_like_database};
+use crate::source::moved::{Identity, identity};
+use crate::source::sqlite::{Database, HEADER_BYTES, HotJournal, Refusal, View, looks_like_database};
 use crate::source::walk::{Found, Stamp, stamp};
 use crate::store::segment::Content as Segment;
 
@@ -39,11 +43,6 @@ pub struct Open {
 }
 
 impl Open {
-    /// Whether it is captured as an image, so that its sidecars are part of it.
-    pub fn is_image(&self) -> bool {
-        self.state.is_ok()
-    }
-
     /// Whether writers wait for it to be captured.
     pub fn blocks_writers(&self) -> bool {
         self.state.as_ref().is_ok_and(|db| matches!(db.view(), View::Quiet | View::Rollback))
@@ -63,94 +62,87 @@ pub struct Captured {
     pub error: Option<String>,
     /// What is worth knowing besides.
     pub remarks: Vec<String>,
-    /// It was not at its place any more, or another was: what the walk saw may be elsewhere now.
-    pub moved: bool,
-    /// A database that is kept as bytes: its log and journal are part of what it says, and must be kept too.
-    pub as_bytes: bool,
+    /// What its bytes turned out to be; then it was not saved.
+    pub instead: Option<Instead>,
+    /// For a file that is named like a sidecar: whether the bytes that were read are one's.
+    pub judged: Option<bool>,
+    /// The file that was read, if it is known to have been one and the same all the while.
+    pub identity: Option<Identity>,
+}
+
+/// What a file is, if it is not one that is to be saved as bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instead {
+    /// It begins as a database does.
+    Database,
+    /// It is the log or the journal of a database that is captured as an image, or a database's shared memory.
+    Sidecar,
 }
 
 impl Captured {
+    /// It was deleted while the snapshot was taken, or moved: then [`crate::source::moved`] finds it.
     fn gone() -> Captured {
-        Captured { moved: true, ..Captured::default() }
+        Captured::default()
+    }
+
+    /// It cannot be read.
+    pub fn failed(error: impl std::fmt::Display) -> Captured {
+        Captured { error: Some(error.to_string()), ..Captured::default() }
     }
 }
 
-/// The sidecars of a database that are what their names say, the log, the shared memory and the journal: somebody's own
-/// file may be called alike, and is captured like any other.
-pub fn true_sidecars(source: &Path, database: &Path) -> [Option<PathBuf>; 3] {
-    let [log, memory, journal] = sidecars(database);
-    let begins = |path: &Path, is: &dyn Fn(&[u8]) -> bool| {
-        let mut head = [0; 28];
-        let handle = FileHandle::open(&source.join(path)).ok()?;
-        let got = handle.read_at(&mut head, 0).ok()?;
-        Some(is(&head[..got]))
-    };
-    let is_log = |head: &[u8]| head.is_empty() || head.starts_with(&[0x37, 0x7f, 0x06]);
-    // A journal that was used and is kept for the next time has zeros in place of its header.
-    let is_journal = |head: &[u8]| head.is_empty() || head.starts_with(&JOURNAL_MAGIC) || *head == [0; 28];
-    [
-        begins(&log, &is_log).unwrap_or(false).then_some(log),
-        is_shared_memory(&source.join(&memory)).then_some(memory),
-        begins(&journal, &is_journal).unwrap_or(false).then_some(journal),
-    ]
+/// How databases are opened.
+pub struct Opening<'a> {
+    /// The data directory.
+    pub source: &'a Path,
+    /// Where a copy can be made.
+    pub scratch: &'a dyn Fn() -> std::io::Result<PathBuf>,
+    /// What is done about a hot journal.
+    pub hot: HotJournal,
 }
 
-/// What a rollback journal begins with (SQLite file format, 3).
-const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
-
-/// Whether a file that is named like shared memory can be: SQLite makes it of regions of 32 KiB. To open it, only to
-/// look, would drop the locks on it.
-fn is_shared_memory(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len().is_multiple_of(32 * 1024))
-}
-
-/// The names that SQLite gives to a database's sidecars.
-pub fn sidecars(database: &Path) -> [PathBuf; 3] {
-    ["-wal", "-shm", "-journal"].map(|suffix| {
-        let mut name = database.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    })
-}
-
-/// The stamps of a database's write-ahead log and rollback journal.
-pub fn sidecar_stamps(database: &Path) -> [Option<Stamp>; 2] {
-    let [log, _, journal] = sidecars(database);
-    [log, journal].map(|path| std::fs::symlink_metadata(path).ok().map(|meta| stamp(&meta)))
-}
-
-/// Opens `found` if it is a database. Anything else, and what cannot be read, is left to [`capture_file`].
-pub fn open_database(source: &Path, found: &Found, scratch: &dyn Fn() -> std::io::Result<PathBuf>) -> Option<Open> {
-    let path = source.join(&found.path);
+/// Opens `found` if it is a database. An error is one of looking at it; the database's own waits for its turn.
+pub fn open_database(opening: &Opening<'_>, found: &Found) -> std::io::Result<Option<Open>> {
+    let path = opening.source.join(&found.path);
+    let there = |error: std::io::Error| if error.kind() == ErrorKind::NotFound { Ok(None) } else { Err(error) };
     // The stamps come first: what changes after them is noticed the next time.
-    let meta = std::fs::symlink_metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
+    let meta = match std::fs::symlink_metadata(&path) {
+        Ok(meta) if meta.is_file() => meta,
+        Ok(_) => return Ok(None),
+        Err(error) => return there(error),
+    };
     let beside = sidecar_stamps(&path);
     if meta.len() < DATABASE_LEAST && !(meta.len() == 0 && beside[0].is_some_and(|log| log.size > 0)) {
-        return None;
+        return Ok(None);
     }
     if meta.len() > 0 {
+        if is_shared_memory(&path) {
+            return Ok(None);
+        }
         let mut head = [0; HEADER_BYTES];
-        let handle = FileHandle::open(&path).ok()?;
-        handle.read_at(&mut head, 0).ok().filter(|&got| got == HEADER_BYTES)?;
-        looks_like_database(&head)?;
+        let got = match Bytes::open(&path).and_then(|bytes| bytes.read_full(&mut head, 0)) {
+            Ok(got) => got,
+            Err(error) => return there(error),
+        };
+        if looks_like_database(&head[..got]).is_none() {
+            return Ok(None);
+        }
     }
-    let state = Database::open(&path, scratch).map(Box::new);
-    let now = Found { stamp: stamp(&meta), ..found.clone() };
-    let (mtime, mtime_nanos) = now.mtime();
-    let attributes = Attributes { mode: found.mode, uid: found.owner.0, gid: found.owner.1, mtime, mtime_nanos };
-    Some(Open { state, receipt: Receipt { stamp: now.stamp, database: Some(beside) }, attributes })
+    let state = Database::open_with(&path, opening.scratch, opening.hot).map(Box::new);
+    let receipt = Receipt { stamp: stamp(&meta), database: Some(beside) };
+    Ok(Some(Open { state, receipt, attributes: attributes_at(found, receipt.stamp) }))
 }
 
 /// Saves a database's image.
 pub fn capture_database(
     session: &mut Session<'_>,
-    source: &Path,
+    opening: &Opening<'_>,
     found: &Found,
     open: Open,
     before: Option<&Content>,
-    scratch: &dyn Fn() -> std::io::Result<PathBuf>,
 ) -> Result<Captured> {
-    let path = source.join(&found.path);
+    let path = opening.source.join(&found.path);
+    let copied = || Database::open_backup_with(&path, &(opening.scratch)()?, opening.hot);
     let Open { state, receipt, attributes } = open;
     let mut next = state.map(|database| *database);
     let mut attempt = 0;
@@ -160,7 +152,7 @@ pub fn capture_database(
             Ok(database) => database,
             // A live view has no room for a copy: ask for one, if the database can be copied at all.
             Err(Refusal::Busy(_)) if attempt == 2 => {
-                next = copied(&path, scratch);
+                next = copied();
                 continue;
             }
             Err(refusal) => break refusal,
@@ -168,18 +160,19 @@ pub fn capture_database(
         match save_image(session, database, before)? {
             Ok(mut captured) => {
                 captured.receipt = Some(receipt);
+                captured.identity = Some(identity(&receipt.stamp));
                 captured.attributes = Some(attributes);
                 return Ok(captured);
             }
             Err(Disturbed::Io(error)) => {
-                return Ok(Captured { error: Some(error.to_string()), ..Captured::default() });
+                return Ok(Captured::failed(error));
             }
             Err(Disturbed::Again) => {}
         }
         // Somebody began to write. A live transaction is not disturbed by that; a copy is never.
         next = match attempt {
-            1 => Database::open_live(&path),
-            2 | 3 => copied(&path, scratch),
+            1 => Database::open_live_with(&path, opening.hot),
+            2 | 3 => copied(),
             _ => break Refusal::Busy("it changed under every attempt to read it".to_owned()),
         };
     };
@@ -188,13 +181,13 @@ pub fn capture_database(
     {
         return Ok(Captured::gone());
     }
-    let mut captured = capture_file(session, source, found, before)?;
+    let mut captured = capture_bytes(session, opening.source, found, before, &mut |_| None)?;
     session.sink.close_segment(Segment::Data)?;
-    captured.as_bytes = true;
     match &refused {
         Refusal::NotADatabase(why) => {
             captured.remarks.push(format!("looks like a database but is not a sound one, kept as bytes: {why}"));
         }
+        Refusal::HotJournal => captured.remarks.push(refused.to_string()),
         refusal => {
             captured.error.get_or_insert(format!("{refusal}; kept as bytes, which may not be of one moment"));
             captured.receipt = None;
@@ -204,10 +197,6 @@ pub fn capture_database(
         }
     }
     Ok(captured)
-}
-
-fn copied(path: &Path, scratch: &dyn Fn() -> std::io::Result<PathBuf>) -> std::result::Result<Database, Refusal> {
-    Database::open_backup(path, &scratch()?)
 }
 
 enum Disturbed {
@@ -248,26 +237,67 @@ fn save_image(
     }
 }
 
-/// Saves a file's bytes.
+/// Saves a file's bytes, unless they turn out to be those of a database, or of the sidecar that lies `beside` an image.
 pub fn capture_file(
     session: &mut Session<'_>,
     source: &Path,
     found: &Found,
     before: Option<&Content>,
+    beside: Option<Sidecar>,
+) -> Result<Captured> {
+    let named = Sidecar::named(&found.path).map(|(which, _)| which);
+    let mut judged = None;
+    let captured = capture_bytes(session, source, found, before, &mut |head| {
+        judged = named.map(|which| which.is_true(head));
+        if beside.is_some() && judged == Some(true) {
+            return Some(Instead::Sidecar);
+        }
+        let is_database = head.len() as u64 >= DATABASE_LEAST && looks_like_database(head).is_some();
+        is_database.then_some(Instead::Database)
+    })?;
+    Ok(Captured { judged, ..captured })
+}
+
+/// Saves a file's bytes, unless `judge` says of the first [`HEAD`] of them, or of all if there are fewer, that it is
+/// something else.
+fn capture_bytes(
+    session: &mut Session<'_>,
+    source: &Path,
+    found: &Found,
+    before: Option<&Content>,
+    judge: &mut dyn FnMut(&[u8]) -> Option<Instead>,
 ) -> Result<Captured> {
     let path = source.join(&found.path);
-    let mut seen = found.stamp;
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let saved = Bytes::open(&path).map_err(Failure::Source).and_then(|handle| {
+        let seen = match std::fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_file() => stamp(&meta),
+            Ok(_) => return Ok(Captured::failed("it became something else while the snapshot was taken")),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Captured::gone()),
+            Err(error) => return Ok(Captured::failed(error)),
+        };
+        let mut verdict = None;
+        let saved = Bytes::open(&path).map_err(Failure::Source).and_then(|bytes| {
             let mut offset = 0;
             session.save(Cut::for_file(seen.size), before, &mut |buffer| {
-                let got = handle.read_full(buffer, offset)?;
+                // No further than the file went: one that grows as fast as it is read has no end.
+                let most = usize::try_from(seen.size - offset).unwrap_or(usize::MAX).min(buffer.len());
+                let got = bytes.read_full(&mut buffer[..most], offset)?;
+                if offset == 0 {
+                    verdict = judge(&buffer[..got.min(HEAD)]);
+                    if verdict.is_some() {
+                        // Before a byte of it was saved.
+                        return Err(ErrorKind::Other.into());
+                    }
+                }
                 offset += got as u64;
                 Ok(got)
             })
         });
+        if verdict.is_some() {
+            return Ok(Captured { instead: verdict, identity: Some(identity(&seen)), ..Captured::default() });
+        }
         let after = std::fs::symlink_metadata(&path);
         let (size, content) = match (saved, &after) {
             (Err(Failure::Store(error)), _) => return Err(error),
@@ -275,32 +305,30 @@ pub fn capture_file(
             (Err(Failure::Source(error)), _) if error.kind() == ErrorKind::NotFound => return Ok(Captured::gone()),
             (_, Err(error)) if error.kind() == ErrorKind::NotFound => return Ok(Captured::gone()),
             (_, Ok(meta)) if !meta.is_file() => {
-                let error = Some("it became something else while the snapshot was taken".to_owned());
-                return Ok(Captured { error, ..Captured::default() });
+                return Ok(Captured::failed("it became something else while the snapshot was taken"));
             }
-            (Err(Failure::Source(error)), _) => {
-                return Ok(Captured { error: Some(error.to_string()), ..Captured::default() });
+            // It became one since it was looked at last.
+            (Err(Failure::Source(_)), _) if is_shared_memory(&path) => {
+                let instead = Some(Instead::Sidecar);
+                return Ok(Captured { instead, identity: Some(identity(&seen)), ..Captured::default() });
             }
+            (Err(Failure::Source(error)), _) => return Ok(Captured::failed(error)),
             (Ok(saved), _) => saved,
         };
         let now = after.map_or(seen, |meta| stamp(&meta));
-        let moved = now.inode != found.stamp.inode;
+        let captured = |consistency| Captured {
+            content: Some((size, consistency, content)),
+            attributes: Some(attributes_at(found, now)),
+            identity: (identity(&now) == identity(&seen)).then(|| identity(&now)),
+            ..Captured::default()
+        };
         if now == seen && size == now.size {
             let receipt = Some(Receipt { stamp: now, database: None });
-            let attributes = Some(attributes_at(found, now));
-            let content = Some((size, Consistency::Stable, content));
-            return Ok(Captured { content, receipt, attributes, moved, ..Captured::default() });
+            return Ok(Captured { receipt, ..captured(Consistency::Stable) });
         }
         if attempt >= ATTEMPTS || now.size > RETRY_MOST {
-            let attributes = Some(attributes_at(found, now));
-            return Ok(Captured {
-                content: Some((size, Consistency::Changed, content)),
-                moved,
-                attributes,
-                ..Captured::default()
-            });
+            return Ok(captured(Consistency::Changed));
         }
-        seen = now;
     }
 }
 
@@ -318,23 +346,17 @@ enum Bytes {
 
 impl Bytes {
     fn open(path: &Path) -> std::io::Result<Bytes> {
-        if let Some(base) = path.as_os_str().as_bytes().strip_suffix(b"-shm") {
-            let mut head = [0; HEADER_BYTES];
-            let base = FileHandle::open(Path::new(OsStr::from_bytes(base)));
-            let is_database = |base: &FileHandle, head: &mut [u8; HEADER_BYTES]| -> std::io::Result<bool> {
-                Ok(base.read_at(head, 0)? == HEADER_BYTES && looks_like_database(head).is_some())
-            };
-            if let Ok(base) = base
-                && !(is_shared_memory(path) && is_database(&base, &mut head)?)
-            {
-                let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-                return Ok(Bytes::Plain(OpenOptions::new().read(true).custom_flags(flags).open(path)?));
-            }
+        if let Some((Sidecar::Memory, base)) = Sidecar::named(path)
+            && !is_shared_memory(path)
+            && std::fs::symlink_metadata(base).is_ok()
+        {
+            let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+            return Ok(Bytes::Plain(OpenOptions::new().read(true).custom_flags(flags).open(path)?));
         }
         FileHandle::open(path).map(Bytes::Handle)
     }
 
-    fn read_full(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    pub fn read_full(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
             let at = offset + filled as u64;

@@ -1,8 +1,5 @@
 //! What a snapshot under way has captured so far: nodes by their place in the walk, and everything that is told of
 //! them.
-//!
-//! When something moved while it was read, the walk is done again, and what did not change since is taken over from
-//! here ([`Kept`]) instead of being read twice.
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
@@ -11,10 +8,13 @@ use std::path::{Path, PathBuf};
 use super::capture::Captured;
 use super::receipts::{Receipt, Receipts};
 use super::record::Totals;
-use super::tree::{Attributes, Consistency, Node};
+use super::sidecar::Sidecar;
+use super::tree::{Attributes, Consistency, Content, Node};
 use crate::error::SourceError;
 use crate::id::SnapshotId;
-use crate::source::walk::{Found, Stamp, Walk};
+use crate::source::medium;
+use crate::source::moved::{Identity, identity};
+use crate::source::walk::{Found, Walk};
 
 /// One captured entry, for listings.
 #[derive(Debug, Clone)]
@@ -27,48 +27,40 @@ pub struct Listed {
     pub consistency: Consistency,
 }
 
-/// A file that an earlier round of the same snapshot captured.
-pub(super) struct Kept {
-    pub(super) stamp: Stamp,
-    pub(super) node: Node,
-    pub(super) attributes: Option<Attributes>,
-    pub(super) receipt: Option<Receipt>,
-    pub(super) changed: bool,
-}
-
-impl Kept {
-    pub(super) fn is_image(&self) -> bool {
-        matches!(self.node, Node::File { consistency: Consistency::Transaction, .. })
-    }
-}
-
 /// What was captured, by the walk's places.
 pub(super) struct Contents {
-    /// Something was not where the walk had seen it.
-    pub(super) moved: bool,
     /// Files whose content is not that of the parent.
     pub(super) changed: HashSet<PathBuf>,
     pub(super) nodes: Vec<Option<(Node, Option<Attributes>)>>,
+    /// Databases that are captured as images: nothing that SQLite would play into them may lie beside them.
+    pub(super) images: HashMap<PathBuf, usize>,
+    /// What needs no other look: it was captured, or left out for a reason.
+    pub(super) settled: HashSet<Identity>,
+    /// By place, of what is named like a sidecar: whether the bytes that were read are one's.
+    pub(super) judged: HashMap<usize, bool>,
     pub(super) entries: Vec<Listed>,
     pub(super) receipts: HashMap<PathBuf, Receipt>,
     pub(super) totals: Totals,
-    pub(super) changed_files: u64,
     pub(super) read_any: bool,
     pub(super) remarks: Vec<String>,
+    /// By device: whether its files change behind their time stamps.
+    in_memory: HashMap<u64, bool>,
 }
 
 impl Contents {
-    pub(super) fn new(count: usize) -> Self {
+    pub(super) fn new() -> Self {
         Contents {
-            moved: false,
             changed: HashSet::new(),
-            nodes: vec![None; count],
-            entries: Vec::with_capacity(count),
+            nodes: Vec::new(),
+            images: HashMap::new(),
+            settled: HashSet::new(),
+            judged: HashMap::new(),
+            entries: Vec::new(),
             receipts: HashMap::new(),
             totals: Totals { directories: 1, ..Totals::default() },
-            changed_files: 0,
             read_any: false,
             remarks: Vec::new(),
+            in_memory: HashMap::new(),
         }
     }
 
@@ -93,73 +85,84 @@ impl Contents {
         self.entries.push(Listed { path: found.path.clone(), kind, consistency });
     }
 
-    pub(super) fn keep(
-        &mut self,
-        at: usize,
-        node: Node,
-        attributes: Option<Attributes>,
-        found: &Found,
-        receipt: Option<Receipt>,
-    ) {
-        self.list(found, &node);
-        self.receipts.extend(receipt.map(|receipt| (found.path.clone(), receipt)));
+    /// Puts a node at a place in the walk, instead of what may have been captured there before.
+    fn put(&mut self, at: usize, found: &Found, node: Node, attributes: Option<Attributes>) {
+        if matches!(node, Node::File { consistency: Consistency::Transaction, .. }) {
+            self.images.insert(found.path.clone(), at);
+        } else {
+            self.images.remove(&found.path);
+        }
         self.nodes[at] = Some((node, attributes));
     }
 
-    /// What need not be read again in the next round.
-    pub(super) fn into_kept(self, walked: &Walk) -> HashMap<PathBuf, Kept> {
-        let mut kept = HashMap::new();
-        for (found, node) in walked.found.iter().zip(self.nodes) {
-            if let Some((node @ Node::File { .. }, attributes)) = node {
-                let receipt = self.receipts.get(&found.path).copied();
-                let changed = self.changed.contains(&found.path);
-                kept.insert(found.path.clone(), Kept { stamp: found.stamp, node, attributes, receipt, changed });
-            }
-        }
-        kept
+    /// Takes over what the parent snapshot has, because `receipt` vouches for it.
+    pub(super) fn keep(&mut self, at: usize, node: Node, found: &Found, receipt: Receipt) {
+        self.settled.insert(identity(&found.stamp));
+        self.receipts.insert(found.path.clone(), receipt);
+        self.put(at, found, node, None);
     }
 
-    pub(super) fn symlink(&mut self, source: &Path, at: usize, found: &Found, errors: &mut Vec<SourceError>) {
+    /// Leaves out a sidecar of a database.
+    pub(super) fn leave_out(&mut self, at: usize, which: Sidecar, who: Option<Identity>, walked: &mut Walk) {
+        let found = &walked.found[at];
+        self.settled.insert(who.unwrap_or_else(|| identity(&found.stamp)));
+        self.forget(at, found);
+        walked.excluded.push((found.path.clone(), which.reason().to_owned()));
+    }
+
+    /// Forgets what was captured at a place.
+    pub(super) fn forget(&mut self, at: usize, found: &Found) {
+        self.receipts.remove(&found.path);
+        self.changed.remove(&found.path);
+        self.images.remove(&found.path);
+        self.nodes[at] = None;
+    }
+
+    pub(super) fn symlink(&mut self, source: &Path, at: usize, walked: &mut Walk) {
+        let found = &walked.found[at];
         match std::fs::read_link(source.join(&found.path)) {
             Ok(target) => {
+                self.settled.insert(identity(&found.stamp));
                 let node = Node::Symlink(target.as_os_str().as_bytes().to_vec());
-                self.list(found, &node);
-                self.nodes[at] = Some((node, None));
+                self.put(at, found, node, None);
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.moved = true,
-            Err(error) => errors.push(SourceError::new(&found.path, error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => walked.errors.push(SourceError::new(&found.path, error)),
         }
     }
 
+    /// Takes what was captured of a file of the data directory `source`.
     pub(super) fn take(
         &mut self,
+        source: &Path,
         at: usize,
-        found: &Found,
         captured: Captured,
-        before: Option<&super::tree::Content>,
+        before: Option<&Content>,
         began: i128,
-        errors: &mut Vec<SourceError>,
+        walked: &mut Walk,
     ) {
+        let found = &walked.found[at];
+        self.forget(at, found);
         self.remarks.extend(captured.remarks.iter().map(|remark| format!("{}: {remark}", found.path.display())));
         if let Some(error) = captured.error {
-            errors.push(SourceError::new(&found.path, error));
+            walked.errors.push(SourceError::new(&found.path, error));
         }
-        self.moved |= captured.moved;
+        self.settled.extend(captured.identity);
         let Some((size, consistency, content)) = captured.content else { return };
         if consistency == Consistency::Changed {
             self.remarks.push(format!("{}: changed while it was read", found.path.display()));
         }
         if before != Some(&content) {
-            self.changed_files += 1;
             self.changed.insert(found.path.clone());
         }
-        let node = Node::File { size, consistency, content };
-        self.list(found, &node);
         if let Some(receipt) = captured.receipt {
+            let device = receipt.stamp.device;
+            let in_memory = self.in_memory.entry(device);
+            let in_memory = *in_memory.or_insert_with(|| medium::is_in_memory(&source.join(&found.path)));
             let mut one = Receipts { snapshot: SnapshotId([0; 16]), files: HashMap::new() };
-            one.keep(&found.path, receipt, began);
+            one.keep(&found.path, receipt, began, in_memory);
             self.receipts.extend(one.files);
         }
-        self.nodes[at] = Some((node, captured.attributes));
+        self.put(at, found, Node::File { size, consistency, content }, captured.attributes);
     }
 }

@@ -7,7 +7,14 @@
 //! A receipt is only written for a file whose last change lies clearly before the capture began: a write in the same
 //! tick of the file system's clock could otherwise hide behind an equal time stamp. The margin is [`MARGIN`], or
 //! [`COARSE_MARGIN`] where the stamps look as if the file system counts in whole seconds, and [`MAPPED_MARGIN`] for
-//! files that somebody may write through a memory map.
+//! every file with content that is no database: anybody may write it through a memory map. On a file system in memory
+//! such a file gets none at all ([`crate::source::medium`]).
+//!
+//! Databases are not in that trap. SQLite writes the database, its log and its journal with `pwrite`, also when
+//! `PRAGMA mmap_size` is set: then it *reads* through the map (writing through it is a build option that is off, and
+//! that nobody turns on). Its one mapped file is the `-shm`, which no receipt names. And `pwrite` sets the time with
+//! each call, on a file system in memory too. What has SQLite's header and is written by another program through a map
+//! is outside of this argument; see the limits in `docs/ARCHITECTURE.md`.
 
 use std::collections::HashMap;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -17,7 +24,7 @@ use crate::codec::{Malformed, Reader, put_bytes, put_signed, put_varint};
 use crate::id::SnapshotId;
 use crate::source::walk::Stamp;
 
-/// Nanoseconds, for a file that may be written through a memory map: above the time that the kernel leaves a page dirty
+/// Nanoseconds, for what may be written through a memory map: above the time that the kernel leaves a page dirty
 /// (30 s, and 5 s until it looks). Until a page was written back, further stores into it change no time stamp.
 const MAPPED_MARGIN: i128 = 60_000_000_000;
 /// Nanoseconds, for what is written by calls: above the tick of any kernel's coarse clock (10 ms).
@@ -41,7 +48,7 @@ impl Receipt {
         std::iter::once(&self.stamp).chain(sidecars).all(|stamp| {
             let whole = |nanos: i128| nanos.rem_euclid(1_000_000_000) == 0;
             let coarse = whole(stamp.mtime) && whole(stamp.ctime);
-            let margin = if self.database.is_none() && may_be_mapped(stamp.size) {
+            let margin = if self.database.is_none() && stamp.size > 0 {
                 MAPPED_MARGIN
             } else if coarse {
                 COARSE_MARGIN
@@ -51,11 +58,6 @@ impl Receipt {
             stamp.mtime.max(stamp.ctime) + margin < began
         })
     }
-}
-
-/// Whether somebody may write a file of this size through a memory map: one that is large, or made of whole pages.
-fn may_be_mapped(size: u64) -> bool {
-    size >= 64 * 1024 || size > 0 && size.is_multiple_of(4096)
 }
 
 /// The receipts of one snapshot.
@@ -73,9 +75,11 @@ impl Receipts {
         format!("receipts {source}")
     }
 
-    /// Keeps `receipt` for `path` if it is safe to rely on.
-    pub fn keep(&mut self, path: &Path, receipt: Receipt, began: i128) {
-        if receipt.is_safe(began) {
+    /// Keeps `receipt` for `path` if it is safe to rely on, in a capture that began at `began`, in nanoseconds since
+    /// 1970, of a file system that is one `in_memory` or is not.
+    pub fn keep(&mut self, path: &Path, receipt: Receipt, began: i128, in_memory: bool) {
+        let is_hidden = in_memory && receipt.database.is_none() && receipt.stamp.size > 0;
+        if !is_hidden && receipt.is_safe(began) {
             self.files.insert(path.to_path_buf(), receipt);
         }
     }
@@ -143,9 +147,9 @@ mod tests {
     #[test]
     fn receipts_round_trip() {
         let mut receipts = Receipts { snapshot: SnapshotId::random(), files: HashMap::new() };
-        receipts.keep(Path::new("a"), Receipt { stamp: stamp(-5), database: None }, 1 << 60);
+        receipts.keep(Path::new("a"), Receipt { stamp: stamp(-5), database: None }, 1 << 100, false);
         let database = Some([Some(stamp(7)), None]);
-        receipts.keep(Path::new("b"), Receipt { stamp: stamp(1 << 50), database }, 1 << 60);
+        receipts.keep(Path::new("b"), Receipt { stamp: stamp(1 << 50), database }, 1 << 100, false);
         assert_eq!(receipts.files.len(), 2);
         assert_eq!(Receipts::decode(&receipts.encode()), Ok(receipts));
     }
@@ -155,25 +159,27 @@ mod tests {
         let mut receipts = Receipts { snapshot: SnapshotId::random(), files: HashMap::new() };
         let began = 1_700_000_000_500_000_000;
         for (name, age, database, kept) in [
-            ("old", 200_000_000, None, true),
+            ("old", 60_200_000_000, None, true),
+            ("still in a map", 59_000_000_000, None, false),
             ("same tick", 1_000_000, None, false),
             ("whole seconds", 2_500_000_000, None, false),
+            ("an old database", 200_000_000, Some([None, None]), true),
             ("a log in the same tick", 200_000_000, Some([Some(stamp(began)), None]), false),
         ] {
-            receipts.keep(Path::new(name), Receipt { stamp: stamp(began - age), database }, began);
+            receipts.keep(Path::new(name), Receipt { stamp: stamp(began - age), database }, began, false);
             assert_eq!(receipts.files.contains_key(Path::new(name)), kept, "{name}");
         }
     }
 
     #[test]
-    fn what_may_be_mapped_must_have_been_written_back() {
+    fn what_has_content_may_be_mapped_and_must_have_been_written_back() {
         let began = 1_700_000_000_500_000_000;
-        for (size, age, kept) in
-            [(4096, 30, false), (4096, 61, true), (100_001, 30, false), (100_001, 61, true), (4097, 30, true)]
-        {
+        for (size, age, kept) in [(0, 30, true), (1, 30, false), (1, 61, true), (5000, 30, false), (5000, 61, true)] {
             let mut receipts = Receipts { snapshot: SnapshotId::random(), files: HashMap::new() };
             let stamp = Stamp { size, ..stamp(began - age * 1_000_000_000 + 1) };
-            receipts.keep(Path::new("f"), Receipt { stamp, database: None }, began);
+            receipts.keep(Path::new("f"), Receipt { stamp, database: None }, began, true);
+            assert_eq!(receipts.files.len() == 1, size == 0, "{size} bytes, {age} s, in memory");
+            receipts.keep(Path::new("f"), Receipt { stamp, database: None }, began, false);
             assert_eq!(receipts.files.len() == 1, kept, "{size} bytes, {age} s");
         }
     }

@@ -19,10 +19,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::capture::sidecars;
 use super::look::{self, Place, chunks_of, clean_path};
 use super::progress::Progress;
 use super::record::Record;
+use super::sidecar::sidecars;
 use super::store::Store;
 use super::target::{Standing, Target};
 use super::tree::{Attributes, Consistency, Entry, Node};

@@ -5,23 +5,22 @@
 //! 2. Open every changed database: all transactions begin here, close together. If one was opened, walk again, so that
 //!    no file is older than they are.
 //! 3. Save content: databases first, since a reader is in somebody's way (a rollback journal's writer, a checkpoint
-//!    that
-//!    restarts the log), and each is released as soon as it was read; then the files. If anything that was listed had
-//!    moved away meanwhile, walk again for what is at its new place, up to [`ROUNDS`] times.
+//!    that restarts the log), and each is released as soon as it was read; then the files, and what is named like a
+//!    database's sidecar last ([`super::gather`]). Then look for what was moved meanwhile ([`crate::source::moved`]).
 //! 4. Build the trees from the bottom. If the root is the parent's, nothing changed and nothing is stored; unless the
 //!    store has lost something that the parent names: then that was gathered again, and is committed.
 //! 5. Commit: flush, then the record (I1). Then bring the index up to date; a failure there loses no snapshot.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::capture::{Open, capture_database, capture_file, open_database, sidecar_stamps, sidecars, true_sidecars};
+use super::contents::Contents;
 pub use super::contents::Listed;
-use super::contents::{Contents, Kept};
+use super::gather::{First, Gathering};
 use super::look;
 use super::meta::{self, Version};
 use super::progress::Progress;
@@ -37,11 +36,7 @@ use crate::source::exclude::Exclusions;
 use crate::source::sqlite;
 use crate::source::walk::{Found, Kind, Walk, walk};
 use crate::store::memory::Discard;
-use crate::store::segment::Content as Segment;
 use crate::store::sink::PackSink;
-
-/// How often the directory is walked again because something moved.
-const ROUNDS: u32 = 4;
 
 /// What to take, and how.
 #[derive(Debug, Default, Clone)]
@@ -101,16 +96,16 @@ fn now_nanos() -> i128 {
 }
 
 /// What the parent snapshot knows of each directory.
-struct Parent {
+pub(super) struct Parent {
     record: Option<Record>,
     trees: HashMap<usize, Version<Tree>>,
-    receipts: Option<Receipts>,
+    pub(super) receipts: Option<Receipts>,
     /// Every chunk that the parent names is known to be there.
     trusted: bool,
 }
 
 impl Parent {
-    fn entry(&self, found: &Found) -> Option<&Entry> {
+    pub(super) fn entry(&self, found: &Found) -> Option<&Entry> {
         self.trees.get(&found.parent)?.value.get(name_of(found))
     }
 }
@@ -155,15 +150,15 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
     taking.run(progress)
 }
 
-struct Taking<'a> {
+pub(super) struct Taking<'a> {
     store: &'a mut Store,
-    options: &'a Options,
-    exclusions: Exclusions,
-    scratch: Scratch,
-    source: PathBuf,
+    pub(super) options: &'a Options,
+    pub(super) exclusions: Exclusions,
+    pub(super) scratch: Scratch,
+    pub(super) source: PathBuf,
     remarks: RefCell<Vec<String>>,
     /// When it began, in nanoseconds since 1970.
-    began: i128,
+    pub(super) began: i128,
 }
 
 impl Taking<'_> {
@@ -176,11 +171,13 @@ impl Taking<'_> {
 
         let mut walked = self.walk()?;
         let mut parent = self.parent(record, &source_name, &walked);
-        let mut databases = self.open_databases(&walked, &parent, HashMap::new(), &HashMap::new());
-        if !databases.is_empty() {
+        let all = |walked: &Walk| (0..walked.found.len()).collect::<Vec<_>>();
+        let mut first = First::default();
+        self.look_first(&walked, &parent, &all(&walked), &mut first);
+        if !first.databases.is_empty() {
             walked = self.walk()?;
             parent.trees = self.parent_trees(parent.record.as_ref(), &walked);
-            databases = self.open_databases(&walked, &parent, databases, &HashMap::new());
+            self.look_first(&walked, &parent, &all(&walked), &mut first);
         }
 
         let catalog = self.store.catalog();
@@ -188,25 +185,16 @@ impl Taking<'_> {
         let sink = PackSink::new(objects, catalog.packs().keys().clone());
         let mut session = Session::new(catalog, sink, parent.trusted);
 
-        let mut kept = HashMap::new();
-        let mut round = 1;
-        let mut contents = loop {
-            let mut contents = self.capture(&mut session, &mut walked, &parent, databases, &kept, progress)?;
-            contents.remarks.append(&mut self.remarks.borrow_mut());
-            if !contents.moved && !walked.vanished {
-                break contents;
-            }
-            if round == ROUNDS {
-                contents.remarks.push("files were moved or deleted all the while: some may be missing".to_owned());
-                break contents;
-            }
-            round += 1;
-            self.remarks.borrow_mut().append(&mut contents.remarks);
-            kept = contents.into_kept(&walked);
-            walked = self.walk()?;
-            parent.trees = self.parent_trees(parent.record.as_ref(), &walked);
-            databases = self.open_databases(&walked, &parent, HashMap::new(), &kept);
-        };
+        let (walked, mut contents) = Gathering {
+            taking: &self,
+            session: &mut session,
+            parent: &parent,
+            progress,
+            walked,
+            first,
+            contents: Contents::new(),
+        }
+        .gather()?;
         let ended = now_nanos();
         let tree = build_trees(&mut session, &walked, &parent, &mut contents)?;
         let root = attributes(&walked.found[0]);
@@ -259,7 +247,7 @@ impl Taking<'_> {
             new_chunks,
             new_bytes,
             stored_bytes,
-            changed_files: contents.changed_files,
+            changed_files: contents.changed.len() as u64,
             entries: contents.entries,
             unreadable: walked.errors,
             remarks,
@@ -315,132 +303,6 @@ impl Taking<'_> {
         trees
     }
 
-    /// Opens the databases that no receipt vouches for and that are not open yet.
-    fn open_databases(
-        &self,
-        walked: &Walk,
-        parent: &Parent,
-        mut open: HashMap<PathBuf, Open>,
-        kept: &HashMap<PathBuf, Kept>,
-    ) -> HashMap<PathBuf, Open> {
-        for found in walked.found.iter().filter(|found| found.kind == Kind::File) {
-            let is_kept = kept.get(&found.path).is_some_and(|kept| kept.stamp == found.stamp);
-            if is_kept || open.contains_key(&found.path) || vouched(&self.source, found, parent).is_some() {
-                continue;
-            }
-            if let Some(opened) = open_database(&self.source, found, &|| self.scratch.folder()) {
-                open.insert(found.path.clone(), opened);
-            }
-        }
-        open
-    }
-
-    fn capture(
-        &self,
-        session: &mut Session<'_>,
-        walked: &mut Walk,
-        parent: &Parent,
-        mut databases: HashMap<PathBuf, Open>,
-        kept: &HashMap<PathBuf, Kept>,
-        progress: &dyn Progress,
-    ) -> Result<Contents> {
-        let began = self.began;
-        let mut contents = Contents::new(walked.found.len());
-        let mut beside = HashSet::new();
-        let kept = |found: &Found| kept.get(&found.path).filter(|kept: &&Kept| kept.stamp == found.stamp);
-        for found in walked.found.iter().filter(|found| found.kind == Kind::File) {
-            let is_image = match (databases.get(&found.path), kept(found)) {
-                (Some(open), _) => Some(open.is_image()),
-                (None, Some(kept)) => kept.is_image().then_some(true),
-                _ => vouched(&self.source, found, parent).and_then(|receipt| receipt.database).map(|_| true),
-            };
-            // A database that is kept as bytes has its log and journal kept too; its shared memory is made again from
-            // the log, and to open it would drop locks.
-            let [log, memory, journal] = true_sidecars(&self.source, &found.path);
-            match is_image {
-                Some(true) => beside.extend([log, memory, journal].into_iter().flatten()),
-                Some(false) => beside.extend(memory),
-                None => {}
-            }
-        }
-        let skipped = |walk: &Walk, at: usize| beside.contains(&walk.found[at].path);
-
-        let mut order: Vec<usize> = (0..walked.found.len()).filter(|&at| !skipped(walked, at)).collect();
-        let rank =
-            |at: &usize| databases.get(&walked.found[*at].path).map_or(2, |open| u8::from(!open.blocks_writers()));
-        order.sort_by_key(rank);
-
-        let mut late = Vec::new();
-        progress.begin("reading", order.iter().map(|&at| walked.found[at].stamp.size).sum());
-        for at in order {
-            let found = &walked.found[at];
-            let size = found.stamp.size;
-            match found.kind {
-                Kind::Directory => continue,
-                Kind::Symlink => contents.symlink(&self.source, at, found, &mut walked.errors),
-                Kind::File => {
-                    let before = parent.entry(found);
-                    if let (Some(receipt), Some(Entry { node: node @ Node::File { .. }, .. })) =
-                        (vouched(&self.source, found, parent), before)
-                    {
-                        contents.keep(at, node.clone(), None, found, Some(receipt));
-                    } else if let Some(kept) = kept(found) {
-                        contents.read_any = true;
-                        contents.changed_files += u64::from(kept.changed);
-                        contents.keep(at, kept.node.clone(), kept.attributes, found, kept.receipt);
-                    } else {
-                        contents.read_any = true;
-                        let before = match before {
-                            Some(Entry { node: Node::File { content, .. }, .. }) => Some(content),
-                            _ => None,
-                        };
-                        let captured = match databases.remove(&found.path) {
-                            Some(open) => {
-                                capture_database(session, &self.source, found, open, before, &|| self.scratch.folder())?
-                            }
-                            None => capture_file(session, &self.source, found, before)?,
-                        };
-                        late.extend(captured.as_bytes.then(|| found.path.clone()));
-                        contents.take(at, found, captured, before, began, &mut walked.errors);
-                        if self.options.separate_files {
-                            session.sink.close_segment(Segment::Data)?;
-                        }
-                    }
-                }
-            }
-            progress.advance(size);
-        }
-        self.capture_late(session, walked, parent, &late, &mut contents)?;
-        progress.end();
-        Ok(contents)
-    }
-
-    /// Sidecars of databases that turned out to be kept as bytes only when they were read.
-    fn capture_late(
-        &self,
-        session: &mut Session<'_>,
-        walked: &mut Walk,
-        parent: &Parent,
-        databases: &[PathBuf],
-        contents: &mut Contents,
-    ) -> Result<()> {
-        let began = self.began;
-        for [log, _, journal] in databases.iter().map(|path| sidecars(path)) {
-            for at in 0..walked.found.len() {
-                let found = &walked.found[at];
-                if (found.path == log || found.path == journal) && contents.nodes[at].is_none() {
-                    let before = match parent.entry(found) {
-                        Some(Entry { node: Node::File { content, .. }, .. }) => Some(content),
-                        _ => None,
-                    };
-                    let captured = capture_file(session, &self.source, found, before)?;
-                    contents.take(at, found, captured, before, began, &mut walked.errors);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Brings the index up to date. Only the cache is at stake here.
     fn remember(
         &mut self,
@@ -457,16 +319,6 @@ impl Taking<'_> {
             index.leave_note(&Receipts::note_name(source), &receipts.encode());
         }
     }
-}
-
-/// The receipt that says that `found` is what it was in the parent snapshot.
-fn vouched(source: &Path, found: &Found, parent: &Parent) -> Option<Receipt> {
-    // A receipt without the entry that it is for, in a parent that cannot be read any more, vouches for nothing.
-    let Some(Entry { node: Node::File { .. }, .. }) = parent.entry(found) else { return None };
-    let receipt = parent.receipts.as_ref()?.files.get(&found.path)?;
-    let same = receipt.stamp == found.stamp
-        && receipt.database.is_none_or(|beside| beside == sidecar_stamps(&source.join(&found.path)));
-    same.then_some(*receipt)
 }
 
 fn attributes(found: &Found) -> Attributes {
@@ -489,6 +341,7 @@ fn build_trees(
             entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             let id = session.save_version(&Tree { entries }, parent.trees.get(&at))?;
             if at == 0 {
+                contents.entries.reverse();
                 return Ok(id);
             }
             let node = Node::Directory(id);
@@ -496,7 +349,10 @@ fn build_trees(
             (node, None)
         } else {
             match contents.nodes[at].take() {
-                Some(node) => node,
+                Some((node, own)) => {
+                    contents.list(found, &node);
+                    (node, own)
+                }
                 None => continue,
             }
         };

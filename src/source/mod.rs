@@ -14,5 +14,7 @@
 
 pub mod exclude;
 pub mod handle;
+pub mod medium;
+pub mod moved;
 pub mod sqlite;
 pub mod walk;

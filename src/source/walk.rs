@@ -2,7 +2,7 @@
 //!
 //! The result is a flat list in which a directory comes before what is in it, entries in the order of their names. No
 //! file is opened. Symbolic links are entries, never followed. What vanishes under the walk was deleted by the
-//! application, and is no error, or was moved: that it happened is told; what cannot be read is one, and so are
+//! application, and is no error, or was moved, and is found by [`super::moved`]; what cannot be read is one, and so are
 //! sockets, pipes and devices, which no snapshot can hold.
 
 use std::ffi::OsString;
@@ -10,6 +10,7 @@ use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::exclude::Exclusions;
 use crate::error::SourceError;
@@ -61,7 +62,7 @@ pub struct Found {
 }
 
 impl Found {
-    fn new(path: PathBuf, parent: usize, kind: Kind, meta: &Metadata) -> Self {
+    pub(super) fn new(path: PathBuf, parent: usize, kind: Kind, meta: &Metadata) -> Self {
         Found { path, parent, kind, mode: meta.mode() & 0o7777, owner: (meta.uid(), meta.gid()), stamp: stamp(meta) }
     }
 
@@ -91,32 +92,59 @@ pub struct Walk {
     pub found: Vec<Found>,
     /// Entries that cannot be captured.
     pub errors: Vec<SourceError>,
-    /// Something was listed and was not there a moment later.
-    pub vanished: bool,
+    /// When it began, in nanoseconds since 1970: no folder was listed earlier.
+    pub began: i128,
+    /// Places of folders in which something was listed and was not there a moment later. If it was the folder that
+    /// moved, its own stamp does not tell.
+    pub vanished: Vec<usize>,
     /// Entries that were left out, and why.
     pub excluded: Vec<(PathBuf, String)>,
 }
 
 /// Walks `root`. Fails only when the directory itself cannot be read.
 pub fn walk(root: &Path, exclusions: &Exclusions) -> std::io::Result<Walk> {
+    let began = now_nanos();
     let meta = std::fs::metadata(root)?;
     if !meta.is_dir() {
         return Err(std::io::Error::from(ErrorKind::NotADirectory));
     }
-    let mut walk = Walk::default();
+    let mut walk = Walk { began, ..Walk::default() };
     walk.found.push(Found::new(PathBuf::new(), 0, Kind::Directory, &meta));
     let names = names_in(root)?;
     descend(&mut walk, root, 0, names, 1, exclusions);
     Ok(walk)
 }
 
-fn names_in(folder: &Path) -> std::io::Result<Vec<OsString>> {
+pub(super) fn names_in(folder: &Path) -> std::io::Result<Vec<OsString>> {
     let mut names = std::fs::read_dir(folder)?.map(|e| Ok(e?.file_name())).collect::<std::io::Result<Vec<_>>>()?;
     names.sort_unstable();
     Ok(names)
 }
 
-fn descend(walk: &mut Walk, root: &Path, parent: usize, names: Vec<OsString>, depth: usize, exclusions: &Exclusions) {
+/// Nanoseconds since 1970.
+pub(super) fn now_nanos() -> i128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128)
+}
+
+/// What an entry is, if a snapshot can hold it.
+pub(super) fn kind_of(meta: &Metadata) -> Option<Kind> {
+    match meta.file_type() {
+        kind if kind.is_file() => Some(Kind::File),
+        kind if kind.is_symlink() => Some(Kind::Symlink),
+        kind if kind.is_dir() => Some(Kind::Directory),
+        _ => None,
+    }
+}
+
+/// Walks the folder at the place `parent`, which has `names` in it and lies `depth` levels down.
+pub(super) fn descend(
+    walk: &mut Walk,
+    root: &Path,
+    parent: usize,
+    names: Vec<OsString>,
+    depth: usize,
+    exclusions: &Exclusions,
+) {
     for name in names {
         let path = walk.found[parent].path.join(name);
         let absolute = root.join(&path);
@@ -127,40 +155,38 @@ fn descend(walk: &mut Walk, root: &Path, parent: usize, names: Vec<OsString>, de
         let meta = match std::fs::symlink_metadata(&absolute) {
             Ok(meta) => meta,
             Err(error) => {
-                refuse(walk, path, error);
+                refuse(walk, parent, path, error);
                 continue;
             }
         };
-        let kind = meta.file_type();
-        if kind.is_file() {
-            walk.found.push(Found::new(path, parent, Kind::File, &meta));
-        } else if kind.is_symlink() {
-            walk.found.push(Found::new(path, parent, Kind::Symlink, &meta));
-        } else if kind.is_dir() && depth >= DEEPEST {
-            walk.errors.push(SourceError::new(path, format!("directories are nested deeper than {DEEPEST}")));
-        } else if kind.is_dir() {
-            match names_in(&absolute) {
+        match kind_of(&meta) {
+            Some(Kind::Directory) if depth >= DEEPEST => {
+                walk.errors.push(SourceError::new(path, format!("directories are nested deeper than {DEEPEST}")));
+            }
+            Some(Kind::Directory) => match names_in(&absolute) {
                 Ok(names) => {
                     let at = walk.found.len();
                     walk.found.push(Found::new(path, parent, Kind::Directory, &meta));
                     descend(walk, root, at, names, depth + 1, exclusions);
                 }
-                Err(error) => refuse(walk, path, error),
+                Err(error) => refuse(walk, parent, path, error),
+            },
+            Some(kind) => walk.found.push(Found::new(path, parent, kind, &meta)),
+            None => {
+                let what = match meta.file_type() {
+                    kind if kind.is_socket() => "a socket",
+                    kind if kind.is_fifo() => "a named pipe",
+                    _ => "a device",
+                };
+                walk.errors.push(SourceError::new(path, format!("{what} has no content that a snapshot could hold")));
             }
-        } else {
-            let what = match () {
-                () if kind.is_socket() => "a socket",
-                () if kind.is_fifo() => "a named pipe",
-                () => "a device",
-            };
-            walk.errors.push(SourceError::new(path, format!("{what} has no content that a snapshot could hold")));
         }
     }
 }
 
-fn refuse(walk: &mut Walk, path: PathBuf, error: std::io::Error) {
+fn refuse(walk: &mut Walk, parent: usize, path: PathBuf, error: std::io::Error) {
     if error.kind() == ErrorKind::NotFound {
-        walk.vanished = true;
+        walk.vanished.push(parent);
     } else {
         walk.errors.push(SourceError::new(path, error));
     }

@@ -1,0 +1,281 @@
+//! Gathering what the walk found: which entries are opened first, in which order they are saved, and what is looked for
+//! again at the end.
+//!
+//! Files that are named like sidecars come last: then it is known which databases are images, and the verdict about
+//! what lies beside them is given on the bytes that are read ([`super::sidecar`]).
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use super::capture::{Captured, Instead, Open, Opening, capture_database, capture_file, open_database};
+use super::contents::Contents;
+use super::progress::Progress;
+use super::receipts::Receipt;
+use super::save::Session;
+use super::sidecar::{HEAD, Sidecar, is_shared_memory, sidecar_stamps};
+use super::take::{Parent, Taking};
+use super::tree::{Content, Entry, Node};
+use crate::error::{Result, SourceError};
+use crate::source::handle::FileHandle;
+use crate::source::moved::{Again, Identity, TICK, identity};
+use crate::source::sqlite::HotJournal;
+use crate::source::walk::{Found, Kind, Walk};
+use crate::store::segment::Content as Segment;
+
+/// How often folders that changed are listed again, at most.
+const LOOKS: u32 = 6;
+/// How often a file that is a database one moment and none the next is tried.
+const TRIES: u32 = 3;
+
+/// What the first look at each file said.
+#[derive(Default)]
+pub(super) struct First {
+    /// Databases, open.
+    pub(super) databases: HashMap<PathBuf, Open>,
+    /// Files that a receipt vouches for, by their place in the walk. It is asked once: a database that is vouched for
+    /// at one moment and not at the next must not end up as one that nobody opened.
+    pub(super) vouched: HashMap<usize, Receipt>,
+}
+
+/// A snapshot's content, while it is gathered.
+pub(super) struct Gathering<'a, 's> {
+    pub(super) taking: &'a Taking<'a>,
+    pub(super) session: &'a mut Session<'s>,
+    pub(super) parent: &'a Parent,
+    pub(super) progress: &'a dyn Progress,
+    pub(super) walked: Walk,
+    pub(super) first: First,
+    pub(super) contents: Contents,
+}
+
+/// A file that was seen where it was moved to, and could not be read there.
+struct Missed {
+    path: PathBuf,
+    times: u32,
+    born: Option<i128>,
+}
+
+impl Taking<'_> {
+    /// Looks at the files at `places`: asks for their receipts, and opens the databases that none vouches for and that
+    /// are not open yet.
+    pub(super) fn look_first(&self, walked: &Walk, parent: &Parent, places: &[usize], first: &mut First) {
+        first.vouched.clear();
+        for &at in places {
+            let found = &walked.found[at];
+            if found.kind != Kind::File || first.databases.contains_key(&found.path) {
+                continue;
+            }
+            if let Some(receipt) = vouched(&self.source, found, parent) {
+                first.vouched.insert(at, receipt);
+                continue;
+            }
+            // An error is not lost: the file is looked at again when it is read, and what was in the way then, or that
+            // it is a database after all, is seen there.
+            if let Ok(Some(opened)) = self.opening(|opening| open_database(opening, found)) {
+                first.databases.insert(found.path.clone(), opened);
+            }
+        }
+    }
+
+    fn opening<T>(&self, act: impl FnOnce(&Opening<'_>) -> T) -> T {
+        let hot = if self.options.dry_run { HotJournal::Leave } else { HotJournal::RollBack };
+        act(&Opening { source: &self.source, scratch: &|| self.scratch.folder(), hot })
+    }
+}
+
+impl Gathering<'_, '_> {
+    /// Saves what is at `places` in the walk.
+    fn capture(&mut self, mut places: Vec<usize>) -> Result<()> {
+        let (walked, first) = (&self.walked, &self.first);
+        self.contents.nodes.resize(walked.found.len(), None);
+        places.sort_by_key(|&at| {
+            let path = &walked.found[at].path;
+            match first.databases.get(path) {
+                Some(open) => u8::from(!open.blocks_writers()),
+                None if Sidecar::named(path).is_none() => 2,
+                None => 3,
+            }
+        });
+        self.progress.begin("reading", places.iter().map(|&at| walked.found[at].stamp.size).sum());
+        for at in places {
+            let size = self.walked.found[at].stamp.size;
+            match self.walked.found[at].kind {
+                Kind::Directory => continue,
+                Kind::Symlink => self.contents.symlink(&self.taking.source, at, &mut self.walked),
+                Kind::File => self.capture_one(at)?,
+            }
+            self.progress.advance(size);
+        }
+        self.progress.end();
+        Ok(())
+    }
+
+    fn capture_one(&mut self, at: usize) -> Result<()> {
+        let (taking, contents) = (self.taking, &mut self.contents);
+        let found = &self.walked.found[at];
+        let named = Sidecar::named(&found.path);
+        if let Some((Sidecar::Memory, _)) = named
+            && is_shared_memory(&taking.source.join(&found.path))
+        {
+            contents.leave_out(at, Sidecar::Memory, None, &mut self.walked);
+            return Ok(());
+        }
+        let beside = named.as_ref().filter(|(_, base)| contents.images.contains_key(base)).map(|(which, _)| *which);
+        let open = self.first.databases.remove(&found.path);
+        let before = self.parent.entry(found);
+        // Beside an image only the bytes count. What a receipt vouches for may be a journal that once was kept, beside
+        // a database that could not be read as an image then.
+        if let (None, None, Some(receipt)) = (beside, &open, self.first.vouched.get(&at))
+            && let Some(Entry { node: node @ Node::File { .. }, .. }) = before
+        {
+            contents.keep(at, node.clone(), found, *receipt);
+            return Ok(());
+        }
+        contents.read_any = true;
+        let before = match before {
+            Some(Entry { node: Node::File { content, .. }, .. }) => Some(content),
+            _ => None,
+        };
+        let session = &mut *self.session;
+        let captured = taking.opening(|opening| read(session, opening, found, open, before, beside))?;
+        if let Some(verdict) = captured.judged {
+            contents.judged.insert(at, verdict);
+        }
+        if let (Some(Instead::Sidecar), Some((which, _))) = (captured.instead, &named) {
+            let which = *which;
+            contents.leave_out(at, which, captured.identity, &mut self.walked);
+        } else {
+            contents.take(&taking.source, at, captured, before, taking.began, &mut self.walked);
+        }
+        if taking.options.separate_files {
+            session.sink.close_segment(Segment::Data)?;
+        }
+        Ok(())
+    }
+
+    /// Saves everything that was found, and what was moved meanwhile.
+    pub(super) fn gather(mut self) -> Result<(Walk, Contents)> {
+        self.capture((0..self.walked.found.len()).collect())?;
+        self.catch_moved()?;
+        self.drop_sidecars();
+        Ok((self.walked, self.contents))
+    }
+
+    /// Captures what was moved meanwhile, so that the walk missed it or it was gone when its turn came. What is known
+    /// to be there and cannot be caught is an entry that cannot be captured.
+    fn catch_moved(&mut self) -> Result<()> {
+        let taking = self.taking;
+        let mut again = Again::new(&taking.source, &taking.exclusions, taking.began);
+        let mut missed: HashMap<Identity, Missed> = HashMap::new();
+        let mut lost = Vec::new();
+        for _ in 0..LOOKS {
+            let gone = self.gone();
+            let look = again.look(&mut self.walked, &self.contents.settled, &gone);
+            self.contents.nodes.resize(self.walked.found.len(), None);
+            if look.calm {
+                // What was gone at its new place is in no folder now: it was deleted.
+                return Ok(());
+            }
+            lost = look.lost;
+            if look.seen.is_empty() {
+                continue;
+            }
+            let places: Vec<usize> = look.seen.iter().map(|(at, _)| *at).collect();
+            taking.look_first(&self.walked, self.parent, &places, &mut self.first);
+            self.capture(places)?;
+            for (at, born) in look.seen {
+                let found = &self.walked.found[at];
+                // If something else stands in its place, it was replaced, or the next look sees it elsewhere.
+                if self.contents.nodes[at].is_none() && !self.contents.settled.contains(&identity(&found.stamp)) {
+                    let new = Missed { path: found.path.clone(), times: 0, born };
+                    missed.entry(identity(&found.stamp)).or_insert(new).times += 1;
+                }
+            }
+        }
+        let named: Vec<PathBuf> = self.walked.errors.iter().map(|error| error.path.clone()).collect();
+        let reason = "it was moved each time before it could be read; take another snapshot";
+        self.walked.errors.extend(lost.into_iter().map(|path| SourceError::new(path, reason)));
+        for (who, Missed { path, times, born }) in missed {
+            // One that was made in the tick in which the snapshot began may look older than it, and may be deleted.
+            let is_older = born.map_or(times > 1, |born| born + TICK < taking.began);
+            if is_older && !self.contents.settled.contains(&who) && !named.contains(&path) {
+                self.walked.errors.push(SourceError::new(path, reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Places in the walk that were empty when their turn came.
+    fn gone(&self) -> Vec<usize> {
+        let (found, contents) = (&self.walked.found, &self.contents);
+        let named: HashSet<&Path> = self.walked.errors.iter().map(|error| &*error.path).collect();
+        let is_gone = |at: &usize| {
+            let Found { kind, path, stamp, .. } = &found[*at];
+            let is_empty = *kind != Kind::Directory && contents.nodes[*at].is_none();
+            is_empty && !contents.settled.contains(&identity(stamp)) && !named.contains(&**path)
+        };
+        (0..found.len()).filter(is_gone).collect()
+    }
+
+    /// Takes away what lies beside an image and would be played into it. Only what was saved before its database turned
+    /// out to be one is left here.
+    fn drop_sidecars(&mut self) {
+        if self.contents.images.is_empty() {
+            return;
+        }
+        for at in 0..self.walked.found.len() {
+            let path = &self.walked.found[at].path;
+            let Some((which, base)) = Sidecar::named(path) else { continue };
+            let is_beside = self.contents.images.contains_key(&base) && self.contents.nodes[at].is_some();
+            if which == Sidecar::Memory || !is_beside {
+                continue;
+            }
+            let is_one = self.contents.judged.get(&at).copied().unwrap_or_else(|| {
+                // A receipt vouched for it, so it is what it was.
+                let mut head = [0; HEAD];
+                let bytes =
+                    FileHandle::open(&self.taking.source.join(path)).and_then(|file| file.read_at(&mut head, 0));
+                bytes.map_or(true, |got| which.is_true(&head[..got]))
+            });
+            if is_one {
+                self.contents.leave_out(at, which, None, &mut self.walked);
+            }
+        }
+    }
+}
+
+/// Reads one file: the database that is open, or bytes, unless they turn out to be a database's.
+fn read(
+    session: &mut Session<'_>,
+    opening: &Opening<'_>,
+    found: &Found,
+    mut open: Option<Open>,
+    before: Option<&Content>,
+    beside: Option<Sidecar>,
+) -> Result<Captured> {
+    for _ in 0..TRIES {
+        let captured = match open.take() {
+            Some(open) => capture_database(session, opening, found, open, before)?,
+            None => capture_file(session, opening.source, found, before, beside)?,
+        };
+        if captured.instead != Some(Instead::Database) {
+            return Ok(captured);
+        }
+        // It became one since the first look, or something was in the way of that.
+        match open_database(opening, found) {
+            Ok(opened) => open = opened,
+            Err(error) => return Ok(Captured::failed(error)),
+        }
+    }
+    Ok(Captured::failed("it is a database at one moment and none at the next"))
+}
+
+/// The receipt that says that `found` is what it was in the parent snapshot.
+fn vouched(source: &Path, found: &Found, parent: &Parent) -> Option<Receipt> {
+    // A receipt without the entry that it is for, in a parent that cannot be read any more, vouches for nothing.
+    let Some(Entry { node: Node::File { .. }, .. }) = parent.entry(found) else { return None };
+    let receipt = parent.receipts.as_ref()?.files.get(&found.path)?;
+    let same = receipt.stamp == found.stamp
+        && receipt.database.is_none_or(|beside| beside == sidecar_stamps(&source.join(&found.path)));
+    same.then_some(*receipt)
+}

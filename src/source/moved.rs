@@ -1,0 +1,237 @@
+//! What was moved while the directory was walked and read, so that the walk missed it.
+//!
+//! A file that goes from a folder that is yet to be listed into one that was listed is in neither list. But moving
+//! changes both folders, and their times. So, when everything was read, every folder's stamp is looked at again, and a
+//! folder that changed since it was listed is listed again ([`Again::look`]). An entry that nobody captured, though
+//! it was *born* before the snapshot began, was moved there or missed; it is handed out to be captured at once. What
+//! was born later is none of this snapshot's business, and so a folder in which files are only made, deleted or
+//! replaced costs one listing for each look, by name and inode, and no more.
+//!
+//! A file that was gone when its turn came may be back in a folder that shows nothing, since a folder above it went and
+//! came; so those are looked for by name as well, and folders in which something vanished are listed again in any case.
+//!
+//! When no folder changed since it was listed, nothing can have escaped: a file that is in none of the lists would have
+//! had to come into its folder later. Where folders change all the while, looks are bounded, and what remains
+//! is a file that at each look was moved from a folder not yet listed again into one that was, within the time of
+//! that one look.
+
+use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::exclude::Exclusions;
+use super::walk::{Found, Kind, Stamp, Walk, descend, kind_of, names_in, now_nanos, stamp};
+use crate::error::SourceError;
+
+/// Nanoseconds: above the tick of any kernel's coarse clock (10 ms), within which two changes get one time.
+pub const TICK: i128 = 20_000_000;
+/// Nanoseconds: the same where times look as if the file system counts in whole seconds, or in two.
+const COARSE_TICK: i128 = 3_000_000_000;
+
+/// The device and the inode, which a file keeps when it is moved.
+pub type Identity = (u64, u64);
+
+/// The identity in `stamp`.
+pub fn identity(stamp: &Stamp) -> Identity {
+    (stamp.device, stamp.inode)
+}
+
+/// What one look found.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// Places in the walk that are to be captured: new ones, and ones at which another file stands now. Each with when
+    /// it was born, in nanoseconds since 1970, where that is known.
+    pub seen: Vec<(usize, Option<i128>)>,
+    /// Folders that were moved, and could not be listed where they were seen.
+    pub lost: Vec<PathBuf>,
+    /// No folder changed since it was listed last: nothing can have been missed.
+    pub calm: bool,
+}
+
+/// The looks of one snapshot.
+pub struct Again<'a> {
+    root: &'a Path,
+    exclusions: &'a Exclusions,
+    /// When the snapshot began, in nanoseconds since 1970.
+    began: i128,
+    /// Stamps that folders had before they were listed again, and when that was.
+    listed: HashMap<usize, (Stamp, i128)>,
+    /// Places in the walk, by path; filled when the first folder is listed again.
+    places: HashMap<PathBuf, usize>,
+}
+
+impl<'a> Again<'a> {
+    /// Looks at `root`, of a snapshot that began at `began`, in nanoseconds since 1970.
+    pub fn new(root: &'a Path, exclusions: &'a Exclusions, began: i128) -> Again<'a> {
+        Again { root, exclusions, began, listed: HashMap::new(), places: HashMap::new() }
+    }
+
+    /// Lists again what changed since it was listed. Adds what was missed to `walk`; `settled` says what was captured,
+    /// or left out for a reason, and `gone` which places in the walk were empty when their turn came.
+    pub fn look(&mut self, walk: &mut Walk, settled: &HashSet<Identity>, gone: &[usize]) -> Look {
+        let changed = self.changed(walk);
+        let mut look = Look::default();
+        for &at in gone {
+            let Ok(meta) = std::fs::symlink_metadata(self.root.join(&walk.found[at].path)) else { continue };
+            if identity(&stamp(&meta)) == identity(&walk.found[at].stamp) {
+                look.seen.push((at, meta.created().ok().map(nanos)));
+            }
+        }
+        look.calm = changed.is_empty() && look.seen.is_empty();
+        if changed.is_empty() {
+            return look;
+        }
+        for at in self.places.len()..walk.found.len() {
+            self.places.insert(walk.found[at].path.clone(), at);
+        }
+        let refused: HashSet<PathBuf> = walk.errors.iter().map(|error| error.path.clone()).collect();
+        for (folder, before) in changed {
+            self.listed.insert(folder, (before, now_nanos()));
+            self.list(walk, folder, settled, &refused, &mut look);
+        }
+        look.seen.sort_unstable();
+        look.seen.dedup_by_key(|(at, _)| *at);
+        look
+    }
+
+    /// The folders that changed since they were listed, or may have.
+    fn changed(&self, walk: &mut Walk) -> Vec<(usize, Stamp)> {
+        let vanished: HashSet<usize> = std::mem::take(&mut walk.vanished).into_iter().collect();
+        let still_gone = &mut walk.vanished;
+        let folders = walk.found.iter().enumerate().filter(|(_, found)| found.kind == Kind::Directory);
+        let looked = folders.filter_map(|(at, found)| {
+            let path = self.root.join(&found.path);
+            // The data directory itself may be named by a link. What is gone was deleted, or moved into a folder that
+            // changed by that.
+            let meta = if at == 0 { std::fs::metadata(path) } else { std::fs::symlink_metadata(path) };
+            let Ok(meta) = meta else {
+                still_gone.extend(vanished.get(&at));
+                return None;
+            };
+            let now = stamp(&meta);
+            let (seen, when) = self.listed.get(&at).copied().unwrap_or((found.stamp, walk.began));
+            let whole = |nanos: i128| nanos.rem_euclid(1_000_000_000) == 0;
+            let tick = if whole(now.mtime) && whole(now.ctime) { COARSE_TICK } else { TICK };
+            // A change in the same tick as the one before it leaves the stamp as it was.
+            let may_hide = now.mtime.max(now.ctime) + tick > when;
+            let is_due = now != seen || may_hide || vanished.contains(&at);
+            (meta.is_dir() && is_due).then_some((at, now))
+        });
+        looked.collect()
+    }
+
+    fn list(
+        &mut self,
+        walk: &mut Walk,
+        folder: usize,
+        settled: &HashSet<Identity>,
+        refused: &HashSet<PathBuf>,
+        look: &mut Look,
+    ) {
+        let entries = match std::fs::read_dir(self.root.join(&walk.found[folder].path)) {
+            Ok(entries) => entries,
+            Err(error) => return refuse(walk, folder, &error, refused),
+        };
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => return refuse(walk, folder, &error, refused),
+            };
+            let path = walk.found[folder].path.join(entry.file_name());
+            let known = self.places.get(&path).copied();
+            let is_settled = |at: usize| {
+                let stamp = &walk.found[at].stamp;
+                stamp.inode == entry.ino() && settled.contains(&identity(stamp))
+            };
+            if known.is_some_and(is_settled) || refused.contains(&path) {
+                continue;
+            }
+            let absolute = self.root.join(&path);
+            if self.exclusions.reason(&path, &absolute).is_some() {
+                continue;
+            }
+            // What is gone again was deleted, or is seen in the next look.
+            let Ok(meta) = std::fs::symlink_metadata(&absolute) else {
+                walk.vanished.push(folder);
+                continue;
+            };
+            let now = stamp(&meta);
+            let born = meta.created().ok().map(nanos);
+            // One of several names can be new while its file is old.
+            let is_captured = settled.contains(&identity(&now)) && (known.is_some() || meta.nlink() == 1);
+            if born.is_some_and(|born| born >= self.began) || is_captured {
+                continue;
+            }
+            match (kind_of(&meta), known) {
+                (None, _) => {}
+                (Some(Kind::Directory), None) => self.add_folder(walk, path, folder, &meta, settled, look),
+                // Its own stamp tells whether it has to be listed again.
+                (Some(Kind::Directory), Some(at)) if walk.found[at].kind == Kind::Directory => {}
+                (Some(kind), Some(at)) if (kind == Kind::Directory) != (walk.found[at].kind == Kind::Directory) => {
+                    walk.errors.push(SourceError::new(path, "it became something else while the snapshot was taken"));
+                }
+                (Some(kind), Some(at)) => {
+                    walk.found[at] = Found::new(path, folder, kind, &meta);
+                    look.seen.push((at, born));
+                }
+                (Some(kind), None) => {
+                    let at = walk.found.len();
+                    self.places.insert(path.clone(), at);
+                    walk.found.push(Found::new(path, folder, kind, &meta));
+                    look.seen.push((at, born));
+                }
+            }
+        }
+    }
+
+    /// A folder that was moved here, with all that is in it, unless all of that was captured at its old place.
+    fn add_folder(
+        &mut self,
+        walk: &mut Walk,
+        path: PathBuf,
+        parent: usize,
+        meta: &std::fs::Metadata,
+        settled: &HashSet<Identity>,
+        look: &mut Look,
+    ) {
+        let is_it = |found: &&Found| found.kind == Kind::Directory && identity(&found.stamp) == identity(&stamp(meta));
+        if let Some(old) = walk.found.iter().find(is_it) {
+            let mut inside = walk.found.iter().filter(|found| found.path.starts_with(&old.path));
+            if inside.all(|found| found.kind == Kind::Directory || settled.contains(&identity(&found.stamp))) {
+                return;
+            }
+        }
+        let Ok(names) = names_in(&self.root.join(&path)) else {
+            walk.vanished.push(parent);
+            look.lost.push(path);
+            return;
+        };
+        let (at, depth) = (walk.found.len(), path.components().count() + 1);
+        walk.found.push(Found::new(path, parent, Kind::Directory, meta));
+        descend(walk, self.root, at, names, depth, self.exclusions);
+        for at in at..walk.found.len() {
+            self.places.insert(walk.found[at].path.clone(), at);
+            if walk.found[at].kind != Kind::Directory {
+                look.seen.push((at, None));
+            }
+        }
+    }
+}
+
+fn refuse(walk: &mut Walk, folder: usize, error: &std::io::Error, refused: &HashSet<PathBuf>) {
+    let path = walk.found[folder].path.clone();
+    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) {
+        walk.vanished.push(folder);
+    } else if !refused.contains(&path) {
+        walk.errors.push(SourceError::new(path, format!("it changed, and cannot be listed again: {error}")));
+    }
+}
+
+fn nanos(time: SystemTime) -> i128 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => since.as_nanos() as i128,
+        Err(before) => -(before.duration().as_nanos() as i128),
+    }
+}

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hostile_backup::{KEY, Workshop, credential, fifo};
+use hostile_backup::{KEY, OTHER_KEY, Workshop, credential, fifo};
 use nbak::crypto::secret::Credential;
 use nbak::error::Error;
 use nbak::export::backup::{Backup, MacState, find};
@@ -407,6 +407,44 @@ fn what_is_wrong_with_files_is_said_for_each() {
     assert!(expect.iter().all(|(path, say)| told[path].contains(say)), "{told:?}");
     assert_eq!((verified.databases, verified.mac), (1, MacState::Valid));
     assert_eq!(fs::read_dir(place.path()).expect("a folder").count(), 1);
+}
+
+/// S11: a backup is sealed altogether or not at all, whoever signed it and whether there is a key or not.
+#[test]
+fn plain_and_sealed_files_do_not_mix() {
+    let place = TempDir::new().expect("a folder");
+    let look = |name: &str, key: Option<&str>| {
+        let backup = Backup::open(&place.path().join(name)).expect("opened");
+        let mac_keys = |own: &_| hostile_backup::mac_keys(Some(KEY), own);
+        verify(&backup, &hostile_backup::nbak_keys(key), &mac_keys).expect("verified")
+    };
+    let mut shop = Workshop::new(true, true);
+    shop.replace(5, b"facts about something".to_vec());
+    let changed = shop.files[5].0.clone();
+    shop.write(&place.path().join("plain in sealed"));
+    for key in [None, Some(KEY)] {
+        let verified = look("plain in sealed", key);
+        assert_eq!(verified.mac, MacState::Valid);
+        assert_eq!((verified.faults.len(), verified.faults[0].path.as_str()), (1, changed.as_str()), "{verified:?}");
+        assert!(verified.faults[0].what.contains("not sealed"), "{verified:?}");
+    }
+
+    // Said to be plain, by somebody without a key: its ciphertext would be restored as it is.
+    let mut shop = Workshop::new(true, false);
+    shop.manifest.encrypted = false;
+    shop.write(&place.path().join("said to be plain"));
+    for key in [None, Some(KEY)] {
+        let verified = look("said to be plain", key);
+        assert_eq!(verified.faults.len(), shop.files.len(), "{verified:?}");
+        assert!(verified.faults.iter().all(|fault| fault.what.contains("says it is not")), "{verified:?}");
+    }
+
+    // A plain backup may hold a file that happens to be sealed, if somebody vouches for it.
+    let mut shop = Workshop::new(false, true);
+    shop.add("workspace/old.nbak", Kind::File, &hostile_backup::sealed(b"from another backup", OTHER_KEY));
+    shop.settle();
+    shop.write(&place.path().join("sealed in plain"));
+    assert!(look("sealed in plain", None).faults.is_empty());
 }
 
 /// What a killed verify left is swept, what another one is using is not; and what is decrypted is only for its owner.

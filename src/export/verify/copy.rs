@@ -93,3 +93,44 @@ impl Drop for Copy<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_database_is_written_and_it_goes_with_the_value() {
+        let place = tempfile::tempdir().expect("a folder");
+        let names = || std::fs::read_dir(place.path()).expect("a folder").count();
+        let mut header = b"SQLite format 3\0\x10\0\x01\x01\0\x40\x20\x20".to_vec();
+        header.resize(HEADER_BYTES, 0);
+        for (begins, always, kept) in [
+            (header.as_slice(), false, true),
+            (&header[..HEADER_BYTES - 1], false, false),
+            (b"plain text", false, false),
+            (b"plain text", true, true),
+            (b"", true, true),
+        ] {
+            let mut copy = Copy::new(Some(place.path()), always);
+            // In pieces, as it may come, and longer than a header unless it is to be shorter.
+            let more = if begins.len() == HEADER_BYTES { vec![7; 300] } else { Vec::new() };
+            for piece in begins.chunks(33).chain([more.as_slice()]) {
+                copy.write_all(piece).expect("written");
+            }
+            assert_eq!(copy.is_database(), kept);
+            if kept {
+                let path = copy.place().expect("made").expect("there is scratch space").to_path_buf();
+                assert_eq!(std::fs::read(path).expect("read"), [begins, &more].concat());
+            }
+            assert_eq!(names(), usize::from(kept));
+            drop(copy);
+            assert_eq!(names(), 0);
+        }
+        let mut nowhere = Copy::new(None, true);
+        nowhere.write_all(&header).expect("it is let go");
+        assert!(nowhere.is_database() && nowhere.place().expect("no error").is_none());
+        let gone = place.path().join("gone");
+        let mut failing = Copy::new(Some(&gone), true);
+        assert!(failing.write_all(&header).is_err() && failing.failure().is_some());
+    }
+}

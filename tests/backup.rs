@@ -194,7 +194,7 @@ fn a_wrong_or_missing_key_changes_nothing() {
         assert_eq!(run.code, 12, "{run:?}");
         common::assert_equal(&before, &tree(&place.data));
         let verified = place.with_key(key, &["backup", "verify", &name]);
-        assert_eq!(verified.code, if key.is_some() { 13 } else { 0 }, "{verified:?}");
+        assert_eq!(verified.code, if key.is_some() { 12 } else { 0 }, "{verified:?}");
     }
     let unsigned = place.with_key(None, &["backup", "restore", &name, "--yes"]);
     assert!(unsigned.code == 13 && unsigned.err.contains("--allow-unsigned"), "{unsigned:?}");

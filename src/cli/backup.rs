@@ -238,6 +238,11 @@ fn verify(context: &Context, name: Option<&str>) -> Result<u8> {
         }
         return Ok(0);
     }
+    if verified.wrong_key {
+        return Err(Error::key("no vault key that was given opens any file of this backup")
+            .at(&backup.path)
+            .hint("give the key of that time with --vault-key-file"));
+    }
     Err(Error::integrity(format!("the backup has {}", count(verified.faults.len() as u64, "fault", "faults")))
         .at(&backup.path)
         .hint("restore another one (`nbak backup list`), or a snapshot (`nbak snapshots`)"))

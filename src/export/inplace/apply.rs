@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::databases::{Held, sidecars, standing_sidecars};
+use super::databases::{Held, standing_sidecars};
 use super::door::Replaced;
 use super::holders::{self, Whose};
 use super::intent::{Clear, Intent, Move, Way};
@@ -20,6 +20,7 @@ use super::staging::{FOLDER, NEW, OLD};
 use super::through::{self, Outcome};
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
+use crate::snapshot::sidecar::sidecars;
 
 /// For the copy of a database that was written through SQLite.
 const COMPARED: &str = ".nbak-restore/compare";

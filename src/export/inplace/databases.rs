@@ -17,6 +17,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::root::{Kind, Root};
 use crate::error::{Error, Result};
+use crate::snapshot::sidecar::sidecars;
 use crate::source::handle::FileHandle;
 use crate::source::sqlite::{HEADER_BYTES, Header, looks_like_database};
 
@@ -28,15 +29,6 @@ const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 
 /// What SQLite puts beside a database.
 pub const SUFFIXES: [&str; 3] = ["-wal", "-shm", "-journal"];
-
-/// The paths of a database's sidecars.
-pub fn sidecars(database: &Path) -> [PathBuf; 3] {
-    SUFFIXES.map(|suffix| {
-        let mut name = database.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    })
-}
 
 /// The sidecars that stand beside `database`. A folder of such a name is none.
 pub fn standing_sidecars(root: &Root, database: &Path) -> Result<Vec<PathBuf>> {

@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::databases::{self, SUFFIXES, sidecars, standing_sidecars};
+use super::databases::{self, SUFFIXES, standing_sidecars};
 use super::door::Options;
 use super::intent::{Clear, Folder, Intent, Move, Name, Touch, Way, is_own};
 use super::root::{Kind, Root, Seen};
 use super::staging::NEW;
 use crate::error::{Error, Result};
+use crate::snapshot::sidecar::sidecars;
 use crate::source::handle::FileHandle;
 use crate::source::sqlite::{HEADER_BYTES, Header, looks_like_database};
 use crate::source::walk::DEEPEST;

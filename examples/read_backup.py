@@ -4,7 +4,7 @@
   read_backup.py BACKUP [--key-file FILE] [--out DIR]
 
 BACKUP is the folder that holds manifest.json. The vault key is the first line of FILE, or NODYN_VAULT_KEY, or
-LYNOX_VAULT_KEY. With --out the plain files are written there, into a folder that must not exist yet. It needs Python 3.8
+LYNOX_VAULT_KEY. With --out the plain files are written there, into a folder that must not exist yet. It needs Python 3.9
 and the package `cryptography`, which it uses for AES-256-GCM alone, and reads each file into memory. Exit code 0: all of
 it is as the manifest says; 1: it is not, and the faults are named.
 """
@@ -38,6 +38,8 @@ def mac_input(manifest, field):
     for entry in manifest["files"]:
         parts += [text(entry["path"]), entry["size_bytes"].to_bytes(8, "little"), text(entry["checksum_sha256"])]
         parts += [text(entry["type"]), number(entry.get("mode"), 4), number(entry.get("mtime_ms"), 8)]
+    if own.get("before_restore"):
+        parts.append(b"\x01")
     return b"".join(parts)
 
 
@@ -105,7 +107,10 @@ def main():
     if args.key_file:
         key = args.key_file.read_text().splitlines()[0].strip()
     if args.out:
-        args.out.mkdir(mode=0o700)
+        try:
+            args.out.mkdir(mode=0o700)
+        except OSError as error:
+            parser.error(f"--out must be a new folder: {error}")
     faults = read(args.backup, key.encode() if key else None, args.out)
     for fault in faults:
         print(f"fault: {fault}", file=sys.stderr)

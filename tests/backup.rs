@@ -180,7 +180,7 @@ fn only_some_paths() {
     assert_eq!(fs::read(place.data.join("config.json")).expect("read"), b"mine");
     assert_eq!(fs::read(place.data.join("script")).expect("read"), b"#!/bin/sh\n");
     assert_eq!(fs::read(place.data.join("workspace/deep/noise")).expect("read"), noise(7, 150_000));
-    assert_eq!(place.run(&["backup", "restore", &name, "--yes", "--only", "nothing/like/it"]).code, 2);
+    assert_eq!(place.run(&["backup", "restore", &name, "--yes", "--only", "nothing/like/it"]).code, 1);
 }
 
 #[test]
@@ -196,8 +196,11 @@ fn a_wrong_or_missing_key_changes_nothing() {
         let verified = place.with_key(key, &["backup", "verify", &name]);
         assert_eq!(verified.code, if key.is_some() { 12 } else { 0 }, "{verified:?}");
     }
-    let unsigned = place.with_key(None, &["backup", "restore", &name, "--yes"]);
-    assert!(unsigned.code == 13 && unsigned.err.contains("--allow-unsigned"), "{unsigned:?}");
+    let without = place.with_key(Some(OTHER_KEY), &["backup", "restore", &name, "--yes"]);
+    assert!(
+        without.code == 12 && without.err.contains("--vault-key-file"),
+        "the key is named, not the MAC: {without:?}"
+    );
 }
 
 #[test]
@@ -214,6 +217,28 @@ fn an_older_key_still_opens_older_backups() {
     let run = place.with_key(None, &[&["backup", "restore", &name, "--yes"][..], &files[..]].concat());
     assert_eq!(run.code, 0, "{run:?}");
     assert_eq!(content(&place.data), before);
+    // The keys stand in the other order: what is made today opens with today's key all the same.
+    let files = [files[2], files[3], files[0], files[1]];
+    let run = place.with_key(None, &[&["backup", "restore", &name, "--yes", "--json"][..], &files[..]].concat());
+    let safety = json(&run)["safety_backup"].as_str().expect("a safety backup").to_owned();
+    assert_eq!(place.with_key(Some(KEY), &["backup", "verify", &safety]).code, 0);
+    assert_eq!(place.with_key(Some(OTHER_KEY), &["backup", "verify", &safety]).code, 12);
+}
+
+#[test]
+fn who_restores_twice_does_not_go_back() {
+    let place = plain_place(Some(KEY));
+    let before = content(&place.data);
+    let (name, _) = backup(&place);
+    disaster(&place.data);
+    for _ in 0..2 {
+        place.ok(&["backup", "restore", "--yes"]);
+        assert_eq!(content(&place.data), before);
+    }
+    let listed = lines(&place.ok(&["backup", "list", "--json"]));
+    let made: Vec<_> = listed.iter().map(|one| one["before_restore"] == true).collect();
+    assert_eq!(made, [false, true, true]);
+    assert_eq!(listed[0]["name"], Value::from(name));
 }
 
 #[test]
@@ -298,7 +323,7 @@ fn old_ones_are_pruned_and_never_the_newest() {
     }
     let (old, _) = backup(&place);
     let (new, _) = backup(&place);
-    assert_eq!(place.ok(&["backup", "prune", "--days", "1"]).out, "");
+    assert_eq!(place.ok(&["backup", "prune", "--days", "1"]).out, "no backup is to be removed\n");
     // Nothing can be older than the future: make the old one look old, as a copy of the application's would be.
     let folder = place.data.join("backups");
     let text = fs::read_to_string(folder.join(&old).join("manifest.json")).expect("a manifest");
@@ -308,7 +333,7 @@ fn old_ones_are_pruned_and_never_the_newest() {
     let dry = place.ok(&["backup", "prune", "--dry-run"]);
     assert!(dry.out.contains(&format!("would remove {old}")), "{dry:?}");
     assert!(folder.join(&old).exists());
-    assert_eq!(place.ok(&["backup", "prune", "--days", "0"]).out, "");
+    assert_eq!(place.ok(&["backup", "prune", "--days", "0"]).out, "no backup is to be removed\n");
     let pruned = place.ok(&["backup", "prune"]);
     assert!(pruned.out.contains(&old) && !folder.join(&old).exists(), "{pruned:?}");
     assert!(folder.join(&new).exists());

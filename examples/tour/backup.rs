@@ -31,7 +31,7 @@ impl Backups {
     }
 
     pub fn create(&self) -> Result<Created> {
-        Ok(self.manager.create_backup(&[], &Silent)?)
+        Ok(self.manager.create_backup(&Silent)?)
     }
 
     /// The newest, found in the list and verified.

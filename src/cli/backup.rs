@@ -84,7 +84,7 @@ fn create(context: &Context, form: &FormArgs) -> Result<u8> {
     warn_of_plaintext(&manager);
     // Only for what there is to be warned of; what keeps it from being opened is said below.
     drop(context.open());
-    let created = manager.create_backup(&[], &context.bars())?;
+    let created = manager.create_backup(&context.bars())?;
     if created.new_store {
         context.say(format!("made a new store at {}", context.repo()?.display()));
     }
@@ -161,6 +161,7 @@ fn list(context: &Context) -> Result<u8> {
                 "version": backup.version,
                 "dialect": backup.dialect.map(Dialect::as_str),
                 "snapshot": backup.snapshot,
+                "before_restore": backup.before_restore,
                 "damaged": backup.damage,
             }));
             continue;
@@ -171,13 +172,14 @@ fn list(context: &Context) -> Result<u8> {
             continue;
         }
         line(format!(
-            "{name:26}  {}  {:>9}  {:>7} files  {}  version {}{}",
+            "{name:26}  {}  {:>9}  {:>7} files  {}  version {:<8}{}{}",
             backup.created_ms.map_or_else(|| "-".to_owned(), time),
             size(backup.bytes),
             backup.files,
             if backup.encrypted { "encrypted" } else { "plain    " },
             backup.version,
             backup.snapshot.as_ref().map_or_else(String::new, |id| format!("  snapshot {}", id.get(..8).unwrap_or(id))),
+            if backup.before_restore { "  made before a restore" } else { "" },
         ));
     }
     if backups.is_empty() && !context.json {
@@ -271,7 +273,7 @@ fn prune(context: &Context, days: Option<u32>, dry_run: bool) -> Result<u8> {
         line(format!("{verb} {}: {}", decision.name, decision.reason));
     }
     if !context.json && !pruned.decisions.iter().any(|decision| !decision.keep) {
-        context.say("no backup is to be removed");
+        line("no backup is to be removed");
     }
     Ok(0)
 }

@@ -293,8 +293,9 @@ impl Context {
         for (_, why) in store.catalog().index().unreadable() {
             output::warning(why);
         }
-        let damaged = store.catalog().index().damaged().len() as u64;
-        if damaged > 0 {
+        let index = store.catalog().index();
+        let damaged = index.damaged().len() as u64;
+        if index.is_to_be_mended() {
             output::warning(format!(
                 "a check found {} of this store damaged; a snapshot stores again what is at hand (`nbak check \
                  --read-data` says what is lost)",

@@ -177,6 +177,9 @@ fn refused(error: Errno, place: &Path) -> Error {
 
 /// The backup that `name` stands for, among those in `backup_dir` or, if it has a `/` in it, anywhere; without a name
 /// the newest, by what its manifest says and whatever it is called.
+///
+/// What a restore made of what it replaced counts only if there is no other: who restores twice does not mean to go
+/// back.
 pub fn find(backup_dir: &Path, name: Option<&str>) -> Result<Backup> {
     match name {
         Some(name) if name.contains('/') || name == "." || name == ".." => {
@@ -211,7 +214,10 @@ pub fn find(backup_dir: &Path, name: Option<&str>) -> Result<Backup> {
 }
 
 fn newest(backup_dir: &Path) -> Result<Backup> {
-    let listed = list::list(backup_dir)?;
+    let mut listed = list::list(backup_dir)?;
+    if listed.iter().any(|one| one.damage.is_none() && !one.before_restore) {
+        listed.retain(|one| !one.before_restore);
+    }
     let whole = listed.iter().rev().find(|one| one.damage.is_none());
     // To take an older one in silence would hide that the newest is lost.
     let lost = listed.iter().rev().find(|one| {

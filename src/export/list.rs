@@ -33,6 +33,8 @@ pub struct Listed {
     pub version: String,
     /// The snapshot that it was made of, if this program made it.
     pub snapshot: Option<String>,
+    /// A restore made it, of what it was about to replace.
+    pub before_restore: bool,
     /// Whose names it uses.
     pub dialect: Option<Dialect>,
     /// Why it cannot be read, if it cannot. That its files are whole is only known after verifying.
@@ -106,6 +108,7 @@ fn whole(backup: Backup) -> Listed {
         dialect: Some(manifest.dialect),
         damage: None,
         version: manifest.version,
+        before_restore: manifest.own.as_ref().is_some_and(|own| own.before_restore),
         snapshot: manifest.own.map(|own| own.snapshot),
     }
 }
@@ -120,6 +123,7 @@ fn damaged(path: &Path, name: &str, why: String) -> Listed {
         encrypted: false,
         version: String::new(),
         snapshot: None,
+        before_restore: false,
         dialect: None,
         damage: Some(why),
     }

@@ -23,6 +23,9 @@ use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 use crate::snapshot::take::{self, Taken, now_ms};
 
+/// The tag of the snapshot that a restore takes of what it is about to replace.
+pub(super) const BEFORE_RESTORE: &str = "before-restore";
+
 /// How backups are made and kept.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -86,14 +89,17 @@ impl BackupManager {
         BackupManager { places, settings, credentials }
     }
 
-    /// The vault key that seals, if there is one.
-    pub(super) fn vault(&self) -> Option<&Credential> {
-        self.credentials.iter().find(|credential| matches!(credential, Credential::VaultKey(_)))
+    /// The vault key that seals, if there is one: the one that opened the store, so that what is made today opens with
+    /// today's key, whatever other keys were given to open older backups.
+    fn vault(&self, store: Option<&Store>) -> Option<&Credential> {
+        let is_vault = |credential: &&Credential| matches!(credential, Credential::VaultKey(_));
+        let opened = store.and_then(Store::opened_by).and_then(|by| self.credentials.get(by)).filter(is_vault);
+        opened.or_else(|| self.credentials.iter().find(is_vault))
     }
 
     /// Whether backups are sealed.
     pub fn encrypts(&self) -> bool {
-        self.settings.encrypt && self.vault().is_some()
+        self.settings.encrypt && self.vault(None).is_some()
     }
 
     fn dialect(&self) -> Dialect {
@@ -101,7 +107,12 @@ impl BackupManager {
     }
 
     /// Takes a snapshot and writes it as a backup, which is verified before it gets its name.
-    pub fn create_backup(&self, tags: &[&str], progress: &dyn Progress) -> Result<Created> {
+    pub fn create_backup(&self, progress: &dyn Progress) -> Result<Created> {
+        self.create(&[], progress)
+    }
+
+    /// The same, with tags for the snapshot.
+    pub(super) fn create(&self, tags: &[&str], progress: &dyn Progress) -> Result<Created> {
         let created = now_ms();
         let (taken, new_store) = {
             let mut store =
@@ -117,7 +128,8 @@ impl BackupManager {
             (take::take(&mut store, &options, progress)?, store.is_new())
         };
         let store = self.open_store()?;
-        let written = self.export(&store, &taken.record, None, created, progress)?;
+        let before_restore = tags.contains(&BEFORE_RESTORE);
+        let written = self.write(&store, &taken.record, None, created, before_restore, progress)?;
         Ok(Created { new_store, taken, written })
     }
 
@@ -131,6 +143,18 @@ impl BackupManager {
         created: i64,
         progress: &dyn Progress,
     ) -> Result<Written> {
+        self.write(store, record, folder, created, false, progress)
+    }
+
+    fn write(
+        &self,
+        store: &Store,
+        record: &Record,
+        folder: Option<PathBuf>,
+        created: i64,
+        before_restore: bool,
+        progress: &dyn Progress,
+    ) -> Result<Written> {
         let folder = folder.unwrap_or_else(|| self.places.backup_dir.clone());
         let options = write::Options {
             backup_dir: &folder,
@@ -138,8 +162,9 @@ impl BackupManager {
             dialect: self.dialect(),
             version: write::application_version(&self.places.data_dir),
             created,
-            vault: self.vault(),
+            vault: self.vault(Some(store)),
             encrypt: self.settings.encrypt,
+            before_restore,
             patience: self.settings.patience,
         };
         write::write(store, record, &options, progress)

@@ -97,6 +97,8 @@ pub struct Own {
     pub mac_key: MacSource,
     /// What its key is derived with.
     pub mac_salt: [u8; 32],
+    /// A restore made it, of what it was about to replace: nobody wants to restore that unasked.
+    pub before_restore: bool,
 }
 
 impl Kind {
@@ -200,6 +202,8 @@ impl Manifest {
     /// | 1 and 4 | 1 and `mode`; or only a 0 if there is none |
     /// | 1 and 8 | 1 and `mtime_ms`, signed; or only a 0 if there is none |
     ///
+    /// and a byte 1 in the end if `nbak.before_restore` is true.
+    ///
     /// Without [`Own`] there is no MAC: snapshot and key are empty texts then, and the salt is zeros.
     pub fn mac_input(&self) -> Vec<u8> {
         let (snapshot, mac_key, mac_salt) = match &self.own {
@@ -225,6 +229,9 @@ impl Manifest {
             put_text(&mut out, entry.kind.as_str());
             put_option(&mut out, entry.mode.map(u32::to_le_bytes));
             put_option(&mut out, entry.mtime_ms.map(i64::to_le_bytes));
+        }
+        if self.own.as_ref().is_some_and(|own| own.before_restore) {
+            out.push(1);
         }
         out
     }
@@ -286,6 +293,9 @@ impl Serialize for Own {
         map.serialize_entry("mac", &hex(&self.mac))?;
         map.serialize_entry("mac_key", self.mac_key.as_str())?;
         map.serialize_entry("mac_salt", &hex(&self.mac_salt))?;
+        if self.before_restore {
+            map.serialize_entry("before_restore", &true)?;
+        }
         map.end()
     }
 }

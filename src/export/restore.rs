@@ -20,9 +20,10 @@ use super::backup::{Backup, MacState, mac_state};
 use super::database;
 use super::files::{create, open_regular, sha256};
 use super::inplace::{self, Replaced, Staging};
-use super::manager::{BackupManager, Created};
+use super::manager::{BEFORE_RESTORE, BackupManager, Created};
 use super::manifest::{FileEntry, Kind};
 use super::nbak::{self, NbakKeys};
+use crate::crypto::vault::MacSource;
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
@@ -71,7 +72,18 @@ impl BackupManager {
     ) -> Result<Restored> {
         let data = self.prepare()?;
         let mut remarks = Vec::new();
-        let store = self.open_store().ok();
+        let keys = self.nbak_keys(backup);
+        let entries = selected(backup, &options.only)?;
+        let sealed = backup.manifest.encrypted.then_some(&keys);
+        // Before the manifest is judged: under a wrong key its MAC does not match either, and the key is what to say.
+        Source { backup, keys: sealed, vouched: false }.prove_key(&entries)?;
+        let by_store = backup.manifest.own.as_ref().is_some_and(|own| own.mac_key == MacSource::Store);
+        let store = match self.open_store() {
+            Ok(store) => Some(store),
+            // The MAC's key is in there.
+            Err(error) if error.is_key() && by_store => return Err(error),
+            Err(_) => None,
+        };
         let mac = mac_state(&backup.manifest, &|own| self.mac_keys(store.as_ref(), own));
         match mac {
             MacState::Valid => {}
@@ -88,10 +100,7 @@ impl BackupManager {
                 .at(&backup.path)
                 .hint("restore another backup; nothing was changed"));
         }
-        let keys = self.nbak_keys(backup);
-        let entries = selected(backup, &options.only)?;
-        let from = Source { backup, keys: backup.manifest.encrypted.then_some(&keys), vouched: mac == MacState::Valid };
-        from.prove_key(&entries)?;
+        let from = Source { backup, keys: sealed, vouched: mac == MacState::Valid };
         let staging = Staging::begin(&data)?;
         let staged = from.stage(&entries, staging.root(), &data, progress);
         if let Err(error) = staged {
@@ -188,7 +197,7 @@ impl BackupManager {
 
     /// Backs up what is there now.
     fn safety_backup(&self, data: &Path, staged: &Path, progress: &dyn Progress) -> Result<Created> {
-        let created = self.create_backup(&["before-restore"], progress)?;
+        let created = self.create(&[BEFORE_RESTORE], progress)?;
         // What could not be read would be lost if it is replaced.
         let replaced = |path: &Path| std::fs::symlink_metadata(staged.join(path)).is_ok();
         if let Some(error) = created.taken.unreadable.iter().find(|error| replaced(&error.path)) {
@@ -244,7 +253,7 @@ fn selected<'b>(backup: &'b Backup, only: &[PathBuf]) -> Result<Vec<&'b FileEntr
     let only = only.iter().map(|path| crate::snapshot::look::clean_path(path)).collect::<Result<Vec<_>>>()?;
     for path in &only {
         if !backup.manifest.files.iter().any(|entry| Path::new(&entry.path).starts_with(path)) {
-            return Err(Error::usage("the backup has no such path").at(path).hint("nothing was changed"));
+            return Err(Error::failed("the backup has no such path").at(path).hint("nothing was changed"));
         }
     }
     let wanted =

@@ -118,6 +118,7 @@ mod tests {
             encrypted: true,
             version: String::new(),
             snapshot: None,
+            before_restore: false,
             dialect: None,
             damage: None,
         }

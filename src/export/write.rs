@@ -64,6 +64,8 @@ pub struct Options<'a> {
     pub vault: Option<&'a Credential>,
     /// Seal the files with it.
     pub encrypt: bool,
+    /// A restore makes it, of what it is about to replace.
+    pub before_restore: bool,
     /// How long to wait for another process that is at the backups.
     pub patience: Duration,
 }
@@ -340,7 +342,13 @@ fn manifest(
         encrypted,
         files,
         checksum,
-        own: Some(Own { snapshot: record.id.to_string(), mac: [0; 32], mac_key: source, mac_salt: salt }),
+        own: Some(Own {
+            snapshot: record.id.to_string(),
+            mac: [0; 32],
+            mac_key: source,
+            mac_salt: salt,
+            before_restore: options.before_restore,
+        }),
     };
     let mac = mac(&key, &manifest.mac_input());
     if let Some(own) = &mut manifest.own {

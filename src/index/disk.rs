@@ -291,7 +291,12 @@ impl Disk {
         let path = self.note_path(name);
         let sealed = self.rows.seal(&self.note_name(name), note);
         // In the folder that the next writer sweeps, under a name that it sweeps.
-        let temporary = path.with_file_name("tmp").join(SlotId::random().to_string());
+        let folder = path.with_file_name("tmp");
+        // A store that was copied may have none.
+        if crate::store::local::create_folder(&folder).is_err() {
+            return Err(Broken);
+        }
+        let temporary = folder.join(SlotId::random().to_string());
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         let written = file.write_all(&sealed).and_then(|()| std::fs::rename(&temporary, &path));
         if written.is_err() {

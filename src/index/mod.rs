@@ -59,18 +59,21 @@ pub struct Index {
     lost: BTreeMap<PackId, Row>,
     /// Segments that a check found damaged, though their packs' footers open.
     damaged: BTreeSet<(PackId, u32)>,
+    /// A snapshot has stored again since then what was at hand of them.
+    mended: bool,
     rebuilt: bool,
 }
 
-/// The note that lists damaged segments: pack and number of each.
+/// The note that lists damaged segments: whether they were mended, then pack and number of each.
 const DAMAGED: &str = "damaged segments";
 
-fn decode_damaged(note: &[u8]) -> BTreeSet<(PackId, u32)> {
+fn decode_damaged(note: &[u8]) -> Option<(bool, BTreeSet<(PackId, u32)>)> {
+    let (mended, note) = note.split_first()?;
     let one = |bytes: &[u8]| {
         let (pack, number) = bytes.split_first_chunk::<16>()?;
         Some((PackId(*pack), u32::from_le_bytes(number.try_into().ok()?)))
     };
-    note.chunks_exact(20).filter_map(one).collect()
+    Some((*mended == 1, note.chunks_exact(20).filter_map(one).collect()))
 }
 
 /// Stands in the list of lost packs for all that there were, where it is not known which.
@@ -90,6 +93,7 @@ impl Index {
             unreadable: Vec::new(),
             lost: BTreeMap::new(),
             damaged: BTreeSet::new(),
+            mended: false,
             rebuilt: false,
         };
         let opened = Disk::open(path, packs.keys(), writable).and_then(|disk| Ok((disk.rows()?, disk.lost()?, disk)));
@@ -118,7 +122,9 @@ impl Index {
                 }
             }
         }
-        index.damaged = index.note(DAMAGED).map(|note| decode_damaged(&note)).unwrap_or_default();
+        if let Some((mended, damaged)) = index.note(DAMAGED).and_then(|note| decode_damaged(&note)) {
+            (index.mended, index.damaged) = (mended, damaged);
+        }
         index.damaged.retain(|(pack, _)| listed.contains(pack));
         index.numbers = index.rows.iter().map(|(id, row)| (row.number, *id)).collect();
         let unknown: Vec<PackId> = listed.into_iter().filter(|id| !index.rows.contains_key(id)).collect();
@@ -248,13 +254,31 @@ impl Index {
         if damaged == self.damaged {
             return;
         }
+        disk::remove_notes(&self.path);
+        (self.damaged, self.mended) = (damaged, false);
+        self.note_damaged();
+    }
+
+    /// Whether damaged segments are known of which nobody has stored again what is at hand.
+    pub fn is_to_be_mended(&self) -> bool {
+        !self.damaged.is_empty() && !self.mended
+    }
+
+    /// A snapshot that looked at everything was stored: what was at hand of damaged segments is there again.
+    pub fn remember_mended(&mut self) {
+        if self.is_to_be_mended() {
+            self.mended = true;
+            self.note_damaged();
+        }
+    }
+
+    fn note_damaged(&mut self) {
+        let each = self.damaged.iter().flat_map(|(pack, number)| [&pack.0[..], &number.to_le_bytes()].concat());
+        let note: Vec<u8> = std::iter::once(u8::from(self.mended)).chain(each).collect();
         if let Some(disk) = self.disk.as_mut() {
-            disk::remove_notes(&self.path);
-            let note: Vec<u8> = damaged.iter().flat_map(|(pack, n)| [&pack.0[..], &n.to_le_bytes()].concat()).collect();
             // If it cannot be written, the next check finds the same.
             let _ = disk.leave_note(DAMAGED, &note);
         }
-        self.damaged = damaged;
     }
 
     /// Throws the file away: somebody found it wrong. The next command makes it anew, and takes the packs that there

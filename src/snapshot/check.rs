@@ -108,9 +108,13 @@ pub fn check(store: &Store, options: Options, progress: &dyn Progress) -> Result
     }
     checking.check_losses();
     let packs = checking.read_footers()?;
+    let mut bad: Vec<(PackId, u32, String)> = store.catalog().index().damaged().iter().map(known).collect();
     if options.read_data {
-        checking.read_segments(&packs, options.subset, progress);
+        let found = checking.read_segments(&packs, options.subset, progress);
+        bad.retain(|(pack, ..)| !checking.report.read.contains(pack));
+        bad.extend(found);
     }
+    checking.judge_segments(&packs, bad);
     checking.check_bases(&packs);
     let records = checking.check_records(&packs);
     for record in &records {
@@ -119,6 +123,11 @@ pub fn check(store: &Store, options: Options, progress: &dyn Progress) -> Result
     checking.report.problems.sort_by(|a, b| (&a.subject, &a.what).cmp(&(&b.subject, &b.what)));
     checking.report.problems.dedup();
     Ok(checking.report)
+}
+
+/// What an earlier check found, for one that reads less.
+fn known(segment: &(PackId, u32)) -> (PackId, u32, String) {
+    (segment.0, segment.1, format!("segment {} of a pack was found damaged by an earlier check", segment.1))
 }
 
 impl Checking<'_> {
@@ -149,7 +158,13 @@ impl Checking<'_> {
         Ok(packs)
     }
 
-    fn read_segments(&mut self, packs: &[std::sync::Arc<Pack>], subset: Option<f64>, progress: &dyn Progress) {
+    /// Opens segments; answers with those that are not what their footer says, and why.
+    fn read_segments(
+        &mut self,
+        packs: &[std::sync::Arc<Pack>],
+        subset: Option<f64>,
+        progress: &dyn Progress,
+    ) -> Vec<(PackId, u32, String)> {
         let drawn = |_: &&std::sync::Arc<Pack>| {
             subset
                 .is_none_or(|percent| f64::from(u32::from_le_bytes(random_bytes())) < percent / 100.0 * 4_294_967_296.0)
@@ -172,23 +187,43 @@ impl Checking<'_> {
         progress.end();
         self.report.segments_read = segments.len() as u64;
         self.report.bytes_read = segments.iter().map(|(pack, n)| u64::from(pack.footer.segments[*n].stored)).sum();
-        for (pack, number, why) in bad.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            self.rotten.extend(pack.footer.segments[number].chunks.iter().map(|chunk| chunk.id));
-            self.report.damaged.insert((pack.id, number as u32));
-            self.report.add(self.place(pack.id), why);
-        }
         self.report.read = chosen.iter().map(|pack| pack.id).collect();
-        self.spare_copies(packs);
+        let bad = bad.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let bad: Vec<_> = bad.into_iter().map(|(pack, number, why)| (pack.id, number as u32, why)).collect();
+        self.report.damaged = bad.iter().map(|(pack, number, _)| (*pack, *number)).collect();
+        bad
+    }
+
+    /// What is in damaged segments is lost, unless it also lies in a sound one: then the segment is worth a remark.
+    fn judge_segments(&mut self, packs: &[std::sync::Arc<Pack>], bad: Vec<(PackId, u32, String)>) {
+        let damaged: BTreeSet<_> = bad.iter().map(|(pack, number, _)| (*pack, *number)).collect();
+        let of = |pack: &PackId, number: u32| {
+            let pack = packs.iter().find(|known| known.id == *pack)?;
+            pack.footer.segments.get(number as usize)
+        };
+        for (pack, number, _) in &bad {
+            self.rotten.extend(of(pack, *number).into_iter().flat_map(|s| s.chunks.iter().map(|chunk| chunk.id)));
+        }
+        self.spare_copies(packs, &damaged);
+        for (pack, number, why) in bad {
+            let lost = of(&pack, number).is_none_or(|s| s.chunks.iter().any(|c| self.rotten.contains(&c.id)));
+            if lost {
+                self.report.add(self.place(pack), why);
+            } else {
+                let place = self.place(pack);
+                self.report.remarks.push(format!("{place}: {why}; all that was in it is elsewhere too"));
+            }
+        }
     }
 
     /// What also lies in a segment that is sound is not lost.
-    fn spare_copies(&mut self, packs: &[std::sync::Arc<Pack>]) {
+    fn spare_copies(&mut self, packs: &[std::sync::Arc<Pack>], damaged: &BTreeSet<(PackId, u32)>) {
         if self.rotten.is_empty() {
             return;
         }
         for pack in packs {
             for (number, segment) in pack.footer.segments.iter().enumerate() {
-                if !self.report.damaged.contains(&(pack.id, number as u32)) {
+                if !damaged.contains(&(pack.id, number as u32)) {
                     for chunk in &segment.chunks {
                         self.rotten.remove(&chunk.id);
                     }

@@ -51,11 +51,14 @@ pub fn select<'a>(records: &'a [Record], text: &str, now: &ZonedDateTime) -> Res
             .filter(|record| record.started <= by)
             .max_by_key(|record| record.started)
             .ok_or_else(|| {
-                Error::failed(format!("no snapshot is as old as {moment}")).hint("`nbak snapshots` lists what there is")
+                let there = moment.to_zoned_datetime(now.time_zone().clone()).strftime("%Y-%m-%d %H:%M:%S");
+                Error::failed(format!("no snapshot is as old as {there}")).hint("`nbak snapshots` lists what there is")
             });
     }
-    Err(Error::usage(format!("`{text}` names no snapshot: it is not `latest`, an id, a tag, or a time"))
-        .hint("`nbak snapshots` lists what there is"))
+    Err(Error::usage(format!(
+        "`{text}` names no snapshot: it is not `latest`, 4 or more digits of an id, a tag, or a time"
+    ))
+    .hint("`nbak snapshots` lists what there is"))
 }
 
 /// Whether `text` is a time to [`select`].

@@ -50,6 +50,8 @@ pub struct Store {
     slots: Vec<Slot>,
     damaged_slots: Vec<String>,
     opened_with: SlotId,
+    /// Which of the credentials that were given did it; none if it opens for everyone.
+    opened_by: Option<usize>,
     master: Secret,
     is_new: bool,
     _lock: Option<WriterLock>,
@@ -118,7 +120,7 @@ impl Store {
         lock: Option<WriterLock>,
     ) -> Result<Store> {
         let (slots, damaged_slots) = read_slots(&*objects)?;
-        let (at, master) =
+        let (at, opened_by, master) =
             open_slot(&slots, credentials).ok_or_else(|| refusal(root, &slots, &damaged_slots, credentials))?;
         let opened_with = slots[at].id;
         if lock.is_some() {
@@ -144,7 +146,18 @@ impl Store {
         }
         let catalog = Catalog::new(packs, index);
         let root = root.to_path_buf();
-        Ok(Store { root, objects, catalog, slots, damaged_slots, opened_with, master, is_new: false, _lock: lock })
+        Ok(Store {
+            root,
+            objects,
+            catalog,
+            slots,
+            damaged_slots,
+            opened_with,
+            opened_by,
+            master,
+            is_new: false,
+            _lock: lock,
+        })
     }
 
     /// Whether opening it made it.
@@ -185,6 +198,11 @@ impl Store {
     /// Key slots that could not be read, and why.
     pub fn damaged_slots(&self) -> &[String] {
         &self.damaged_slots
+    }
+
+    /// Which of the credentials that were given opened it; none if anyone can.
+    pub fn opened_by(&self) -> Option<usize> {
+        self.opened_by
     }
 
     /// The slot that it was opened with.
@@ -382,18 +400,18 @@ fn read_slots(objects: &dyn Objects) -> Result<(Vec<Slot>, Vec<String>)> {
 }
 
 /// The slot that opens, and what was in it. Slots that a key opens come before those that anyone opens.
-fn open_slot(slots: &[Slot], credentials: &[Credential]) -> Option<(usize, Secret)> {
+fn open_slot(slots: &[Slot], credentials: &[Credential]) -> Option<(usize, Option<usize>, Secret)> {
     for method in [Method::VaultKey, Method::Passphrase] {
-        for credential in credentials {
+        for (by, credential) in credentials.iter().enumerate() {
             for (at, slot) in slots.iter().enumerate().filter(|(_, slot)| slot.method == method) {
                 if let Some(master) = slot.open(Some(credential)) {
-                    return Some((at, master));
+                    return Some((at, Some(by), master));
                 }
             }
         }
     }
     let at = slots.iter().position(|slot| slot.method == Method::Open)?;
-    Some((at, slots[at].open(None)?))
+    Some((at, None, slots[at].open(None)?))
 }
 
 fn refusal(root: &Path, slots: &[Slot], damaged: &[String], credentials: &[Credential]) -> Error {

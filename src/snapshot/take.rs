@@ -237,6 +237,9 @@ impl Taking<'_> {
         let stored_bytes = stored.iter().map(|pack| pack.size).sum();
         if !self.options.dry_run {
             self.remember(&record, &stored, contents.receipts, contents.read_any || !unchanged, &source_name);
+            if !parent.trusted {
+                self.store.catalog_mut().index_mut().remember_mended();
+            }
         }
         let mut remarks = self.remarks.take();
         remarks.append(&mut contents.remarks);

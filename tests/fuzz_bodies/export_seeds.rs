@@ -42,6 +42,7 @@ fn good(dialect: Dialect, own: bool) -> Manifest {
             mac: [1; 32],
             mac_key: MacSource::VaultArgon2id,
             mac_salt: [2; 32],
+            before_restore: false,
         }),
     }
 }

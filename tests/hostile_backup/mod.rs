@@ -143,6 +143,7 @@ impl Workshop {
                     mac: [0; 32],
                     mac_key: MacSource::Vault,
                     mac_salt: [3; 32],
+                    before_restore: false,
                 }),
             },
             files: Vec::new(),

@@ -230,7 +230,7 @@ impl<'de> Deserialize<'de> for Own {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Own, A::Error> {
                 let (mut format, mut snapshot, mut mac_key) = (None::<u64>, None::<String>, None::<String>);
-                let (mut mac, mut mac_salt) = (None::<String>, None::<String>);
+                let (mut mac, mut mac_salt, mut before_restore) = (None::<String>, None::<String>, None::<bool>);
                 let mut seen = HashSet::new();
                 while let Some(name) = map.next_key::<String>()? {
                     match name.as_str() {
@@ -239,6 +239,7 @@ impl<'de> Deserialize<'de> for Own {
                         "mac" => once(&mut map, &mut mac, &name)?,
                         "mac_key" => once(&mut map, &mut mac_key, &name)?,
                         "mac_salt" => once(&mut map, &mut mac_salt, &name)?,
+                        "before_restore" => once(&mut map, &mut before_restore, &name)?,
                         _ => skip(&mut map, &mut seen, name)?,
                     }
                 }
@@ -257,6 +258,7 @@ impl<'de> Deserialize<'de> for Own {
                     mac_key: MacSource::parse(&mac_key)
                         .ok_or_else(|| A::Error::custom(format!("`mac_key` is unknown: {}", quoted(&mac_key))))?,
                     mac_salt: unhex("mac_salt", &mac_salt.ok_or_else(|| missing("mac_salt"))?)?,
+                    before_restore: before_restore.unwrap_or(false),
                 })
             }
         }

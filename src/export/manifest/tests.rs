@@ -28,7 +28,13 @@ fn sample() -> Manifest {
         encrypted: true,
         checksum: overall_checksum(&files),
         files,
-        own: Some(Own { snapshot: "0f".repeat(16), mac: [1; 32], mac_key: MacSource::Vault, mac_salt: [2; 32] }),
+        own: Some(Own {
+            snapshot: "0f".repeat(16),
+            mac: [1; 32],
+            mac_key: MacSource::Vault,
+            mac_salt: [2; 32],
+            before_restore: false,
+        }),
     }
 }
 
@@ -217,7 +223,7 @@ proptest! {
                 snapshot: hex(&id),
                 mac,
                 mac_key: sources[source % 3],
-                mac_salt: mac,
+                mac_salt: mac, before_restore: false
             }),
         };
         let json = manifest.to_json();

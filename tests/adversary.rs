@@ -488,3 +488,51 @@ fn a_rotation_that_stops_halfway_says_what_opens() {
     place.ok(["key", "remove", short, "--vault-key-file", new]);
     place.run(["snapshots"]).exits(12);
 }
+
+#[test]
+#[allow(clippy::print_stdout, reason = "a test that cannot be run says so")]
+fn what_the_safety_backup_cannot_read_is_not_replaced_and_no_plaintext_is_left() {
+    let place = Place::new();
+    let graph = place.data.join("knowledge-graph");
+    for folder in [&place.data, &graph, &place.data.join("sealed")] {
+        fs::create_dir_all(folder).expect("made");
+    }
+    fs::write(place.data.join("kind"), "a file").expect("written");
+    fs::write(graph.join("data.kz"), "data").expect("written");
+    fs::write(place.data.join("sealed/text"), "in a folder that may not be written").expect("written");
+    fs::set_permissions(place.data.join("sealed"), fs::Permissions::from_mode(0o500)).expect("chmod");
+    let Some(mut command) = as_nobody(&place, &["backup", "--json"].map(OsStr::new)) else {
+        return println!("skipped: nothing can be run as another user");
+    };
+    let output = command.output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let left = |name: &str| {
+        let names = fs::read_dir(&place.data).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+        names.filter(|entry| entry.to_string_lossy().starts_with(name)).count()
+    };
+    assert_eq!(left(".nbak-scratch"), 0, "plaintext was left");
+
+    // Where a file is to come stands a folder with a file that cannot be read; and beside the graph stands another one.
+    fs::remove_file(place.data.join("kind")).expect("removed");
+    fs::create_dir(place.data.join("kind")).expect("made");
+    for path in ["kind/precious", "knowledge-graph/later.kz"] {
+        let path = place.data.join(path);
+        fs::write(&path, "precious").expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0)).expect("chmod");
+        let output = as_nobody(&place, &["backup", "restore", "--yes"].map(OsStr::new))
+            .expect("as before")
+            .output()
+            .expect("it runs");
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(fs::read(&path).expect("it is there"), b"precious");
+        fs::remove_file(path).expect("removed");
+        let _ = fs::remove_dir(place.data.join("kind"));
+    }
+    fs::set_permissions(place.data.join("sealed"), fs::Permissions::from_mode(0o700)).expect("chmod");
+    let output = as_nobody(&place, &["backup", "restore", "--yes"].map(OsStr::new))
+        .expect("as before")
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(fs::read(place.data.join("kind")).expect("read"), b"a file");
+}

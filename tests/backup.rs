@@ -399,3 +399,84 @@ fn a_database_that_is_in_use_is_refused_at_once_or_written_into() {
     conn.close().expect("closed");
     assert_eq!(rows(&place.data.join("history.db")), before);
 }
+
+#[test]
+fn what_is_written_while_the_safety_backup_is_made_is_not_lost() {
+    let place = plain_place(Some(KEY));
+    let (name, _) = backup(&place);
+    fs::write(place.data.join("config.json"), b"first").expect("written");
+    database(&place.data.join("large.db"), "WAL", 30_000);
+    let mut command = place.command(&["backup", "restore", &name, "--yes"]);
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().expect("it runs");
+    // The safety backup is being made: its folder is there.
+    let begun = |entry: fs::DirEntry| entry.file_name().to_string_lossy().contains(".tmp");
+    while !fs::read_dir(place.data.join("backups")).expect("a folder").flatten().any(begun) {
+        assert!(child.try_wait().expect("asked").is_none(), "it ended before");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    fs::write(place.data.join("config.json"), b"second").expect("written");
+    let output = child.wait_with_output().expect("it ended");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(11), "{said}");
+    assert!(said.contains("config.json"), "{said}");
+    assert_eq!(fs::read(place.data.join("config.json")).expect("read"), b"second");
+    place.ok(&["backup", "restore", &name, "--yes"]);
+    assert_eq!(fs::read(place.data.join("config.json")).expect("read"), b"{\"other\": 1}\n");
+}
+
+#[test]
+fn prune_removes_nothing_if_nothing_verifies() {
+    let place = plain_place(Some(OTHER_KEY));
+    let (old, _) = backup(&place);
+    let new = place.path("new");
+    fs::write(&new, KEY).expect("written");
+    place.ok(&["key", "rotate", "--new-vault-key-file", new.to_str().expect("a name")]);
+    let place = Place { key: Some(KEY), ..place };
+    let (_, damaged) = backup(&place);
+    let file = damaged.join("history.db");
+    let mut bytes = fs::read(&file).expect("read");
+    bytes[1000] ^= 1;
+    fs::write(&file, bytes).expect("written");
+    let folder = place.data.join("backups");
+    let manifest_of_old = folder.join(&old).join("manifest.json");
+    let text = fs::read_to_string(&manifest_of_old).expect("a manifest");
+    let created = manifest(&folder.join(&old))["created_at"].as_str().expect("a time").to_owned();
+    fs::write(&manifest_of_old, text.replace(&created, "2025-01-01T00:00:00.000Z")).expect("written");
+    let run = place.ok(&["backup", "prune"]);
+    assert!(run.err.contains("no backup verifies") && folder.join(&old).exists(), "{run:?}");
+}
+
+#[test]
+fn one_file_of_the_graph_leaves_the_others_alone() {
+    let place = plain_place(Some(KEY));
+    let graph = place.data.join("knowledge-graph");
+    fs::create_dir(&graph).expect("made");
+    for name in ["nodes.idx", "data.kz"] {
+        fs::write(graph.join(name), name).expect("written");
+    }
+    let (name, _) = backup(&place);
+    fs::write(graph.join("nodes.idx"), b"broken").expect("written");
+    fs::write(graph.join("later.wal"), b"a log").expect("written");
+    fs::write(place.data.join("knowledge-graph-notes.txt"), b"mine").expect("written");
+    place.ok(&["backup", "restore", &name, "--yes", "--only", "knowledge-graph/nodes.idx"]);
+    assert_eq!(fs::read(graph.join("nodes.idx")).expect("read"), b"nodes.idx");
+    assert!(graph.join("data.kz").exists() && graph.join("later.wal").exists());
+    // All of it: what does not belong to the old graph goes, what is only called alike stays.
+    place.ok(&["backup", "restore", &name, "--yes", "--only", "knowledge-graph"]);
+    assert!(graph.join("data.kz").exists() && !graph.join("later.wal").exists());
+    assert!(place.data.join("knowledge-graph-notes.txt").exists());
+}
+
+#[test]
+fn the_longest_names_come_back_and_backups_do_not_hold_each_other() {
+    let place = plain_place(Some(KEY));
+    let long = "n".repeat(255);
+    fs::write(place.data.join(&long), b"long").expect("written");
+    let (name, _) = backup(&place);
+    fs::write(place.data.join(&long), b"changed").expect("written");
+    place.ok(&["backup", "restore", &name, "--yes"]);
+    assert_eq!(fs::read(place.data.join(&long)).expect("read"), b"long");
+    fs::write(place.data.join("config.json"), b"{\"backup_dir\": \".\"}").expect("written");
+    let run = place.run(&["backup"]);
+    assert!(run.code == 2 && run.err.contains("backup_dir"), "{run:?}");
+}

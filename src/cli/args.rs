@@ -150,7 +150,8 @@ pub struct LiveArgs {
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
-    /// Write through SQLite into databases that a program has open, instead of refusing
+    /// Write through SQLite into databases that a program has open, instead of refusing; what it writes between the
+    /// safety backup and that moment is lost
     #[arg(long)]
     pub into_live: bool,
     /// Go on if no safety backup of the present state can be made

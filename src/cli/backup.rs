@@ -272,6 +272,11 @@ fn prune(context: &Context, days: Option<u32>, dry_run: bool) -> Result<u8> {
         };
         line(format!("{verb} {}: {}", decision.name, decision.reason));
     }
+    if pruned.unverified {
+        output::warning(
+            "no backup verifies with the keys that are there, so none was removed (`nbak backup verify NAME` says why)",
+        );
+    }
     if !context.json && !pruned.decisions.iter().any(|decision| !decision.keep) {
         line("no backup is to be removed");
     }

@@ -81,6 +81,8 @@ pub struct Pruned {
     pub decisions: Vec<Decision>,
     /// The names of those that were removed.
     pub removed: Vec<String>,
+    /// Some are old enough, and none was removed, since not a single backup verifies with the keys that are there.
+    pub unverified: bool,
 }
 
 impl BackupManager {
@@ -189,7 +191,7 @@ impl BackupManager {
     /// Removes the backups that are older than `days`, or than the retention of the settings.
     pub fn prune_backups(&self, days: Option<u32>, dry_run: bool) -> Result<Pruned> {
         if !write::is_there(&self.places.backup_dir)? {
-            return Ok(Pruned { decisions: Vec::new(), removed: Vec::new() });
+            return Ok(Pruned { decisions: Vec::new(), removed: Vec::new(), unverified: false });
         }
         let _lock = write::lock(&self.places.backup_dir, self.settings.patience)?;
         let days = days.unwrap_or(self.settings.retention_days);
@@ -197,25 +199,30 @@ impl BackupManager {
         let now = now_ms();
         // Verifying costs a whole read: only if something would be removed at all.
         let removes = |decisions: &[Decision]| decisions.iter().any(|decision| !decision.keep);
+        let mut unverified = false;
         let mut decisions = retention::plan(&backups, days, now, None);
         if removes(&decisions) {
-            decisions = retention::plan(&backups, days, now, self.newest_good(&backups).as_deref());
+            // If none verifies, it is not known which of them is worth keeping: a key may be missing.
+            let good = self.newest_good(&backups);
+            decisions = retention::plan(&backups, if good.is_some() { days } else { 0 }, now, good.as_deref());
+            unverified = good.is_none();
         }
         let mut removed = Vec::new();
         for decision in decisions.iter().filter(|decision| !decision.keep && !dry_run) {
             retention::remove(&self.places.backup_dir.join(&decision.name))?;
             removed.push(decision.name.clone());
         }
-        Ok(Pruned { decisions, removed })
+        Ok(Pruned { decisions, removed, unverified })
     }
 
     /// The newest backup that verifies without a fault.
     fn newest_good(&self, backups: &[Listed]) -> Option<String> {
         let good = |listed: &&Listed| {
-            let backup = Backup::open(&listed.path).ok();
-            backup
-                .and_then(|backup| self.verify_backup(&backup).ok())
-                .is_some_and(|verified| verified.faults.is_empty())
+            // What a missing key keeps from being looked at is not known to be good.
+            let opens = !listed.encrypted || self.vault(None).is_some();
+            let backup = Backup::open(&listed.path).ok().filter(|_| opens);
+            let verified = backup.and_then(|backup| self.verify_backup(&backup).ok());
+            verified.is_some_and(|verified| verified.faults.is_empty())
         };
         backups.iter().rev().filter(|listed| listed.damage.is_none()).find(good).map(|listed| listed.name.clone())
     }

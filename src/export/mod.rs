@@ -4,7 +4,7 @@
 //! *dialect* is the set of names that the application goes by (`nodyn`, later `lynox`); an *NBAK file* is one file,
 //! sealed under a key that comes from the vault key.
 //!
-//! The way out ([`write`]): snapshot -> plain files in scratch, databases as `VACUUM INTO` copies -> NBAK ->
+//! The way out ([`mod@write`]): snapshot -> plain files in scratch, databases as `VACUUM INTO` copies -> NBAK ->
 //! `<name>.tmp` -> synced, read back ([`verify`]), renamed. The way back ([`restore`]) never writes into the live
 //! directory before everything that is to be put there stands beside it, opened and compared ([`inplace`]).
 //! [`manager`] joins them, as the documented programmatic interface.
@@ -15,6 +15,7 @@ pub mod dialect;
 pub mod files;
 pub mod inplace;
 pub mod list;
+mod live;
 pub mod manager;
 pub mod manifest;
 pub mod names;

@@ -20,6 +20,7 @@ use super::backup::{Backup, MacState, mac_state};
 use super::database;
 use super::files::{create, open_regular, sha256};
 use super::inplace::{self, Replaced, Staging};
+use super::live::Live;
 use super::manager::{BEFORE_RESTORE, BackupManager, Created};
 use super::manifest::{FileEntry, Kind};
 use super::nbak::{self, NbakKeys};
@@ -167,6 +168,8 @@ impl BackupManager {
         }
         let exclusions = Exclusions::new(self.places.own_folders()?, &self.settings.exclude)
             .map_err(|error| Error::usage("a pattern to exclude is not a glob").because(error))?;
+        // Before the safety backup begins: what changes from here on may not be in it.
+        let seen = Live::look(data, staging.root())?;
         let ignored = |path: &Path| exclusions.reason(path, &data.join(path)).is_some();
         if is_empty(data, &ignored)? {
             remarks.push("the data directory was empty: there was nothing to back up first".to_owned());
@@ -182,9 +185,14 @@ impl BackupManager {
                 }
             }
         }
+        let (into_live, root) = (options.into_live, staging.root().to_path_buf());
+        let recheck = || seen.recheck(data, &root, into_live);
+        let is_graph = |path: &PathBuf| path.components().count() == 1 && inplace::is_graph(path);
         let replaced = inplace::replace(
             staging,
             &inplace::Options {
+                graph: options.only.is_empty() || options.only.iter().any(is_graph),
+                recheck: &recheck,
                 whole: options.only.is_empty(),
                 into_live: options.into_live,
                 keep_owners,
@@ -198,8 +206,17 @@ impl BackupManager {
     /// Backs up what is there now.
     fn safety_backup(&self, data: &Path, staged: &Path, progress: &dyn Progress) -> Result<Created> {
         let created = self.create(&[BEFORE_RESTORE], progress)?;
-        // What could not be read would be lost if it is replaced.
-        let replaced = |path: &Path| std::fs::symlink_metadata(staged.join(path)).is_ok();
+        // What could not be read would be lost if it is replaced, or if it goes with what is: a folder in whose place a
+        // file comes, and the old files of a knowledge graph.
+        let there = |path: &Path| std::fs::symlink_metadata(staged.join(path)).ok();
+        let graph = std::fs::read_dir(staged).into_iter().flatten().flatten();
+        let graph = graph.into_iter().any(|entry| inplace::is_graph(Path::new(&entry.file_name())));
+        let replaced = |path: &Path| {
+            let under = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
+            there(path).is_some()
+                || under.into_iter().any(|above| there(above).is_some_and(|meta| !meta.is_dir()))
+                || graph && inplace::is_graph(path)
+        };
         if let Some(error) = created.taken.unreadable.iter().find(|error| replaced(&error.path)) {
             return Err(Error::failed("the safety backup lacks a file that would be replaced")
                 .at(data.join(&error.path))

@@ -35,10 +35,11 @@ use crate::crypto::vault::{MacSource, mac, mac_key_of_store, mac_key_of_vault, n
 use crate::error::{Error, Result};
 use crate::id::random_bytes;
 use crate::snapshot::look;
+use crate::snapshot::places::real;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
 use crate::snapshot::restore;
-use crate::snapshot::scratch::Scratch;
+use crate::snapshot::scratch::{Scratch, open_up, remove_tree};
 use crate::snapshot::store::Store;
 use crate::snapshot::tree::{Attributes, Consistency, Node};
 use crate::store::lock::WriterLock;
@@ -97,6 +98,11 @@ pub fn lock(folder: &Path, patience: Duration) -> Result<WriterLock> {
 
 /// Writes the snapshot `record` of `store` as a backup.
 pub fn write(store: &Store, record: &Record, options: &Options<'_>, progress: &dyn Progress) -> Result<Written> {
+    if real(options.backup_dir) == real(options.data_dir) {
+        return Err(Error::usage("backups cannot lie in the data directory itself: each would hold all earlier ones")
+            .at(options.backup_dir)
+            .hint("name a folder of its own as `backup_dir`; nothing was written"));
+    }
     let _lock = lock(options.backup_dir, options.patience)?;
     sweep(options.backup_dir)?;
     let listing = look::list_whole(store, record, record.tree, Path::new(""))?;
@@ -152,6 +158,8 @@ pub fn write(store: &Store, record: &Record, options: &Options<'_>, progress: &d
         return Err(damaged(record, path, why));
     }
 
+    open_up(&plain).map_err(|error| Error::io("open the scratch space of an export", &plain, error))?;
+    let exporting_folder = folder.clone();
     let exporting = Exporting {
         plain,
         folder,
@@ -164,6 +172,12 @@ pub fn write(store: &Store, record: &Record, options: &Options<'_>, progress: &d
     let files = exporting.all(&items)?;
     remarks.append(&mut exporting.raw.into_inner().unwrap_or_else(PoisonError::into_inner));
     drop(scratch);
+    // Plaintext must not be published with what is sealed.
+    if std::fs::symlink_metadata(&exporting_folder).is_ok() {
+        return Err(Error::failed("the scratch space of an export cannot be removed")
+            .at(&exporting_folder)
+            .hint("remove it; no backup was made"));
+    }
     let manifest = manifest(store, record, options, sealed.is_some(), files)?;
     write_durably(&staging.0.join("manifest.json"), &manifest.to_json())?;
     sync_tree(&staging.0, &items)?;
@@ -189,7 +203,7 @@ pub fn sweep(folder: &Path) -> Result<()> {
             entry.file_name().to_str().and_then(|name| name.strip_suffix(TEMPORARY)).is_some_and(names::is_dated);
         if stale && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             // What cannot be removed is in nobody's way: it is never listed.
-            let _ = std::fs::remove_dir_all(entry.path());
+            let _ = remove_tree(&entry.path());
         }
     }
     Ok(())
@@ -411,7 +425,7 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         if !self.0.as_os_str().is_empty() {
-            let _ = std::fs::remove_dir_all(&self.0);
+            let _ = remove_tree(&self.0);
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Run<'a> {
     pub held: BTreeMap<PathBuf, Held>,
     /// Databases that turned out to be malformed after the intent was written.
     pub malformed: BTreeSet<PathBuf>,
+    /// An earlier process began it: what is live may have been written since.
+    pub is_recovery: bool,
     /// What was put in place by this process.
     placed: BTreeSet<PathBuf>,
     staged: BTreeSet<&'a Path>,
@@ -51,6 +53,7 @@ impl<'a> Run<'a> {
             progress,
             held: BTreeMap::new(),
             malformed: BTreeSet::new(),
+            is_recovery: false,
             placed: BTreeSet::new(),
             staged: intent.moves.iter().map(|one| one.path.0.as_path()).collect(),
             mismatched: Vec::new(),
@@ -217,6 +220,13 @@ impl<'a> Run<'a> {
     fn write_through(&mut self, one: &Move) -> Result<()> {
         let path = &one.path.0;
         let staged = Path::new(NEW).join(path);
+        if self.is_recovery {
+            // No safety backup has what was committed since the restore was begun.
+            let kept = self.free_name(&self.kept().join(path))?;
+            self.root.make_folder(kept.parent().unwrap_or(self.kept()))?;
+            through::keep(&self.root.place(path), &self.root.place(&kept))?;
+            self.remark(path, &format!("as it was when the restore was finished, it is kept as {}", kept.display()));
+        }
         self.progress.advance(1);
         let place = |path: &Path| self.root.place(path);
         match through::copy(&place(&staged), &place(path), &place(Path::new(COMPARED)))? {

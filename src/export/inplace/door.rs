@@ -26,6 +26,11 @@ pub struct Options<'a> {
     /// The origin recorded no owners: a replaced file keeps the owner of the one it replaces, a new one gets that of
     /// the nearest folder above. Only matters to the superuser.
     pub keep_owners: bool,
+    /// What stands of a knowledge graph and is not staged goes: for a restore that has all of it, or is of all of it.
+    pub graph: bool,
+    /// Asked when everything is ready, before anything is touched: fails if what is to be replaced is not what the
+    /// caller made its safety backup of.
+    pub recheck: &'a dyn Fn() -> Result<()>,
     /// Entries that are this program's own or left out of snapshots (relative path): never listed, never touched.
     pub ignored: &'a dyn Fn(&Path) -> bool,
 }
@@ -75,6 +80,8 @@ fn carry_out(
     options: &Options<'_>,
     progress: &dyn Progress,
 ) -> Result<Replaced> {
+    // What changes after this is kept, since it is not what the plan saw.
+    (options.recheck)()?;
     let mut held = take(&staging.root, plan, options, progress)?;
     has_room(&staging.root, &plan.intent)?;
     progress.advance(1);
@@ -121,6 +128,7 @@ pub fn recover(data: &Path, progress: &dyn Progress) -> Result<Option<Replaced>>
     let intent = Intent::read(root)?;
     progress.begin("finishing an interrupted restore", Run::steps(&intent));
     let mut run = Run::new(root, &intent, progress);
+    run.is_recovery = true;
     let replaced = retake(&mut run).and_then(|()| run.finish()).map_err(|error| begun(root, error));
     progress.end();
     replaced.map(Some)

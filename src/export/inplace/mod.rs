@@ -34,4 +34,5 @@ mod staging;
 mod through;
 
 pub use door::{Options, Replaced, look_for_openers, recover, replace};
+pub use plan::is_graph;
 pub use staging::Staging;

@@ -24,8 +24,10 @@ use crate::source::sqlite::{HEADER_BYTES, Header, looks_like_database};
 use crate::source::walk::DEEPEST;
 
 const BLOCK: usize = 1 << 20;
-/// What the knowledge graph's files and folders at the top of the data directory begin with.
-const GRAPH: &[u8] = b"knowledge-graph";
+/// The knowledge graph: a folder, or a file with others beside it, at the top of the data directory.
+const GRAPH: &str = "knowledge-graph";
+/// What the names of those others end in. What is called in any other way beside it is somebody's own.
+const BESIDE_GRAPH: [&str; 6] = ["wal", "shadow", "tmp", "lock", "checkpoint", "wal.checkpoint"];
 
 /// What is to be done.
 pub struct Plan {
@@ -65,7 +67,9 @@ struct Planner<'a> {
 
 /// Whether `path` is of the knowledge graph.
 pub fn is_graph(path: &Path) -> bool {
-    path.components().next().is_some_and(|first| first.as_os_str().as_bytes().starts_with(GRAPH))
+    let first = path.components().next().and_then(|first| first.as_os_str().to_str());
+    let Some(rest) = first.and_then(|first| first.strip_prefix(GRAPH)) else { return false };
+    rest.is_empty() || rest.strip_prefix('.').is_some_and(|end| BESIDE_GRAPH.contains(&end))
 }
 
 /// The database that a path is the sidecar of, by its name.
@@ -290,7 +294,7 @@ impl Planner<'_> {
 
     /// A knowledge graph is one thing: of an old one nothing may stay beside a new one.
     fn graph(&mut self) -> Result<()> {
-        if !self.plan.staged.iter().any(|path| is_graph(path)) {
+        if !self.options.graph || !self.plan.staged.iter().any(|path| is_graph(path)) {
             return Ok(());
         }
         let names = self.root.names(Path::new(""))?;

@@ -145,7 +145,8 @@ impl Root {
         }
         match Root::look(&at, path.file_name().map_or(Path::new("."), Path::new)) {
             Ok(seen) => Ok(Some(seen)),
-            Err(Errno::NOENT) => Ok(None),
+            // A sidecar whose name is longer than names can be is not there either.
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(None),
             Err(error) => Err(failed(error)),
         }
     }

@@ -67,6 +67,13 @@ pub fn copy(staged: &Path, live: &Path, scratch: &Path) -> Result<Outcome> {
     }
 }
 
+/// Copies what `live` holds now into the new file `to`.
+pub fn keep(live: &Path, to: &Path) -> Result<()> {
+    let conn = connect(live).map_err(|error| failed("read the live database", live, error))?;
+    image(&conn, to)?;
+    File::open(to).and_then(|file| file.sync_all()).map_err(|error| Error::io("sync a file that is kept", to, error))
+}
+
 fn waiting<T>(live: &Path, mut call: impl FnMut() -> rusqlite::Result<T>) -> Result<T> {
     let start = Instant::now();
     loop {

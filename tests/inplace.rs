@@ -240,7 +240,8 @@ fn killed_with_a_live_opener() {
         assert!(opener.ask().starts_with("new00 new01"), "killed at {kill}");
         drop(opener);
         assert_eq!(scene.state(), new, "killed at {kill}");
-        assert!(scene.kept().is_empty());
+        // A recovery cannot know what was committed to an open database since, and keeps what it writes over.
+        assert!(is_pending || scene.kept().is_empty());
         if !killed {
             break;
         }

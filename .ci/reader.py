@@ -3,8 +3,10 @@
   reader.py NBAK
 
 The plain files must be the data directory's, databases row by row; and a flipped byte, wherever it is, must be found.
+Then the program restores the backups under tests/fixtures/reference, which the application made, and what comes back is
+held against what they must give.
 """
-import os, random, sqlite3, subprocess, sys, tempfile
+import hashlib, json, os, random, sqlite3, subprocess, sys, tempfile
 from pathlib import Path
 
 READER = Path(__file__).parent.parent / "examples" / "read_backup.py"
@@ -33,6 +35,24 @@ def read(backup, key, out=None):
     environment = {**os.environ, "NODYN_VAULT_KEY": key or ""}
     command = [sys.executable, READER, backup, *(["--out", out] if out else [])]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def reference(program, place):
+    for sample in sorted(path for path in (READER.parent.parent / "tests/fixtures/reference").iterdir() if path.is_dir()):
+        expected = json.loads((sample / "expected.json").read_text("utf-8"))
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("NODYN_", "LYNOX_", "NBAK_"))}
+        environment.update({"NODYN_VAULT_KEY": expected["vault_key"]} if expected["vault_key"] else {})
+        (backup,) = (path for path in sample.iterdir() if path.is_dir())
+        data = place / sample.name
+        restore = [program, "--data-dir", data, "backup", "restore", backup, "--yes", "--allow-unsigned"]
+        subprocess.run(restore, env=environment, check=True, capture_output=True)
+        for entry in expected["expected"]:
+            path = data / entry["path"]
+            if "sha256" in entry:
+                assert hashlib.sha256(path.read_bytes()).hexdigest() == entry["sha256"], path
+            else:
+                found = hashlib.sha256("\n".join(dump(path)).encode()).hexdigest()
+                assert found == entry["sha256_of_iterdump"], path
 
 
 def main(program):
@@ -72,6 +92,7 @@ def main(program):
                 path.write_bytes(whole)
             assert read(backup, key).returncode == 0
         db.close()
+        reference(program, place)
     print("the reader agrees: 3 backups read, every flipped byte found")
 
 

@@ -38,7 +38,8 @@ impl Live {
                     let meta = std::fs::symlink_metadata(data.join(&path)).ok().filter(|meta| !meta.is_dir());
                     // An empty log says nothing: a reader may have made it.
                     let meta = meta.filter(|meta| meta.len() > 0);
-                    all.insert(path, meta.map(|meta| stamp(&meta)));
+                    // SQLite gives a log its owner and mode anew when it opens it, which is no change of what is in it.
+                    all.insert(path, meta.map(|meta| Stamp { ctime: 0, ..stamp(&meta) }));
                 }
             }
         }

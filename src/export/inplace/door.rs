@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 
 /// How to replace.
+#[expect(clippy::struct_excessive_bools, reason = "choices that do not depend on each other")]
 pub struct Options<'a> {
     /// The snapshot or backup is whole: list what else stands in the data directory.
     pub whole: bool,

@@ -524,7 +524,7 @@ fn what_the_safety_backup_cannot_read_is_not_replaced_and_no_plaintext_is_left()
     for path in ["kind/precious", "knowledge-graph/later.kz"] {
         let path = place.data.join(path);
         fs::write(&path, "precious").expect("written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).expect("chmod");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("chmod");
         let output = as_nobody(&place, &["backup", "restore", "--yes"].map(OsStr::new))
             .expect("as before")
             .output()

@@ -14,10 +14,13 @@ use crate::store::objects::{Key, Kind};
 use crate::store::reader::{Pack, Packs};
 use crate::store::segment::{Content, MAX_BASE, MAX_DEPTH, MAX_WORK};
 
-/// Segments kept in memory after use: metadata of one directory tends to lie together.
-const CACHED: usize = 16;
+/// Segments kept in memory after use: metadata of one directory tends to lie together, and so do the versions of a
+/// page with what they build on.
+const CACHED: usize = 64;
 /// A larger segment is not kept, in bytes.
 const CACHED_MOST: usize = 1024 * 1024;
+/// What is kept of all of them, in bytes.
+const CACHED_ALL: usize = 8 * 1024 * 1024;
 
 /// A segment that was opened: pack, number, plaintext.
 type Recent = (PackId, usize, Arc<Vec<u8>>);
@@ -106,10 +109,8 @@ impl Catalog {
 
     /// `spent` counts the bytes that were opened so far for the segment that was asked for.
     fn segment_for(&self, pack: &Pack, number: usize, spent: &mut u64) -> Result<Arc<Vec<u8>>> {
-        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = |(id, at, _): &&(PackId, usize, Arc<Vec<u8>>)| *id == pack.id && *at == number;
-        if let Some((.., plain)) = recent().iter().find(known) {
-            return Ok(plain.clone());
+        if let Some(plain) = self.recent(pack.id, number) {
+            return Ok(plain);
         }
         let mut prefix = Vec::new();
         if let Some(entry) = pack.footer.segments.get(number)
@@ -134,11 +135,32 @@ impl Catalog {
         }
         let plain = Arc::new(self.packs.segment(pack, number, &prefix)?);
         if plain.len() <= CACHED_MOST {
-            let mut recent = recent();
-            recent.truncate(CACHED - 1);
-            recent.push_front((pack.id, number, plain.clone()));
+            self.keep(pack.id, number, plain.clone());
         }
         Ok(plain)
+    }
+
+    /// A segment that was opened not long ago.
+    fn recent(&self, pack: PackId, number: usize) -> Option<Arc<Vec<u8>>> {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = recent.iter().position(|(id, at, _)| *id == pack && *at == number)?;
+        let found = recent.remove(at)?;
+        let plain = found.2.clone();
+        recent.push_front(found);
+        Some(plain)
+    }
+
+    fn keep(&self, pack: PackId, number: usize, plain: Arc<Vec<u8>>) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push_front((pack, number, plain));
+        let (mut left, most) = (CACHED_ALL, CACHED);
+        let kept = recent.iter().take(most).take_while(|(.., plain)| {
+            let fits = plain.len() <= left;
+            left = left.saturating_sub(plain.len());
+            fits
+        });
+        let kept = kept.count();
+        recent.truncate(kept);
     }
 
     /// The bytes stored under `id`. Data is checked against its id; trees and recipes are by whoever resolves them.
@@ -186,7 +208,7 @@ impl Catalog {
             .collect()
     }
 
-    fn chunk_there(
+    pub(super) fn chunk_there(
         &self,
         content: Content,
         id: ChunkId,

@@ -9,11 +9,13 @@
 //! stay on a list until they are back, or until somebody accepts it. Without the list the next snapshot would start
 //! over, and nobody would hear that older ones cannot be restored any more.
 //!
-//! [`disk`] is the redb file; [`catalog`] is what the rest of the house asks: packs and index as one. Rows that say
+//! [`disk`] is the redb file; [`catalog`] is what the rest of the house asks: packs and index as one, with [`lineage`]
+//! for what builds on what. Rows that say
 //! anything about the source are sealed; chunk ids are keyed hashes.
 
 pub mod catalog;
 mod disk;
+pub mod lineage;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};

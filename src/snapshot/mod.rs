@@ -13,6 +13,7 @@ pub mod capture;
 pub mod chain;
 pub mod check;
 mod contents;
+mod delta;
 mod gather;
 pub mod look;
 pub mod meta;

@@ -11,6 +11,7 @@ use std::collections::HashSet;
 
 use rayon::prelude::*;
 
+use super::delta::{self, Fresh};
 use super::meta::{self, Version, Versioned};
 use super::recipe::{Lengths, MOST, Recipe};
 use super::tree::Content;
@@ -152,17 +153,32 @@ impl<'a> Session<'a> {
             0..16 => spans.iter().map(id).collect(),
             _ => spans.par_iter().with_min_len(16).map(id).collect(),
         };
+        let all = ids.len();
+        let mut fresh = Vec::new();
         for (span, id) in spans.into_iter().zip(ids) {
             if collector.is_full() {
                 self.end_recipe(collector)?;
             }
-            let known = collector.next_before(self.catalog) == Some(id) && self.trust_parent;
+            let before = collector.next_before(self.catalog);
+            let known = before == Some(id) && self.trust_parent;
             collector.push(span.len() as u32, id);
             if id != ChunkId::ZEROS && !known && self.fresh.insert(id) && !self.catalog.has(id) {
-                self.sink.add(segment::Content::Data, id, span)?;
-                self.new_chunks += 1;
-                self.new_bytes += span.len() as u64;
+                fresh.push(Fresh { span, id, before });
             }
+        }
+        self.store(&fresh, all)
+    }
+
+    /// Stores chunks that are new, out of `all` that were read together.
+    pub(super) fn store(&mut self, fresh: &[Fresh<'_>], all: usize) -> Result<()> {
+        let deltas = delta::against(self.catalog, fresh, all)?;
+        for (Fresh { span, id, .. }, delta) in fresh.iter().zip(deltas) {
+            match delta {
+                Some(delta) => self.sink.add_delta(*id, span.len() as u32, delta)?,
+                None => self.sink.add(segment::Content::Data, *id, span)?,
+            }
+            self.new_chunks += 1;
+            self.new_bytes += span.len() as u64;
         }
         Ok(())
     }

@@ -31,6 +31,9 @@ pub const MAX_DEPTH: u8 = 16;
 pub const MAX_WORK: u64 = 512 * 1024 * 1024;
 /// The zstd level. Measured on the workload: level 1 saves a quarter of the CPU and costs a tenth more bytes.
 pub const LEVEL: i32 = 3;
+/// A chunk is stored as a delta if that takes at most this part of its plaintext; else it is compressed better, and
+/// read sooner, together with others.
+const DELTA_WORTH: usize = 4;
 
 /// What the chunks of a segment are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -148,6 +151,12 @@ pub fn compress(plain: &[u8], prefix: &[u8]) -> Result<(Codec, Vec<u8>)> {
         _ => Err(Error::failed("compressed data does not decompress to what it was made from")
             .hint("memory or processor of this machine may be at fault; nothing was committed")),
     }
+}
+
+/// Compresses one chunk against its base, for a segment of its own; nothing if that is not worth it.
+pub fn compress_delta(plain: &[u8], base: &[u8]) -> Result<Option<Vec<u8>>> {
+    let (codec, out) = compress(plain, base)?;
+    Ok((codec == Codec::Zstd && out.len() <= plain.len() / DELTA_WORTH).then_some(out))
 }
 
 /// Decompresses to exactly `length` bytes; never allocates more.

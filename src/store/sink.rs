@@ -20,7 +20,7 @@ use super::objects::{Durable, Key, Kind, Objects};
 use super::pack::{Footer, HEADER, Header, MAX_CHUNKS, MAX_RECORD, TRAILER, encode_trailer};
 use super::segment::{self, ChunkEntry, Codec, Content, SegmentEntry, TARGET};
 use crate::crypto::keys::Keys;
-use crate::crypto::seal::{PackSealer, Tickets};
+use crate::crypto::seal::{PackSealer, Ticket, Tickets};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
 
@@ -28,6 +28,8 @@ use crate::id::{ChunkId, PackId};
 pub const PACK_TARGET: usize = 16 * 1024 * 1024;
 /// A segment is closed when it holds this many chunks.
 const SEGMENT_CHUNKS: usize = 4096;
+/// A pack is closed when it holds this many segments: half of the numbers that there are.
+const PACK_SEGMENTS: usize = 32_768;
 /// Segments that may wait for the thread pool.
 const IN_FLIGHT: usize = 32;
 
@@ -52,6 +54,17 @@ pub struct Base {
     pub plain: Vec<u8>,
     /// One more than the deepest of the segments they lie in.
     pub depth: u8,
+}
+
+/// A chunk that is stored as the difference from an earlier one, in a segment of its own.
+#[derive(Debug)]
+pub struct Delta {
+    /// The earlier chunk.
+    pub base: ChunkId,
+    /// One more than the depth of the segment that it lies in.
+    pub depth: u8,
+    /// The chunk as a zstd frame with the earlier one as prefix, in a buffer that has room for the seal.
+    pub frame: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -168,16 +181,7 @@ impl PackSink {
 
     /// Adds a whole segment at once, compressed against `base`.
     pub fn add_segment(&mut self, content: Content, chunks: Vec<ChunkEntry>, plain: Vec<u8>, base: Base) -> Result<()> {
-        let full = |pack: &OpenPack| pack.plain + plain.len() > PACK_TARGET || pack.chunks + chunks.len() > MAX_CHUNKS;
-        if self.pack.as_ref().is_some_and(|pack| !pack.segments.is_empty() && full(pack)) {
-            self.close_pack(Vec::new())?;
-        }
-        let pack = self.pack.get_or_insert_with(|| OpenPack::new(&self.keys));
-        let (number, ticket) =
-            pack.tickets.issue().ok_or_else(|| Error::failed("a pack ran out of segment numbers"))?;
-        pack.plain += plain.len();
-        pack.chunks += chunks.len();
-        pack.segments.push(SegmentEntry {
+        let (pack, number, ticket) = self.next_segment(SegmentEntry {
             offset: 0,
             stored: 0,
             plain: plain.len() as u32,
@@ -186,14 +190,15 @@ impl PackSink {
             depth: base.depth,
             bases: base.ids,
             chunks,
-        });
-        let (sealer, done, slots) = (pack.sealer.clone(), pack.done.0.clone(), self.slots.1.clone());
+        })?;
+        let (sealer, done) = (pack.sealer.clone(), pack.done.0.clone());
+        let slots = self.slots.1.clone();
         // Waits while the pool is behind. The pool's tasks never wait for this thread.
         let _ = self.slots.0.send(());
         let seal = move || {
             let sealed = segment::compress(&plain, &base.plain).map(|(codec, mut bytes)| {
                 sealer.seal_segment(ticket, &mut bytes);
-                (number as usize, codec, bytes)
+                (number, codec, bytes)
             });
             drop(plain);
             let _ = slots.try_recv();
@@ -206,6 +211,44 @@ impl PackSink {
             rayon::spawn(seal);
         }
         Ok(())
+    }
+
+    /// Adds a chunk that the store does not have, as `delta` has it.
+    pub fn add_delta(&mut self, id: ChunkId, length: u32, delta: Delta) -> Result<()> {
+        let Delta { base, depth, mut frame } = delta;
+        let (pack, number, ticket) = self.next_segment(SegmentEntry {
+            offset: 0,
+            stored: 0,
+            plain: length,
+            content: Content::Data,
+            codec: Codec::Zstd,
+            depth,
+            bases: vec![base],
+            chunks: vec![ChunkEntry { id, length }],
+        })?;
+        // A few hundred bytes: sealed sooner than handed to another thread.
+        pack.sealer.seal_segment(ticket, &mut frame);
+        let _ = pack.done.0.send(Ok((number, Codec::Zstd, frame)));
+        Ok(())
+    }
+
+    /// The open pack, with a number in it for `segment`. Closes the pack before it if that is full.
+    fn next_segment(&mut self, segment: SegmentEntry) -> Result<(&mut OpenPack, usize, Ticket)> {
+        let is_full = |pack: &OpenPack| {
+            pack.plain + segment.plain as usize > PACK_TARGET
+                || pack.chunks + segment.chunks.len() > MAX_CHUNKS
+                || pack.segments.len() >= PACK_SEGMENTS
+        };
+        if self.pack.as_ref().is_some_and(|pack| !pack.segments.is_empty() && is_full(pack)) {
+            self.close_pack(Vec::new())?;
+        }
+        let pack = self.pack.get_or_insert_with(|| OpenPack::new(&self.keys));
+        let (number, ticket) =
+            pack.tickets.issue().ok_or_else(|| Error::failed("a pack ran out of segment numbers"))?;
+        pack.plain += segment.plain as usize;
+        pack.chunks += segment.chunks.len();
+        pack.segments.push(segment);
+        Ok((pack, number as usize, ticket))
     }
 
     fn close_pack(&mut self, records: Vec<Vec<u8>>) -> Result<()> {

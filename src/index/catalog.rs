@@ -4,7 +4,7 @@
 //! is none, every footer is read into memory once, and that decides: a chunk that is missing is missing from the packs,
 //! whatever the index says.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::{Index, Location};
@@ -29,8 +29,9 @@ type Recent = (PackId, usize, Arc<Vec<u8>>);
 pub struct Catalog {
     packs: Packs,
     index: Index,
-    /// All chunks by all footers, made when the index turns out to be wrong.
-    survey: OnceLock<HashMap<ChunkId, Location>>,
+    /// All chunks by all footers, in the order of their ids, made when the index turns out to be wrong or a copy to be
+    /// damaged.
+    survey: OnceLock<Vec<(ChunkId, Location)>>,
     recent: Mutex<VecDeque<Recent>>,
 }
 
@@ -52,16 +53,24 @@ impl Catalog {
 
     /// The index, to bring it up to date.
     pub fn index_mut(&mut self) -> &mut Index {
+        self.survey = OnceLock::new();
         &mut self.index
     }
 
-    /// Whether the store holds `id`, proven by the footer of the pack that it is in. A hint that does not hold is
-    /// taken as a no: the chunk is then stored once more, which is harmless. So is one that lies in a segment that a
-    /// check found damaged.
+    /// Whether the store holds `id` and all that it builds on, proven by the footers of the packs that those are in. A
+    /// hint that does not hold is taken as a no: the chunk is then stored once more, which is harmless. So is one that
+    /// lies in a segment that a check found damaged.
     pub fn has(&self, id: ChunkId) -> bool {
+        self.has_at_depth(id, MAX_DEPTH)
+    }
+
+    fn has_at_depth(&self, id: ChunkId, allowed: u8) -> bool {
         let sound = |hint: &Location| !self.index.damaged().contains(&(hint.pack, hint.segment));
-        let hint = self.index.find(id).filter(sound);
-        hint.is_some_and(|hint| self.confirm(id, hint).is_ok_and(|pack| pack.is_some()))
+        let Some(at) = self.index.find(id).filter(sound) else { return false };
+        let Ok(Some(pack)) = self.confirm(id, at) else { return false };
+        let segment = &pack.footer.segments[at.segment as usize];
+        segment.depth <= allowed
+            && segment.bases.iter().all(|base| self.has_at_depth(*base, segment.depth.saturating_sub(1)))
     }
 
     fn confirm(&self, id: ChunkId, at: Location) -> Result<Option<Arc<Pack>>> {
@@ -77,25 +86,30 @@ impl Catalog {
         {
             return Ok((pack, hint));
         }
-        match self.survey().get(&id) {
-            Some(at) => Ok((self.packs.open(at.pack)?, *at)),
+        match self.survey(id).first() {
+            Some((_, at)) => Ok((self.packs.open(at.pack)?, *at)),
             None => Err(Error::integrity(format!("chunk {id} is in no pack of this store"))
                 .hint("run `nbak check` to see what is affected")),
         }
     }
 
-    fn survey(&self) -> &HashMap<ChunkId, Location> {
-        self.survey.get_or_init(|| {
-            let mut all = HashMap::new();
-            for id in self.packs.list().unwrap_or_default() {
-                if let Ok(pack) = self.packs.open(id) {
+    /// Every place where `id` lies, by all footers.
+    fn survey(&self, id: ChunkId) -> &[(ChunkId, Location)] {
+        let all = self.survey.get_or_init(|| {
+            let mut all = Vec::new();
+            for pack in self.packs.list().unwrap_or_default() {
+                if let Ok(pack) = self.packs.open(pack) {
                     all.extend(pack.footer.chunks().map(|(segment, nth, chunk)| {
-                        (chunk.id, Location { pack: id, segment: segment as u32, nth: nth as u32 })
+                        (chunk.id, Location { pack: pack.id, segment: segment as u32, nth: nth as u32 })
                     }));
                 }
             }
+            all.sort_unstable_by_key(|(id, at)| (*id, at.pack, at.segment));
             all
-        })
+        });
+        let from = all.partition_point(|(known, _)| *known < id);
+        let count = all[from..].iter().take_while(|(known, _)| *known == id).count();
+        &all[from..from + count]
     }
 
     fn place(&self, pack: &Pack) -> String {
@@ -126,7 +140,13 @@ impl Catalog {
             // what is in memory just now whether a segment can be read.
             let below = entry.depth.saturating_sub(1);
             for base in &entry.bases {
-                let chunk = self.chunk_at_depth(Content::Data, *base, below, spent)?;
+                let chunk = self.chunk_at_depth(Content::Data, *base, below, spent).map_err(|error| {
+                    if !error.is_integrity() {
+                        return error;
+                    }
+                    // Both are named: what cannot be read, and what is damaged.
+                    refused(&format!("builds on chunk {base}, which cannot be read: {error}"))
+                })?;
                 if prefix.len() + chunk.len() > MAX_BASE {
                     return Err(refused("builds on more than the format allows"));
                 }
@@ -183,29 +203,28 @@ impl Catalog {
     }
 
     /// The chunk, from a copy that lies at most `allowed` deep: there may be another that builds on the very segment
-    /// that it is wanted for.
+    /// that it is wanted for. If the one that the index knows lies deeper, or is damaged, from any other.
     fn chunk_at_depth(&self, content: Content, id: ChunkId, allowed: u8, spent: &mut u64) -> Result<Vec<u8>> {
         let is_above = |pack: &Pack, at: Location| pack.footer.segments[at.segment as usize].depth <= allowed;
-        let (pack, at) = match self.locate(id)? {
-            (pack, at) if is_above(&pack, at) => (pack, at),
-            (pack, _) => self.all(id).into_iter().find(|(pack, at)| is_above(pack, *at)).ok_or_else(|| {
-                Error::integrity(format!("chunk {id} is built on by a segment that lies no deeper"))
-                    .at(self.place(&pack))
-            })?,
+        let (pack, at) = self.locate(id)?;
+        let first = if is_above(&pack, at) {
+            self.chunk_there(content, id, &pack, at, spent)
+        } else {
+            Err(Error::integrity(format!("chunk {id} is built on by a segment that lies no deeper"))
+                .at(self.place(&pack)))
         };
-        self.chunk_there(content, id, &pack, at, spent)
+        first.or_else(|error| {
+            if !error.is_integrity() {
+                return Err(error);
+            }
+            let others = self.all(id).into_iter().filter(|(pack, other)| *other != at && is_above(pack, *other));
+            let mut read = others.map(|(pack, other)| self.chunk_there(content, id, &pack, other, spent));
+            read.find_map(Result::ok).ok_or(error)
+        })
     }
 
-    /// Every place where `id` lies, by all footers.
     fn all(&self, id: ChunkId) -> Vec<(Arc<Pack>, Location)> {
-        let packs = self.packs.list().unwrap_or_default().into_iter().filter_map(|pack| self.packs.open(pack).ok());
-        packs
-            .filter_map(|pack| {
-                let (segment, nth, _) = pack.footer.chunks().find(|(.., chunk)| chunk.id == id)?;
-                let at = Location { pack: pack.id, segment: segment as u32, nth: nth as u32 };
-                Some((pack, at))
-            })
-            .collect()
+        self.survey(id).iter().filter_map(|(_, at)| Some((self.packs.open(at.pack).ok()?, *at))).collect()
     }
 
     pub(super) fn chunk_there(

@@ -4,13 +4,14 @@
 //! **root**, names none and holds many chunks. Whoever opens many segments opens those with one root in a row: then the
 //! root is decompressed once, and each step of the way as well, however many versions of a page the store has.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::Location;
 use super::catalog::Catalog;
+use crate::error::Result;
 use crate::id::{ChunkId, PackId};
 use crate::store::reader::Pack;
 use crate::store::segment::{Content, MAX_DEPTH};
@@ -34,11 +35,11 @@ impl Catalog {
     }
 
     /// Opens those of `wanted` that a delta may build on, with the depth that it then has, and gives them to `act`, on
-    /// all cores. Answers what that said, in the order of `wanted`. Left out is what is not to be found, or not sound, or
-    /// lies `deepest` deep already: then whoever asks stores the new chunk by itself.
+    /// all cores. Answers what that said, in the order of `wanted`. Left out is what is not to be found, or not sound,
+    /// or lies `deepest` deep already: then whoever asks stores the new chunk by itself.
     ///
     /// That each base was opened, and gave its id, at the time when something came to build on it, is what keeps rot in
-    /// an old pack from spreading into new ones (I19).
+    /// an old pack from spreading into new ones (I20).
     pub fn with_bases<T: Send>(
         &self,
         wanted: &[ChunkId],
@@ -73,6 +74,43 @@ impl Catalog {
             answers[nth] = Some(answer);
         }
         answers
+    }
+}
+
+/// Items that each need one segment, in the order in which they are best opened.
+pub struct Families<T> {
+    items: Vec<(Root, u8, T)>,
+}
+
+/// Puts `items` in order; `segment` says which segment of which pack each needs. Roots come in the order in which their
+/// first items do.
+pub fn families<'p, T: Send + Sync>(
+    catalog: &Catalog,
+    items: Vec<T>,
+    segment: impl Fn(&T) -> (&'p Pack, u32) + Sync,
+) -> Families<T> {
+    let key = |item: T| {
+        let (pack, number) = segment(&item);
+        let depth = pack.footer.segments.get(number as usize).map_or(0, |segment| segment.depth);
+        let root = if depth == 0 { (pack.id, number) } else { catalog.root(pack, number) };
+        (root, depth, item)
+    };
+    let mut items: Vec<_> = items.into_par_iter().map(key).collect();
+    let mut first: HashMap<Root, usize> = HashMap::new();
+    for (root, ..) in &items {
+        let next = first.len();
+        first.entry(*root).or_insert(next);
+    }
+    items.sort_by_key(|(root, depth, _)| (first[root], *depth));
+    Families { items }
+}
+
+impl<T: Send + Sync> Families<T> {
+    /// Does each item, those of one root in a row and those that lie less deep first, on all cores. Ends with the first
+    /// error.
+    pub fn run(&self, act: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+        let families: Vec<_> = self.items.chunk_by(|a, b| a.0 == b.0).collect();
+        families.par_iter().try_for_each(|family| family.iter().try_for_each(|(.., item)| act(item)))
     }
 }
 

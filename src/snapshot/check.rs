@@ -25,6 +25,7 @@ use super::store::Store;
 use super::tree::{Content, Node, Tree};
 use crate::error::Result;
 use crate::id::{ChunkId, PackId, RecipeId, TreeId, random_bytes};
+use crate::index::lineage;
 use crate::store::objects::{Key, Kind};
 use crate::store::reader::Pack;
 use crate::store::segment::Content as Segment;
@@ -177,16 +178,19 @@ impl Checking<'_> {
             chosen.iter().flat_map(|pack| (0..pack.footer.segments.len()).map(|number| (&***pack, number))).collect();
         progress
             .begin("reading packs", segments.iter().map(|(pack, n)| u64::from(pack.footer.segments[*n].stored)).sum());
+        self.report.segments_read = segments.len() as u64;
+        self.report.bytes_read = segments.iter().map(|(pack, n)| u64::from(pack.footer.segments[*n].stored)).sum();
         let bad = Mutex::new(Vec::new());
-        segments.par_iter().for_each(|&(pack, number)| {
+        let order = lineage::families(self.store.catalog(), segments, |(pack, number)| (pack, *number as u32));
+        // What is found is no error of the check's own.
+        let _ = order.run(|&(pack, number)| {
             if let Err(why) = self.read_segment(pack, number) {
                 bad.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((pack, number, why));
             }
             progress.advance(u64::from(pack.footer.segments[number].stored));
+            Ok(())
         });
         progress.end();
-        self.report.segments_read = segments.len() as u64;
-        self.report.bytes_read = segments.iter().map(|(pack, n)| u64::from(pack.footer.segments[*n].stored)).sum();
         self.report.read = chosen.iter().map(|pack| pack.id).collect();
         let bad = bad.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let bad: Vec<_> = bad.into_iter().map(|(pack, number, why)| (pack.id, number as u32, why)).collect();

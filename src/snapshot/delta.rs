@@ -3,14 +3,14 @@
 //! A page that changed mostly differs in a few hundred bytes from what stood at its place in the parent snapshot. With
 //! that as the prefix of its zstd frame it takes a tenth of what it takes alone. Three bounds keep this from costing
 //! more than it gives:
-//! - **Depth.** A version builds on the one before, which builds on the one before it, up to [`DEEPEST`]; the next one is
-//!   stored by itself. So no page is further than that many small segments from one that builds on nothing.
+//! - **Depth.** A version builds on the one before, which builds on the one before it, up to [`DEEPEST`]; the next one
+//!   is stored by itself. So no page is further than that many small segments from one that builds on nothing.
 //! - **Worth.** A delta that is not small is not used ([`segment::compress_delta`]).
 //! - **Number.** Where most of a file is new (a `VACUUM`, another file under the same name) there is no version before,
 //!   and to look for it would read all of the old data.
 //!
-//! A chunk's base is always of the very file that the chunk is of: what one file holds can show in the size of a delta of
-//! another no more than in the segments that they shared before (see `docs/SECURITY.md`).
+//! A chunk's base is always of the very file that the chunk is of: what one file holds can show in the size of a delta
+//! of another no more than in the segments that they shared before (see `docs/SECURITY.md`).
 
 use crate::error::Result;
 use crate::id::ChunkId;
@@ -18,8 +18,8 @@ use crate::index::catalog::Catalog;
 use crate::store::segment;
 use crate::store::sink::Delta;
 
-/// No delta is written that lies deeper. Deeper ones save little more: each version is stored by itself once in so many,
-/// and that is a tenth of a snapshot already.
+/// No delta is written that lies deeper. Deeper ones save little more: each version is stored by itself once in so
+/// many, and that is a tenth of a snapshot already.
 const DEEPEST: u8 = 8;
 /// So many chunks at a time may have a version before, or a quarter of all that were read with them.
 const FEW: usize = 64;

@@ -4,8 +4,9 @@
 //! target, what stands in the way there, sidecars of a live database, free space.
 //!
 //! Then data is written in the order in which it is *stored*: packs one after the other, each segment opened once, on
-//! all cores, its chunks written wherever they belong. A file is made when its first chunk arrives and completed, with
-//! mode and time, when its last one did. Memory is a segment for each core and 24 bytes for each chunk.
+//! all cores, its chunks written wherever they belong; what builds on a segment right after it ([`lineage`]). A file
+//! is made when its first chunk arrives and completed, with mode and time, when its last one did. Memory is a segment
+//! for each core and 24 bytes for each chunk.
 //!
 //! A chunk counts only after its bytes gave its id. A file that lacks one is removed again and reported; all others are
 //! restored.
@@ -17,8 +18,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rayon::prelude::*;
-
 use super::look::{self, Place, chunks_of, clean_path};
 use super::progress::Progress;
 use super::record::Record;
@@ -28,6 +27,7 @@ use super::target::{LEFT, Standing, Target};
 use super::tree::{Attributes, Consistency, Entry, Node};
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
+use crate::index::lineage;
 use crate::store::reader::Pack;
 
 /// Files that are kept open between segments.
@@ -205,6 +205,10 @@ impl Plan {
         Ok((self.writes.len() - start) as u32)
     }
 
+    fn pack_of(&self, group: &[Write]) -> &Pack {
+        &self.packs[group[0].pack as usize]
+    }
+
     /// The bytes of a write.
     fn length(&self, write: &Write) -> u64 {
         let segment = &self.packs[write.pack as usize].footer.segments[write.segment as usize];
@@ -317,10 +321,9 @@ impl Plan {
     fn write(&mut self, store: &Store, target: &Target, progress: &dyn Progress) -> Result<Vec<(PathBuf, String)>> {
         let open = OpenFiles { target, files: &self.files, recent: Mutex::default() };
         let damaged = Mutex::new(std::mem::take(&mut self.damaged));
-        let mut groups: Vec<&[Write]> = Vec::new();
-        groups.extend(self.writes.chunk_by(|a, b| (a.pack, a.segment) == (b.pack, b.segment)));
-        groups.par_iter().try_for_each(|group| -> Result<()> {
-            let pack = &self.packs[group[0].pack as usize];
+        let groups = self.writes.chunk_by(|a, b| (a.pack, a.segment) == (b.pack, b.segment)).collect();
+        lineage::families(store.catalog(), groups, |group| (self.pack_of(group), group[0].segment)).run(|group| {
+            let pack = self.pack_of(group);
             match write_group(store, pack, group, &open) {
                 Ok(()) => {}
                 Err(error) if error.is_integrity() => {

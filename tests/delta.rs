@@ -48,7 +48,7 @@ fn make(path: &Path) {
 
 fn age(path: &Path, random: &mut Random) {
     let conn = Connection::open(path).expect("open");
-    for _ in 0..1 + random.below(20) {
+    for _ in 0..=random.below(20) {
         // A few rows again and again, and any other now and then.
         let row = if random.below(3) > 0 { random.below(60) } else { random.below(4000) };
         conn.execute("UPDATE t SET n = n + 1 WHERE id = ?1", [row as i64]).expect("updated");

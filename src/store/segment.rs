@@ -35,6 +35,9 @@ pub const LEVEL: i32 = 3;
 /// read sooner, together with others.
 const DELTA_WORTH: usize = 4;
 
+/// What a zstd dictionary begins with (RFC 8878, section 5): a prefix that does is content all the same.
+const DICTIONARY: [u8; 4] = 0xEC30_A437_u32.to_le_bytes();
+
 /// What the chunks of a segment are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Content {
@@ -169,12 +172,15 @@ pub fn decompress(codec: Codec, stored: &[u8], length: usize, prefix: &[u8]) -> 
         Codec::Zstd => {
             let mut out = Vec::with_capacity(length);
             let done = if prefix.is_empty() {
-                DECOMPRESSOR.with_borrow_mut(|context| context.decompress(&mut out, stored)).is_ok()
-            } else {
+                DECOMPRESSOR.with_borrow_mut(|context| context.decompress(&mut out, stored))
+            } else if prefix.starts_with(&DICTIONARY) {
+                // Only this call takes it for what it is. A context for each is what it costs: as much as a page.
                 let mut context = DCtx::create();
-                context.ref_prefix(prefix).is_ok() && context.decompress(&mut out, stored).is_ok()
+                context.ref_prefix(prefix).and_then(|_| context.decompress(&mut out, stored))
+            } else {
+                DECOMPRESSOR.with_borrow_mut(|context| context.decompress_using_dict(&mut out, stored, prefix))
             };
-            if !done {
+            if done.is_err() {
                 return Err(Malformed("a segment does not decompress"));
             }
             out

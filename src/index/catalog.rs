@@ -4,7 +4,7 @@
 //! is none, every footer is read into memory once, and that decides: a chunk that is missing is missing from the packs,
 //! whatever the index says.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::{Index, Location};
@@ -33,12 +33,14 @@ pub struct Catalog {
     /// damaged.
     survey: OnceLock<Vec<(ChunkId, Location)>>,
     recent: Mutex<VecDeque<Recent>>,
+    /// Packs as far as the index describes them; nothing for those that it does not.
+    outlines: Mutex<HashMap<PackId, Option<Arc<Pack>>>>,
 }
 
 impl Catalog {
     /// `index` must be that of `packs`.
     pub fn new(packs: Packs, index: Index) -> Self {
-        Catalog { packs, index, survey: OnceLock::new(), recent: Mutex::default() }
+        Catalog { packs, index, survey: OnceLock::new(), recent: Mutex::default(), outlines: Mutex::default() }
     }
 
     /// The packs.
@@ -154,9 +156,7 @@ impl Catalog {
             }
         }
         let plain = Arc::new(self.packs.segment(pack, number, &prefix)?);
-        if plain.len() <= CACHED_MOST {
-            self.keep(pack.id, number, plain.clone());
-        }
+        self.keep(pack.id, number, plain.clone());
         Ok(plain)
     }
 
@@ -171,6 +171,9 @@ impl Catalog {
     }
 
     fn keep(&self, pack: PackId, number: usize, plain: Arc<Vec<u8>>) {
+        if plain.len() > CACHED_MOST {
+            return;
+        }
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.push_front((pack, number, plain));
         let (mut left, most) = (CACHED_ALL, CACHED);
@@ -186,6 +189,47 @@ impl Catalog {
     /// The bytes stored under `id`. Data is checked against its id; trees and recipes are by whoever resolves them.
     pub fn chunk(&self, content: Content, id: ChunkId) -> Result<Vec<u8>> {
         self.chunk_at_depth(content, id, MAX_DEPTH, &mut 0)
+    }
+
+    /// Where the index says that `id` lies, with what it has of that pack. To believe it takes what [`Self::quick_chunk`]
+    /// does.
+    pub(super) fn hint(&self, id: ChunkId) -> Option<(Arc<Pack>, Location)> {
+        let at = self.index.find(id)?;
+        let mut outlines = self.outlines.lock().unwrap_or_else(PoisonError::into_inner);
+        let pack = outlines.entry(at.pack).or_insert_with(|| {
+            let (salt, size, footer) = self.index.outline(at.pack)?;
+            Some(Arc::new(self.packs.outlined(at.pack, size, salt, footer)))
+        });
+        Some((pack.clone()?, at))
+    }
+
+    /// The bytes of a chunk that lies at most `allowed` deep, by the index alone: a footer lists all chunks of a pack, and
+    /// to read it for one of them costs more than that one. Whether the index is right shows in what is found: it opens
+    /// under the pack's key and number, and has the id that was asked for, or nothing is answered (I6). Of metadata the id
+    /// is that of the whole form, and held against it by whoever resolves it.
+    pub(super) fn quick_chunk(&self, content: Content, id: ChunkId, allowed: u8, spent: &mut u64) -> Option<Vec<u8>> {
+        let (pack, at) = self.hint(id)?;
+        let entry = pack.footer.segments.get(at.segment as usize)?;
+        let span = entry.span(at.nth as usize).filter(|_| entry.content == content && entry.depth <= allowed)?;
+        let plain = match self.recent(pack.id, at.segment as usize) {
+            Some(plain) => plain,
+            None => {
+                let mut prefix = Vec::new();
+                for base in &entry.bases {
+                    *spent += u64::from(entry.plain);
+                    let below = entry.depth.checked_sub(1).filter(|_| *spent <= MAX_WORK)?;
+                    prefix.extend(self.quick_chunk(Content::Data, *base, below, spent)?);
+                    if prefix.len() > MAX_BASE {
+                        return None;
+                    }
+                }
+                let plain = Arc::new(self.packs.segment(&pack, at.segment as usize, &prefix).ok()?);
+                self.keep(pack.id, at.segment as usize, plain.clone());
+                plain
+            }
+        };
+        let bytes = plain.get(span)?;
+        (content != Content::Data || self.packs.keys().chunk_id(bytes) == id).then(|| bytes.to_vec())
     }
 
     /// Every copy of `id` that can be read, wherever it lies. A tree or a recipe may be there twice: as a patch whose
@@ -206,6 +250,9 @@ impl Catalog {
     /// that it is wanted for. If the one that the index knows lies deeper, or is damaged, from any other.
     fn chunk_at_depth(&self, content: Content, id: ChunkId, allowed: u8, spent: &mut u64) -> Result<Vec<u8>> {
         let is_above = |pack: &Pack, at: Location| pack.footer.segments[at.segment as usize].depth <= allowed;
+        if let Some(bytes) = self.quick_chunk(content, id, allowed, spent) {
+            return Ok(bytes);
+        }
         let (pack, at) = self.locate(id)?;
         let first = if is_above(&pack, at) {
             self.chunk_there(content, id, &pack, at, spent)

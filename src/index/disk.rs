@@ -36,6 +36,8 @@ const CHUNKS: TableDefinition<'_, u128, u64> = TableDefinition::new("chunks");
 const PACKS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("packs");
 /// Packs that were known and are gone, as they were known.
 const LOST: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("lost");
+/// By pack id: its salt and its outline, sealed.
+const OUTLINES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("outlines");
 /// One row: layout, boot, and the id of this very file, sealed.
 const HEAD: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("head");
 /// The name that the head is sealed under.
@@ -43,7 +45,7 @@ const HEAD_NAME: &[u8] = b"head";
 /// A larger note is not read, in bytes.
 const LARGEST_NOTE: u64 = 1 << 30;
 /// Changes when anything here does: a file of another layout is thrown away.
-const LAYOUT: &[u8] = b"nbak index 4";
+const LAYOUT: &[u8] = b"nbak index 5";
 /// redb's own cache, in bytes.
 const CACHE: usize = 8 * 1024 * 1024;
 
@@ -253,7 +255,7 @@ impl Disk {
 
     pub(super) fn insert(
         &mut self,
-        packs: &[(PackId, Row)],
+        packs: &[(PackId, Row, Vec<u8>)],
         chunks: impl Iterator<Item = (ChunkId, u64)>,
     ) -> Result<(), Broken> {
         guard(|| {
@@ -263,12 +265,24 @@ impl Disk {
                     table.insert(u128::from_be_bytes(id.0), place)?;
                 }
                 let mut table = transaction.open_table(PACKS)?;
-                for (id, row) in packs {
-                    table.insert(u128::from_be_bytes(id.0), rows.seal(&name_of(*id), &row.encode()).as_slice())?;
+                let mut outlines = transaction.open_table(OUTLINES)?;
+                for (id, row, outline) in packs {
+                    let key = u128::from_be_bytes(id.0);
+                    table.insert(key, rows.seal(&name_of(*id), &row.encode()).as_slice())?;
+                    outlines.insert(key, rows.seal(&outline_name_of(*id), outline).as_slice())?;
                 }
                 Ok(())
             })
         })
+    }
+
+    /// What was left as the outline of a pack.
+    pub(super) fn outline(&self, id: PackId) -> Option<Vec<u8>> {
+        let sealed = guard(|| {
+            let table = self.read()?.open_table(OUTLINES)?;
+            Ok(table.get(u128::from_be_bytes(id.0))?.map(|guard| guard.value().to_vec()))
+        });
+        self.rows.open(&outline_name_of(id), &sealed.ok()??).ok()
     }
 
     pub(super) fn find(&self, id: ChunkId) -> Option<(u32, u32, u32)> {
@@ -378,6 +392,10 @@ pub(super) fn place_of(number: u32, at: &Location) -> u64 {
 
 fn name_of(id: PackId) -> Vec<u8> {
     [b"pack ".as_slice(), &id.0].concat()
+}
+
+fn outline_name_of(id: PackId) -> Vec<u8> {
+    [b"outline ".as_slice(), &id.0].concat()
 }
 
 /// The layout and the boot that a file must be of.

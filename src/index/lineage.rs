@@ -4,12 +4,10 @@
 //! **root**, names none and holds many chunks. Whoever opens many segments opens those with one root in a row: then the
 //! root is decompressed once, and each step of the way as well, however many versions of a page the store has.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::Location;
 use super::catalog::Catalog;
 use crate::error::Result;
 use crate::id::{ChunkId, PackId};
@@ -21,13 +19,12 @@ pub type Root = (PackId, u32);
 
 impl Catalog {
     /// The segment that all of `number` of `pack` rests on in the end: itself, if it names no base. One that names
-    /// several, or whose base is not to be found, counts as its own.
+    /// several, or whose base is not to be found, counts as its own. This is about order only, so hints will do.
     pub fn root(&self, pack: &Pack, number: u32) -> Root {
         let mut at = (pack.id, number);
         let mut base = single_base(pack, number);
         for _ in 0..MAX_DEPTH {
-            let Some(id) = base else { return at };
-            let Ok((pack, location)) = self.locate(id) else { return at };
+            let Some((pack, location)) = base.and_then(|id| self.hint(id)) else { return at };
             at = (location.pack, location.segment);
             base = single_base(&pack, location.segment);
         }
@@ -35,8 +32,8 @@ impl Catalog {
     }
 
     /// Opens those of `wanted` that a delta may build on, with the depth that it then has, and gives them to `act`, on
-    /// all cores. Answers what that said, in the order of `wanted`. Left out is what is not to be found, or not sound,
-    /// or lies `deepest` deep already: then whoever asks stores the new chunk by itself.
+    /// all cores. Answers what that said, in the order of `wanted`. Left out is what the index does not find, or what is
+    /// not sound, or lies `deepest` deep already: then whoever asks stores the new chunk by itself.
     ///
     /// That each base was opened, and gave its id, at the time when something came to build on it, is what keeps rot in
     /// an old pack from spreading into new ones (I20).
@@ -46,29 +43,21 @@ impl Catalog {
         deepest: u8,
         act: impl Fn(usize, &[u8], u8) -> T + Sync,
     ) -> Vec<Option<T>> {
-        let hints: Vec<Option<Location>> = wanted.iter().map(|id| self.index().find(*id)).collect();
-        let packs: HashSet<PackId> = hints.iter().flatten().map(|hint| hint.pack).collect();
-        // What cannot be opened is missed below.
-        packs.into_par_iter().for_each(|pack| drop(self.packs().open(pack)));
-        let mut places: Vec<(Root, u8, usize, Arc<Pack>, Location)> = Vec::with_capacity(wanted.len());
-        for (nth, id) in wanted.iter().enumerate().filter(|(nth, _)| hints[*nth].is_some()) {
-            let Ok((pack, at)) = self.locate(*id) else { continue };
-            let depth = pack.footer.segments[at.segment as usize].depth;
-            if depth < deepest && !self.index().damaged().contains(&(at.pack, at.segment)) {
-                places.push((self.root(&pack, at.segment), depth, nth, pack, at));
-            }
-        }
-        places.sort_unstable_by_key(|(root, depth, nth, ..)| (*root, *depth, *nth));
+        let place = |(nth, id): (usize, &ChunkId)| -> Option<(Root, u8, usize)> {
+            let (pack, at) = self.hint(*id)?;
+            let depth = pack.footer.segments.get(at.segment as usize)?.depth;
+            let usable = depth < deepest && !self.index().damaged().contains(&(at.pack, at.segment));
+            usable.then(|| (self.root(&pack, at.segment), depth, nth))
+        };
+        let mut places: Vec<(Root, u8, usize)> = wanted.iter().enumerate().filter_map(place).collect();
+        places.sort_unstable();
         let families: Vec<_> = places.chunk_by(|a, b| a.0 == b.0).collect();
-        let opened: Vec<(usize, T)> = families
-            .par_iter()
-            .flat_map_iter(|family| {
-                family.iter().filter_map(|(_, depth, nth, pack, at)| {
-                    let plain = self.chunk_there(Content::Data, wanted[*nth], pack, *at, &mut 0).ok()?;
-                    Some((*nth, act(*nth, &plain, depth + 1)))
-                })
-            })
-            .collect();
+        let one = |&(_, depth, nth): &(Root, u8, usize)| {
+            let plain = self.quick_chunk(Content::Data, wanted[nth], depth, &mut 0)?;
+            Some((nth, act(nth, &plain, depth + 1)))
+        };
+        let opened: Vec<(usize, T)> =
+            families.par_iter().flat_map_iter(|family| family.iter().filter_map(one)).collect();
         let mut answers: Vec<Option<T>> = wanted.iter().map(|_| None).collect();
         for (nth, answer) in opened {
             answers[nth] = Some(answer);

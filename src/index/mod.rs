@@ -147,7 +147,7 @@ impl Index {
                     Err(error) => self.unreadable.push((id, error.to_string())),
                 }
             }
-            let seen: Vec<_> = read.iter().map(|pack| (pack.id, pack.size, &pack.footer)).collect();
+            let seen: Vec<_> = read.iter().map(|pack| (pack.id, pack.size, &pack.salt, &pack.footer)).collect();
             self.insert(&seen);
         }
     }
@@ -155,21 +155,21 @@ impl Index {
     /// Takes in packs that were just stored. The file is brought up to date too; when that fails the snapshot stands
     /// all the same, and the next command catches up.
     pub fn add(&mut self, stored: &[Stored]) {
-        let seen: Vec<_> = stored.iter().map(|pack| (pack.id, pack.size, &pack.footer)).collect();
+        let seen: Vec<_> = stored.iter().map(|pack| (pack.id, pack.size, &pack.salt, &pack.footer)).collect();
         self.insert(&seen);
     }
 
-    fn insert(&mut self, packs: &[(PackId, u64, &Footer)]) {
+    fn insert(&mut self, packs: &[(PackId, u64, &[u8; 32], &Footer)]) {
         let first = self.numbers.keys().max().map_or(0, |most| most + 1);
         let mut rows = Vec::with_capacity(packs.len());
-        for (number, (id, size, footer)) in (first..).zip(packs) {
+        for (number, (id, size, salt, footer)) in (first..).zip(packs) {
             let row = Row { number, size: *size, records: footer.records.clone() };
             self.numbers.insert(number, *id);
             self.rows.insert(*id, row.clone());
-            rows.push((*id, row));
+            rows.push((*id, row, [&salt[..], &footer.outline()].concat()));
         }
         let mut entries = Vec::new();
-        for ((_, _, footer), (id, row)) in packs.iter().zip(&rows) {
+        for ((.., footer), (id, row, _)) in packs.iter().zip(&rows) {
             entries.extend(footer.chunks().map(|(segment, nth, chunk)| {
                 let location = Location { pack: *id, segment: segment as u32, nth: nth as u32 };
                 (chunk.id, row.number, location)
@@ -191,6 +191,13 @@ impl Index {
         }
         let (number, segment, nth) = self.disk.as_ref()?.find(id)?;
         Some(Location { pack: *self.numbers.get(&number)?, segment, nth })
+    }
+
+    /// A pack's salt, its size, and its footer without ids ([`Footer::outline`]), if the file has that.
+    pub fn outline(&self, id: PackId) -> Option<([u8; 32], u64, Footer)> {
+        let row = self.disk.as_ref()?.outline(id)?;
+        let (salt, outline) = row.split_first_chunk()?;
+        Some((*salt, self.rows.get(&id)?.size, Footer::from_outline(outline).ok()?))
     }
 
     /// All snapshot records, each with its pack.

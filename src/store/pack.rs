@@ -232,6 +232,60 @@ impl Footer {
         Ok(Footer { segments, records })
     }
 
+    /// The footer without ids of chunks and without records: what it takes to open a segment of which it is known that it
+    /// holds a chunk, and to prove by the chunk's own id that it does. A tenth of the footer, for the index.
+    pub fn outline(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_varint(&mut out, self.segments.len() as u64);
+        for segment in &self.segments {
+            put_varint(&mut out, u64::from(segment.stored));
+            out.push(segment.content.code());
+            out.push(u8::from(segment.codec == Codec::Zstd));
+            out.push(segment.depth);
+            put_varint(&mut out, segment.bases.len() as u64);
+            segment.bases.iter().for_each(|base| out.extend_from_slice(&base.0));
+            // Runs of one length: pages are.
+            for run in segment.chunks.chunk_by(|a, b| a.length == b.length) {
+                put_varint(&mut out, run.len() as u64);
+                put_varint(&mut out, u64::from(run[0].length));
+            }
+            put_varint(&mut out, 0);
+        }
+        out
+    }
+
+    /// Reads an outline: a footer in which every chunk has the id that stands for zeros.
+    pub fn from_outline(outline: &[u8]) -> Result<Footer, Malformed> {
+        let mut reader = Reader::new(outline);
+        let count = reader.count(7)?;
+        let mut segments = Vec::with_capacity(count);
+        let mut offset = HEADER as u64;
+        for _ in 0..count {
+            let stored = reader.varint_up_to(u64::from(u32::MAX), "a segment is larger than it can be")? as u32;
+            let content = Content::from_code(reader.u8()?)?;
+            let codec = if reader.u8()? == 0 { Codec::Raw } else { Codec::Zstd };
+            let depth = reader.u8()?;
+            let bases = (0..reader.count(16)?).map(|_| reader.array().map(ChunkId)).collect::<Result<_, _>>()?;
+            let (mut chunks, mut plain) = (Vec::new(), 0u64);
+            loop {
+                let run = reader.varint_up_to(MAX_SEGMENT_CHUNKS, "a segment has more chunks than it can")? as usize;
+                if run == 0 {
+                    break;
+                }
+                let length = reader.varint_up_to(MAX_PLAIN as u64, "a chunk is larger than it can be")? as u32;
+                plain += run as u64 * u64::from(length);
+                if chunks.len() + run > MAX_SEGMENT_CHUNKS as usize || plain > MAX_PLAIN as u64 {
+                    return Err(Malformed("a segment is larger than it can be"));
+                }
+                chunks.resize(chunks.len() + run, ChunkEntry { id: ChunkId::ZEROS, length });
+            }
+            segments.push(SegmentEntry { offset, stored, plain: plain as u32, content, codec, depth, bases, chunks });
+            offset += u64::from(stored);
+        }
+        reader.end()?;
+        Ok(Footer { segments, records: Vec::new() })
+    }
+
     /// All chunks, each with its segment's number and its place there.
     pub fn chunks(&self) -> impl Iterator<Item = (usize, usize, &ChunkEntry)> {
         self.segments
@@ -271,6 +325,18 @@ mod tests {
         let plain = sample().encode().expect("encodes");
         assert_eq!(Footer::decode(&plain, 100), Ok(sample()));
         assert!(Footer::decode(&plain, 101).is_err(), "segments must fill the pack");
+    }
+
+    #[test]
+    fn an_outline_is_the_footer_without_ids() {
+        let mut expected = sample();
+        expected.segments.iter_mut().flat_map(|s| &mut s.chunks).for_each(|chunk| chunk.id = ChunkId::ZEROS);
+        expected.records.clear();
+        let outline = sample().outline();
+        assert_eq!(Footer::from_outline(&outline), Ok(expected));
+        for cut in 0..outline.len() {
+            assert!(Footer::from_outline(&outline[..cut]).is_err(), "cut at {cut}");
+        }
     }
 
     #[test]

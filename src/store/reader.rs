@@ -24,6 +24,8 @@ pub struct Pack {
     pub id: PackId,
     /// Its size in bytes.
     pub size: u64,
+    /// What its key is derived with.
+    pub salt: [u8; 32],
     /// What it holds.
     pub footer: Footer,
     opener: PackOpener,
@@ -67,6 +69,11 @@ impl Packs {
         Ok(pack)
     }
 
+    /// A pack by what the index has of it ([`Footer::outline`]), of which nothing was read.
+    pub fn outlined(&self, id: PackId, size: u64, salt: [u8; 32], footer: Footer) -> Pack {
+        Pack { id, size, salt, footer, opener: PackOpener::new(&self.keys, id, &salt) }
+    }
+
     /// Forgets the footers in memory, so that the next look is at the disk.
     pub fn forget(&self) {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -106,7 +113,7 @@ impl Packs {
         let opener = PackOpener::new(&self.keys, id, &header.salt);
         opener.open_footer(&mut sealed).map_err(|_| damaged(&"its footer does not open"))?;
         let footer = Footer::decode(&sealed, body).map_err(|e| damaged(&e))?;
-        Ok(Pack { id, size, footer, opener })
+        Ok(Pack { id, size, salt: header.salt, footer, opener })
     }
 
     /// The plaintext of a segment: opened, and decompressed with `prefix`, the joined plaintexts of its bases.

@@ -40,6 +40,8 @@ pub struct Stored {
     pub id: PackId,
     /// Its size in bytes.
     pub size: u64,
+    /// What its key is derived with.
+    pub salt: [u8; 32],
     /// What it holds.
     pub footer: Footer,
     _durable: Durable,
@@ -368,5 +370,5 @@ fn put(objects: &dyn Objects, keys: &Keys, closed: Closed) -> Result<Stored> {
     parts.push(&sealed);
     parts.push(&trailer);
     let durable = objects.put(Key::new(Kind::Pack, pack.id.0), &parts)?;
-    Ok(Stored { id: pack.id, size, footer, _durable: durable })
+    Ok(Stored { id: pack.id, size, salt: *pack.sealer.salt(), footer, _durable: durable })
 }

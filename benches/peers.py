@@ -272,7 +272,7 @@ class Run:
 
     def each(self, nth, kind, action, tools=None):
         """A round: every tool takes its turn, from the nth on. One that fails is out."""
-        tools = tools or list(self.tools.values())
+        tools = list(self.tools.values()) if tools is None else tools
         for at in range(len(tools)):
             tool = tools[(nth + at) % len(tools)]
             if tool.name in self.failed:

@@ -28,8 +28,8 @@ HISTORY = """
     CREATE TABLE IF NOT EXISTS calls(id INTEGER PRIMARY KEY, run TEXT, input TEXT, output BLOB);
     CREATE INDEX IF NOT EXISTS calls_run ON calls(run);"""
 DATASTORE = """
-    CREATE TABLE IF NOT EXISTS records(id INTEGER PRIMARY KEY, owner TEXT, body TEXT, version INTEGER);
-    CREATE INDEX IF NOT EXISTS records_owner ON records(owner, version);
+    CREATE TABLE IF NOT EXISTS records(id INTEGER PRIMARY KEY, owner TEXT, body TEXT, weight REAL);
+    CREATE INDEX IF NOT EXISTS records_owner ON records(owner, weight);
     CREATE VIRTUAL TABLE IF NOT EXISTS found USING fts5(body, content='records', content_rowid='id');"""
 
 
@@ -58,9 +58,8 @@ def add_runs(history, dice, count):
 
 def put_record(store, dice, number=None):
     body = prose(dice, 10, 120)
-    row = (number, prose(dice, 1, 2), body, dice.randrange(100))
-    number = store.execute("INSERT INTO records VALUES(?, ?, ?, ?)", row).lastrowid
-    store.execute("INSERT INTO found(rowid, body) VALUES(?, ?)", (number, body))
+    row = store.execute("INSERT INTO records VALUES(?, ?, ?, ?)", (number, prose(dice, 1, 2), body, dice.random()))
+    store.execute("INSERT INTO found(rowid, body) VALUES(?, ?)", (row.lastrowid, body))
 
 
 def use_records(store, dice, added, changed, deleted):

@@ -19,12 +19,10 @@ bench *ARGS:
 fuzz TARGET SECONDS:
     cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}
 
-# peers.py ages a data directory under WORK and runs each program on the same bytes: first, unchanged and aged backups,
-# bytes added, restore, full check. It finds the programs on the PATH, and this one by $NBAK. All figures of a table come
-# from one run on a quiet machine.
+# benches/peers.py ages a data directory under WORK and runs each program on the same bytes. It finds the others on the
+# PATH; benches/README.md has its options. All figures of a table come from one run on a quiet machine.
 #
-# Compare with other backup programs in the scratch directory WORK; NBAK_PEERS is the path of peers.py.
+# Compare with other backup programs in the scratch directory WORK.
 peers WORK *ARGS:
-    @test -f "${NBAK_PEERS:?set NBAK_PEERS to the path of peers.py}"
     cargo build --locked --release
-    NBAK="{{justfile_directory()}}/target/release/nbak" python3 "$NBAK_PEERS" --work {{WORK}} {{ARGS}}
+    NBAK="{{justfile_directory()}}/target/release/nbak" python3 benches/peers.py --work {{WORK}} {{ARGS}}

@@ -16,6 +16,7 @@ use super::meta::{self, Version, Versioned};
 use super::recipe::{Lengths, MOST, Recipe};
 use super::tree::Content;
 use crate::chunk::{CONTENT, Cut, Cutter};
+use crate::crypto::keys::Keys;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, RecipeId};
 use crate::index::catalog::Catalog;
@@ -24,6 +25,8 @@ use crate::store::sink::PackSink;
 
 /// How much of a file is read at a time, in bytes: a multiple of every page size.
 const BLOCK: usize = 4 * 1024 * 1024;
+/// What a block may leave over: less than the largest chunk and than any page, in bytes.
+const ROOM: usize = CONTENT.2;
 /// Up to this many chunks are listed in the tree itself.
 const INLINE: usize = 8;
 
@@ -58,7 +61,7 @@ pub struct Session<'a> {
     pub sink: PackSink,
     fresh: HashSet<ChunkId>,
     cutter: Cutter,
-    block: Vec<u8>,
+    blocks: [Vec<u8>; 2],
     /// Whether what the parent snapshot names is known to be there, without looking.
     trust_parent: bool,
     /// Chunks of data that were stored.
@@ -88,8 +91,8 @@ impl<'a> Session<'a> {
     /// A session that asks `catalog` and stores through `sink`.
     pub fn new(catalog: &'a Catalog, sink: PackSink, trust_parent: bool) -> Self {
         let cutter = Cutter::new(catalog.packs().keys().chunker_seed());
-        let (fresh, block) = (HashSet::new(), Vec::new());
-        Session { catalog, sink, fresh, cutter, block, trust_parent, new_chunks: 0, new_bytes: 0 }
+        let (fresh, blocks) = (HashSet::new(), Default::default());
+        Session { catalog, sink, fresh, cutter, blocks, trust_parent, new_chunks: 0, new_bytes: 0 }
     }
 
     /// Saves what `read` gives until it gives less than it was asked for. `before` is the file's content in the parent
@@ -101,58 +104,55 @@ impl<'a> Session<'a> {
         read: &mut ReadBlock<'_>,
     ) -> Result<(u64, Content), Failure> {
         let mut collector = Collector::new(cut, before);
-        let mut block = std::mem::take(&mut self.block);
-        let result = self.save_blocks(cut, &mut collector, &mut block, read);
-        self.block = block;
+        let mut blocks = std::mem::take(&mut self.blocks);
+        let result = self.save_blocks(cut, &mut collector, &mut blocks, read);
+        self.blocks = blocks;
         result?;
         Ok(self.finish(collector)?)
     }
 
+    /// Reads one block while the one before it is cut and hashed on the other cores. What a block leaves over is put in
+    /// front of the next one, which leaves room for it.
     fn save_blocks(
         &mut self,
         cut: Cut,
         collector: &mut Collector<'_>,
-        block: &mut Vec<u8>,
+        blocks: &mut [Vec<u8>; 2],
         read: &mut ReadBlock<'_>,
     ) -> Result<(), Failure> {
-        let mut held = 0;
-        let mut want = CONTENT.2;
+        let [this, next] = blocks;
+        // Small files must not pay for a large block.
+        let (mut start, mut want) = (ROOM, ROOM);
+        let mut end = start + read(room(this, want))?;
         loop {
-            // Small files must not pay for a large block.
-            if block.len() < held + want {
-                block.resize(held + want, 0);
+            let last = end < ROOM + want;
+            let block = &this[start..end];
+            let keys = self.catalog.packs().keys();
+            let (mut pieces, mut got) = (Pieces::default(), Ok(0));
+            if last {
+                pieces = Pieces::of(&self.cutter, keys, cut, block, last);
+            } else {
+                let cutter = &self.cutter;
+                rayon::in_place_scope(|scope| {
+                    scope.spawn(|_| pieces = Pieces::of(cutter, keys, cut, block, last));
+                    got = read(room(next, BLOCK));
+                });
             }
-            let got = read(&mut block[held..held + want])?;
-            let last = got < want;
-            let filled = held + got;
-            let lengths = match cut {
-                Cut::Content => self.cutter.cuts(&block[..filled], last),
-                Cut::Pages(page) => pages(filled, page as usize, last),
-            };
-            let used: usize = lengths.iter().sum();
-            self.save_cuts(&block[..used], &lengths, collector)?;
-            block.copy_within(used..filled, 0);
-            held = filled - used;
+            let used = pieces.lengths.iter().sum();
+            self.save_pieces(&block[..used], pieces, collector)?;
             if last {
                 return Ok(());
             }
-            want = BLOCK;
+            let left = &block[used..];
+            (start, want, end) = (ROOM - left.len(), BLOCK, ROOM + got?);
+            next[start..ROOM].copy_from_slice(left);
+            std::mem::swap(this, next);
         }
     }
 
-    fn save_cuts(&mut self, bytes: &[u8], lengths: &[usize], collector: &mut Collector<'_>) -> Result<()> {
-        let mut spans = Vec::with_capacity(lengths.len());
-        let mut at = 0;
-        for length in lengths {
-            spans.push(&bytes[at..at + length]);
-            at += length;
-        }
-        let keys = self.catalog.packs().keys();
-        let id = |span: &&[u8]| if is_zero(span) { ChunkId::ZEROS } else { keys.chunk_id(span) };
-        let ids: Vec<ChunkId> = match spans.len() {
-            0..16 => spans.iter().map(id).collect(),
-            _ => spans.par_iter().with_min_len(16).map(id).collect(),
-        };
+    fn save_pieces(&mut self, bytes: &[u8], pieces: Pieces, collector: &mut Collector<'_>) -> Result<()> {
+        let Pieces { lengths, ids } = pieces;
+        let spans = spans(bytes, &lengths);
         let all = ids.len();
         let mut fresh = Vec::new();
         for (span, id) in spans.into_iter().zip(ids) {
@@ -212,6 +212,43 @@ impl<'a> Session<'a> {
         }
         Ok(id)
     }
+}
+
+/// What a block is cut into.
+#[derive(Default)]
+struct Pieces {
+    lengths: Vec<usize>,
+    ids: Vec<ChunkId>,
+}
+
+impl Pieces {
+    fn of(cutter: &Cutter, keys: &Keys, cut: Cut, block: &[u8], last: bool) -> Pieces {
+        let lengths = match cut {
+            Cut::Content => cutter.cuts(block, last),
+            Cut::Pages(page) => pages(block.len(), page as usize, last),
+        };
+        let spans = spans(block, &lengths);
+        let id = |span: &&[u8]| if is_zero(span) { ChunkId::ZEROS } else { keys.chunk_id(span) };
+        let ids = match spans.len() {
+            0..16 => spans.iter().map(id).collect(),
+            _ => spans.par_iter().with_min_len(16).map(id).collect(),
+        };
+        Pieces { lengths, ids }
+    }
+}
+
+fn spans<'b>(bytes: &'b [u8], lengths: &[usize]) -> Vec<&'b [u8]> {
+    let mut rest = bytes;
+    let mut next = |length: &usize| rest.split_off(..*length).unwrap_or_default();
+    lengths.iter().map(&mut next).collect()
+}
+
+/// The part of a block that is read into.
+fn room(block: &mut Vec<u8>, want: usize) -> &mut [u8] {
+    if block.len() < ROOM + want {
+        block.resize(ROOM + want, 0);
+    }
+    &mut block[ROOM..ROOM + want]
 }
 
 /// Lengths of the pages in `filled` bytes; the last piece of a file may end in a part of one.

@@ -276,6 +276,19 @@ fn what_is_there_is_overwritten_only_when_told() {
     restore(&place, &["--overwrite"], &target).exits(0);
     assert_eq!(names(&target), names(&place.data).into_iter().chain(["dir/kept".to_owned()]).collect());
 
+    // What stands there as it should is not written again; what does not is replaced, with no moment without it.
+    let inode = |name: &str| fs::metadata(target.join(name)).expect("there").ino();
+    let (kept, replaced) = (inode("x.db"), inode("a.txt"));
+    fs::set_permissions(target.join("x.db"), fs::Permissions::from_mode(0o700)).expect("a mode");
+    let theirs = fs::read(target.join("a.txt")).expect("read");
+    fs::write(target.join("a.txt"), theirs.iter().map(|byte| byte ^ 1).collect::<Vec<_>>()).expect("written");
+    restore(&place, &["--overwrite"], &target).exits(0);
+    assert!(inode("x.db") == kept && inode("a.txt") != replaced);
+    let again = survey(&target);
+    for name in ["x.db", "a.txt"] {
+        assert!(again[Path::new(name)] == original[Path::new(name)], "{name}: {:?}", again[Path::new(name)]);
+    }
+
     // Each of these is refused before anything is changed.
     let spoils: [(&str, Spoil); 6] = [
         ("a.txt", |t| fs::create_dir(t.join("a.txt")).expect("a folder")),

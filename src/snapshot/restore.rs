@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rayon::prelude::*;
+
 use super::look::{self, Place, chunks_of, clean_path};
 use super::progress::Progress;
 use super::record::Record;
@@ -30,6 +32,8 @@ use crate::id::ChunkId;
 use crate::index::lineage;
 use crate::store::reader::Pack;
 
+/// Zeros are compared so many at a time, in bytes.
+const GAP: u64 = 128 * 1024;
 /// Files that are kept open between segments.
 const OPEN_FILES: usize = 128;
 
@@ -70,6 +74,8 @@ struct FileItem {
     created: AtomicBool,
     complete: AtomicBool,
     broken: AtomicBool,
+    /// It stands in the target already, byte for byte.
+    kept: bool,
 }
 
 /// One chunk's way into one file.
@@ -97,6 +103,9 @@ pub fn restore(store: &Store, record: &Record, options: &Options, progress: &dyn
     let entries = selected(store, record, &options.paths, &mut plan.damaged)?;
     plan.lay_out(store, &entries)?;
     let target = Target::open(&options.target, options.overwrite)?;
+    if options.overwrite {
+        plan.keep_what_is_there(store, &target);
+    }
     plan.look_ahead(&target, options.overwrite).inspect_err(|_| target.withdraw())?;
 
     let written = plan.carry_out(store, record, options, &target, progress);
@@ -166,6 +175,7 @@ impl Plan {
                             created: AtomicBool::new(false),
                             complete: AtomicBool::new(false),
                             broken: AtomicBool::new(false),
+                            kept: false,
                         }),
                         Err(error) if error.is_integrity() => self.damaged.push((path.clone(), error.to_string())),
                         Err(error) => return Err(error),
@@ -271,9 +281,46 @@ impl Plan {
         error.also("nothing of the snapshot is in the target")
     }
 
+    /// Finds the files that stand in the target as the snapshot has them: they are not written again.
+    fn keep_what_is_there(&mut self, store: &Store, target: &Target) {
+        let keys = store.catalog().packs().keys();
+        let mut chunks: Vec<(u32, u64, u64, ChunkId)> = Vec::with_capacity(self.writes.len());
+        chunks.extend(self.writes.iter().map(|write| {
+            let segment = &self.packs[write.pack as usize].footer.segments[write.segment as usize];
+            let chunk = &segment.chunks[write.nth as usize];
+            (write.file, write.offset, u64::from(chunk.length), chunk.id)
+        }));
+        chunks.sort_unstable_by_key(|(file, offset, ..)| (*file, *offset));
+        let files: HashMap<u32, &[_]> = chunks.chunk_by(|a, b| a.0 == b.0).map(|own| (own[0].0, own)).collect();
+        let is_there = |(at, item): (usize, &FileItem)| -> Option<()> {
+            let file = target.existing(&item.path, item.size)?;
+            let (mut bytes, mut end) = (Vec::new(), 0);
+            // What no chunk covers is zeros; a chunk of zeros at the end of the file closes the last gap.
+            let rest = [(at as u32, item.size, 0, ChunkId::ZEROS)];
+            for (_, offset, length, id) in files.get(&(at as u32)).copied().unwrap_or_default().iter().chain(&rest) {
+                while end < *offset {
+                    bytes.resize((*offset - end).min(GAP) as usize, 0);
+                    file.read_exact_at(&mut bytes, end).ok()?;
+                    end += bytes.len() as u64;
+                    bytes.iter().all(|byte| *byte == 0).then_some(())?;
+                }
+                bytes.resize(*length as usize, 0);
+                file.read_exact_at(&mut bytes, *offset).ok()?;
+                (*length == 0 || keys.chunk_id(&bytes) == *id).then_some(())?;
+                end = offset + length;
+            }
+            Some(())
+        };
+        let kept: Vec<bool> = self.files.par_iter().enumerate().map(|file| is_there(file).is_some()).collect();
+        self.writes.retain(|write| !kept[write.file as usize]);
+        for (file, kept) in self.files.iter_mut().zip(kept) {
+            file.kept = kept;
+        }
+    }
+
     /// Looks for everything that can be known to go wrong, before anything is written.
     fn look_ahead(&mut self, target: &Target, overwrite: bool) -> Result<()> {
-        let need: u64 = self.files.iter().map(|file| file.size).sum::<u64>();
+        let need: u64 = self.files.iter().filter(|file| !file.kept).map(|file| file.size).sum();
         let stored: u64 = self.writes.iter().map(|write| self.length(write)).sum();
         if let Some(free) = target.free_bytes().filter(|free| *free < stored.min(need)) {
             return Err(Error::failed(format!("the restored files need {stored} bytes, and {free} are free"))
@@ -302,6 +349,7 @@ impl Plan {
             match target.standing(&file.path) {
                 Standing::Nothing => {}
                 Standing::Directory => return Err(in_the_way(&file.path, "a directory")),
+                Standing::Other if file.kept => {}
                 Standing::Other => {
                     let name = format!("{LEFT}{}", crate::id::SlotId::random());
                     file.temporary = Some(file.path.with_file_name(name));
@@ -341,7 +389,11 @@ impl Plan {
             progress.advance(group.iter().map(|write| self.length(write)).sum());
             Ok(())
         })?;
-        for at in 0..self.files.len() {
+        for item in self.files.iter().filter(|item| item.kept) {
+            target.dress(&item.path, &item.attributes)?;
+            item.complete.store(true, Ordering::Release);
+        }
+        for at in (0..self.files.len()).filter(|at| !self.files[*at].kept) {
             if self.files[at].left.load(Ordering::Relaxed) == 0 && !self.files[at].created.load(Ordering::Relaxed) {
                 open.complete(at as u32, &open.create(at as u32)?)?;
             }

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -141,9 +142,32 @@ impl Target {
         Ok(File::from(openat(&parent, name, flags, Mode::empty()).map_err(|e| self.failed("open a file", path, e))?))
     }
 
+    /// A regular file of `size` bytes that stands at `path`, to read. Not one that has other names as well: its attributes
+    /// would change under those too.
+    pub fn existing(&self, path: &Path, size: u64) -> Option<File> {
+        let (parent, name) = self.parent(path).ok()?;
+        // A pipe is not waited for.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = File::from(openat(&parent, name, flags, Mode::empty()).ok()?);
+        file.metadata().ok().filter(|meta| meta.is_file() && meta.nlink() == 1 && meta.len() == size)?;
+        Some(file)
+    }
+
+    /// Gives owner, mode and time to a file that has its content already.
+    pub fn dress(&self, path: &Path, attributes: &Attributes) -> Result<()> {
+        let (parent, name) = self.parent(path)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = openat(&parent, name, flags, Mode::empty()).map_err(|e| self.failed("open a file", path, e))?;
+        self.attributes(path, &File::from(file), attributes)
+    }
+
     /// Ends a file: its size (what was not written is a hole), owner, mode and time.
     pub fn complete(&self, path: &Path, file: &File, size: u64, attributes: &Attributes) -> Result<()> {
         file.set_len(size).map_err(|e| Error::io("set the size of a file", self.place(path), e))?;
+        self.attributes(path, file, attributes)
+    }
+
+    fn attributes(&self, path: &Path, file: &File, attributes: &Attributes) -> Result<()> {
         self.give(|uid, gid| fchown(file, uid, gid), path, attributes)?;
         fchmod(file, Mode::from_raw_mode(attributes.mode))
             .map_err(|e| self.failed("set the mode of a file", path, e))?;

@@ -195,6 +195,9 @@ impl Catalog {
     /// does.
     pub(super) fn hint(&self, id: ChunkId) -> Option<(Arc<Pack>, Location)> {
         let at = self.index.find(id)?;
+        if let Some(pack) = self.packs.opened(at.pack) {
+            return Some((pack, at));
+        }
         let mut outlines = self.outlines.lock().unwrap_or_else(PoisonError::into_inner);
         let pack = outlines.entry(at.pack).or_insert_with(|| {
             let (salt, size, footer) = self.index.outline(at.pack)?;

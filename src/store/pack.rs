@@ -191,6 +191,8 @@ impl Footer {
         }
         for (segment, &(_, chunks)) in segments.iter_mut().zip(&counts) {
             let mut plain = 0u64;
+            // To the item: there may be as many segments as chunks, and all footers of a store in memory.
+            segment.chunks.reserve_exact(chunks);
             for _ in 0..chunks {
                 let length = reader.varint_up_to(MAX_PLAIN as u64, "a chunk is larger than it can be")? as u32;
                 plain += u64::from(length);
@@ -212,6 +214,7 @@ impl Footer {
             }
         }
         for (segment, &(bases, _)) in segments.iter_mut().zip(&counts) {
+            segment.bases.reserve_exact(bases.min(reader.remaining() / 16));
             for _ in 0..bases {
                 segment.bases.push(ChunkId(reader.array()?));
             }

@@ -59,10 +59,15 @@ impl Packs {
         Ok(self.objects.list(Kind::Pack)?.into_iter().map(PackId).collect())
     }
 
+    /// A pack whose footer was opened before.
+    pub fn opened(&self, id: PackId) -> Option<Arc<Pack>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
     /// Opens a pack's footer.
     pub fn open(&self, id: PackId) -> Result<Arc<Pack>> {
-        if let Some(pack) = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
-            return Ok(pack.clone());
+        if let Some(pack) = self.opened(id) {
+            return Ok(pack);
         }
         let pack = Arc::new(self.read(id)?);
         self.opened.lock().unwrap_or_else(PoisonError::into_inner).insert(id, pack.clone());

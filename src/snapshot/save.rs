@@ -7,6 +7,8 @@
 //! Two kinds of error leave this room apart: what the *reader* says is about that file ([`Failure::Source`]), and
 //! everything else is about the store and ends the snapshot ([`Failure::Store`]).
 
+mod changed;
+
 use std::collections::HashSet;
 
 use rayon::prelude::*;
@@ -20,6 +22,8 @@ use crate::id::{ChunkId, RecipeId};
 use crate::index::catalog::Catalog;
 use crate::store::segment;
 use crate::store::sink::PackSink;
+
+pub use changed::{Paged, ReadPage};
 
 /// How much of a file is read at a time, in bytes: a multiple of every page size.
 const BLOCK: usize = 4 * 1024 * 1024;
@@ -60,6 +64,8 @@ pub struct Session<'a> {
     block: Vec<u8>,
     /// Whether what the parent snapshot names is known to be there, without looking.
     trust_parent: bool,
+    /// Where what is saved differs from the parent's, if anybody asked ([`Session::watch`]).
+    differing: Option<Vec<u32>>,
     /// Chunks of data that were stored.
     pub new_chunks: u64,
     /// Their bytes.
@@ -88,7 +94,7 @@ impl<'a> Session<'a> {
     pub fn new(catalog: &'a Catalog, sink: PackSink, trust_parent: bool) -> Self {
         let cutter = Cutter::new(catalog.packs().keys().chunker_seed());
         let (fresh, block) = (HashSet::new(), Vec::new());
-        Session { catalog, sink, fresh, cutter, block, trust_parent, new_chunks: 0, new_bytes: 0 }
+        Session { catalog, sink, fresh, cutter, block, trust_parent, differing: None, new_chunks: 0, new_bytes: 0 }
     }
 
     /// Saves what `read` gives until it gives less than it was asked for. `before` is the file's content in the parent
@@ -156,7 +162,11 @@ impl<'a> Session<'a> {
             if collector.is_full() {
                 self.end_recipe(collector)?;
             }
-            let known = collector.next_before(self.catalog) == Some(id) && self.trust_parent;
+            let was = collector.next_before(self.catalog);
+            let known = was == Some(id) && self.trust_parent;
+            if let (Some(differing), false) = (&mut self.differing, was.is_none_or(|was| was == id)) {
+                differing.push((collector.done.len() * MOST + collector.ids.len() + 1) as u32);
+            }
             collector.push(span.len() as u32, id);
             if id != ChunkId::ZEROS && !known && self.fresh.insert(id) && !self.catalog.has(id) {
                 self.sink.add(segment::Content::Data, id, span)?;

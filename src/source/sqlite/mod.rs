@@ -73,12 +73,14 @@ mod header;
 mod image;
 mod live;
 mod quiet;
+mod since;
 mod wal;
 
 pub(super) use header::MAGIC;
 pub use header::{HEADER_BYTES, Header, looks_like_database};
-pub use image::{Database, HotJournal, Refusal, View};
+pub use image::{Database, HotJournal, Opened, Refusal, View};
 pub use live::WalMark;
+pub use since::Changes;
 
 use crate::error::{Error, Result};
 

@@ -112,8 +112,8 @@ pub struct Opening<'a> {
     pub hot: HotJournal,
 }
 
-/// Opens `found` if it is a database; only what changed, if `earlier` has what that takes. An error is one of looking at
-/// it; the database's own waits for its turn.
+/// Opens `found` if it is a database; only what changed, if `earlier` has what that takes. An error is one of looking
+/// at it; the database's own waits for its turn.
 pub fn open_database(opening: &Opening<'_>, found: &Found, earlier: Option<Earlier>) -> std::io::Result<Option<Open>> {
     let path = opening.source.join(&found.path);
     let there = |error: std::io::Error| if error.kind() == ErrorKind::NotFound { Ok(None) } else { Err(error) };
@@ -263,7 +263,7 @@ fn save_image(
         Ok(true) => {
             let content = Some((size, Consistency::Transaction, content));
             let error = listed.zip(earlier).and_then(|(listed, earlier)| earlier.belied(&listed, &differing));
-            Ok(Ok(Captured { content, remarks, mark, error, ..Captured::default() }))
+            Ok(Ok(Captured { content, mark, error, remarks, ..Captured::default() }))
         }
         Ok(false) => Ok(Err(Disturbed::Again)),
         Err(error) => Ok(Err(Disturbed::Io(error))),

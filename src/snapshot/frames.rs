@@ -1,9 +1,9 @@
 //! Databases by their logs: where the log says what changed since the parent snapshot, only that is read.
 //!
-//! The source says which pages those are, and proves it ([`crate::source::sqlite::Changes`]). Here it is decided whether
-//! it is asked at all: for a database of which the parent has an image, whose chunks are all known to be there, with a
-//! [mark](super::marks) that is not due, and without `--full-scan`. Otherwise all is read; and if the log says what
-//! changed all the same, what is read is held against it.
+//! The source says which pages those are, and proves it ([`crate::source::sqlite::Changes`]). Here it is decided
+//! whether it is asked at all: for a database of which the parent has an image, whose chunks are all known to be there,
+//! with a [mark](super::marks) that is not due, and without `--full-scan`. Otherwise all is read; and if the log says
+//! what changed all the same, what is read is held against it (I19).
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ impl Earlier {
     pub(super) fn of(found: &Found, parent: &Parent, full_scan: bool) -> Option<Earlier> {
         let mark = *parent.marks.get(&found.path).filter(|_| parent.trusted)?;
         match &parent.entry(found)?.node {
-            Node::File { size, consistency: Consistency::Transaction, .. } if *size == mark.len() => {
+            Node::File { size, consistency: Consistency::Transaction, .. } if *size == mark.bytes() => {
                 Some(Earlier { mark, whole: full_scan || mark.is_due(now_ms()) })
             }
             _ => None,

@@ -2,9 +2,9 @@
 //! came after.
 //!
 //! They are kept with the receipts of a snapshot, and hold for it alone (I19). Unlike a receipt, a mark needs no margin
-//! of time: the log itself proves it, or does not ([`crate::source::sqlite`], "What changed since"). What the log cannot
-//! prove is that nobody wrote the database past SQLite. So now and then, at the latest after [`MOST`] captures or a day,
-//! all of it is read again, and held against what the log says.
+//! of time: the log itself proves it, or does not ([`crate::source::sqlite::Changes`]). What the log cannot prove is
+//! that nobody wrote the database past SQLite. So now and then, at the latest after [`MOST`] captures or a day, all of
+//! it is read again, and held against what the log says.
 
 use super::receipts::Receipt;
 use super::take::now_ms;
@@ -39,16 +39,17 @@ impl Mark {
         let beside = receipt.database?[0]?;
         let files = [identity(&receipt.stamp), identity(&beside)];
         let mark = Mark { log, files, read: now_ms(), captures: 0 };
-        (log.salts != [0, 0] && log.page_size >= PAGE && mark.len() == len).then_some(mark)
+        (log.salts != [0, 0] && log.page_size >= PAGE && mark.bytes() == len).then_some(mark)
     }
 
     /// The mark of the capture after this one, which went by the log.
+    #[must_use]
     pub fn next(&self, log: WalMark) -> Mark {
         Mark { log, captures: self.captures.saturating_add(1), ..*self }
     }
 
     /// Bytes of the image.
-    pub fn len(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         u64::from(self.log.pages) * u64::from(self.log.page_size)
     }
 

@@ -6,8 +6,8 @@
 //! an id says the same whatever it was patched against.
 //!
 //! [`store`] opens all that belongs to one store; [`take`] makes a snapshot, with [`capture`] for one file and
-//! [`save`] for its content, or only what a database's log says ([`marks`]); [`look`] lists and reads one, [`restore`] writes one out into a [`target`]; [`check`]
-//! proves that all of it is there.
+//! [`save`] for its content, or for what a database's log says of it ([`marks`]); [`look`] lists and reads one,
+//! [`restore`] writes one out into a [`target`]; [`check`] proves that all of it is there.
 
 pub mod capture;
 pub mod chain;

@@ -273,7 +273,7 @@ impl<'b> Collector<'b> {
         let nth = self.ids.len();
         match &self.before {
             Before::None => None,
-            Before::Chunks(chunks) => chunks.get(nth).map(|(_, id)| *id),
+            Before::Chunks(chunks) => chunks.get(self.done.len() * MOST + nth).map(|(_, id)| *id),
             Before::Recipes(..) => self.version_before(catalog)?.value.ids.get(nth).copied(),
         }
     }

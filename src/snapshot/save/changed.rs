@@ -1,8 +1,8 @@
 //! Content of which only some pages changed: made from the parent snapshot's, without looking at the others.
 //!
 //! What comes out is what [`Session::save`] makes of the whole image, id for id: recipes cover the same places, few
-//! pages stand in the tree itself, and the pages that changed go through the same hands. Only recipes in which something
-//! changed are loaded; the others keep their id.
+//! pages stand in the tree itself, and the pages that changed go through the same hands. Only recipes in which
+//! something changed are loaded; the others keep their id.
 
 use super::super::meta;
 use super::super::recipe::{Lengths, MOST, Recipe};
@@ -149,3 +149,6 @@ impl Session<'_> {
         self.differing.take().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests;

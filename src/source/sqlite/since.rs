@@ -1,30 +1,32 @@
 //! What changed since an earlier image: the frames of the log behind the mark that it ended in.
 //!
 //! Nouns: the *earlier mark* E is where an image ended that was read before. M and N are those of this transaction (see
-//! the head of the room). What is claimed: the image of M is the image of E with the pages that have a frame in E+1 to M
-//! as they are now, cut off or made longer to the page count of M.
+//! the head of the room). What is claimed: the image of M is the image of E, cut off or made longer to the page count
+//! of M, with each page that has a frame in E+1 to M as its last one has it.
 //!
-//! **The log is the same one.** A log that is begun anew gets salts that it never had (one is counted up, the other
-//! drawn; both are drawn for a new file), and each frame carries them. Checksums are cumulative: one that starts from
-//! E's, goes over the frames E+1 to M, each with these salts, and arrives at the checksum that the transaction's own
-//! header has for M, has read exactly what was appended to the log that E ended in. A log that lost its end in a crash and
-//! was written on differently gets to M another way. Frame E itself is looked at besides; with E = 0 the log's header
-//! takes its place. A mark whose salts are both zero names no log: an index that found none has them.
+//! **The log is the same one.** A log that is begun anew gets salts that it never had (one is counted up and one drawn;
+//! both are drawn for a new file), and each frame carries them. Checksums are cumulative: a sum that starts from E's,
+//! goes over the frames E+1 to M, each with these salts, and arrives at the one that the transaction's own header has
+//! for M, is over exactly what was appended to the log that E ended in. A log that lost its end in a crash and was
+//! written on differently gets to M another way. Frame E itself is looked at besides; with E = 0 the log's header takes
+//! its place. A mark whose salts are both zero names no log: an index that found none has them.
 //!
-//! **Nobody else wrote the database meanwhile.** In its life with one log a database is written by checkpoints alone, and
-//! those copy frames: they make no image another one. Leaving the mode takes the log away. What has another inode, or was
-//! written past SQLite, is not seen here: the first the caller looks at, the second it now and then reads everything for.
+//! **Nobody else wrote the database meanwhile.** While it has one log, SQLite writes the file by checkpoints alone, and
+//! those copy frames: they make no image another one. To leave the mode takes the log away. A file of another inode is
+//! the caller's to notice; so is what was written past SQLite, for which it reads everything now and then.
 //!
-//! **N < M.** The lock keeps frames 1 to M, so the walk, and reading a page from its last frame later, see the same.
+//! **N < M.** The lock keeps frames 1 to M, so the walk, and whoever reads a page from its last frame later, see the
+//! same.
 //!
-//! **N = M.** The log may be begun anew at any moment, while or after it is walked. A walk is over bytes in memory: if
-//! they pass, they *were* the frames, whatever the file holds by now; a frame that is half another one has wrong salts or
-//! a wrong sum. So the list of pages is right. Their *content* is not read from the log but from the file, which is
-//! frozen and has all frames up to M. A walk that does not pass proves nothing, and everything is read, from the file.
+//! **N = M.** The log may be begun anew at any moment, while it is walked or after. But the walk is over bytes in
+//! memory: if they pass, they *were* the frames, whatever the log holds by now. One that is half another has wrong
+//! salts or a wrong sum. So the list of pages is right. Their *content* is not read from the log but from the file,
+//! which is frozen and has all frames up to M. A walk that does not pass proves nothing: then everything is read, from
+//! the file.
 //!
-//! **Pages that were cut off and came back.** Between E and M a database may have shrunk, a checkpoint cut the file, and
-//! grown again. SQLite writes every page that it adds, so each page past the smallest size must have a frame behind E. It
-//! is required, as nothing else would be known of such a page.
+//! **Pages that were cut off and came back.** Between E and M a database may have shrunk, a checkpoint have cut the
+//! file, and the database have grown again. Nothing is known of such a page from the earlier image. SQLite writes every
+//! page that it adds; that each page past the smallest size has a frame behind E is required here.
 //!
 //! Whatever is not so is no error: then nothing is said, and the image is read as if there were no mark.
 

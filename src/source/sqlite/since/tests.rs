@@ -1,4 +1,5 @@
-//! What the log says against what is there: the earlier image with the changed pages put into it must be the later one.
+//! What the log says against what is there: the earlier image with the changed pages put into it must be the later
+//! one; and where the log is not the same any more, it must say nothing.
 
 use std::path::{Path, PathBuf};
 

@@ -75,14 +75,17 @@ fn report(context: &Context, options: &Options, taken: &Taken, new_store: bool, 
         for (path, reason) in &taken.excluded {
             output::message(format!("left out: {}: {reason}", path.display()));
         }
+        for entry in taken.entries.iter().filter(|entry| entry.by_log) {
+            output::message(format!("read by its log: {}", entry.path.display()));
+        }
     }
     if context.json {
         let entries: Vec<Value> = taken
             .entries
             .iter()
             .map(|entry| {
-                let consistency = entry.consistency.as_str();
-                json!({"path": entry.path.to_string_lossy(), "type": entry.kind, "consistency": consistency})
+                let (path, consistency) = (entry.path.to_string_lossy(), entry.consistency.as_str());
+                json!({"path": path, "type": entry.kind, "consistency": consistency, "by_log": entry.by_log})
             })
             .collect();
         let tally = |wanted: Consistency| taken.entries.iter().filter(|entry| entry.consistency == wanted).count();

@@ -16,6 +16,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::frames::{self, Earlier};
+use super::marks::Mark;
 use super::receipts::Receipt;
 use super::save::{Failure, Session};
 use super::sidecar::{HEAD, Sidecar, is_shared_memory, sidecar_stamps};
@@ -24,7 +26,7 @@ use crate::chunk::Cut;
 use crate::error::Result;
 use crate::source::handle::FileHandle;
 use crate::source::moved::{Identity, identity};
-use crate::source::sqlite::{Database, HEADER_BYTES, HotJournal, Refusal, View, looks_like_database};
+use crate::source::sqlite::{Database, HEADER_BYTES, HotJournal, Opened, Refusal, View, looks_like_database};
 use crate::source::walk::{Found, Stamp, stamp};
 use crate::store::segment::Content as Segment;
 
@@ -37,15 +39,20 @@ const DATABASE_LEAST: u64 = 512;
 
 /// A file that has a database's header.
 pub struct Open {
-    state: std::result::Result<Box<Database>, Refusal>,
+    state: std::result::Result<Opened, Refusal>,
     receipt: Receipt,
     attributes: Attributes,
+    /// Where the log stood when it was captured the last time.
+    earlier: Option<Earlier>,
 }
 
 impl Open {
     /// Whether writers wait for it to be captured.
     pub fn blocks_writers(&self) -> bool {
-        self.state.as_ref().is_ok_and(|db| matches!(db.view(), View::Quiet | View::Rollback))
+        match &self.state {
+            Ok(Opened::Whole(database)) => matches!(database.view(), View::Quiet | View::Rollback),
+            Ok(Opened::Changes(_)) | Err(_) => false,
+        }
     }
 }
 
@@ -56,6 +63,10 @@ pub struct Captured {
     pub content: Option<(u64, Consistency, Content)>,
     /// What was seen before it was read, if that can be relied on.
     pub receipt: Option<Receipt>,
+    /// Where its log stood, if the next capture can go on from there.
+    pub mark: Option<Mark>,
+    /// Only what the log says of the changes was read.
+    pub by_log: bool,
     /// Attributes, where they are not those of the walk.
     pub attributes: Option<Attributes>,
     /// Why it could not be captured, or not as it should be.
@@ -101,8 +112,9 @@ pub struct Opening<'a> {
     pub hot: HotJournal,
 }
 
-/// Opens `found` if it is a database. An error is one of looking at it; the database's own waits for its turn.
-pub fn open_database(opening: &Opening<'_>, found: &Found) -> std::io::Result<Option<Open>> {
+/// Opens `found` if it is a database; only what changed, if `earlier` has what that takes. An error is one of looking
+/// at it; the database's own waits for its turn.
+pub fn open_database(opening: &Opening<'_>, found: &Found, earlier: Option<Earlier>) -> std::io::Result<Option<Open>> {
     let path = opening.source.join(&found.path);
     let there = |error: std::io::Error| if error.kind() == ErrorKind::NotFound { Ok(None) } else { Err(error) };
     // The stamps come first: what changes after them is noticed the next time.
@@ -128,9 +140,10 @@ pub fn open_database(opening: &Opening<'_>, found: &Found) -> std::io::Result<Op
             return Ok(None);
         }
     }
-    let state = Database::open_with(&path, opening.scratch, opening.hot).map(Box::new);
     let receipt = Receipt { stamp: stamp(&meta), database: Some(beside) };
-    Ok(Some(Open { state, receipt, attributes: attributes_at(found, receipt.stamp) }))
+    let earlier = earlier.filter(|earlier| earlier.mark.is_of(&receipt));
+    let state = frames::open(opening, &path, earlier.as_ref());
+    Ok(Some(Open { state, receipt, attributes: attributes_at(found, receipt.stamp), earlier }))
 }
 
 /// Saves a database's image.
@@ -143,8 +156,24 @@ pub fn capture_database(
 ) -> Result<Captured> {
     let path = opening.source.join(&found.path);
     let copied = || Database::open_backup_with(&path, &(opening.scratch)()?, opening.hot);
-    let Open { state, receipt, attributes } = open;
-    let mut next = state.map(|database| *database);
+    let Open { state, receipt, attributes, earlier } = open;
+    let all_of = |captured: Captured| Captured {
+        receipt: Some(receipt),
+        identity: Some(identity(&receipt.stamp)),
+        attributes: Some(attributes),
+        ..captured
+    };
+    let mut next = match (state, &earlier, before) {
+        (Ok(Opened::Whole(database)), ..) => Ok(*database),
+        (Ok(Opened::Changes(changes)), Some(earlier), Some(before)) => {
+            match frames::save(session, *changes, earlier, before)? {
+                Some(captured) => return Ok(all_of(captured)),
+                None => Database::open_live_with(&path, opening.hot),
+            }
+        }
+        (Ok(Opened::Changes(_)), ..) => Database::open_live_with(&path, opening.hot),
+        (Err(refusal), ..) => Err(refusal),
+    };
     let mut attempt = 0;
     let refused = loop {
         attempt += 1;
@@ -157,13 +186,8 @@ pub fn capture_database(
             }
             Err(refusal) => break refusal,
         };
-        match save_image(session, database, before)? {
-            Ok(mut captured) => {
-                captured.receipt = Some(receipt);
-                captured.identity = Some(identity(&receipt.stamp));
-                captured.attributes = Some(attributes);
-                return Ok(captured);
-            }
+        match save_image(session, database, before, earlier.as_ref(), &receipt)? {
+            Ok(captured) => return Ok(all_of(captured)),
             Err(Disturbed::Io(error)) => {
                 return Ok(Captured::failed(error));
             }
@@ -208,7 +232,14 @@ fn save_image(
     session: &mut Session<'_>,
     mut database: Database,
     before: Option<&Content>,
+    earlier: Option<&Earlier>,
+    receipt: &Receipt,
 ) -> Result<std::result::Result<Captured, Disturbed>> {
+    let listed = earlier.and_then(|earlier| database.changed_since(&earlier.mark.log).ok()?);
+    let mark = database.wal_mark().and_then(|log| Mark::new(log, database.len(), receipt));
+    if listed.is_some() {
+        session.watch();
+    }
     // Databases share no segment with other files.
     session.sink.close_segment(Segment::Data)?;
     let (length, mut offset) = (database.len(), 0);
@@ -220,6 +251,7 @@ fn save_image(
     });
     // Also when it failed half way: what was saved of it shares no segment either.
     session.sink.close_segment(Segment::Data)?;
+    let differing = session.watched();
     let (size, content) = match saved {
         Ok(saved) => saved,
         Err(Failure::Store(error)) => return Err(error),
@@ -230,7 +262,8 @@ fn save_image(
     match database.finish() {
         Ok(true) => {
             let content = Some((size, Consistency::Transaction, content));
-            Ok(Ok(Captured { content, remarks, ..Captured::default() }))
+            let error = listed.zip(earlier).and_then(|(listed, earlier)| earlier.belied(&listed, &differing));
+            Ok(Ok(Captured { content, mark, error, remarks, ..Captured::default() }))
         }
         Ok(false) => Ok(Err(Disturbed::Again)),
         Err(error) => Ok(Err(Disturbed::Io(error))),

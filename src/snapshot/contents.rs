@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::capture::Captured;
+use super::marks::Mark;
 use super::receipts::{Receipt, Receipts};
 use super::record::Totals;
 use super::sidecar::Sidecar;
@@ -25,6 +26,8 @@ pub struct Listed {
     pub kind: &'static str,
     /// How consistent its content is.
     pub consistency: Consistency,
+    /// For a database: only what its log says of the changes was read.
+    pub by_log: bool,
 }
 
 /// What was captured, by the walk's places.
@@ -40,6 +43,9 @@ pub(super) struct Contents {
     pub(super) judged: HashMap<usize, bool>,
     pub(super) entries: Vec<Listed>,
     pub(super) receipts: HashMap<PathBuf, Receipt>,
+    pub(super) marks: HashMap<PathBuf, Mark>,
+    /// Databases of which only the log was read.
+    by_log: HashSet<PathBuf>,
     pub(super) totals: Totals,
     pub(super) read_any: bool,
     pub(super) remarks: Vec<String>,
@@ -57,6 +63,8 @@ impl Contents {
             judged: HashMap::new(),
             entries: Vec::new(),
             receipts: HashMap::new(),
+            marks: HashMap::new(),
+            by_log: HashSet::new(),
             totals: Totals { directories: 1, ..Totals::default() },
             read_any: false,
             remarks: Vec::new(),
@@ -82,7 +90,8 @@ impl Contents {
                 ("symlink", Consistency::Stable)
             }
         };
-        self.entries.push(Listed { path: found.path.clone(), kind, consistency });
+        let by_log = self.by_log.contains(&found.path);
+        self.entries.push(Listed { path: found.path.clone(), kind, consistency, by_log });
     }
 
     /// Puts a node at a place in the walk, instead of what may have been captured there before.
@@ -96,8 +105,9 @@ impl Contents {
     }
 
     /// Takes over what the parent snapshot has, because `receipt` vouches for it.
-    pub(super) fn keep(&mut self, at: usize, node: Node, found: &Found, receipt: Receipt) {
+    pub(super) fn keep(&mut self, at: usize, node: Node, found: &Found, receipt: Receipt, mark: Option<&Mark>) {
         self.settled.insert(identity(&found.stamp));
+        self.marks.extend(mark.map(|mark| (found.path.clone(), *mark)));
         self.receipts.insert(found.path.clone(), receipt);
         self.put(at, found, node, None);
     }
@@ -112,7 +122,7 @@ impl Contents {
     fn hand_out(&mut self, source: &Path, found: &Found, receipt: Receipt, began: i128) {
         let in_memory = self.in_memory.entry(receipt.stamp.device);
         let in_memory = *in_memory.or_insert_with(|| medium::is_in_memory(&source.join(&found.path)));
-        let mut one = Receipts { snapshot: SnapshotId([0; 16]), files: HashMap::new() };
+        let mut one = Receipts { snapshot: SnapshotId([0; 16]), files: HashMap::new(), marks: HashMap::new() };
         one.keep(&found.path, receipt, began, in_memory);
         self.receipts.extend(one.files);
     }
@@ -128,6 +138,8 @@ impl Contents {
     /// Forgets what was captured at a place.
     pub(super) fn forget(&mut self, at: usize, found: &Found) {
         self.receipts.remove(&found.path);
+        self.marks.remove(&found.path);
+        self.by_log.remove(&found.path);
         self.changed.remove(&found.path);
         self.images.remove(&found.path);
         self.nodes[at] = None;
@@ -169,6 +181,10 @@ impl Contents {
         }
         if before != Some(&content) {
             self.changed.insert(found.path.clone());
+        }
+        self.marks.extend(captured.mark.map(|mark| (found.path.clone(), mark)));
+        if captured.by_log {
+            self.by_log.insert(found.path.clone());
         }
         if let Some(receipt) = captured.receipt {
             self.hand_out(source, found, receipt, began);

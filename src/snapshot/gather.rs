@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::capture::{Captured, Instead, Open, Opening, capture_database, capture_file, open_database};
 use super::contents::Contents;
+use super::frames::Earlier;
 use super::progress::Progress;
 use super::receipts::Receipt;
 use super::same;
@@ -78,7 +79,8 @@ impl Taking<'_> {
             }
             // An error is not lost: the file is looked at again when it is read, and what was in the way then, or that
             // it is a database after all, is seen there.
-            if let Ok(Some(opened)) = self.opening(|opening| open_database(opening, found)) {
+            let earlier = Earlier::of(found, parent, self.options.full_scan);
+            if let Ok(Some(opened)) = self.opening(|opening| open_database(opening, found, earlier)) {
                 first.databases.insert(found.path.clone(), opened);
             }
         }
@@ -135,7 +137,7 @@ impl Gathering<'_, '_> {
         if let (None, None, Some(receipt)) = (beside, &open, self.first.vouched.get(&at))
             && let Some(Entry { node: node @ Node::File { .. }, .. }) = before
         {
-            contents.keep(at, node.clone(), found, *receipt);
+            contents.keep(at, node.clone(), found, *receipt, self.parent.marks.get(&found.path));
             return Ok(());
         }
         contents.read_any = true;
@@ -279,7 +281,7 @@ fn read(
             return Ok(captured);
         }
         // It became one since the first look, or something was in the way of that.
-        match open_database(opening, found) {
+        match open_database(opening, found, None) {
             Ok(opened) => open = opened,
             Err(error) => return Ok(Captured::failed(error)),
         }

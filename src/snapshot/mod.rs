@@ -6,16 +6,18 @@
 //! an id says the same whatever it was patched against.
 //!
 //! [`store`] opens all that belongs to one store; [`take`] makes a snapshot, with [`capture`] for one file and
-//! [`save`] for its content; [`look`] lists and reads one, [`restore`] writes one out into a [`target`]; [`check`]
-//! proves that all of it is there.
+//! [`save`] for its content, or for what a database's log says of it ([`marks`]); [`look`] lists and reads one,
+//! [`restore`] writes one out into a [`target`]; [`check`] proves that all of it is there.
 
 pub mod capture;
 pub mod chain;
 pub mod check;
 mod contents;
 mod delta;
+mod frames;
 mod gather;
 pub mod look;
+pub mod marks;
 pub mod meta;
 pub mod places;
 pub mod progress;

@@ -15,11 +15,14 @@
 //! that nobody turns on). Its one mapped file is the `-shm`, which no receipt names. And `pwrite` sets the time with
 //! each call, on a file system in memory too. What has SQLite's header and is written by another program through a map
 //! is outside of this argument; see the limits in `docs/ARCHITECTURE.md`.
+//!
+//! [Marks](super::marks) are kept with them, and hold for the same snapshot.
 
 use std::collections::HashMap;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use super::marks::Mark;
 use crate::codec::{Malformed, Reader, put_bytes, put_signed, put_varint};
 use crate::id::SnapshotId;
 use crate::source::walk::Stamp;
@@ -67,6 +70,8 @@ pub struct Receipts {
     pub snapshot: SnapshotId,
     /// By path, relative to the data directory.
     pub files: HashMap<PathBuf, Receipt>,
+    /// Where in their logs databases ended in it, by path; with a receipt or without.
+    pub marks: HashMap<PathBuf, Mark>,
 }
 
 impl Receipts {
@@ -98,6 +103,11 @@ impl Receipts {
             out.push(1 | u8::from(sidecars[0].is_some()) << 1 | u8::from(sidecars[1].is_some()) << 2);
             sidecars.iter().flatten().for_each(|stamp| put_stamp(&mut out, stamp));
         }
+        put_varint(&mut out, self.marks.len() as u64);
+        for (path, mark) in &self.marks {
+            put_bytes(&mut out, path.as_os_str().as_bytes());
+            mark.encode(&mut out);
+        }
         out
     }
 
@@ -108,16 +118,25 @@ impl Receipts {
         let count = reader.count(8)?;
         let mut files = HashMap::with_capacity(count);
         for _ in 0..count {
-            let path = PathBuf::from(std::ffi::OsString::from_vec(reader.bytes()?.to_vec()));
+            let path = take_path(&mut reader)?;
             let stamp = take_stamp(&mut reader)?;
             let flags = reader.u8()?;
             let mut sidecar = |bit: u8| (flags & bit != 0).then(|| take_stamp(&mut reader)).transpose();
             let database = if flags & 1 == 0 { None } else { Some([sidecar(2)?, sidecar(4)?]) };
             files.insert(path, Receipt { stamp, database });
         }
+        let count = reader.count(8)?;
+        let mut marks = HashMap::with_capacity(count);
+        for _ in 0..count {
+            marks.insert(take_path(&mut reader)?, Mark::decode(&mut reader)?);
+        }
         reader.end()?;
-        Ok(Receipts { snapshot, files })
+        Ok(Receipts { snapshot, files, marks })
     }
+}
+
+fn take_path(reader: &mut Reader<'_>) -> Result<PathBuf, Malformed> {
+    Ok(PathBuf::from(std::ffi::OsString::from_vec(reader.bytes()?.to_vec())))
 }
 
 fn put_stamp(out: &mut Vec<u8>, stamp: &Stamp) {
@@ -144,19 +163,24 @@ mod tests {
         Stamp { device: 1, inode: 2, size: 3, mtime: time, ctime: time }
     }
 
+    fn none() -> Receipts {
+        Receipts { snapshot: SnapshotId::random(), files: HashMap::new(), marks: HashMap::new() }
+    }
+
     #[test]
     fn receipts_round_trip() {
-        let mut receipts = Receipts { snapshot: SnapshotId::random(), files: HashMap::new() };
+        let mut receipts = none();
         receipts.keep(Path::new("a"), Receipt { stamp: stamp(-5), database: None }, 1 << 100, false);
         let database = Some([Some(stamp(7)), None]);
         receipts.keep(Path::new("b"), Receipt { stamp: stamp(1 << 50), database }, 1 << 100, false);
         assert_eq!(receipts.files.len(), 2);
+        receipts.marks.insert("b".into(), crate::snapshot::marks::tests::mark());
         assert_eq!(Receipts::decode(&receipts.encode()), Ok(receipts));
     }
 
     #[test]
     fn a_recent_change_gets_no_receipt() {
-        let mut receipts = Receipts { snapshot: SnapshotId::random(), files: HashMap::new() };
+        let mut receipts = none();
         let began = 1_700_000_000_500_000_000;
         for (name, age, database, kept) in [
             ("old", 60_200_000_000, None, true),
@@ -175,7 +199,7 @@ mod tests {
     fn what_has_content_may_be_mapped_and_must_have_been_written_back() {
         let began = 1_700_000_000_500_000_000;
         for (size, age, kept) in [(0, 30, true), (1, 30, false), (1, 61, true), (5000, 30, false), (5000, 61, true)] {
-            let mut receipts = Receipts { snapshot: SnapshotId::random(), files: HashMap::new() };
+            let mut receipts = none();
             let stamp = Stamp { size, ..stamp(began - age * 1_000_000_000 + 1) };
             receipts.keep(Path::new("f"), Receipt { stamp, database: None }, began, true);
             assert_eq!(receipts.files.len() == 1, size == 0, "{size} bytes, {age} s, in memory");

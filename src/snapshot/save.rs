@@ -7,6 +7,8 @@
 //! Two kinds of error leave this room apart: what the *reader* says is about that file ([`Failure::Source`]), and
 //! everything else is about the store and ends the snapshot ([`Failure::Store`]).
 
+mod changed;
+
 use std::collections::HashSet;
 
 use rayon::prelude::*;
@@ -22,6 +24,8 @@ use crate::id::{ChunkId, RecipeId};
 use crate::index::catalog::Catalog;
 use crate::store::segment;
 use crate::store::sink::PackSink;
+
+pub use changed::{Paged, ReadPage};
 
 /// How much of a file is read at a time, in bytes: a multiple of every page size.
 const BLOCK: usize = 4 * 1024 * 1024;
@@ -64,6 +68,8 @@ pub struct Session<'a> {
     blocks: [Vec<u8>; 2],
     /// Whether what the parent snapshot names is known to be there, without looking.
     trust_parent: bool,
+    /// Where what is saved differs from the parent's, if anybody asked ([`Session::watch`]).
+    differing: Option<Vec<u32>>,
     /// Chunks of data that were stored.
     pub new_chunks: u64,
     /// Their bytes.
@@ -92,7 +98,8 @@ impl<'a> Session<'a> {
     pub fn new(catalog: &'a Catalog, sink: PackSink, trust_parent: bool) -> Self {
         let cutter = Cutter::new(catalog.packs().keys().chunker_seed());
         let (fresh, blocks) = (HashSet::new(), Default::default());
-        Session { catalog, sink, fresh, cutter, blocks, trust_parent, new_chunks: 0, new_bytes: 0 }
+        let differing = None;
+        Session { catalog, sink, fresh, cutter, blocks, trust_parent, differing, new_chunks: 0, new_bytes: 0 }
     }
 
     /// Saves what `read` gives until it gives less than it was asked for. `before` is the file's content in the parent
@@ -139,7 +146,8 @@ impl<'a> Session<'a> {
                 });
             }
             let used = pieces.lengths.iter().sum();
-            self.save_pieces(&block[..used], pieces, collector)?;
+            let all = pieces.ids.len();
+            self.save_pieces(&block[..used], pieces, all, collector)?;
             if last {
                 return Ok(());
             }
@@ -150,10 +158,10 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn save_pieces(&mut self, bytes: &[u8], pieces: Pieces, collector: &mut Collector<'_>) -> Result<()> {
+    /// Saves pieces of a file, which were looked at together with others: `all` of them.
+    fn save_pieces(&mut self, bytes: &[u8], pieces: Pieces, all: usize, collector: &mut Collector<'_>) -> Result<()> {
         let Pieces { lengths, ids } = pieces;
         let spans = spans(bytes, &lengths);
-        let all = ids.len();
         let mut fresh = Vec::new();
         for (span, id) in spans.into_iter().zip(ids) {
             if collector.is_full() {
@@ -161,6 +169,9 @@ impl<'a> Session<'a> {
             }
             let before = collector.next_before(self.catalog);
             let known = before == Some(id) && self.trust_parent;
+            if let (Some(differing), false) = (&mut self.differing, before.is_none_or(|before| before == id)) {
+                differing.push((collector.done.len() * MOST + collector.ids.len() + 1) as u32);
+            }
             collector.push(span.len() as u32, id);
             if id != ChunkId::ZEROS && !known && self.fresh.insert(id) && !self.catalog.has(id) {
                 fresh.push(Fresh { span, id, before });
@@ -316,7 +327,7 @@ impl<'b> Collector<'b> {
         let nth = self.ids.len();
         match &self.before {
             Before::None => None,
-            Before::Chunks(chunks) => chunks.get(nth).map(|(_, id)| *id),
+            Before::Chunks(chunks) => chunks.get(self.done.len() * MOST + nth).map(|(_, id)| *id),
             Before::Recipes(..) => self.version_before(catalog)?.value.ids.get(nth).copied(),
         }
     }

@@ -22,9 +22,10 @@ use super::contents::Contents;
 pub use super::contents::Listed;
 use super::gather::{First, Gathering};
 use super::look;
+use super::marks::Mark;
 use super::meta::{self, Version};
 use super::progress::Progress;
-use super::receipts::{Receipt, Receipts};
+use super::receipts::Receipts;
 use super::record::{LONGEST_NOTE, MOST_UNREADABLE, Record, TAGS};
 use super::save::Session;
 use super::scratch::Scratch;
@@ -100,6 +101,8 @@ pub(super) struct Parent {
     record: Option<Record>,
     trees: HashMap<usize, Version<Tree>>,
     pub(super) receipts: Option<Receipts>,
+    /// Where in their logs its databases ended, by path.
+    pub(super) marks: HashMap<PathBuf, Mark>,
     /// Every chunk that the parent names is known to be there.
     pub(super) trusted: bool,
 }
@@ -236,7 +239,8 @@ impl Taking<'_> {
         let stored = if unchanged { Vec::new() } else { session.sink.flush()?.commit(record.encode())? };
         let stored_bytes = stored.iter().map(|pack| pack.size).sum();
         if !self.options.dry_run {
-            self.remember(&record, &stored, contents.receipts, contents.read_any || !unchanged, &source_name);
+            let seen = Receipts { snapshot: record.id, files: contents.receipts, marks: contents.marks };
+            self.remember(&stored, &seen, contents.read_any || !unchanged, &source_name);
             if !parent.trusted {
                 self.store.catalog_mut().index_mut().remember_mended();
             }
@@ -270,13 +274,14 @@ impl Taking<'_> {
         let index = self.store.catalog().index();
         // A pack that cannot be read may hold what the parent names: then every chunk is looked up.
         let receipts = index.unreadable().is_empty().then(|| index.note(&Receipts::note_name(source))).flatten();
-        let receipts = receipts
+        let mut receipts = receipts
             .and_then(|note| Receipts::decode(&note).ok())
             .filter(|receipts| record.as_ref().is_some_and(|record| record.id == receipts.snapshot));
         let trusted = receipts.is_some();
+        let marks = receipts.as_mut().map(|receipts| std::mem::take(&mut receipts.marks)).unwrap_or_default();
         let receipts = receipts.filter(|_| !self.options.full_scan);
         let trees = self.parent_trees(record.as_ref(), walked);
-        Parent { record, trees, receipts, trusted }
+        Parent { record, trees, receipts, marks, trusted }
     }
 
     fn parent_trees(&self, record: Option<&Record>, walked: &Walk) -> HashMap<usize, Version<Tree>> {
@@ -309,16 +314,14 @@ impl Taking<'_> {
     /// Brings the index up to date. Only the cache is at stake here.
     fn remember(
         &mut self,
-        record: &Record,
         stored: &[crate::store::sink::Stored],
-        receipts: HashMap<PathBuf, Receipt>,
+        receipts: &Receipts,
         receipts_changed: bool,
         source: &str,
     ) {
         let index = self.store.catalog_mut().index_mut();
         index.add(stored);
         if receipts_changed {
-            let receipts = Receipts { snapshot: record.id, files: receipts };
             index.leave_note(&Receipts::note_name(source), &receipts.encode());
         }
     }

@@ -7,8 +7,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::copy::Copy;
-use super::live::{Live, WalMark};
+use super::live::{Live, Since, WalMark};
 use super::quiet::Quiet;
+use super::since::Changes;
 
 /// How an image was obtained. The module's head says what each rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +113,15 @@ pub struct Database {
     shape: Shape,
 }
 
+/// What comes of opening a database of which an earlier end mark is known.
+#[derive(Debug)]
+pub enum Opened {
+    /// The log still says what changed since then.
+    Changes(Box<Changes>),
+    /// It does not, or there is no log.
+    Whole(Box<Database>),
+}
+
 impl Database {
     /// Opens `path` in the least intrusive way that works: Quiet, then a live transaction, then a copy by the
     /// backup API into a file in `scratch()`, which is only called for that.
@@ -131,12 +141,38 @@ impl Database {
         }
         match Live::open(&path, hot)? {
             Ok((live, shape)) => Ok(Database { reader: Reader::Live(live), shape }),
-            Err(unproven) => {
-                let mut copied = Self::open_backup_with(&path, &scratch()?, hot)?;
-                copied.shape.remarks.push(format!("captured by the backup API because {unproven}"));
-                Ok(copied)
-            }
+            Err(unproven) => Self::copied_because(&path, scratch, hot, &unproven),
         }
+    }
+
+    /// [`Database::open_with`], or only what changed since the image that ended in `mark`, if the log says it.
+    pub fn open_since(
+        path: &Path,
+        scratch: &dyn Fn() -> io::Result<PathBuf>,
+        hot: HotJournal,
+        mark: &WalMark,
+    ) -> Result<Opened, Refusal> {
+        let whole = |reader, shape| Opened::Whole(Box::new(Database { reader, shape }));
+        let path = std::path::absolute(path)?;
+        if let Some((quiet, shape)) = Quiet::open(&path)? {
+            return Ok(whole(Reader::Quiet(quiet), shape));
+        }
+        match Live::open_since(&path, hot, mark)? {
+            Ok(Since::Changes(changes)) => Ok(Opened::Changes(Box::new(changes))),
+            Ok(Since::Whole(live, shape)) => Ok(whole(Reader::Live(live), shape)),
+            Err(unproven) => Self::copied_because(&path, scratch, hot, &unproven).map(|db| Opened::Whole(Box::new(db))),
+        }
+    }
+
+    fn copied_because(
+        path: &Path,
+        scratch: &dyn Fn() -> io::Result<PathBuf>,
+        hot: HotJournal,
+        unproven: &str,
+    ) -> Result<Database, Refusal> {
+        let mut copied = Self::open_backup_with(path, &scratch()?, hot)?;
+        copied.shape.remarks.push(format!("captured by the backup API because {unproven}"));
+        Ok(copied)
     }
 
     /// Opens a live transaction without trying Quiet first: for when Quiet was disturbed. What would need a copy is
@@ -213,6 +249,15 @@ impl Database {
         match &self.reader {
             Reader::Live(live) => live.mark(),
             Reader::Quiet(_) | Reader::Copy(_) => None,
+        }
+    }
+
+    /// The pages that were changed since the image that ended in `mark`, in order, if the log says it: to hold against
+    /// what is read here.
+    pub fn changed_since(&self, mark: &WalMark) -> io::Result<Option<Vec<u32>>> {
+        match &self.reader {
+            Reader::Live(live) => live.changed(mark),
+            Reader::Quiet(_) | Reader::Copy(_) => Ok(None),
         }
     }
 

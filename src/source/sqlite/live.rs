@@ -12,6 +12,7 @@ use super::connect::{self, Transaction};
 use super::ffi;
 use super::header::{HEADER_BYTES, looks_like_database};
 use super::image::{EMPTY_PAGE_SIZE, HotJournal, Refusal, Shape, View};
+use super::since::{self, Changes};
 use super::wal::{self, PageMap, WAL_HEADER_BYTES, WalHeader, Walk};
 
 /// How long to try for a transaction that begins between two commits.
@@ -32,8 +33,10 @@ pub struct WalMark {
     pub mx_frame: u32,
     /// The cumulative checksum of that frame.
     pub checksum: [u32; 2],
-    /// The size of the database in pages; zero if an empty log leaves that to the file.
+    /// The size of the database in pages.
     pub pages: u32,
+    /// Bytes per page.
+    pub page_size: u32,
 }
 
 /// A connection with an open read transaction.
@@ -50,12 +53,33 @@ enum Kind {
         len: u64,
     },
     Wal {
-        mark: WalMark,
-        page_size: u32,
-        /// Bytes of the file, if it alone is the image: then nobody may write it.
-        frozen: Option<u64>,
+        ground: Ground,
         overlay: PageMap,
     },
+}
+
+/// What a read transaction on a database with a log stands on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ground {
+    pub(super) mark: WalMark,
+    /// Bytes of the file, if it alone is the image: then nobody may write it.
+    pub(super) frozen: Option<u64>,
+    /// Bytes of the image.
+    pub(super) len: u64,
+}
+
+/// A transaction, before anything of it was read.
+enum Begun {
+    Rollback(Connection),
+    /// With the header that is proven to be its own, and the number of frames that are in the file.
+    Wal(Connection, IndexHeader, u32),
+}
+
+/// What comes of opening a database of which an earlier end mark is known.
+#[derive(Debug)]
+pub(super) enum Since {
+    Changes(Changes),
+    Whole(Live, Shape),
 }
 
 /// The wal-index header as SQLite checks it.
@@ -91,7 +115,13 @@ impl IndexHeader {
     fn mark(&self) -> WalMark {
         let w = &self.words;
         // The salts are kept as they are in the log, which is big-endian; the rest is in host order.
-        WalMark { mx_frame: w[4], pages: w[5], checksum: [w[6], w[7]], salts: [u32::from_be(w[8]), u32::from_be(w[9])] }
+        WalMark {
+            mx_frame: w[4],
+            pages: w[5],
+            checksum: [w[6], w[7]],
+            salts: [u32::from_be(w[8]), u32::from_be(w[9])],
+            page_size: self.page_size(),
+        }
     }
 }
 
@@ -102,35 +132,32 @@ impl Live {
     /// The inner error asks for the backup API.
     pub(super) fn open(path: &Path, hot: HotJournal) -> Result<Result<(Live, Shape), Unproven>, Refusal> {
         let mut remarks = Vec::new();
-        let conn = connect::reader(path, hot, &mut remarks)?;
-        let started = Instant::now();
-        let (mut tries, mut blind) = (0, 0);
-        let mut before = None;
-        loop {
-            match connect::begin(&conn)? {
-                Transaction::Rollback => return Self::rollback(conn, remarks).map(Ok),
-                Transaction::Wal => {}
-            }
-            let words = ffi::wal_index(&conn)?;
-            let after = words.as_ref().and_then(IndexHeader::check);
-            if let (Some(words), Some(header)) = (&words, after)
-                && before == after
-            {
-                return Self::wal(conn, &header, words.backfill, remarks);
-            }
-            connect::end(&conn)?;
-            blind = if words.is_none() { blind + 1 } else { 0 };
-            if blind >= BLIND_TRIES {
-                return Ok(Err("the log's shared memory can not be read".into()));
-            }
-            if started.elapsed() >= PATIENCE {
-                return Ok(Err("commits followed too closely on one another to tell which one was seen".into()));
-            }
-            tries += 1;
-            if tries > EAGER_TRIES {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            before = ffi::wal_index(&conn)?.as_ref().and_then(IndexHeader::check);
+        match begin(path, hot, &mut remarks)? {
+            Ok(Begun::Rollback(conn)) => Self::rollback(conn, remarks).map(Ok),
+            Ok(Begun::Wal(conn, header, backfill)) => match ground(&conn, &header, backfill)? {
+                Ok(ground) => Self::wal(conn, ground, remarks),
+                Err(unproven) => Ok(Err(unproven)),
+            },
+            Err(unproven) => Ok(Err(unproven)),
+        }
+    }
+
+    /// [`Live::open`], or what changed since `mark`, if the log says it.
+    pub(super) fn open_since(path: &Path, hot: HotJournal, mark: &WalMark) -> Result<Result<Since, Unproven>, Refusal> {
+        let mut remarks = Vec::new();
+        let whole = |(live, shape)| Since::Whole(live, shape);
+        let (conn, ground) = match begin(path, hot, &mut remarks)? {
+            Ok(Begun::Rollback(conn)) => return Self::rollback(conn, remarks).map(|found| Ok(whole(found))),
+            Ok(Begun::Wal(conn, header, backfill)) => match ground(&conn, &header, backfill)? {
+                Ok(ground) => (conn, ground),
+                Err(unproven) => return Ok(Err(unproven)),
+            },
+            Err(unproven) => return Ok(Err(unproven)),
+        };
+        // What cannot be read here is reported by who reads all of it.
+        match since::changed(&conn, &ground, mark) {
+            Ok(Some(changed)) => Ok(Ok(Since::Changes(Changes::new(conn, ground, *mark, changed, remarks)))),
+            Ok(None) | Err(_) => Ok(Self::wal(conn, ground, remarks)?.map(whole)),
         }
     }
 
@@ -141,50 +168,31 @@ impl Live {
         Ok((live, Shape { view: View::Rollback, page_size, len, remarks }))
     }
 
-    fn wal(
-        conn: Connection,
-        header: &IndexHeader,
-        backfill: u32,
-        remarks: Vec<String>,
-    ) -> Result<Result<(Live, Shape), Unproven>, Refusal> {
-        let mark = header.mark();
-        let file = ffi::main_size(&conn)?;
-        if backfill > mark.mx_frame {
-            return Ok(Err("the log's shared memory is not as expected".into()));
-        }
-        if backfill == mark.mx_frame {
-            // The index of a log that never had a frame does not know the page size; the file does.
-            let page_size = page_size_of(&conn)?;
-            // A length that is no multiple of the page size is read as SQLite reads it: with zeros.
-            let Some(len) = file.checked_next_multiple_of(u64::from(page_size)) else {
-                return Err(Refusal::NotADatabase("its length is out of range".into()));
-            };
-            let kind = Kind::Wal { mark, page_size, frozen: Some(file), overlay: PageMap::default() };
-            return Ok(Ok((Live { conn, kind }, Shape { view: View::Wal, page_size, len, remarks })));
-        }
-        let page_size = header.page_size();
-        if !(512..=65_536).contains(&page_size) || !page_size.is_power_of_two() {
-            return Ok(Err("the log's shared memory is not as expected".into()));
-        }
-        let page = u64::from(page_size);
-        // SQLite's own bound on what a log can make of a file; past it, one of them is not what it says.
-        let len = u64::from(mark.pages) * page;
-        if len > file.saturating_add(65_536).saturating_add(u64::from(mark.mx_frame) * page) {
-            return Err(Refusal::NotADatabase("its log makes it larger than it can be".into()));
-        }
-        let overlay = match walk(&conn, page_size, mark)? {
-            Ok(overlay) => overlay,
-            Err(unproven) => return Ok(Err(unproven)),
+    fn wal(conn: Connection, ground: Ground, remarks: Vec<String>) -> Result<Result<(Live, Shape), Unproven>, Refusal> {
+        let overlay = match ground.frozen {
+            Some(_) => PageMap::default(),
+            None => match walk(&conn, &ground.mark)? {
+                Ok(overlay) => overlay,
+                Err(unproven) => return Ok(Err(unproven)),
+            },
         };
-        let kind = Kind::Wal { mark, page_size, frozen: None, overlay };
-        Ok(Ok((Live { conn, kind }, Shape { view: View::Wal, page_size, len, remarks })))
+        let Ground { len, mark: WalMark { page_size, .. }, .. } = ground;
+        let live = Live { conn, kind: Kind::Wal { ground, overlay } };
+        Ok(Ok((live, Shape { view: View::Wal, page_size, len, remarks })))
     }
 
     pub(super) fn mark(&self) -> Option<WalMark> {
         match &self.kind {
-            Kind::Wal { mark, .. } => Some(*mark),
+            Kind::Wal { ground, .. } => Some(ground.mark),
             Kind::Rollback { .. } => None,
         }
+    }
+
+    /// The pages that the log says were changed since `mark`, in order.
+    pub(super) fn changed(&self, mark: &WalMark) -> io::Result<Option<Vec<u32>>> {
+        let Kind::Wal { ground, .. } = &self.kind else { return Ok(None) };
+        let changed = since::changed(&self.conn, ground, mark)?;
+        Ok(changed.map(|map| map.entries().iter().map(|(page, _)| *page).collect()))
     }
 
     pub(super) fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
@@ -192,7 +200,7 @@ impl Live {
         let (page_size, overlay) = match &self.kind {
             Kind::Rollback { .. } if count < buf.len() => return Err(io::ErrorKind::UnexpectedEof.into()),
             Kind::Rollback { .. } => return Ok(()),
-            Kind::Wal { page_size, overlay, .. } => (*page_size, overlay),
+            Kind::Wal { ground, overlay } => (ground.mark.page_size, overlay),
         };
         // Past the end of the file is what the log will add, or what was never written.
         buf[count..].fill(0);
@@ -206,8 +214,7 @@ impl Live {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        let lock_page = LOCK_BYTES / page + 1;
-        if let Some(index) = lock_page.checked_sub(first)
+        if let Some(index) = u64::from(lock_page(page_size)).checked_sub(first)
             && index < pages
         {
             let start = index as usize * page_size as usize;
@@ -218,19 +225,93 @@ impl Live {
 
     pub(super) fn finish(self) -> io::Result<bool> {
         match self.kind {
-            Kind::Rollback { len } | Kind::Wal { frozen: Some(len), .. } => Ok(ffi::main_size(&self.conn)? == len),
-            Kind::Wal { mark, .. } => {
-                // A commit may be writing the header just now; it has the same salts.
-                for _ in 0..1000 {
-                    if let Some(now) = ffi::wal_index(&self.conn)?.as_ref().and_then(IndexHeader::check) {
-                        return Ok(now.mark().salts == mark.salts && now.mark().mx_frame >= mark.mx_frame);
-                    }
-                    std::thread::sleep(Duration::from_micros(100));
-                }
-                Ok(false)
-            }
+            Kind::Rollback { len } => Ok(ffi::main_size(&self.conn)? == len),
+            Kind::Wal { ground, .. } => stands(&self.conn, &ground),
         }
     }
+}
+
+/// Whether a transaction still stands on what it stood on when it began.
+pub(super) fn stands(conn: &Connection, ground: &Ground) -> io::Result<bool> {
+    if let Some(len) = ground.frozen {
+        return Ok(ffi::main_size(conn)? == len);
+    }
+    let mark = ground.mark;
+    // A commit may be writing the header just now; it has the same salts.
+    for _ in 0..1000 {
+        if let Some(now) = ffi::wal_index(conn)?.as_ref().and_then(IndexHeader::check) {
+            return Ok(now.mark().salts == mark.salts && now.mark().mx_frame >= mark.mx_frame);
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    Ok(false)
+}
+
+/// Begins a transaction. The inner error asks for the backup API.
+fn begin(path: &Path, hot: HotJournal, remarks: &mut Vec<String>) -> Result<Result<Begun, Unproven>, Refusal> {
+    let conn = connect::reader(path, hot, remarks)?;
+    let started = Instant::now();
+    let (mut tries, mut blind) = (0, 0);
+    let mut before = None;
+    loop {
+        match connect::begin(&conn)? {
+            Transaction::Rollback => return Ok(Ok(Begun::Rollback(conn))),
+            Transaction::Wal => {}
+        }
+        let words = ffi::wal_index(&conn)?;
+        let after = words.as_ref().and_then(IndexHeader::check);
+        if let (Some(words), Some(header)) = (&words, after)
+            && before == after
+        {
+            return Ok(Ok(Begun::Wal(conn, header, words.backfill)));
+        }
+        connect::end(&conn)?;
+        blind = if words.is_none() { blind + 1 } else { 0 };
+        if blind >= BLIND_TRIES {
+            return Ok(Err("the log's shared memory can not be read".into()));
+        }
+        if started.elapsed() >= PATIENCE {
+            return Ok(Err("commits followed too closely on one another to tell which one was seen".into()));
+        }
+        tries += 1;
+        if tries > EAGER_TRIES {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        before = ffi::wal_index(&conn)?.as_ref().and_then(IndexHeader::check);
+    }
+}
+
+/// What the transaction of `header` stands on, if `backfill` frames are in the file.
+fn ground(conn: &Connection, header: &IndexHeader, backfill: u32) -> Result<Result<Ground, Unproven>, Refusal> {
+    let mut mark = header.mark();
+    let file = ffi::main_size(conn)?;
+    if backfill > mark.mx_frame {
+        return Ok(Err("the log's shared memory is not as expected".into()));
+    }
+    if backfill == mark.mx_frame {
+        // The index of a log that never had a frame does not know the page size; the file does.
+        mark.page_size = page_size_of(conn)?;
+        let page = u64::from(mark.page_size);
+        // A length that is no multiple of the page size is read as SQLite reads it: with zeros.
+        let Some(len) = file.checked_next_multiple_of(page) else {
+            return Err(Refusal::NotADatabase("its length is out of range".into()));
+        };
+        if mark.pages == 0 {
+            // Nor does it know how many there are.
+            mark.pages = u32::try_from(len / page).unwrap_or(0);
+        }
+        return Ok(Ok(Ground { mark, frozen: Some(file), len }));
+    }
+    if !(512..=65_536).contains(&mark.page_size) || !mark.page_size.is_power_of_two() {
+        return Ok(Err("the log's shared memory is not as expected".into()));
+    }
+    let page = u64::from(mark.page_size);
+    // SQLite's own bound on what a log can make of a file; past it, one of them is not what it says.
+    let len = u64::from(mark.pages) * page;
+    if len > file.saturating_add(65_536).saturating_add(u64::from(mark.mx_frame) * page) {
+        return Err(Refusal::NotADatabase("its log makes it larger than it can be".into()));
+    }
+    Ok(Ok(Ground { mark, frozen: None, len }))
 }
 
 /// The page size that the file's own header gives; for when the file is the image.
@@ -243,47 +324,62 @@ fn page_size_of(conn: &Connection) -> Result<u32, Refusal> {
     }
 }
 
-/// Where SQLite's locks are; the page that holds it is never used.
+/// Where SQLite's locks are.
 const LOCK_BYTES: u64 = 0x4000_0000;
 
+/// The page that holds the bytes that locks are taken on; it is never used.
+pub(super) fn lock_page(page_size: u32) -> u32 {
+    (LOCK_BYTES / u64::from(page_size)) as u32 + 1
+}
+
 /// Walks the log to the end mark. The inner error says what was not as it must be.
-fn walk(conn: &Connection, page_size: u32, mark: WalMark) -> io::Result<Result<PageMap, Unproven>> {
-    let unlike = || Ok(Err("the log is not the one that its shared memory describes".to_owned()));
+fn walk(conn: &Connection, mark: &WalMark) -> io::Result<Result<PageMap, Unproven>> {
+    let walked = match log_header(conn, mark)? {
+        Some(header) => walk_to(conn, Walk::new(header), 0, mark)?,
+        None => None,
+    };
+    Ok(walked.map(|walk| walk.into_map(mark.pages)).ok_or_else(|| {
+        let unlike = "the log is not the one that its shared memory describes";
+        unlike.to_owned()
+    }))
+}
+
+/// The header of the log, if it is that of the mark's generation.
+pub(super) fn log_header(conn: &Connection, mark: &WalMark) -> io::Result<Option<WalHeader>> {
     let mut first = [0; WAL_HEADER_BYTES];
     if ffi::read_wal(conn, &mut first, 0)? < first.len() {
-        return unlike();
+        return Ok(None);
     }
-    let Some(header) = WalHeader::parse(&first) else { return unlike() };
-    if header.page_size != page_size || header.salts != mark.salts {
-        return unlike();
-    }
-    let frame_bytes = header.frame_bytes();
+    let header = WalHeader::parse(&first);
+    Ok(header.filter(|header| header.page_size == mark.page_size && header.salts == mark.salts))
+}
+
+/// Goes on with `walk`, which has come as far as frame `done`, to the end mark. Nothing if a frame does not continue
+/// the log, or the end is not that of the mark.
+pub(super) fn walk_to(conn: &Connection, mut walk: Walk, done: u32, mark: &WalMark) -> io::Result<Option<Walk>> {
+    let frame_bytes = wal::FRAME_HEADER_BYTES + mark.page_size as usize;
     let frames = (ffi::wal_size(conn)?.saturating_sub(WAL_HEADER_BYTES as u64)) / frame_bytes as u64;
     if u64::from(mark.mx_frame) > frames {
-        return unlike();
+        return Ok(None);
     }
-    let mut walk = Walk::new(header);
-    let mut left = mark.mx_frame as usize;
-    let mut offset = WAL_HEADER_BYTES as u64;
+    let mut left = mark.mx_frame.saturating_sub(done) as usize;
+    let mut offset = wal::frame_offset(done.saturating_add(1), mark.page_size);
     let mut block = vec![0; frame_bytes * left.min((WALK_BYTES / frame_bytes).max(1))];
     while left > 0 {
         let take = left.min(block.len() / frame_bytes);
         let part = &mut block[..take * frame_bytes];
         if ffi::read_wal(conn, part, offset)? < part.len() {
-            return unlike();
+            return Ok(None);
         }
         for frame in part.chunks_exact(frame_bytes) {
             if !walk.push(frame) {
-                return unlike();
+                return Ok(None);
             }
         }
         offset += part.len() as u64;
         left -= take;
     }
-    if walk.checksum() != mark.checksum || walk.commit() != Some(mark.pages) {
-        return unlike();
-    }
-    Ok(Ok(walk.into_map(mark.pages)))
+    Ok((walk.checksum() == mark.checksum && walk.commit() == Some(mark.pages)).then_some(walk))
 }
 
 #[cfg(test)]

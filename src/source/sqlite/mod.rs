@@ -51,6 +51,10 @@
 //! Not taken from the log are its frames past M, and pages past the page count. The page that holds the
 //! lock bytes (at 1 GiB) is never used by SQLite; in these images it is zeros.
 //!
+//! # What changed since
+//! With the end mark of an earlier image, [`Database::open_since`] reads only the frames behind it, if the log still
+//! has them. What that rests on is at the head of `since.rs`.
+//!
 //! # Backup: SQLite's own copy
 //! Whenever something is not as described, and for comparison: one `step(-1)` of the backup API into a
 //! scratch file. (Stepping in parts starts again at every commit, for ever under a busy writer.) The copy is
@@ -73,12 +77,14 @@ mod header;
 mod image;
 mod live;
 mod quiet;
+mod since;
 mod wal;
 
 pub(super) use header::MAGIC;
 pub use header::{HEADER_BYTES, Header, looks_like_database};
-pub use image::{Database, HotJournal, Refusal, View};
+pub use image::{Database, HotJournal, Opened, Refusal, View};
 pub use live::WalMark;
+pub use since::Changes;
 
 use crate::error::{Error, Result};
 

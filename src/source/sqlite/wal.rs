@@ -53,10 +53,32 @@ impl WalHeader {
     }
 }
 
+/// Where frame `frame` (from 1) begins in the log.
+pub(super) fn frame_offset(frame: u32, page_size: u32) -> u64 {
+    let frame_bytes = FRAME_HEADER_BYTES as u64 + u64::from(page_size);
+    WAL_HEADER_BYTES as u64 + u64::from(frame.saturating_sub(1)) * frame_bytes
+}
+
 /// Where the page of frame `frame` (from 1) begins in the log.
 pub(super) fn page_offset(frame: u32, page_size: u32) -> u64 {
-    let frame_bytes = FRAME_HEADER_BYTES as u64 + u64::from(page_size);
-    WAL_HEADER_BYTES as u64 + u64::from(frame.saturating_sub(1)) * frame_bytes + FRAME_HEADER_BYTES as u64
+    frame_offset(frame, page_size) + FRAME_HEADER_BYTES as u64
+}
+
+/// The header of a frame, as it is written. What it says is only proven by a [`Walk`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FrameHeader {
+    pub(super) page: u32,
+    /// The size of the database in pages, if the frame ends a transaction; else zero.
+    pub(super) commit_pages: u32,
+    pub(super) salts: [u32; 2],
+    pub(super) checksum: [u32; 2],
+}
+
+impl FrameHeader {
+    pub(super) fn parse(bytes: &[u8; FRAME_HEADER_BYTES]) -> FrameHeader {
+        let at = |place| word(bytes, place);
+        FrameHeader { page: at(0), commit_pages: at(4), salts: [at(8), at(12)], checksum: [at(16), at(20)] }
+    }
 }
 
 /// A walk over frames in order.
@@ -64,15 +86,24 @@ pub(super) fn page_offset(frame: u32, page_size: u32) -> u64 {
 pub(super) struct Walk {
     header: WalHeader,
     checksum: [u32; 2],
-    /// Pages as they come; the frame number is the position plus one.
+    /// The number of the frame that the walk goes on after.
+    before: u32,
+    /// Pages as they come.
     pages: Vec<u32>,
     /// Database size of the last frame, zero if it does not end a transaction.
     commit_pages: u32,
+    /// The smallest database size after any of the transactions that ended here.
+    least_pages: u32,
 }
 
 impl Walk {
     pub(super) fn new(header: WalHeader) -> Walk {
-        Walk { checksum: header.checksum, header, pages: Vec::new(), commit_pages: 0 }
+        Self::after(header, 0, header.checksum)
+    }
+
+    /// A walk that goes on after frame `before`, whose cumulative checksum is `checksum`.
+    pub(super) fn after(header: WalHeader, before: u32, checksum: [u32; 2]) -> Walk {
+        Walk { checksum, header, before, pages: Vec::new(), commit_pages: 0, least_pages: u32::MAX }
     }
 
     /// Takes the next frame, header and page. `false` if it does not continue the log; the walk must
@@ -93,6 +124,9 @@ impl Walk {
         }
         self.checksum = checksum;
         self.commit_pages = word(frame, 4);
+        if self.commit_pages > 0 {
+            self.least_pages = self.least_pages.min(self.commit_pages);
+        }
         self.pages.push(page);
         true
     }
@@ -107,9 +141,15 @@ impl Walk {
         (self.commit_pages > 0).then_some(self.commit_pages)
     }
 
+    /// The smallest size of the database in pages that any of the walked transactions left.
+    pub(super) fn least(&self) -> u32 {
+        self.least_pages
+    }
+
     /// The last frame of each page that is within the database's `pages`.
     pub(super) fn into_map(self, pages: u32) -> PageMap {
-        let mut map: Vec<(u32, u32)> = (1..).zip(self.pages).map(|(frame, page)| (page, frame)).collect();
+        let first = self.before.saturating_add(1);
+        let mut map: Vec<(u32, u32)> = (first..).zip(self.pages).map(|(frame, page)| (page, frame)).collect();
         map.retain(|(page, _)| *page <= pages);
         map.sort_unstable_by_key(|(page, frame)| (*page, std::cmp::Reverse(*frame)));
         map.dedup_by_key(|(page, _)| *page);
@@ -123,6 +163,16 @@ impl Walk {
 pub(super) struct PageMap(Vec<(u32, u32)>);
 
 impl PageMap {
+    /// All of it.
+    pub(super) fn entries(&self) -> &[(u32, u32)] {
+        &self.0
+    }
+
+    /// Forgets a page.
+    pub(super) fn remove(&mut self, page: u32) {
+        self.0.retain(|(entry, _)| *entry != page);
+    }
+
     /// The entries for the `count` pages from `first`.
     pub(super) fn span(&self, first: u64, count: u64) -> &[(u32, u32)] {
         let from = self.0.partition_point(|(page, _)| u64::from(*page) < first);
@@ -190,11 +240,36 @@ mod tests {
                 sum = next;
             }
             assert_eq!(walk.commit(), Some(2));
+            assert_eq!(walk.least(), 2);
             let map = walk.into_map(3);
             assert_eq!(map.span(1, 100), &[(1, 2), (3, 3)]);
             assert_eq!(map.span(2, 1), &[]);
             assert_eq!(map.span(3, u64::MAX), &[(3, 3)]);
         }
+    }
+
+    #[test]
+    fn a_walk_goes_on_where_another_one_ended() {
+        let header = WalHeader::parse(&header(false)).expect("header");
+        let mut whole = Walk::new(header);
+        let frames: Vec<_> = [(3, 3), (1, 0), (7, 9), (1, 5)]
+            .iter()
+            .scan(header.checksum, |sum, (page, commit)| {
+                let (bytes, next) = frame(false, *sum, *page, *commit, *page as u8);
+                *sum = next;
+                Some(bytes)
+            })
+            .collect();
+        assert!(frames.iter().all(|frame| whole.push(frame)));
+        let last: &[u8; FRAME_HEADER_BYTES] = frames[0][..FRAME_HEADER_BYTES].try_into().expect("a header");
+        let last = FrameHeader::parse(last);
+        assert_eq!((last.page, last.commit_pages, last.salts), (3, 3, [11, 22]));
+        let mut rest = Walk::after(header, 1, last.checksum);
+        assert!(frames[1..].iter().all(|frame| rest.push(frame)));
+        assert_eq!((rest.checksum(), rest.commit(), rest.least()), (whole.checksum(), whole.commit(), 5));
+        assert_eq!(rest.into_map(9).entries(), &[(1, 4), (7, 3)]);
+        assert!(!Walk::after(header, 1, last.checksum).push(&frames[2]), "a frame is left out");
+        assert!(!Walk::after(header, 1, header.checksum).push(&frames[1]), "another beginning");
     }
 
     #[test]

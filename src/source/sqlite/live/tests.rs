@@ -55,8 +55,8 @@ fn every_image_is_the_transactions_own() {
                 continue;
             };
             match &live.kind {
-                Kind::Wal { frozen: Some(_), .. } => alone += 1,
-                Kind::Wal { frozen: None, .. } => overlaid += 1,
+                Kind::Wal { ground: Ground { frozen: Some(_), .. }, .. } => alone += 1,
+                Kind::Wal { ground: Ground { frozen: None, .. }, .. } => overlaid += 1,
                 Kind::Rollback { .. } => panic!("not in WAL mode"),
             }
             let mut image = vec![0xee; shape.len as usize];

@@ -1,0 +1,243 @@
+//! What the log says against what is there: the earlier image with the changed pages put into it must be the later
+//! one; and where the log is not the same any more, it must say nothing.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::source::sqlite::{Database, HotJournal, Opened};
+
+/// A database of `page_size` with a log that nobody checkpoints but us.
+fn app(path: &Path, page_size: u32) -> Connection {
+    let app = Connection::open(path).expect("open");
+    app.execute_batch(&format!(
+        "PRAGMA page_size={page_size}; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL;
+         PRAGMA wal_autocheckpoint=0; PRAGMA synchronous=OFF; CREATE TABLE t(id INTEGER PRIMARY KEY, pad BLOB);
+         WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n WHERE x<200)
+         INSERT INTO t SELECT x, randomblob(500) FROM n"
+    ))
+    .expect("make");
+    app
+}
+
+fn no_scratch() -> io::Result<PathBuf> {
+    panic!("no copy should be needed")
+}
+
+/// The whole image, and where it ends.
+fn whole(path: &Path) -> (Vec<u8>, WalMark) {
+    let mut database = Database::open_live(path).expect("live");
+    let mut image = vec![0xee; database.len() as usize];
+    database.read_at(0, &mut image).expect("read");
+    let mark = database.wal_mark().expect("a log");
+    assert!(database.finish().expect("finish"));
+    (image, mark)
+}
+
+fn since(path: &Path, mark: &WalMark) -> Option<Changes> {
+    match Database::open_since(path, &no_scratch, HotJournal::RollBack, mark).expect("open") {
+        Opened::Changes(changes) => Some(*changes),
+        Opened::Whole(_) => None,
+    }
+}
+
+/// What `changes` make of an earlier image.
+fn patched(mut image: Vec<u8>, changes: &Changes) -> Vec<u8> {
+    let page_size = changes.mark().page_size as usize;
+    image.resize(changes.mark().pages as usize * page_size, 0);
+    for page in changes.pages() {
+        let at = (page as usize - 1) * page_size;
+        changes.read_page(page, &mut image[at..at + page_size]).expect("a page");
+    }
+    image
+}
+
+const STEPS: [(&str, bool); 14] = [
+    ("SELECT 1", true),
+    ("UPDATE t SET pad=randomblob(400) WHERE id%50=0", true),
+    ("BEGIN IMMEDIATE; COMMIT", true),
+    ("INSERT INTO t(pad) VALUES(randomblob(300000))", true),
+    ("PRAGMA wal_checkpoint(PASSIVE)", true),
+    ("UPDATE t SET pad=NULL WHERE id%3=0", false),
+    ("DELETE FROM t WHERE id>150; PRAGMA incremental_vacuum", true),
+    ("INSERT INTO t(pad) VALUES(zeroblob(100000))", true),
+    ("VACUUM", true),
+    // Not before the next commit is it begun anew.
+    ("PRAGMA wal_checkpoint(RESTART)", true),
+    ("INSERT INTO t(pad) VALUES(randomblob(9000))", false),
+    ("PRAGMA wal_checkpoint(TRUNCATE)", false),
+    ("DELETE FROM t; PRAGMA incremental_vacuum", true),
+    ("UPDATE t SET pad=NULL", true),
+];
+
+#[test]
+fn changes_make_the_later_image_of_the_earlier_one() {
+    let dir = TempDir::new().expect("dir");
+    for page_size in [512, 4096, 65_536] {
+        for held in [false, true] {
+            let path = dir.path().join(format!("{page_size}-{held}.db"));
+            let app = app(&path, page_size);
+            let old = Connection::open(&path).expect("open");
+            let mut before = whole(&path);
+            for (nth, (step, told)) in STEPS.iter().enumerate() {
+                let what = format!("{page_size} {held} {nth} {step}");
+                if held && nth.is_multiple_of(3) {
+                    // An older reader: checkpoints stop short, and the log is not begun anew.
+                    old.execute_batch("COMMIT").ok();
+                    old.execute_batch("BEGIN; SELECT count(*) FROM t").expect("read");
+                }
+                app.busy_timeout(std::time::Duration::ZERO).expect("timeout");
+                app.execute_batch(step).expect(step);
+                let after = whole(&path);
+                let changes = since(&path, &before.1);
+                assert!(changes.is_some() || held || !told, "{what}: the log should say it");
+                if let Some(changes) = changes {
+                    assert_eq!(changes.mark(), after.1, "{what}");
+                    assert!(patched(before.0.clone(), &changes) == after.0, "{what}");
+                    assert!(changes.finish().expect("finish"), "{what}");
+                }
+                before = after;
+            }
+        }
+    }
+}
+
+#[test]
+fn pages_of_the_earlier_image_are_found_again() {
+    let dir = TempDir::new().expect("dir");
+    let path = dir.path().join("app.db");
+    let app = app(&path, 4096);
+    let (before, mark) = whole(&path);
+    app.execute_batch("UPDATE t SET pad=randomblob(500) WHERE id<50; INSERT INTO t(pad) VALUES(randomblob(50000))")
+        .expect("write");
+    let changes = since(&path, &mark).expect("changes");
+    for page in changes.pages() {
+        let was = changes.page_before(page).expect("read");
+        assert_eq!(was.is_some(), page <= mark.pages);
+        assert!(was.is_none_or(|was| was == before[(page as usize - 1) * 4096..][..4096]), "page {page}");
+    }
+    assert!(changes.page_before(0).expect("read").is_none());
+    // Pages that were in the file.
+    drop(changes);
+    app.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("checkpoint");
+    let (before, mark) = whole(&path);
+    app.execute_batch("UPDATE t SET pad=NULL").expect("write");
+    let changes = since(&path, &mark).expect("changes");
+    assert!(changes.pages().len() > 10);
+    for page in changes.pages() {
+        let was = changes.page_before(page).expect("read").expect("a page");
+        assert!(was == before[(page as usize - 1) * 4096..][..4096], "page {page}");
+    }
+}
+
+#[test]
+fn another_mark_says_nothing() {
+    let dir = TempDir::new().expect("dir");
+    let path = dir.path().join("app.db");
+    let app = app(&path, 4096);
+    let (_, mark) = whole(&path);
+    let unlike = |mark: WalMark| {
+        let [s, t] = mark.salts;
+        let [c, d] = mark.checksum;
+        [
+            WalMark { salts: [s ^ 1, t], ..mark },
+            WalMark { salts: [s, t ^ 1], ..mark },
+            WalMark { salts: [0, 0], ..mark },
+            WalMark { checksum: [c ^ 1, d], ..mark },
+            WalMark { checksum: [c, d ^ 1], ..mark },
+            WalMark { mx_frame: mark.mx_frame - 1, ..mark },
+            WalMark { mx_frame: mark.mx_frame + 1, ..mark },
+            WalMark { mx_frame: u32::MAX, ..mark },
+            WalMark { mx_frame: 0, page_size: 8192, ..mark },
+            WalMark { pages: mark.pages + 1, ..mark },
+            WalMark { page_size: 512, ..mark },
+        ]
+    };
+    for step in ["SELECT 1", "UPDATE t SET pad=NULL WHERE id=7", "PRAGMA wal_checkpoint(PASSIVE)"] {
+        app.execute_batch(step).expect(step);
+        assert!(since(&path, &mark).is_some(), "{step}");
+        for wrong in unlike(mark) {
+            assert!(since(&path, &wrong).is_none(), "{step}: {wrong:?}");
+        }
+    }
+    // A log without frames: there is nothing but its salts, and the file.
+    app.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("checkpoint");
+    let (_, mark) = whole(&path);
+    assert_eq!(mark.mx_frame, 0);
+    assert!(since(&path, &mark).expect("nothing changed").pages().is_empty());
+    assert!(since(&path, &WalMark { pages: mark.pages - 1, ..mark }).is_none());
+}
+
+/// Frames that follow on one another, and are not those that were there.
+#[test]
+fn a_log_that_was_written_differently_is_noticed() {
+    let (dir, other) = (TempDir::new().expect("dir"), TempDir::new().expect("dir"));
+    let path = dir.path().join("app.db");
+    let app = app(&path, 4096);
+    let copy = |to: &Path| {
+        for suffix in ["", "-wal"] {
+            std::fs::copy(format!("{}{suffix}", path.display()), to.join(format!("app.db{suffix}"))).expect("copied");
+        }
+    };
+    copy(other.path());
+    app.execute_batch("UPDATE t SET pad=randomblob(500) WHERE id<20").expect("write");
+    let (_, mark) = whole(&path);
+    // The same log, but for its end: as if a crash had taken that.
+    let path = other.path().join("app.db");
+    let app = Connection::open(&path).expect("open");
+    app.execute_batch("PRAGMA wal_autocheckpoint=0; UPDATE t SET pad=randomblob(500) WHERE id<20").expect("write");
+    app.execute_batch("UPDATE t SET pad=randomblob(500) WHERE id<20").expect("write");
+    let (_, now) = whole(&path);
+    assert!(now.salts == mark.salts && now.mx_frame > mark.mx_frame);
+    assert!(since(&path, &mark).is_none());
+}
+
+#[test]
+fn a_restart_while_it_is_read_does_not_matter() {
+    let dir = TempDir::new().expect("dir");
+    let path = dir.path().join("app.db");
+    let app = app(&path, 4096);
+    let (before, mark) = whole(&path);
+    app.execute_batch("UPDATE t SET pad=randomblob(300) WHERE id%5=0; PRAGMA wal_checkpoint(PASSIVE)").expect("write");
+    let (after, _) = whole(&path);
+    // All of the log is in the file, so the next writer begins it anew, under the transaction.
+    let changes = since(&path, &mark).expect("changes");
+    assert!(changes.ground.frozen.is_some());
+    app.execute_batch("UPDATE t SET pad=randomblob(900)").expect("write");
+    assert_ne!(whole(&path).1.salts, mark.salts, "begun anew");
+    assert!(patched(before, &changes) == after);
+    // And who looks only now does not take the new frames for the old ones.
+    assert!(changed(&changes.conn, &changes.ground, &mark).expect("read").is_none());
+    assert!(changes.finish().expect("finish"));
+}
+
+/// Each frame matters: with one changed, at any place that a header or a page has, nothing is said.
+#[test]
+fn a_damaged_frame_says_nothing() {
+    use std::os::unix::fs::FileExt as _;
+
+    let dir = TempDir::new().expect("dir");
+    let path = dir.path().join("app.db");
+    let app = app(&path, 4096);
+    let (_, mark) = whole(&path);
+    app.execute_batch("UPDATE t SET pad=NULL WHERE id%40=0").expect("write");
+    let changes = since(&path, &mark).expect("changes");
+    let frames = changes.mark().mx_frame - mark.mx_frame;
+    assert!(frames > 2);
+    // Through a descriptor that is never closed: closing it would drop SQLite's locks.
+    let log = std::fs::OpenOptions::new().read(true).write(true).open(dir.path().join("app.db-wal")).expect("open");
+    for frame in 1..=frames {
+        for at in [0, 3, 7, 8, 15, 16, 23, 24, 2000, 4119] {
+            let place = wal::frame_offset(mark.mx_frame + frame, 4096) + at;
+            let mut byte = [0];
+            log.read_exact_at(&mut byte, place).expect("read");
+            log.write_all_at(&[byte[0] ^ 4], place).expect("write");
+            let said = changed(&changes.conn, &changes.ground, &mark).expect("read");
+            log.write_all_at(&byte, place).expect("write");
+            assert!(said.is_none(), "frame {frame}, byte {at}");
+        }
+    }
+    assert!(changed(&changes.conn, &changes.ground, &mark).expect("read").is_some());
+    std::mem::forget(log);
+}

@@ -7,6 +7,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroize;
 
+use super::lanes;
 use super::secret::Secret;
 use crate::id::{ChunkId, RecipeId, StoreId, TreeId};
 
@@ -72,6 +73,20 @@ impl Keys {
         ChunkId(short(blake3::keyed_hash(self.chunk_ids.expose(), plain)))
     }
 
+    /// The ids of chunks of data, in order.
+    pub fn chunk_ids(&self, plains: &[&[u8]]) -> Vec<ChunkId> {
+        let mut ids = Vec::with_capacity(plains.len());
+        for run in plains.chunk_by(|a, b| a.len() == b.len()) {
+            if lanes::is_page(run[0].len()) {
+                let take = |hash: [u8; 32]| ids.push(ChunkId(std::array::from_fn(|at| hash[at])));
+                lanes::keyed_hashes(self.chunk_ids.expose(), run, take);
+            } else {
+                ids.extend(run.iter().map(|plain| self.chunk_id(plain)));
+            }
+        }
+        ids
+    }
+
     /// The id of a recipe, from its whole form.
     pub fn recipe_id(&self, whole: &[u8]) -> RecipeId {
         RecipeId(short(blake3::keyed_hash(self.recipe_ids.expose(), whole)))
@@ -112,6 +127,16 @@ mod tests {
             assert!(!ids[..at].contains(id));
         }
         assert_ne!(keys.packs.expose(), keys.index.expose());
+    }
+
+    #[test]
+    fn many_ids_are_those_of_each() {
+        let keys = Keys::new(StoreId([1; 16]), &Secret::random());
+        let bytes = vec![7; 70_000];
+        let lengths = [4096, 4096, 10, 0, 4096, 2048, 2048, 2048, 16_384, 8192, 8192, 1];
+        let plains: Vec<&[u8]> = lengths.iter().map(|length| &bytes[..*length]).collect();
+        let each: Vec<ChunkId> = plains.iter().map(|plain| keys.chunk_id(plain)).collect();
+        assert_eq!(keys.chunk_ids(&plains), each);
     }
 
     #[test]

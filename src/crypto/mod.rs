@@ -9,10 +9,13 @@
 //! The documented backup has keys and a seal of its own, which the application fixed: [`vault`] derives them from the
 //! vault key, [`gcm`] seals and opens files of any size with them.
 //!
+//! [`keys`] also gives the ids of chunks, many pages at once ([`lanes`]).
+//!
 //! What a secret is held in ([`secret::Secret`]) wipes itself, does not print, and does not copy.
 
 pub mod gcm;
 pub mod keys;
+mod lanes;
 pub mod seal;
 pub mod secret;
 pub mod slot;

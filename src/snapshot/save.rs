@@ -31,6 +31,8 @@ pub use changed::{Paged, ReadPage};
 const BLOCK: usize = 4 * 1024 * 1024;
 /// What a block may leave over: less than the largest chunk and than any page, in bytes.
 const ROOM: usize = CONTENT.2;
+/// So many chunks are hashed by one thread at a time.
+const PART: usize = 64;
 /// Up to this many chunks are listed in the tree itself.
 const INLINE: usize = 8;
 
@@ -239,10 +241,16 @@ impl Pieces {
             Cut::Pages(page) => pages(block.len(), page as usize, last),
         };
         let spans = spans(block, &lengths);
-        let id = |span: &&[u8]| if is_zero(span) { ChunkId::ZEROS } else { keys.chunk_id(span) };
+        let ids = |part: &[&[u8]]| {
+            let mut ids = keys.chunk_ids(part);
+            let zeros = ids.iter_mut().zip(part).filter(|(_, span)| is_zero(span));
+            zeros.for_each(|(id, _)| *id = ChunkId::ZEROS);
+            ids
+        };
+        // As many as fill the lanes a few times over.
         let ids = match spans.len() {
-            0..16 => spans.iter().map(id).collect(),
-            _ => spans.par_iter().with_min_len(16).map(id).collect(),
+            0..=PART => ids(&spans),
+            _ => spans.par_chunks(PART).flat_map_iter(ids).collect(),
         };
         Pieces { lengths, ids }
     }

@@ -98,7 +98,12 @@ fn second_process() {
     while !STOP.load(Ordering::Relaxed) {
         match random.below(12) {
             0 => try_all(&conn, "PRAGMA wal_checkpoint(PASSIVE)"),
-            1 if random.below(4) == 0 => try_all(&conn, "PRAGMA wal_checkpoint(TRUNCATE)"),
+            1 if random.below(4) == 0 => {
+                // It would wait for a reader that has no reason to end.
+                conn.busy_timeout(Duration::ZERO).expect("timeout");
+                try_all(&conn, "PRAGMA wal_checkpoint(TRUNCATE)");
+                conn.busy_timeout(Duration::from_secs(10)).expect("timeout");
+            }
             2 => std::thread::sleep(Duration::from_millis(random.below(8))),
             _ => commit(&conn, &mut random),
         }
@@ -248,7 +253,8 @@ impl Scene {
     fn take(&self, full_scan: bool) -> Taken {
         let source = self.place.data.clone();
         let options = Options { source, full_scan, dry_run: full_scan, ..Options::default() };
-        let mut store = Store::open_or_create(&self.place.repo, &credentials(), Duration::ZERO, 0).expect("a store");
+        let mut store =
+            Store::open_or_create(&self.place.repo, &credentials(), Duration::from_secs(30), 0).expect("a store");
         take(&mut store, &options, &Silent).expect("a snapshot")
     }
 
@@ -360,7 +366,7 @@ fn settled() -> Scene {
     scene.app().execute_batch("INSERT INTO t(v, pad) VALUES(0, NULL)").expect("written");
     let (taken, _) = scene.snapshot();
     assert!(!taken.entries[0].by_log, "the first time, all of it is read");
-    scene.app().execute_batch("UPDATE t SET v=0 WHERE id=2").expect("written");
+    scene.app().execute_batch("UPDATE t SET pad=randomblob(50) WHERE id=2").expect("written");
     assert!(scene.snapshot().0.entries[0].by_log);
     scene
 }
@@ -369,7 +375,7 @@ fn settled() -> Scene {
 fn what_the_log_does_not_know_is_found_when_all_is_read() {
     let mut scene = settled();
     write_past_sqlite(&scene);
-    scene.app().execute_batch("UPDATE t SET v=0 WHERE id=2").expect("written");
+    scene.app().execute_batch("UPDATE t SET pad=randomblob(50) WHERE id=2").expect("written");
     // The log says nothing of it, so neither does a capture that goes by it.
     assert!(scene.snapshot().0.entries[0].by_log);
 
@@ -379,11 +385,11 @@ fn what_the_log_does_not_know_is_found_when_all_is_read() {
     assert_eq!((&said["entries"][0]["by_log"], &said["unreadable"]), (&false.into(), &1.into()), "{said}");
     // It is right, and it is where the next ones go on from.
     scene.assert_snapshot("after that");
-    scene.app().execute_batch("UPDATE t SET v=0 WHERE id=2").expect("written");
+    scene.app().execute_batch("UPDATE t SET pad=randomblob(50) WHERE id=2").expect("written");
     assert!(scene.snapshot().0.entries[0].by_log);
     let run = scene.place.ok(["snapshot", "-v", "--full-scan"]);
     assert!(!run.err.contains("read by its log"));
-    scene.app().execute_batch("UPDATE t SET v=0 WHERE id=2").expect("written");
+    scene.app().execute_batch("UPDATE t SET pad=randomblob(50) WHERE id=2").expect("written");
     let said = scene.place.ok(["snapshot", "-v", "--json"]).says(&["read by its log: app.db"]).json();
     assert_eq!(said["entries"][0]["by_log"], true);
     scene.place.check();
@@ -396,8 +402,7 @@ fn all_is_read_again_after_so_many_captures() {
         if n == MOST - 1 {
             write_past_sqlite(&scene);
         }
-        // Few pages, and each time another commit; the counter in page 1 is not among what stays the same.
-        scene.app().execute_batch("UPDATE t SET v=0 WHERE id=2").expect("written");
+        scene.app().execute_batch("UPDATE t SET pad=randomblob(50) WHERE id=2").expect("written");
         let taken = scene.take(false);
         let is_due = n == MOST;
         assert_eq!((taken.entries[0].by_log, taken.unreadable.len()), (!is_due, usize::from(is_due)), "{n}");
@@ -419,7 +424,10 @@ fn a_log_that_is_not_the_same_is_not_gone_by() {
     };
     let steps: [Step<'_>; 4] = [
         ("another log", &|scene| {
-            scene.app().execute_batch("PRAGMA wal_checkpoint(TRUNCATE); UPDATE t SET v=0 WHERE id=2").expect("written");
+            scene
+                .app()
+                .execute_batch("PRAGMA wal_checkpoint(TRUNCATE); UPDATE t SET pad=randomblob(50) WHERE id=2")
+                .expect("written");
         }),
         ("another file", &replace),
         ("another mode", &|scene| scene.app().execute_batch("PRAGMA journal_mode=DELETE").expect("a mode")),
@@ -427,20 +435,33 @@ fn a_log_that_is_not_the_same_is_not_gone_by() {
     ];
     for (what, act) in steps {
         act(&mut scene);
-        scene.app().execute_batch("UPDATE t SET v=0 WHERE id=2").expect("written");
+        scene.app().execute_batch("UPDATE t SET pad=randomblob(50) WHERE id=2").expect("written");
         let (taken, _) = scene.snapshot();
         assert!(!taken.entries[0].by_log, "{what}");
         scene.assert_snapshot(what);
     }
-    scene.app().execute_batch("UPDATE t SET v=0 WHERE id=2").expect("written");
+    scene.app().execute_batch("UPDATE t SET pad=randomblob(50) WHERE id=2").expect("written");
     let (taken, _) = scene.snapshot();
     assert!(taken.entries[0].by_log, "the new log is gone by");
-    // Without its notes nothing is known of the parent.
-    for entry in fs::read_dir(&scene.place.repo).expect("a folder").flatten() {
-        if entry.file_name().to_string_lossy().starts_with("note-") {
-            fs::remove_file(entry.path()).expect("removed");
-        }
-    }
-    scene.app().execute_batch("UPDATE t SET v=0 WHERE id=2").expect("written");
-    assert!(!scene.snapshot().0.entries[0].by_log);
+    let notes = || -> Vec<PathBuf> {
+        let all = fs::read_dir(&scene.place.repo).expect("a folder").map(|entry| entry.expect("an entry").path());
+        all.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("note-"))).collect()
+    };
+    let write =
+        |scene: &Scene| scene.apps[0].execute_batch("UPDATE t SET pad=randomblob(50) WHERE id=2").expect("written");
+    // Notes of an earlier snapshot are none of the parent: whoever left them did not get to the end of the next one.
+    let earlier: Vec<_> = notes().into_iter().map(|path| (fs::read(&path).expect("a note"), path)).collect();
+    assert!(!earlier.is_empty());
+    write(&scene);
+    assert!(scene.take(false).entries[0].by_log);
+    earlier.iter().for_each(|(note, path)| fs::write(path, note).expect("written"));
+    write(&scene);
+    assert!(!scene.take(false).entries[0].by_log, "notes of another snapshot");
+    write(&scene);
+    assert!(scene.take(false).entries[0].by_log);
+    // Without notes nothing is known.
+    notes().iter().for_each(|path| fs::remove_file(path).expect("removed"));
+    write(&scene);
+    assert!(!scene.take(false).entries[0].by_log, "no notes");
+    scene.assert_snapshot("in the end");
 }

@@ -57,6 +57,7 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
         dry_run: args.dry_run,
         full_scan: args.full_scan,
         separate_files: args.separate_files || config.separate_files,
+        list: context.json,
     };
     let taken = take_snapshot(&mut store, &options, &context.bars())?;
     report(context, &options, &taken, new_store, start.elapsed().as_millis() as u64);

@@ -29,6 +29,7 @@ pub struct Keys {
     tree_ids: Secret,
     records: Secret,
     note_names: Secret,
+    walks: Secret,
     pub(super) manifests: Secret,
     chunker_seed: u64,
 }
@@ -51,6 +52,7 @@ impl Keys {
             tree_ids: subkey("tree ids"),
             records: subkey("snapshot records"),
             note_names: subkey("index names"),
+            walks: subkey("walks"),
             manifests: subkey("manifests"),
             chunker_seed,
         }
@@ -87,6 +89,11 @@ impl Keys {
         short(blake3::keyed_hash(self.note_names.expose(), name.as_bytes()))
     }
 
+    /// What stands in a note for all that `seen` says of the source, or of the packs.
+    pub fn walk_digest(&self, seen: &[u8]) -> [u8; 16] {
+        short(blake3::keyed_hash(self.walks.expose(), seen))
+    }
+
     /// What chains snapshot records: the next record carries it.
     pub fn record_mac(&self, record: &[u8]) -> [u8; 16] {
         short(blake3::keyed_hash(self.records.expose(), record))
@@ -107,7 +114,13 @@ mod tests {
     fn every_use_has_a_key_of_its_own() {
         let keys = Keys::new(StoreId([1; 16]), &Secret::random());
         let text = b"the same bytes";
-        let ids = [keys.chunk_id(text).0, keys.recipe_id(text).0, keys.tree_id(text).0, keys.record_mac(text)];
+        let ids = [
+            keys.chunk_id(text).0,
+            keys.recipe_id(text).0,
+            keys.tree_id(text).0,
+            keys.record_mac(text),
+            keys.walk_digest(text),
+        ];
         for (at, id) in ids.iter().enumerate() {
             assert!(!ids[..at].contains(id));
         }

@@ -14,7 +14,7 @@ use crate::error::SourceError;
 use crate::id::SnapshotId;
 use crate::source::medium;
 use crate::source::moved::{Identity, identity};
-use crate::source::walk::{Found, Walk};
+use crate::source::walk::{Found, Stamp, Walk};
 
 /// One captured entry, for listings.
 #[derive(Debug, Clone)]
@@ -25,6 +25,19 @@ pub struct Listed {
     pub kind: &'static str,
     /// How consistent its content is.
     pub consistency: Consistency,
+}
+
+impl Listed {
+    /// What is listed of `found`, which was captured as `node`.
+    pub(super) fn of(found: &Found, node: &Node) -> Listed {
+        let (kind, consistency) = match node {
+            Node::File { consistency: Consistency::Transaction, .. } => ("database", Consistency::Transaction),
+            Node::File { consistency, .. } => ("file", *consistency),
+            Node::Directory(_) => ("directory", Consistency::Stable),
+            Node::Symlink(_) => ("symlink", Consistency::Stable),
+        };
+        Listed { path: found.path.clone(), kind, consistency }
+    }
 }
 
 /// What was captured, by the walk's places.
@@ -40,6 +53,12 @@ pub(super) struct Contents {
     pub(super) judged: HashMap<usize, bool>,
     pub(super) entries: Vec<Listed>,
     pub(super) receipts: HashMap<PathBuf, Receipt>,
+    /// Files that got no receipt, since they may yet change without notice, and the stamps that they were captured with.
+    pub(super) young: HashMap<PathBuf, Stamp>,
+    /// Sidecars that were left out, by place.
+    pub(super) left_out: HashMap<usize, Sidecar>,
+    /// When everything had been read, every folder was as it was listed.
+    pub(super) calm: bool,
     pub(super) totals: Totals,
     pub(super) read_any: bool,
     pub(super) remarks: Vec<String>,
@@ -57,6 +76,9 @@ impl Contents {
             judged: HashMap::new(),
             entries: Vec::new(),
             receipts: HashMap::new(),
+            young: HashMap::new(),
+            left_out: HashMap::new(),
+            calm: false,
             totals: Totals { directories: 1, ..Totals::default() },
             read_any: false,
             remarks: Vec::new(),
@@ -65,24 +87,16 @@ impl Contents {
     }
 
     pub(super) fn list(&mut self, found: &Found, node: &Node) {
-        let (kind, consistency) = match node {
+        match node {
             Node::File { size, consistency, .. } => {
                 self.totals.files += 1;
                 self.totals.bytes += size;
-                let database = *consistency == Consistency::Transaction;
-                self.totals.databases += u64::from(database);
-                (if database { "database" } else { "file" }, *consistency)
+                self.totals.databases += u64::from(*consistency == Consistency::Transaction);
             }
-            Node::Directory(_) => {
-                self.totals.directories += 1;
-                ("directory", Consistency::Stable)
-            }
-            Node::Symlink(_) => {
-                self.totals.symlinks += 1;
-                ("symlink", Consistency::Stable)
-            }
-        };
-        self.entries.push(Listed { path: found.path.clone(), kind, consistency });
+            Node::Directory(_) => self.totals.directories += 1,
+            Node::Symlink(_) => self.totals.symlinks += 1,
+        }
+        self.entries.push(Listed::of(found, node));
     }
 
     /// Puts a node at a place in the walk, instead of what may have been captured there before.
@@ -109,11 +123,15 @@ impl Contents {
         self.put(at, found, node, None);
     }
 
-    fn hand_out(&mut self, source: &Path, found: &Found, receipt: Receipt, began: i128) {
+    /// Keeps `receipt` if it is safe to rely on.
+    pub(super) fn hand_out(&mut self, source: &Path, found: &Found, receipt: Receipt, began: i128) {
         let in_memory = self.in_memory.entry(receipt.stamp.device);
         let in_memory = *in_memory.or_insert_with(|| medium::is_in_memory(&source.join(&found.path)));
         let mut one = Receipts { snapshot: SnapshotId([0; 16]), files: HashMap::new() };
         one.keep(&found.path, receipt, began, in_memory);
+        if one.files.is_empty() {
+            self.young.insert(found.path.clone(), receipt.stamp);
+        }
         self.receipts.extend(one.files);
     }
 
@@ -122,12 +140,15 @@ impl Contents {
         let found = &walked.found[at];
         self.settled.insert(who.unwrap_or_else(|| identity(&found.stamp)));
         self.forget(at, found);
+        self.left_out.insert(at, which);
         walked.excluded.push((found.path.clone(), which.reason().to_owned()));
     }
 
     /// Forgets what was captured at a place.
     pub(super) fn forget(&mut self, at: usize, found: &Found) {
         self.receipts.remove(&found.path);
+        self.young.remove(&found.path);
+        self.left_out.remove(&at);
         self.changed.remove(&found.path);
         self.images.remove(&found.path);
         self.nodes[at] = None;

@@ -43,7 +43,7 @@ pub struct Receipt {
 
 impl Receipt {
     /// Whether an unnoticed later change is out of the question for a capture that began at `began`, in nanoseconds.
-    fn is_safe(&self, began: i128) -> bool {
+    pub fn is_safe(&self, began: i128) -> bool {
         let sidecars = self.database.iter().flatten().flatten();
         std::iter::once(&self.stamp).chain(sidecars).all(|stamp| {
             let whole = |nanos: i128| nanos.rem_euclid(1_000_000_000) == 0;

@@ -252,6 +252,16 @@ impl Store {
         records.last().map(|(_, bytes)| self.catalog.packs().keys().record_mac(bytes))
     }
 
+    /// A digest of what `stat` says of the packs with a number below `most`: it differs when one of them was written to or
+    /// replaced. Nothing where that cannot be told.
+    pub fn stamps_of_packs(&self, most: u32) -> Option<[u8; 16]> {
+        if self.root.as_os_str().is_empty() {
+            return None;
+        }
+        let stamps = LocalDirectory::at(&self.root).stamps(&self.catalog.index().numbered(most)).ok()?;
+        Some(self.catalog.packs().keys().walk_digest(&stamps))
+    }
+
     /// What the store had and has no longer, in words; nothing if all is there.
     pub fn losses(&self) -> Option<String> {
         let index = self.catalog.index();

@@ -2,6 +2,7 @@
 //!
 //! 1. Walk, by stat. What a receipt vouches for is not looked at again; of everything else the first bytes are read,
 //!    which tells the databases.
+//!    If all is as the last walk saw it, the rest is not needed ([`super::still`]).
 //! 2. Open every changed database: all transactions begin here, close together. If one was opened, walk again, so that
 //!    no file is older than they are.
 //! 3. Save content: databases first, since a reader is in somebody's way (a rollback journal's writer, a checkpoint
@@ -24,10 +25,11 @@ use super::gather::{First, Gathering};
 use super::look;
 use super::meta::{self, Version};
 use super::progress::Progress;
-use super::receipts::{Receipt, Receipts};
+use super::receipts::Receipts;
 use super::record::{LONGEST_NOTE, MOST_UNREADABLE, Record, TAGS};
 use super::save::Session;
 use super::scratch::Scratch;
+use super::still::{self, Still};
 use super::store::Store;
 use super::tree::{Attributes, Entry, Node, Tree};
 use crate::error::{Error, Result, SourceError};
@@ -36,7 +38,7 @@ use crate::source::exclude::Exclusions;
 use crate::source::sqlite;
 use crate::source::walk::{Found, Kind, Walk, walk};
 use crate::store::memory::Discard;
-use crate::store::sink::PackSink;
+use crate::store::sink::{PackSink, Stored};
 
 /// What to take, and how.
 #[derive(Debug, Default, Clone)]
@@ -57,6 +59,8 @@ pub struct Options {
     pub full_scan: bool,
     /// Compress every file apart from all others.
     pub separate_files: bool,
+    /// List what was captured also where nothing changed, which takes a little longer.
+    pub list: bool,
 }
 
 /// What came of it.
@@ -74,7 +78,7 @@ pub struct Taken {
     pub stored_bytes: u64,
     /// Files that are new or whose content changed.
     pub changed_files: u64,
-    /// What was captured.
+    /// What was captured; nothing if nothing changed and no list is wanted.
     pub entries: Vec<Listed>,
     /// What could not be captured.
     pub unreadable: Vec<SourceError>,
@@ -91,14 +95,14 @@ pub fn now_ms() -> i64 {
     (now_nanos() / 1_000_000) as i64
 }
 
-fn now_nanos() -> i128 {
+pub(super) fn now_nanos() -> i128 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128)
 }
 
 /// What the parent snapshot knows of each directory.
 pub(super) struct Parent {
-    record: Option<Record>,
-    trees: HashMap<usize, Version<Tree>>,
+    pub(super) record: Option<Record>,
+    pub(super) trees: HashMap<usize, Version<Tree>>,
     pub(super) receipts: Option<Receipts>,
     /// Every chunk that the parent names is known to be there.
     pub(super) trusted: bool,
@@ -156,7 +160,7 @@ pub(super) struct Taking<'a> {
     pub(super) exclusions: Exclusions,
     pub(super) scratch: Scratch,
     pub(super) source: PathBuf,
-    remarks: RefCell<Vec<String>>,
+    pub(super) remarks: RefCell<Vec<String>>,
     /// When it began, in nanoseconds since 1970.
     pub(super) began: i128,
 }
@@ -170,6 +174,9 @@ impl Taking<'_> {
         let record = records.into_iter().rev().find(|record| record.source == source_name);
 
         let mut walked = self.walk()?;
+        if let Some(taken) = self.still(record.as_ref(), &walked) {
+            return Ok(taken);
+        }
         let mut parent = self.parent(record, &source_name, &walked);
         let all = |walked: &Walk| (0..walked.found.len()).collect::<Vec<_>>();
         let mut first = First::default();
@@ -196,6 +203,7 @@ impl Taking<'_> {
         }
         .gather()?;
         let ended = now_nanos();
+        let still = Still::of(self.store.catalog().packs().keys(), &walked, &contents, began);
         let tree = build_trees(&mut session, &walked, &parent, &mut contents)?;
         let root = attributes(&walked.found[0]);
 
@@ -236,7 +244,9 @@ impl Taking<'_> {
         let stored = if unchanged { Vec::new() } else { session.sink.flush()?.commit(record.encode())? };
         let stored_bytes = stored.iter().map(|pack| pack.size).sum();
         if !self.options.dry_run {
-            self.remember(&record, &stored, contents.receipts, contents.read_any || !unchanged, &source_name);
+            let receipts = Receipts { snapshot: record.id, files: contents.receipts };
+            let is_new = parent.receipts.as_ref() != Some(&receipts);
+            self.remember(&stored, is_new.then_some(&receipts), still, &record);
             if !parent.trusted {
                 self.store.catalog_mut().index_mut().remember_mended();
             }
@@ -279,7 +289,7 @@ impl Taking<'_> {
         Parent { record, trees, receipts, trusted }
     }
 
-    fn parent_trees(&self, record: Option<&Record>, walked: &Walk) -> HashMap<usize, Version<Tree>> {
+    pub(super) fn parent_trees(&self, record: Option<&Record>, walked: &Walk) -> HashMap<usize, Version<Tree>> {
         let mut trees: HashMap<usize, Version<Tree>> = HashMap::new();
         let Some(record) = record else { return trees };
         for (at, found) in walked.found.iter().enumerate().filter(|(_, found)| found.kind == Kind::Directory) {
@@ -307,19 +317,18 @@ impl Taking<'_> {
     }
 
     /// Brings the index up to date. Only the cache is at stake here.
-    fn remember(
-        &mut self,
-        record: &Record,
-        stored: &[crate::store::sink::Stored],
-        receipts: HashMap<PathBuf, Receipt>,
-        receipts_changed: bool,
-        source: &str,
-    ) {
+    fn remember(&mut self, stored: &[Stored], receipts: Option<&Receipts>, still: Option<Still>, record: &Record) {
+        let source = &record.source;
+        self.store.catalog_mut().index_mut().add(stored);
         let index = self.store.catalog_mut().index_mut();
-        index.add(stored);
-        if receipts_changed {
-            let receipts = Receipts { snapshot: record.id, files: receipts };
+        if let Some(receipts) = receipts {
             index.leave_note(&Receipts::note_name(source), &receipts.encode());
+        }
+        if let Some(note) = still.and_then(|still| still.encode_for(self.store, record.id)) {
+            let (index, name) = (self.store.catalog_mut().index_mut(), still::note_name(source));
+            if index.note(&name).as_ref() != Some(&note) {
+                index.leave_note(&name, &note);
+            }
         }
     }
 }

@@ -48,9 +48,11 @@ impl Exclusions {
         Ok(Exclusions { folders, globs: set.build()?, patterns: patterns.to_vec() })
     }
 
-    /// Why the entry at `relative`, which is `absolute`, is left out; nothing if it is not.
-    pub fn reason(&self, relative: &Path, absolute: &Path) -> Option<String> {
-        if let Some((_, reason)) = self.folders.iter().find(|(folder, _)| folder == absolute) {
+    /// Why the entry at `relative` of the data directory `root` is left out; nothing if it is not.
+    pub fn reason(&self, relative: &Path, root: &Path) -> Option<String> {
+        // Its last name decides nearly always, and is at hand.
+        let is_it = |folder: &Path| folder.file_name() == relative.file_name() && *folder == *root.join(relative);
+        if let Some((_, reason)) = self.folders.iter().find(|(folder, _)| is_it(folder)) {
             return Some((*reason).to_owned());
         }
         let name = relative.as_os_str().as_bytes();
@@ -58,6 +60,9 @@ impl Exclusions {
             && let Some(reason) = of_table(name)
         {
             return Some(reason.to_owned());
+        }
+        if self.globs.is_empty() {
+            return None;
         }
         let hit = self.globs.matches(relative);
         hit.first().map(|&at| format!("excluded by {}", self.patterns[at]))
@@ -86,7 +91,7 @@ mod tests {
         let patterns: Vec<String> = patterns.iter().map(|p| (*p).to_owned()).collect();
         let folders = vec![(PathBuf::from("/data/backups"), "backups")];
         let exclusions = Exclusions::new(folders, &patterns).expect("globs that parse");
-        exclusions.reason(Path::new(path), &Path::new("/data").join(path))
+        exclusions.reason(Path::new(path), Path::new("/data"))
     }
 
     #[test]

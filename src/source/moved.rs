@@ -149,7 +149,7 @@ impl<'a> Again<'a> {
                 continue;
             }
             let absolute = self.root.join(&path);
-            if self.exclusions.reason(&path, &absolute).is_some() {
+            if self.exclusions.reason(&path, self.root).is_some() {
                 continue;
             }
             // What is gone again was deleted, or is seen in the next look.

@@ -4,8 +4,9 @@
 //! a power loss the file may be anything, and so it names the boot it was written in, and is thrown away in another.
 //! That saves two syncs a snapshot and costs one rebuild a boot.
 //!
-//! It is opened for writing only when there is something to write: redb marks the file, and writes to it again when it is
-//! closed, even if nothing was stored. Until then it is open for reading alone, also for the holder of the writer's lock.
+//! It is opened for writing only when there is something to write: redb marks the file, and writes to it again when it
+//! is closed, even if nothing was stored. Until then it is open for reading alone, also for the holder of the writer's
+//! lock.
 //!
 //! redb may panic on a file that was altered behind its back; every call into it goes through [`guard`], which
 //! turns a panic into [`Broken`]. Whoever sees that goes on without the file.

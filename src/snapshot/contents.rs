@@ -53,7 +53,7 @@ pub(super) struct Contents {
     pub(super) judged: HashMap<usize, bool>,
     pub(super) entries: Vec<Listed>,
     pub(super) receipts: HashMap<PathBuf, Receipt>,
-    /// Files that got no receipt, since they may yet change without notice, and the stamps that they were captured with.
+    /// Files that got no receipt, since they may yet change without notice: the stamps that they were captured with.
     pub(super) young: HashMap<PathBuf, Stamp>,
     /// Sidecars that were left out, by place.
     pub(super) left_out: HashMap<usize, Sidecar>,

@@ -1,36 +1,36 @@
 //! The short cut of a snapshot that finds nothing to do: what one walk saw, in sixteen bytes.
 //!
 //! A snapshot that ends leaves a note: a keyed digest over all that its walk saw, that is the path, kind, mode, owner
-//! and stamp of each entry, folders included, and which snapshot holds it. If the walk of the next one has the
-//! same digest, that snapshot still holds everything: no receipt is read, no tree is loaded or built, nothing is written.
+//! and stamp of each entry, folders included, and which snapshot holds it. If the walk of the next one has the same
+//! digest, that snapshot still holds everything: no receipt is read, no tree is loaded or built, nothing is written.
 //!
 //! **Why an equal digest proves it.** The note is left only if ([`Still::of`])
 //! - every folder stood still: its stamp was the same after everything had been read as before it was listed, and lies
-//!   clearly before the walk began ([`crate::source::moved`] calls that a calm look). So the stamp is of the very
-//!   list of names that was captured, and any later change of that list shows in it;
+//!   clearly before the walk began ([`crate::source::moved`] calls that a calm look). So the stamp is of the very list
+//!   of names that was captured, and any later change of that list shows in it;
 //! - every file has a receipt with the stamp that the walk saw, so that any later change of its content shows in its
-//!   stamp ([`super::receipts`]). For a database that goes for its log and its journal too, which are then entries of the
-//!   walk with the very stamps that the receipt names;
+//!   stamp ([`super::receipts`]). For a database that goes for its log and its journal too, which are then entries of
+//!   the walk with the very stamps that the receipt names;
 //! - every symbolic link is old enough that another one in its place would have another stamp;
 //! - nothing was unreadable, and nothing vanished.
 //!
 //! Nothing can hide from the second walk, though it is only one, and others move files all the while. Suppose that an
 //! entry is there when that walk begins, and not where the note's snapshot has it. Then somebody put it there after the
-//! note's walk, and the folder that it is in has another stamp ever since. Either that folder is one that the
-//! snapshot has, under the same path: then the walk saw its new stamp, and the digest differs. Or it is itself not where
-//! the snapshot has it, and the same is said of the folder above. The topmost is the data directory, which every
-//! walk sees. So at the beginning of the second walk all was as the snapshot has it; what comes later is the next
-//! one's business. And each entry was seen with its own stamp during the walk, so the content that the snapshot has of it
-//! was there at that moment: it is of the second snapshot's span, as it is when files are read.
+//! note's walk, and the folder that it is in has another stamp ever since. Either that folder is one that the snapshot
+//! has, under the same path: then the walk saw its new stamp, and the digest differs. Or it is itself not where the
+//! snapshot has it, and the same is said of the folder above. The topmost is the data directory, which every walk sees.
+//! So at the beginning of the second walk all was as the snapshot has it; what comes later is the next one's business.
+//! And each entry was seen with its own stamp during the walk, so the content that the snapshot has of it was there at
+//! that moment: it is of the second snapshot's span, as it is when files are read.
 //!
 //! **What is not in the digest.** A `-shm` that was left out changes through a map, without notice, and is captured
 //! never; its path is in, and whether its size is one that such a file has. **Young files**, of which no stamp can be
-//! relied on yet, are listed: their stamps are in the digest, and each is read again and held against the
-//! parent ([`super::same`]). Once they are old enough they get their receipts, and leave the list.
+//! relied on yet, are listed: their stamps are in the digest, and each is read again and held against the parent
+//! ([`super::same`]). Once they are old enough they get their receipts, and leave the list.
 //!
-//! **Packs.** That the note is there says what the receipts say: every chunk that the snapshot names was looked up.
-//! The note is sealed under the index's own file, and goes when a pack goes. Over the packs that were there it has a
-//! second digest, of their stamps: a pack that somebody wrote to or put back is looked into, as without the short cut.
+//! **Packs.** That the note is there says what the receipts say: every chunk that the snapshot names was looked up. The
+//! note is sealed under the index's own file, and goes when a pack goes. Over the packs that were there it has a second
+//! digest, of their stamps: a pack that somebody wrote to or put back is looked into, as without the short cut.
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;

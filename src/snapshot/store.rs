@@ -89,7 +89,7 @@ impl Store {
             let slot = Slot::new(StoreId::random(), &master, credentials.first(), now, "first");
             let _ = local.put(Key::new(Kind::Slot, slot.id.0), &[slot.bytes()])?;
         }
-        let store = Self::open_locked(root, &local, credentials, Some(lock))?;
+        let store = Self::assemble(root, Arc::new(local), credentials, Some(lock))?;
         Ok(Store { is_new, ..store })
     }
 
@@ -252,8 +252,8 @@ impl Store {
         records.last().map(|(_, bytes)| self.catalog.packs().keys().record_mac(bytes))
     }
 
-    /// A digest of what `stat` says of the packs with a number below `most`: it differs when one of them was written to or
-    /// replaced. Nothing where that cannot be told.
+    /// A digest of what `stat` says of the packs with a number below `most`: it differs when one of them was written to
+    /// or replaced. Nothing where that cannot be told.
     pub fn stamps_of_packs(&self, most: u32) -> Option<[u8; 16]> {
         if self.root.as_os_str().is_empty() {
             return None;

@@ -50,12 +50,12 @@ impl Exclusions {
 
     /// Why the entry at `relative` of the data directory `root` is left out; nothing if it is not.
     pub fn reason(&self, relative: &Path, root: &Path) -> Option<String> {
-        // Its last name decides nearly always, and is at hand.
-        let is_it = |folder: &Path| folder.file_name() == relative.file_name() && *folder == *root.join(relative);
+        let name = relative.as_os_str().as_bytes();
+        // Its end decides nearly always, and is at hand.
+        let is_it = |folder: &Path| folder.as_os_str().as_bytes().ends_with(name) && *folder == *root.join(relative);
         if let Some((_, reason)) = self.folders.iter().find(|(folder, _)| is_it(folder)) {
             return Some((*reason).to_owned());
         }
-        let name = relative.as_os_str().as_bytes();
         if !name.contains(&b'/')
             && let Some(reason) = of_table(name)
         {

@@ -76,6 +76,9 @@ fn report(context: &Context, options: &Options, taken: &Taken, new_store: bool, 
         for (path, reason) in &taken.excluded {
             output::message(format!("left out: {}: {reason}", path.display()));
         }
+        if taken.at_a_glance {
+            output::message("every entry is as the last walk saw it: nothing else was looked at");
+        }
     }
     if context.json {
         let entries: Vec<Value> = taken

@@ -89,9 +89,15 @@ impl Keys {
         short(blake3::keyed_hash(self.note_names.expose(), name.as_bytes()))
     }
 
-    /// What stands in a note for all that `seen` says of the source, or of the packs.
-    pub fn walk_digest(&self, seen: &[u8]) -> [u8; 16] {
-        short(blake3::keyed_hash(self.walks.expose(), seen))
+    /// What stands in a note for all that was seen of the source, or of the packs: `parts`, joined.
+    pub fn walk_digest<T: AsRef<[u8]>>(&self, parts: impl Iterator<Item = T>) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new_keyed(self.walks.expose());
+        parts.for_each(|part| {
+            hasher.update(part.as_ref());
+        });
+        let digest = short(hasher.finalize());
+        hasher.zeroize();
+        digest
     }
 
     /// What chains snapshot records: the next record carries it.
@@ -119,7 +125,7 @@ mod tests {
             keys.recipe_id(text).0,
             keys.tree_id(text).0,
             keys.record_mac(text),
-            keys.walk_digest(text),
+            keys.walk_digest(std::iter::once(text)),
         ];
         for (at, id) in ids.iter().enumerate() {
             assert!(!ids[..at].contains(id));

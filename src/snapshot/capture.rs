@@ -129,8 +129,15 @@ pub fn open_database(opening: &Opening<'_>, found: &Found) -> std::io::Result<Op
         }
     }
     let state = Database::open_with(&path, opening.scratch, opening.hot).map(Box::new);
-    let receipt = Receipt { stamp: stamp(&meta), database: Some(beside) };
+    let receipt = Receipt { stamp: stamp(&meta), database: Some(as_opened(beside, sidecar_stamps(&path))) };
     Ok(Some(Open { state, receipt, attributes: attributes_at(found, receipt.stamp) }))
+}
+
+/// The stamps of what lies beside a database, from `before` it was opened. What is not in them is only that SQLite gave
+/// a log its owner anew as it opened it: else no receipt would ever hold, and the database be read each time.
+fn as_opened(before: [Option<Stamp>; 2], after: [Option<Stamp>; 2]) -> [Option<Stamp>; 2] {
+    let content = |stamps: [Option<Stamp>; 2]| stamps.map(|stamp| stamp.map(|stamp| Stamp { ctime: 0, ..stamp }));
+    if content(before) == content(after) { after } else { before }
 }
 
 /// Saves a database's image.

@@ -11,7 +11,6 @@
 //! the other, so that memory does not grow with it.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -80,6 +79,13 @@ pub(super) fn find(
     same
 }
 
+/// A part of a large file, and the chunks that it must be.
+struct Piece<'a> {
+    start: u64,
+    length: usize,
+    chunks: &'a [(u32, ChunkId)],
+}
+
 struct Comparing<'a> {
     catalog: &'a Catalog,
     keys: &'a Keys,
@@ -103,21 +109,19 @@ impl Comparing<'_> {
         let found = &self.walked.found[at];
         let content = expected(found, self.parent)?;
         let entry = self.parent.entry(found)?;
-        match folder.filter(|_| plain::cannot_be_locked(&found.path, found.stamp.size) && is_of_then(found, entry)) {
-            Some(folder) => {
-                let name = found.path.file_name().unwrap_or(OsStr::new(""));
-                if !folder.read(name, &found.stamp, buffer).ok()? {
-                    return Some(false);
-                }
-            }
-            None => {
-                let path = self.source.join(&found.path);
-                let handle = FileHandle::open(&path).ok()?;
-                buffer.resize(found.stamp.size as usize, 0);
-                if handle.read_at(buffer, 0).ok()? != buffer.len() || !self.stands_still(found) {
-                    return Some(false);
-                }
-            }
+        let is_plain = plain::cannot_be_locked(&found.path, found.stamp.size) && is_of_then(found, entry);
+        let is_read = if let Some(folder) = folder.filter(|_| is_plain) {
+            folder.read(found.path.file_name()?, &found.stamp, buffer).ok()?
+        } else {
+            let handle = FileHandle::open(&self.source.join(&found.path)).ok()?;
+            // One byte more than there should be: it has grown if that is there.
+            buffer.resize(found.stamp.size as usize + 1, 0);
+            let got = handle.read_at(buffer, 0).ok()?;
+            buffer.truncate(got);
+            got as u64 == found.stamp.size && self.stands_still(found)
+        };
+        if !is_read {
+            return Some(false);
         }
         if looks_like_database(buffer).is_some() {
             return Some(false);
@@ -145,7 +149,7 @@ impl Comparing<'_> {
         let path = self.source.join(&found.path);
         let mut start = 0;
         let mut one = |chunks: &[(u32, ChunkId)]| {
-            let mut pieces: Vec<(u64, usize, &[(u32, ChunkId)])> = Vec::new();
+            let mut pieces: Vec<Piece<'_>> = Vec::new();
             let mut rest = chunks;
             while !rest.is_empty() {
                 let mut length = 0;
@@ -155,14 +159,14 @@ impl Comparing<'_> {
                     fits
                 });
                 let (piece, more) = rest.split_at(fitting.count());
-                pieces.push((start, length as usize, piece));
+                pieces.push(Piece { start, length: length as usize, chunks: piece });
                 (start, rest) = (start + length, more);
             }
-            pieces.into_par_iter().with_max_len(1).all(|(offset, length, chunks)| {
+            pieces.into_par_iter().with_max_len(1).all(|Piece { start, length, chunks }| {
                 let mut buffer = vec![0; length];
                 // A handle belongs to one thread.
-                let got = FileHandle::open(&path).and_then(|file| file.read_at(&mut buffer, offset));
-                let is_database = offset == 0 && looks_like_database(&buffer).is_some();
+                let got = FileHandle::open(&path).and_then(|file| file.read_at(&mut buffer, start));
+                let is_database = start == 0 && looks_like_database(&buffer).is_some();
                 got.is_ok_and(|got| got == length) && !is_database && self.are(&buffer, chunks)
             })
         };

@@ -49,6 +49,9 @@ use crate::crypto::keys::Keys;
 use crate::id::SnapshotId;
 use crate::source::walk::{Found, Kind, Stamp, Walk};
 
+/// So many entries are hashed at a time.
+const PART: usize = 256;
+
 /// What is noted of a walk.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Still {
@@ -188,34 +191,42 @@ fn is_vouched(receipt: &Receipt, found: &Found, beside: &HashMap<&Path, Stamp>) 
 
 /// The digest of what a walk saw. `left_out` are the places of the sidecars that are left out.
 fn digest(keys: &Keys, walked: &Walk, left_out: &[(usize, Sidecar)]) -> [u8; 16] {
-    let mut out = Vec::with_capacity(walked.found.len() * 160);
     let mut memory = left_out.iter().filter(|(_, which)| *which == Sidecar::Memory).map(|(at, _)| *at).peekable();
-    for (at, found) in walked.found.iter().enumerate() {
-        let Found { path, parent: _, kind, mode, owner, stamp } = found;
-        let path = path.as_os_str().as_bytes();
-        out.extend_from_slice(&(path.len() as u64).to_le_bytes());
-        out.extend_from_slice(path);
-        let is_memory = memory.next_if_eq(&at).is_some() && *kind == Kind::File;
-        out.push(match kind {
-            Kind::File if is_memory => 3 + u8::from(fits_shared_memory(stamp.size)),
-            Kind::Directory => 0,
-            Kind::File => 1,
-            Kind::Symlink => 2,
-        });
-        if is_memory {
-            continue;
+    let mut at = 0;
+    keys.walk_digest(walked.found.chunks(PART).map(|part| {
+        let mut out = Vec::with_capacity(PART * 160);
+        for found in part {
+            put(&mut out, found, memory.next_if_eq(&at).is_some());
+            at += 1;
         }
-        for number in [*mode, owner.0, owner.1] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
-        for number in [stamp.device, stamp.inode, stamp.size] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
-        for time in [stamp.mtime, stamp.ctime] {
-            out.extend_from_slice(&time.to_le_bytes());
-        }
+        out
+    }))
+}
+
+/// All that counts of one entry.
+fn put(out: &mut Vec<u8>, found: &Found, is_left_out_memory: bool) {
+    let Found { path, parent: _, kind, mode, owner, stamp } = found;
+    let path = path.as_os_str().as_bytes();
+    out.extend_from_slice(&(path.len() as u64).to_le_bytes());
+    out.extend_from_slice(path);
+    if is_left_out_memory && *kind == Kind::File {
+        out.push(3 + u8::from(fits_shared_memory(stamp.size)));
+        return;
     }
-    keys.walk_digest(&out)
+    out.push(match kind {
+        Kind::Directory => 0,
+        Kind::File => 1,
+        Kind::Symlink => 2,
+    });
+    for number in [*mode, owner.0, owner.1] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    for number in [stamp.device, stamp.inode, stamp.size] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    for time in [stamp.mtime, stamp.ctime] {
+        out.extend_from_slice(&time.to_le_bytes());
+    }
 }
 
 impl Taking<'_> {
@@ -258,6 +269,7 @@ impl Taking<'_> {
         Some(Taken {
             record: record.clone(),
             unchanged: true,
+            at_a_glance: true,
             new_chunks: 0,
             new_bytes: 0,
             stored_bytes: 0,

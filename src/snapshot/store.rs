@@ -259,7 +259,7 @@ impl Store {
             return None;
         }
         let stamps = LocalDirectory::at(&self.root).stamps(&self.catalog.index().numbered(most)).ok()?;
-        Some(self.catalog.packs().keys().walk_digest(&stamps))
+        Some(self.catalog.packs().keys().walk_digest(std::iter::once(stamps)))
     }
 
     /// What the store had and has no longer, in words; nothing if all is there.

@@ -41,6 +41,7 @@ use crate::store::memory::Discard;
 use crate::store::sink::{PackSink, Stored};
 
 /// What to take, and how.
+#[expect(clippy::struct_excessive_bools, reason = "choices that do not depend on each other")]
 #[derive(Debug, Default, Clone)]
 pub struct Options {
     /// The data directory.
@@ -70,6 +71,8 @@ pub struct Taken {
     pub record: Record,
     /// Nothing changed, and nothing was stored.
     pub unchanged: bool,
+    /// One walk showed it: nothing else was looked at but files that are too young to rely on their stamps.
+    pub at_a_glance: bool,
     /// Chunks of data that the store did not have.
     pub new_chunks: u64,
     /// Their bytes before compression.
@@ -257,6 +260,7 @@ impl Taking<'_> {
         Ok(Taken {
             record,
             unchanged,
+            at_a_glance: false,
             new_chunks,
             new_bytes,
             stored_bytes,

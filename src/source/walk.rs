@@ -181,7 +181,8 @@ enum Seen {
 struct Folder {
     path: PathBuf,
     names: Vec<OsString>,
-    seen: Vec<Seen>,
+    /// By batches.
+    seen: Vec<Vec<Seen>>,
 }
 
 /// Walks the folder at the place `parent`, which has `names` in it and lies `depth` levels down.
@@ -212,11 +213,12 @@ pub(super) fn descend(
                     folders.push(Folder { path, names, seen: Vec::new() });
                 }
             }
-            folders[at].seen.append(&mut seen);
+            folders[at].seen.push(seen);
         }
         level = end..folders.len();
         depth += 1;
     }
+    walk.found.reserve(folders.iter().flat_map(|folder| &folder.seen).map(Vec::len).sum());
     put_in_order(walk, &mut folders, 0, parent);
 }
 
@@ -272,7 +274,7 @@ fn look(root: &Path, path: &Path, names: &[OsString], depth: usize, exclusions: 
 
 /// Adds what was seen in the folder `at`, which stands at the place `parent`, each folder with what is in it.
 fn put_in_order(walk: &mut Walk, folders: &mut [Folder], at: usize, parent: usize) {
-    for seen in std::mem::take(&mut folders[at].seen) {
+    for seen in std::mem::take(&mut folders[at].seen).into_iter().flatten() {
         match seen {
             Seen::Entry(found) => walk.found.push(Found { parent, ..found }),
             Seen::Folder(found, _, at) => {

@@ -57,7 +57,10 @@ pub fn real(path: &Path) -> PathBuf {
         Some(Component::ParentDir) => {
             found.pop();
         }
-        Some(last) => found.push(last),
+        Some(last) => {
+            found.push(last);
+            found = found.canonicalize().unwrap_or(found);
+        }
         None => {}
     }
     found

@@ -10,6 +10,7 @@
 //! still, which is how nothing is captured that SQLite can work with. A large file is read in pieces, one recipe after
 //! the other, so that memory does not grow with it.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -31,6 +32,8 @@ use crate::source::walk::{Found, Kind, Walk, stamp};
 
 /// A larger file is read in pieces, in bytes: so much memory one may take for each core.
 const LARGEST: u64 = 512 * 1024;
+/// How much of a large file one thread reads at a time, in bytes: what stays close to the core until it is hashed.
+const PIECE: u64 = 256 * 1024;
 /// So many small files are read by one thread at a time, at most.
 const BATCH: usize = 32;
 
@@ -72,11 +75,22 @@ pub(super) fn find(
     let mut same: HashSet<usize> = batches
         .into_par_iter()
         .with_max_len(1)
-        .map_init(Vec::new, |buffer, batch| comparing.small(batch, buffer))
-        .flatten_iter()
+        .flat_map_iter(|batch| with_buffer(|buffer| comparing.small(batch, buffer)))
         .collect();
     same.extend(large.into_iter().filter(|at| comparing.is_same_large(*at) == Some(true)));
     same
+}
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends the thread's buffer: one that is made anew for each file costs more than the reading.
+fn with_buffer<T>(act: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    let mut buffer = BUFFER.take();
+    let answer = act(&mut buffer);
+    BUFFER.set(buffer);
+    answer
 }
 
 /// A part of a large file, and the chunks that it must be.
@@ -154,7 +168,7 @@ impl Comparing<'_> {
             while !rest.is_empty() {
                 let mut length = 0;
                 let fitting = rest.iter().take_while(|(size, _)| {
-                    let fits = length == 0 || length + u64::from(*size) <= LARGEST;
+                    let fits = length == 0 || length + u64::from(*size) <= PIECE;
                     length += if fits { u64::from(*size) } else { 0 };
                     fits
                 });
@@ -163,11 +177,13 @@ impl Comparing<'_> {
                 (start, rest) = (start + length, more);
             }
             pieces.into_par_iter().with_max_len(1).all(|Piece { start, length, chunks }| {
-                let mut buffer = vec![0; length];
-                // A handle belongs to one thread.
-                let got = FileHandle::open(&path).and_then(|file| file.read_at(&mut buffer, start));
-                let is_database = start == 0 && looks_like_database(&buffer).is_some();
-                got.is_ok_and(|got| got == length) && !is_database && self.are(&buffer, chunks)
+                with_buffer(|buffer| {
+                    buffer.resize(length, 0);
+                    // A handle belongs to one thread.
+                    let got = FileHandle::open(&path).and_then(|file| file.read_at(buffer, start));
+                    let is_database = start == 0 && looks_like_database(buffer).is_some();
+                    got.is_ok_and(|got| got == length) && !is_database && self.are(buffer, chunks)
+                })
             })
         };
         match expected(found, self.parent)? {

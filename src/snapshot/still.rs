@@ -291,7 +291,10 @@ impl Taking<'_> {
         let mut contents = Contents::new();
         for &at in &note.young {
             let found = walked.found.get(at)?;
-            contents.hand_out(&self.source, found, Receipt { stamp: found.stamp, database: None }, self.began);
+            let receipt = Receipt { stamp: found.stamp, database: None };
+            if receipt.is_safe(self.began) {
+                contents.hand_out(&self.source, found, receipt, self.began);
+            }
         }
         if contents.receipts.is_empty() {
             return Some(());

@@ -45,6 +45,8 @@ impl Exclusions {
             };
             set.add(GlobBuilder::new(&anchored).literal_separator(true).build()?);
         }
+        // As they are compared: without a slash at the end.
+        let folders = folders.into_iter().map(|(folder, reason)| (folder.components().collect(), reason)).collect();
         Ok(Exclusions { folders, globs: set.build()?, patterns: patterns.to_vec() })
     }
 
@@ -89,7 +91,7 @@ mod tests {
 
     fn reason(patterns: &[&str], path: &str) -> Option<String> {
         let patterns: Vec<String> = patterns.iter().map(|p| (*p).to_owned()).collect();
-        let folders = vec![(PathBuf::from("/data/backups"), "backups")];
+        let folders = vec![(PathBuf::from("/data//backups/"), "backups")];
         let exclusions = Exclusions::new(folders, &patterns).expect("globs that parse");
         exclusions.reason(Path::new(path), Path::new("/data"))
     }

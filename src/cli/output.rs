@@ -3,7 +3,7 @@
 //! Results go to stdout, everything else to stderr, and names of files are made harmless on the way.
 
 use std::borrow::Cow;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -93,7 +93,18 @@ pub fn count(number: u64, one: &str, many: &str) -> String {
 /// A time for people, in the local zone.
 pub fn time(milliseconds: i64) -> String {
     let Ok(moment) = Timestamp::from_millisecond(milliseconds) else { return "-".to_owned() };
-    moment.to_zoned_datetime(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+    moment.to_zoned_datetime(zone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// The local zone. To find its name, which nobody sees, the names of all zones would be looked up.
+fn zone() -> TimeZone {
+    let file = || {
+        let mut rules = Vec::new();
+        std::fs::File::open("/etc/localtime").ok()?.take(1 << 16).read_to_end(&mut rules).ok()?;
+        TimeZone::tzif("local", &rules).ok()
+    };
+    let is_set = std::env::var_os("TZ").is_some();
+    (!is_set).then(file).flatten().unwrap_or_else(TimeZone::system)
 }
 
 /// A time for programs.

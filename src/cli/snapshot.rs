@@ -57,6 +57,7 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
         dry_run: args.dry_run,
         full_scan: args.full_scan,
         separate_files: args.separate_files || config.separate_files,
+        list: context.json,
     };
     let taken = take_snapshot(&mut store, &options, &context.bars())?;
     report(context, &options, &taken, new_store, start.elapsed().as_millis() as u64);
@@ -77,6 +78,9 @@ fn report(context: &Context, options: &Options, taken: &Taken, new_store: bool, 
         }
         for entry in taken.entries.iter().filter(|entry| entry.by_log) {
             output::message(format!("read by its log: {}", entry.path.display()));
+        }
+        if taken.at_a_glance {
+            output::message("every entry is as the last walk saw it: nothing else was looked at");
         }
     }
     if context.json {

@@ -30,6 +30,7 @@ pub struct Keys {
     tree_ids: Secret,
     records: Secret,
     note_names: Secret,
+    walks: Secret,
     pub(super) manifests: Secret,
     chunker_seed: u64,
 }
@@ -52,6 +53,7 @@ impl Keys {
             tree_ids: subkey("tree ids"),
             records: subkey("snapshot records"),
             note_names: subkey("index names"),
+            walks: subkey("walks"),
             manifests: subkey("manifests"),
             chunker_seed,
         }
@@ -102,6 +104,17 @@ impl Keys {
         short(blake3::keyed_hash(self.note_names.expose(), name.as_bytes()))
     }
 
+    /// What stands in a note for all that was seen of the source, or of the packs: `parts`, joined.
+    pub fn walk_digest<T: AsRef<[u8]>>(&self, parts: impl Iterator<Item = T>) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new_keyed(self.walks.expose());
+        parts.for_each(|part| {
+            hasher.update(part.as_ref());
+        });
+        let digest = short(hasher.finalize());
+        hasher.zeroize();
+        digest
+    }
+
     /// What chains snapshot records: the next record carries it.
     pub fn record_mac(&self, record: &[u8]) -> [u8; 16] {
         short(blake3::keyed_hash(self.records.expose(), record))
@@ -122,7 +135,13 @@ mod tests {
     fn every_use_has_a_key_of_its_own() {
         let keys = Keys::new(StoreId([1; 16]), &Secret::random());
         let text = b"the same bytes";
-        let ids = [keys.chunk_id(text).0, keys.recipe_id(text).0, keys.tree_id(text).0, keys.record_mac(text)];
+        let ids = [
+            keys.chunk_id(text).0,
+            keys.recipe_id(text).0,
+            keys.tree_id(text).0,
+            keys.record_mac(text),
+            keys.walk_digest(std::iter::once(text)),
+        ];
         for (at, id) in ids.iter().enumerate() {
             assert!(!ids[..at].contains(id));
         }

@@ -170,7 +170,7 @@ impl BackupManager {
             .map_err(|error| Error::usage("a pattern to exclude is not a glob").because(error))?;
         // Before the safety backup begins: what changes from here on may not be in it.
         let seen = Live::look(data, staging.root())?;
-        let ignored = |path: &Path| exclusions.reason(path, &data.join(path)).is_some();
+        let ignored = |path: &Path| exclusions.reason(path, data).is_some();
         if is_empty(data, &ignored)? {
             remarks.push("the data directory was empty: there was nothing to back up first".to_owned());
         } else {

@@ -4,6 +4,10 @@
 //! a power loss the file may be anything, and so it names the boot it was written in, and is thrown away in another.
 //! That saves two syncs a snapshot and costs one rebuild a boot.
 //!
+//! It is opened for writing only when there is something to write: redb marks the file, and writes to it again when it
+//! is closed, even if nothing was stored. Until then it is open for reading alone, also for the holder of the writer's
+//! lock.
+//!
 //! redb may panic on a file that was altered behind its back; every call into it goes through [`guard`], which
 //! turns a panic into [`Broken`]. Whoever sees that goes on without the file.
 
@@ -111,6 +115,8 @@ pub(super) struct Disk {
     keys: Arc<Keys>,
     path: PathBuf,
     file_id: [u8; 16],
+    /// Whether it may be written.
+    writable: bool,
 }
 
 impl Drop for Disk {
@@ -131,28 +137,28 @@ impl Drop for Disk {
 impl Disk {
     fn new(path: &Path, keys: &Arc<Keys>, handle: Handle, file_id: [u8; 16]) -> Disk {
         let (rows, keys, path) = (RowSealer::new(keys), keys.clone(), path.to_path_buf());
-        Disk { chunks: None, handle: Some(handle), rows, keys, path, file_id }
+        Disk { chunks: None, handle: Some(handle), rows, keys, path, file_id, writable: false }
     }
 
-    /// Opens an existing file, whatever it says of itself.
-    fn open_any(path: &Path, keys: &Arc<Keys>, writable: bool) -> Result<Disk, Broken> {
+    /// Opens an existing file, whatever it says of itself. What may be `writable` later must be a file that lets itself
+    /// be written now.
+    fn handle(path: &Path, writable: bool, now: bool) -> Result<Handle, Broken> {
         // Neither through a link, which would have another file written, nor on a pipe, which would wait for ever.
         let flags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
         let file = OpenOptions::new().read(true).write(writable).custom_flags(flags).open(path)?;
         let backend = Unsynced(FileBackend::new(file)?);
-        let handle = if writable {
+        Ok(if writable && now {
             Handle::Writable(builder().create_with_backend(backend)?)
         } else {
             Handle::ReadOnly(builder().open_read_only_with_backend(backend)?)
-        };
-        Ok(Disk::new(path, keys, handle, [0; 16]))
+        })
     }
 
     /// All packs that the file knows or knew, whatever boot or layout it is of. It may be stale or damaged, but each
     /// row is sealed: such a pack of this store was there once.
     pub(super) fn ever_known(path: &Path, keys: &Arc<Keys>) -> BTreeMap<PackId, Row> {
         let read = || {
-            let disk = Self::open_any(path, keys, false)?;
+            let disk = Disk::new(path, keys, Self::handle(path, false, false)?, [0; 16]);
             let mut rows = disk.table(LOST).unwrap_or_default();
             rows.extend(disk.table(PACKS)?);
             Ok(rows)
@@ -162,15 +168,52 @@ impl Disk {
 
     /// Opens an existing file.
     pub(super) fn open(path: &Path, keys: &Arc<Keys>, writable: bool) -> Result<Disk, Broken> {
-        guard(|| {
-            let mut disk = Self::open_any(path, keys, writable)?;
-            disk.refresh()?;
-            let sealed = disk.read()?.open_table(HEAD)?.get(0)?.ok_or(Broken)?.value().to_vec();
-            let head = disk.rows.open(HEAD_NAME, &sealed).map_err(|_| Broken)?;
-            let (id, rest) = head.split_first_chunk::<16>().ok_or(Broken)?;
-            disk.file_id = *id;
-            if rest == layout() { Ok(disk) } else { Err(Broken) }
-        })
+        let open = |now: bool| {
+            guard(|| {
+                let mut disk = Disk::new(path, keys, Self::handle(path, writable, now)?, [0; 16]);
+                disk.writable = writable;
+                disk.refresh()?;
+                let head = disk.head()?;
+                let (id, rest) = head.split_first_chunk::<16>().ok_or(Broken)?;
+                disk.file_id = *id;
+                if rest == layout() { Ok(disk) } else { Err(Broken) }
+            })
+        };
+        // A writer that was killed left it as only a writer can open it.
+        open(false).or_else(|broken| if writable { open(true) } else { Err(broken) })
+    }
+
+    fn head(&self) -> Result<Vec<u8>, Broken> {
+        let sealed = self.read()?.open_table(HEAD)?.get(0)?.ok_or(Broken)?.value().to_vec();
+        self.rows.open(HEAD_NAME, &sealed).map_err(|_| Broken)
+    }
+
+    /// Opens for writing what is open for reading.
+    fn open_to_write(&mut self) -> Result<(), Broken> {
+        if !self.writable {
+            return Err(Broken);
+        }
+        if matches!(self.handle, Some(Handle::Writable(_))) {
+            return Ok(());
+        }
+        // redb's locks belong to the descriptor: the reader must be gone first.
+        (self.chunks, self.handle) = (None, None);
+        match Self::handle(&self.path, true, true) {
+            Ok(handle) => self.handle = Some(handle),
+            Err(broken) => {
+                // It is still good for reading.
+                self.handle = Self::handle(&self.path, false, false).ok();
+                let _ = self.refresh();
+                return Err(broken);
+            }
+        }
+        // Nobody else may write just now. If somebody put another file there all the same, it is not this one.
+        if self.head()?.starts_with(&self.file_id) {
+            Ok(())
+        } else {
+            self.handle = None;
+            Err(Broken)
+        }
     }
 
     /// Makes a new file in place of whatever is there. It knows nothing yet but what is `lost`.
@@ -181,6 +224,7 @@ impl Disk {
             let handle = Handle::Writable(builder().create_with_backend(Unsynced(FileBackend::new(file)?))?);
             let id = random_bytes();
             let mut disk = Disk::new(path, keys, handle, id);
+            disk.writable = true;
             disk.write(|transaction, rows| {
                 transaction.open_table(CHUNKS)?;
                 transaction.open_table(PACKS)?;
@@ -194,7 +238,7 @@ impl Disk {
     }
 
     pub(super) fn is_writable(&self) -> bool {
-        matches!(self.handle, Some(Handle::Writable(_)))
+        self.writable
     }
 
     fn read(&self) -> Result<redb::ReadTransaction, Broken> {
@@ -214,6 +258,7 @@ impl Disk {
         &mut self,
         change: impl FnOnce(&redb::WriteTransaction, &RowSealer) -> Result<(), Broken>,
     ) -> Result<(), Broken> {
+        self.open_to_write()?;
         let Some(Handle::Writable(database)) = &self.handle else { return Err(Broken) };
         self.chunks = None;
         let mut transaction = database.begin_write()?;

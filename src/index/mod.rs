@@ -160,6 +160,9 @@ impl Index {
     }
 
     fn insert(&mut self, packs: &[(PackId, u64, &[u8; 32], &Footer)]) {
+        if packs.is_empty() {
+            return;
+        }
         let first = self.numbers.keys().max().map_or(0, |most| most + 1);
         let mut rows = Vec::with_capacity(packs.len());
         for (number, (id, size, salt, footer)) in (first..).zip(packs) {
@@ -208,6 +211,18 @@ impl Index {
     /// All packs that can be read, with their sizes in bytes.
     pub fn packs(&self) -> impl Iterator<Item = (PackId, u64)> {
         self.rows.iter().map(|(id, row)| (*id, row.size))
+    }
+
+    /// How many packs were counted so far: each has a number below that, and keeps it for as long as the file is there.
+    pub fn counted(&self) -> u32 {
+        self.numbers.keys().max().map_or(0, |most| most + 1)
+    }
+
+    /// The packs with a number below `most`, in the order of their numbers.
+    pub fn numbered(&self, most: u32) -> Vec<PackId> {
+        let mut packs: Vec<_> = self.numbers.iter().filter(|(number, _)| **number < most).collect();
+        packs.sort_unstable();
+        packs.into_iter().map(|(_, id)| *id).collect()
     }
 
     /// Whether the file knows all that is known, so that nobody has to bring it up to date.

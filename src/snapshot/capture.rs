@@ -140,10 +140,19 @@ pub fn open_database(opening: &Opening<'_>, found: &Found, earlier: Option<Earli
             return Ok(None);
         }
     }
-    let receipt = Receipt { stamp: stamp(&meta), database: Some(beside) };
-    let earlier = earlier.filter(|earlier| earlier.mark.is_of(&receipt));
+    // What the mark is of is looked at as it was before the opening; the receipt is of what it left.
+    let before = Receipt { stamp: stamp(&meta), database: Some(beside) };
+    let earlier = earlier.filter(|earlier| earlier.mark.is_of(&before));
     let state = frames::open(opening, &path, earlier.as_ref());
+    let receipt = Receipt { database: Some(as_opened(beside, sidecar_stamps(&path))), ..before };
     Ok(Some(Open { state, receipt, attributes: attributes_at(found, receipt.stamp), earlier }))
+}
+
+/// The stamps of what lies beside a database, from `before` it was opened. What is not in them is only that SQLite gave
+/// a log its owner anew as it opened it: else no receipt would ever hold, and the database be read each time.
+fn as_opened(before: [Option<Stamp>; 2], after: [Option<Stamp>; 2]) -> [Option<Stamp>; 2] {
+    let content = |stamps: [Option<Stamp>; 2]| stamps.map(|stamp| stamp.map(|stamp| Stamp { ctime: 0, ..stamp }));
+    if content(before) == content(after) { after } else { before }
 }
 
 /// Saves a database's image.

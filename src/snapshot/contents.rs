@@ -15,7 +15,7 @@ use crate::error::SourceError;
 use crate::id::SnapshotId;
 use crate::source::medium;
 use crate::source::moved::{Identity, identity};
-use crate::source::walk::{Found, Walk};
+use crate::source::walk::{Found, Stamp, Walk};
 
 /// One captured entry, for listings.
 #[derive(Debug, Clone)]
@@ -28,6 +28,19 @@ pub struct Listed {
     pub consistency: Consistency,
     /// For a database: only what its log says of the changes was read.
     pub by_log: bool,
+}
+
+impl Listed {
+    /// What is listed of `found`, which was captured as `node`.
+    pub(super) fn of(found: &Found, node: &Node) -> Listed {
+        let (kind, consistency) = match node {
+            Node::File { consistency: Consistency::Transaction, .. } => ("database", Consistency::Transaction),
+            Node::File { consistency, .. } => ("file", *consistency),
+            Node::Directory(_) => ("directory", Consistency::Stable),
+            Node::Symlink(_) => ("symlink", Consistency::Stable),
+        };
+        Listed { path: found.path.clone(), kind, consistency, by_log: false }
+    }
 }
 
 /// What was captured, by the walk's places.
@@ -46,6 +59,12 @@ pub(super) struct Contents {
     pub(super) marks: HashMap<PathBuf, Mark>,
     /// Databases of which only the log was read.
     by_log: HashSet<PathBuf>,
+    /// Files that got no receipt, since they may yet change without notice: the stamps that they were captured with.
+    pub(super) young: HashMap<PathBuf, Stamp>,
+    /// Sidecars that were left out, by place.
+    pub(super) left_out: HashMap<usize, Sidecar>,
+    /// When everything had been read, every folder was as it was listed.
+    pub(super) calm: bool,
     pub(super) totals: Totals,
     pub(super) read_any: bool,
     pub(super) remarks: Vec<String>,
@@ -65,6 +84,9 @@ impl Contents {
             receipts: HashMap::new(),
             marks: HashMap::new(),
             by_log: HashSet::new(),
+            young: HashMap::new(),
+            left_out: HashMap::new(),
+            calm: false,
             totals: Totals { directories: 1, ..Totals::default() },
             read_any: false,
             remarks: Vec::new(),
@@ -73,25 +95,17 @@ impl Contents {
     }
 
     pub(super) fn list(&mut self, found: &Found, node: &Node) {
-        let (kind, consistency) = match node {
+        match node {
             Node::File { size, consistency, .. } => {
                 self.totals.files += 1;
                 self.totals.bytes += size;
-                let database = *consistency == Consistency::Transaction;
-                self.totals.databases += u64::from(database);
-                (if database { "database" } else { "file" }, *consistency)
+                self.totals.databases += u64::from(*consistency == Consistency::Transaction);
             }
-            Node::Directory(_) => {
-                self.totals.directories += 1;
-                ("directory", Consistency::Stable)
-            }
-            Node::Symlink(_) => {
-                self.totals.symlinks += 1;
-                ("symlink", Consistency::Stable)
-            }
-        };
+            Node::Directory(_) => self.totals.directories += 1,
+            Node::Symlink(_) => self.totals.symlinks += 1,
+        }
         let by_log = self.by_log.contains(&found.path);
-        self.entries.push(Listed { path: found.path.clone(), kind, consistency, by_log });
+        self.entries.push(Listed { by_log, ..Listed::of(found, node) });
     }
 
     /// Puts a node at a place in the walk, instead of what may have been captured there before.
@@ -119,11 +133,15 @@ impl Contents {
         self.put(at, found, node, None);
     }
 
-    fn hand_out(&mut self, source: &Path, found: &Found, receipt: Receipt, began: i128) {
+    /// Keeps `receipt` if it is safe to rely on.
+    pub(super) fn hand_out(&mut self, source: &Path, found: &Found, receipt: Receipt, began: i128) {
         let in_memory = self.in_memory.entry(receipt.stamp.device);
         let in_memory = *in_memory.or_insert_with(|| medium::is_in_memory(&source.join(&found.path)));
         let mut one = Receipts { snapshot: SnapshotId([0; 16]), files: HashMap::new(), marks: HashMap::new() };
         one.keep(&found.path, receipt, began, in_memory);
+        if one.files.is_empty() {
+            self.young.insert(found.path.clone(), receipt.stamp);
+        }
         self.receipts.extend(one.files);
     }
 
@@ -132,6 +150,7 @@ impl Contents {
         let found = &walked.found[at];
         self.settled.insert(who.unwrap_or_else(|| identity(&found.stamp)));
         self.forget(at, found);
+        self.left_out.insert(at, which);
         walked.excluded.push((found.path.clone(), which.reason().to_owned()));
     }
 
@@ -140,6 +159,8 @@ impl Contents {
         self.receipts.remove(&found.path);
         self.marks.remove(&found.path);
         self.by_log.remove(&found.path);
+        self.young.remove(&found.path);
+        self.left_out.remove(&at);
         self.changed.remove(&found.path);
         self.images.remove(&found.path);
         self.nodes[at] = None;

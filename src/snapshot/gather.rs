@@ -172,8 +172,8 @@ impl Gathering<'_, '_> {
     pub(super) fn gather(mut self) -> Result<(Walk, Contents)> {
         let unvouched = |at: &usize| !self.first.vouched.contains_key(at);
         let places: Vec<usize> = (0..self.walked.found.len()).filter(unvouched).collect();
-        let keys = self.taking.store.catalog().packs().keys();
-        self.first.same = same::find(keys, &self.taking.source, &self.walked, self.parent, &places);
+        let catalog = self.taking.store.catalog();
+        self.first.same = same::find(catalog, &self.taking.source, &self.walked, self.parent, &places);
         self.capture((0..self.walked.found.len()).collect())?;
         self.catch_moved()?;
         self.drop_sidecars();
@@ -187,11 +187,12 @@ impl Gathering<'_, '_> {
         let mut again = Again::new(&taking.source, &taking.exclusions, taking.began);
         let mut missed: HashMap<Identity, Missed> = HashMap::new();
         let mut lost = Vec::new();
-        for _ in 0..LOOKS {
+        for nth in 0..LOOKS {
             let gone = self.gone();
             let look = again.look(&mut self.walked, &self.contents.settled, &gone);
             self.contents.nodes.resize(self.walked.found.len(), None);
             if look.calm {
+                self.contents.calm = nth == 0;
                 // What was gone at its new place is in no folder now: it was deleted.
                 return Ok(());
             }

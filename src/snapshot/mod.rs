@@ -30,6 +30,7 @@ pub mod save;
 pub mod scratch;
 pub mod sidecar;
 pub mod stats;
+mod still;
 pub mod store;
 pub mod take;
 pub mod target;

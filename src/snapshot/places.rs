@@ -47,19 +47,21 @@ impl Places {
 /// are missing were made.
 pub fn real(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    let mut found = PathBuf::new();
-    for component in path.components() {
-        match component {
-            // What is found has no links in it, so that going up from it is only to drop a name.
-            Component::ParentDir => {
-                found.pop();
-            }
-            Component::CurDir => {}
-            other => {
-                found.push(other);
-                found = found.canonicalize().unwrap_or(found);
-            }
+    if let Ok(found) = path.canonicalize() {
+        return found;
+    }
+    // Not all of it is there. What is found has no links in it, so that going up from it is only to drop a name.
+    let Some(parent) = path.parent() else { return path };
+    let mut found = real(parent);
+    match path.components().next_back() {
+        Some(Component::ParentDir) => {
+            found.pop();
         }
+        Some(last) => {
+            found.push(last);
+            found = found.canonicalize().unwrap_or(found);
+        }
+        None => {}
     }
     found
 }

@@ -46,9 +46,11 @@ pub struct Receipt {
 
 impl Receipt {
     /// Whether an unnoticed later change is out of the question for a capture that began at `began`, in nanoseconds.
-    fn is_safe(&self, began: i128) -> bool {
-        let sidecars = self.database.iter().flatten().flatten();
-        std::iter::once(&self.stamp).chain(sidecars).all(|stamp| {
+    pub fn is_safe(&self, began: i128) -> bool {
+        // SQLite gives a log its owner anew when the superuser opens it, as this program does for a moment: that is no
+        // change of what is in it. Whoever writes to a log or a journal changes its modification time too.
+        let sidecars = self.database.iter().flatten().flatten().map(|stamp| Stamp { ctime: stamp.mtime, ..*stamp });
+        std::iter::once(self.stamp).chain(sidecars).all(|stamp| {
             let whole = |nanos: i128| nanos.rem_euclid(1_000_000_000) == 0;
             let coarse = whole(stamp.mtime) && whole(stamp.ctime);
             let margin = if self.database.is_none() && stamp.size > 0 {

@@ -90,6 +90,11 @@ pub fn sidecar_stamps(database: &Path) -> [Option<Stamp>; 2] {
     [log, journal].map(|path| std::fs::symlink_metadata(path).ok().map(|meta| stamp(&meta)))
 }
 
+/// Whether a database's shared memory can have this size in bytes.
+pub fn fits_shared_memory(size: u64) -> bool {
+    size == 3 || size.is_multiple_of(4096)
+}
+
 /// Whether the file at `path`, which is named like shared memory, can be that of a database. It is never opened to find
 /// out: closing it would drop the locks that this process has on it.
 ///
@@ -97,8 +102,7 @@ pub fn sidecar_stamps(database: &Path) -> [Option<Stamp>; 2] {
 /// Somebody's own file of such a size beside such a database would be written over when the database is next opened.
 pub fn is_shared_memory(path: &Path) -> bool {
     let Some((Sidecar::Memory, base)) = Sidecar::named(path) else { return false };
-    let fits = |size: u64| size == 3 || size.is_multiple_of(4096);
-    if !std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && fits(meta.len())) {
+    if !std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && fits_shared_memory(meta.len())) {
         return false;
     }
     let mut head = [0; HEADER_BYTES];

@@ -89,7 +89,7 @@ impl Store {
             let slot = Slot::new(StoreId::random(), &master, credentials.first(), now, "first");
             let _ = local.put(Key::new(Kind::Slot, slot.id.0), &[slot.bytes()])?;
         }
-        let store = Self::open_locked(root, &local, credentials, Some(lock))?;
+        let store = Self::assemble(root, Arc::new(local), credentials, Some(lock))?;
         Ok(Store { is_new, ..store })
     }
 
@@ -250,6 +250,16 @@ impl Store {
     pub fn newest_mac(&self) -> Option<[u8; 16]> {
         let records = self.ordered().ok()?;
         records.last().map(|(_, bytes)| self.catalog.packs().keys().record_mac(bytes))
+    }
+
+    /// A digest of what `stat` says of the packs with a number below `most`: it differs when one of them was written to
+    /// or replaced. Nothing where that cannot be told.
+    pub fn stamps_of_packs(&self, most: u32) -> Option<[u8; 16]> {
+        if self.root.as_os_str().is_empty() {
+            return None;
+        }
+        let stamps = LocalDirectory::at(&self.root).stamps(&self.catalog.index().numbered(most)).ok()?;
+        Some(self.catalog.packs().keys().walk_digest(std::iter::once(stamps)))
     }
 
     /// What the store had and has no longer, in words; nothing if all is there.

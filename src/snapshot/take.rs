@@ -2,6 +2,7 @@
 //!
 //! 1. Walk, by stat. What a receipt vouches for is not looked at again; of everything else the first bytes are read,
 //!    which tells the databases.
+//!    If all is as the last walk saw it, the rest is not needed ([`super::still`]).
 //! 2. Open every changed database: all transactions begin here, close together. If one was opened, walk again, so that
 //!    no file is older than they are.
 //! 3. Save content: databases first, since a reader is in somebody's way (a rollback journal's writer, a checkpoint
@@ -29,6 +30,7 @@ use super::receipts::Receipts;
 use super::record::{LONGEST_NOTE, MOST_UNREADABLE, Record, TAGS};
 use super::save::Session;
 use super::scratch::Scratch;
+use super::still::{self, Still};
 use super::store::Store;
 use super::tree::{Attributes, Entry, Node, Tree};
 use crate::error::{Error, Result, SourceError};
@@ -37,9 +39,10 @@ use crate::source::exclude::Exclusions;
 use crate::source::sqlite;
 use crate::source::walk::{Found, Kind, Walk, walk};
 use crate::store::memory::Discard;
-use crate::store::sink::PackSink;
+use crate::store::sink::{PackSink, Stored};
 
 /// What to take, and how.
+#[expect(clippy::struct_excessive_bools, reason = "choices that do not depend on each other")]
 #[derive(Debug, Default, Clone)]
 pub struct Options {
     /// The data directory.
@@ -58,6 +61,8 @@ pub struct Options {
     pub full_scan: bool,
     /// Compress every file apart from all others.
     pub separate_files: bool,
+    /// List what was captured also where nothing changed, which takes a little longer.
+    pub list: bool,
 }
 
 /// What came of it.
@@ -67,6 +72,8 @@ pub struct Taken {
     pub record: Record,
     /// Nothing changed, and nothing was stored.
     pub unchanged: bool,
+    /// One walk showed it: nothing else was looked at but files that are too young to rely on their stamps.
+    pub at_a_glance: bool,
     /// Chunks of data that the store did not have.
     pub new_chunks: u64,
     /// Their bytes before compression.
@@ -75,7 +82,7 @@ pub struct Taken {
     pub stored_bytes: u64,
     /// Files that are new or whose content changed.
     pub changed_files: u64,
-    /// What was captured.
+    /// What was captured; nothing if nothing changed and no list is wanted.
     pub entries: Vec<Listed>,
     /// What could not be captured.
     pub unreadable: Vec<SourceError>,
@@ -92,14 +99,14 @@ pub fn now_ms() -> i64 {
     (now_nanos() / 1_000_000) as i64
 }
 
-fn now_nanos() -> i128 {
+pub(super) fn now_nanos() -> i128 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128)
 }
 
 /// What the parent snapshot knows of each directory.
 pub(super) struct Parent {
-    record: Option<Record>,
-    trees: HashMap<usize, Version<Tree>>,
+    pub(super) record: Option<Record>,
+    pub(super) trees: HashMap<usize, Version<Tree>>,
     pub(super) receipts: Option<Receipts>,
     /// Where in their logs its databases ended, by path.
     pub(super) marks: HashMap<PathBuf, Mark>,
@@ -159,7 +166,7 @@ pub(super) struct Taking<'a> {
     pub(super) exclusions: Exclusions,
     pub(super) scratch: Scratch,
     pub(super) source: PathBuf,
-    remarks: RefCell<Vec<String>>,
+    pub(super) remarks: RefCell<Vec<String>>,
     /// When it began, in nanoseconds since 1970.
     pub(super) began: i128,
 }
@@ -173,6 +180,9 @@ impl Taking<'_> {
         let record = records.into_iter().rev().find(|record| record.source == source_name);
 
         let mut walked = self.walk()?;
+        if let Some(taken) = self.still(record.as_ref(), &walked) {
+            return Ok(taken);
+        }
         let mut parent = self.parent(record, &source_name, &walked);
         let all = |walked: &Walk| (0..walked.found.len()).collect::<Vec<_>>();
         let mut first = First::default();
@@ -199,6 +209,7 @@ impl Taking<'_> {
         }
         .gather()?;
         let ended = now_nanos();
+        let still = Still::of(self.store.catalog().packs().keys(), &walked, &contents, began);
         let tree = build_trees(&mut session, &walked, &parent, &mut contents)?;
         let root = attributes(&walked.found[0]);
 
@@ -239,8 +250,9 @@ impl Taking<'_> {
         let stored = if unchanged { Vec::new() } else { session.sink.flush()?.commit(record.encode())? };
         let stored_bytes = stored.iter().map(|pack| pack.size).sum();
         if !self.options.dry_run {
-            let seen = Receipts { snapshot: record.id, files: contents.receipts, marks: contents.marks };
-            self.remember(&stored, &seen, contents.read_any || !unchanged, &source_name);
+            let receipts = Receipts { snapshot: record.id, files: contents.receipts, marks: contents.marks };
+            let is_new = parent.receipts.as_ref() != Some(&receipts);
+            self.remember(&stored, is_new.then_some(&receipts), still, &record);
             if !parent.trusted {
                 self.store.catalog_mut().index_mut().remember_mended();
             }
@@ -251,6 +263,7 @@ impl Taking<'_> {
         Ok(Taken {
             record,
             unchanged,
+            at_a_glance: false,
             new_chunks,
             new_bytes,
             stored_bytes,
@@ -274,17 +287,17 @@ impl Taking<'_> {
         let index = self.store.catalog().index();
         // A pack that cannot be read may hold what the parent names: then every chunk is looked up.
         let receipts = index.unreadable().is_empty().then(|| index.note(&Receipts::note_name(source))).flatten();
-        let mut receipts = receipts
+        let receipts = receipts
             .and_then(|note| Receipts::decode(&note).ok())
             .filter(|receipts| record.as_ref().is_some_and(|record| record.id == receipts.snapshot));
         let trusted = receipts.is_some();
-        let marks = receipts.as_mut().map(|receipts| std::mem::take(&mut receipts.marks)).unwrap_or_default();
+        let marks = receipts.as_ref().map(|receipts| receipts.marks.clone()).unwrap_or_default();
         let receipts = receipts.filter(|_| !self.options.full_scan);
         let trees = self.parent_trees(record.as_ref(), walked);
         Parent { record, trees, receipts, marks, trusted }
     }
 
-    fn parent_trees(&self, record: Option<&Record>, walked: &Walk) -> HashMap<usize, Version<Tree>> {
+    pub(super) fn parent_trees(&self, record: Option<&Record>, walked: &Walk) -> HashMap<usize, Version<Tree>> {
         let mut trees: HashMap<usize, Version<Tree>> = HashMap::new();
         let Some(record) = record else { return trees };
         for (at, found) in walked.found.iter().enumerate().filter(|(_, found)| found.kind == Kind::Directory) {
@@ -312,17 +325,18 @@ impl Taking<'_> {
     }
 
     /// Brings the index up to date. Only the cache is at stake here.
-    fn remember(
-        &mut self,
-        stored: &[crate::store::sink::Stored],
-        receipts: &Receipts,
-        receipts_changed: bool,
-        source: &str,
-    ) {
+    fn remember(&mut self, stored: &[Stored], receipts: Option<&Receipts>, still: Option<Still>, record: &Record) {
+        let source = &record.source;
+        self.store.catalog_mut().index_mut().add(stored);
         let index = self.store.catalog_mut().index_mut();
-        index.add(stored);
-        if receipts_changed {
+        if let Some(receipts) = receipts {
             index.leave_note(&Receipts::note_name(source), &receipts.encode());
+        }
+        if let Some(note) = still.and_then(|still| still.encode_for(self.store, record.id)) {
+            let (index, name) = (self.store.catalog_mut().index_mut(), still::note_name(source));
+            if index.note(&name).as_ref() != Some(&note) {
+                index.leave_note(&name, &note);
+            }
         }
     }
 }

@@ -45,19 +45,26 @@ impl Exclusions {
             };
             set.add(GlobBuilder::new(&anchored).literal_separator(true).build()?);
         }
+        // As they are compared: without a slash at the end.
+        let folders = folders.into_iter().map(|(folder, reason)| (folder.components().collect(), reason)).collect();
         Ok(Exclusions { folders, globs: set.build()?, patterns: patterns.to_vec() })
     }
 
-    /// Why the entry at `relative`, which is `absolute`, is left out; nothing if it is not.
-    pub fn reason(&self, relative: &Path, absolute: &Path) -> Option<String> {
-        if let Some((_, reason)) = self.folders.iter().find(|(folder, _)| folder == absolute) {
+    /// Why the entry at `relative` of the data directory `root` is left out; nothing if it is not.
+    pub fn reason(&self, relative: &Path, root: &Path) -> Option<String> {
+        let name = relative.as_os_str().as_bytes();
+        // Its end decides nearly always, and is at hand.
+        let is_it = |folder: &Path| folder.as_os_str().as_bytes().ends_with(name) && *folder == *root.join(relative);
+        if let Some((_, reason)) = self.folders.iter().find(|(folder, _)| is_it(folder)) {
             return Some((*reason).to_owned());
         }
-        let name = relative.as_os_str().as_bytes();
         if !name.contains(&b'/')
             && let Some(reason) = of_table(name)
         {
             return Some(reason.to_owned());
+        }
+        if self.globs.is_empty() {
+            return None;
         }
         let hit = self.globs.matches(relative);
         hit.first().map(|&at| format!("excluded by {}", self.patterns[at]))
@@ -84,9 +91,9 @@ mod tests {
 
     fn reason(patterns: &[&str], path: &str) -> Option<String> {
         let patterns: Vec<String> = patterns.iter().map(|p| (*p).to_owned()).collect();
-        let folders = vec![(PathBuf::from("/data/backups"), "backups")];
+        let folders = vec![(PathBuf::from("/data//backups/"), "backups")];
         let exclusions = Exclusions::new(folders, &patterns).expect("globs that parse");
-        exclusions.reason(Path::new(path), &Path::new("/data").join(path))
+        exclusions.reason(Path::new(path), Path::new("/data"))
     }
 
     #[test]

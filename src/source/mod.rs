@@ -10,11 +10,13 @@
 //!
 //! Invariant (I10): **no file of the source is opened and closed behind SQLite's back**. POSIX advisory
 //! locks belong to the process, and any `close` of a file drops all of them, so a plain
-//! `File::open` of a database would silently unlock a transaction that is open in the same process.
+//! `File::open` of a database would silently unlock a transaction that is open in the same process. What cannot
+//! be a database may be read without that care ([`plain`]).
 
 pub mod exclude;
 pub mod handle;
 pub mod medium;
 pub mod moved;
+pub mod plain;
 pub mod sqlite;
 pub mod walk;

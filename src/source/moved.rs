@@ -149,7 +149,7 @@ impl<'a> Again<'a> {
                 continue;
             }
             let absolute = self.root.join(&path);
-            if self.exclusions.reason(&path, &absolute).is_some() {
+            if self.exclusions.reason(&path, self.root).is_some() {
                 continue;
             }
             // What is gone again was deleted, or is seen in the next look.
@@ -198,8 +198,13 @@ impl<'a> Again<'a> {
     ) {
         let is_it = |found: &&Found| found.kind == Kind::Directory && identity(&found.stamp) == identity(&stamp(meta));
         if let Some(old) = walk.found.iter().find(is_it) {
-            let mut inside = walk.found.iter().filter(|found| found.path.starts_with(&old.path));
-            if inside.all(|found| found.kind == Kind::Directory || settled.contains(&identity(&found.stamp))) {
+            // A folder in it, or it itself, of which something vanished went before all of it was seen.
+            let is_seen = |(at, found): (usize, &Found)| match found.kind {
+                Kind::Directory => !walk.vanished.contains(&at),
+                _ => settled.contains(&identity(&found.stamp)),
+            };
+            let mut inside = walk.found.iter().enumerate().filter(|(_, found)| found.path.starts_with(&old.path));
+            if inside.all(is_seen) {
                 return;
             }
         }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::objects::{Durable, Key, Kind, Objects};
 use crate::error::{Error, Result};
-use crate::id::{SlotId, random_bytes};
+use crate::id::{PackId, SlotId, random_bytes};
 
 const TEMPORARY: &str = "tmp";
 /// What a store that is being made may hold already.
@@ -70,6 +70,26 @@ impl LocalDirectory {
             }
         }
         Ok(())
+    }
+
+    /// What `stat` says of the packs `ids`, as bytes: they are others when one of them was written to or replaced.
+    pub fn stamps(&self, ids: &[PackId]) -> std::io::Result<Vec<u8>> {
+        use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = openat(CWD, self.root.join(Kind::Pack.folder()), flags, Mode::empty())?;
+        let mut stamps = Vec::with_capacity(ids.len() * 128);
+        for id in ids {
+            let stat = statat(&folder, id.to_string(), AtFlags::SYMLINK_NOFOLLOW)?;
+            stamps.extend_from_slice(&id.0);
+            for number in [stat.st_dev as i128, stat.st_ino as i128, stat.st_size as i128] {
+                stamps.extend_from_slice(&number.to_le_bytes());
+            }
+            for number in [stat.st_mtime as i128, stat.st_mtime_nsec as i128, stat.st_ctime as i128] {
+                stamps.extend_from_slice(&number.to_le_bytes());
+            }
+            stamps.extend_from_slice(&(stat.st_ctime_nsec as i128).to_le_bytes());
+        }
+        Ok(stamps)
     }
 
     fn path(&self, key: Key) -> PathBuf {

@@ -1,0 +1,393 @@
+//! The short cut of a snapshot that finds nothing to do: what one walk saw, in sixteen bytes.
+//!
+//! A snapshot that ends leaves a note: a keyed digest over all that its walk saw, that is the path, kind, mode, owner
+//! and stamp of each entry, folders included, and which snapshot holds it. If the walk of the next one has the same
+//! digest, that snapshot still holds everything: no receipt is read, no tree is loaded or built, nothing is written.
+//!
+//! **Why an equal digest proves it.** The note is left only if ([`Still::of`])
+//! - every folder stood still: its stamp was the same after everything had been read as before it was listed, and lies
+//!   clearly before the walk began ([`crate::source::moved`] calls that a calm look). So the stamp is of the very list
+//!   of names that was captured, and any later change of that list shows in it;
+//! - every file has a receipt with the stamp that the walk saw, so that any later change of its content shows in its
+//!   stamp ([`super::receipts`]). For a database that goes for its log and its journal too, which are then entries of
+//!   the walk with the very stamps that the receipt names;
+//! - every symbolic link is old enough that another one in its place would have another stamp;
+//! - nothing was unreadable, and nothing vanished.
+//!
+//! Nothing can hide from the second walk, though it is only one, and others move files all the while. Suppose that an
+//! entry is there when that walk begins, and not where the note's snapshot has it. Then somebody put it there after the
+//! note's walk, and the folder that it is in has another stamp ever since. Either that folder is one that the snapshot
+//! has, under the same path: then the walk saw its new stamp, and the digest differs. Or it is itself not where the
+//! snapshot has it, and the same is said of the folder above. The topmost is the data directory, which every walk sees.
+//! So at the beginning of the second walk all was as the snapshot has it; what comes later is the next one's business.
+//! And each entry was seen with its own stamp during the walk, so the content that the snapshot has of it was there at
+//! that moment: it is of the second snapshot's span, as it is when files are read.
+//!
+//! **What is not in the digest.** A `-shm` that was left out changes through a map, without notice, and is captured
+//! never; its path is in, and whether its size is one that such a file has. **Young files**, of which no stamp can be
+//! relied on yet, are listed: their stamps are in the digest, and each is read again and held against the parent
+//! ([`super::same`]). Once they are old enough they get their receipts, and leave the list.
+//!
+//! **Packs.** That the note is there says what the receipts say: every chunk that the snapshot names was looked up. The
+//! note is sealed under the index's own file, and goes when a pack goes. Over the packs that were there it has a second
+//! digest, of their stamps: a pack that somebody wrote to or put back is looked into, as without the short cut.
+
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::contents::{Contents, Listed};
+use super::receipts::{Receipt, Receipts};
+use super::record::Record;
+use super::same;
+use super::sidecar::{Sidecar, fits_shared_memory, sidecars};
+use super::store::Store;
+use super::take::{Parent, Taken, Taking};
+use super::tree::{Consistency, Node};
+use crate::codec::{Malformed, Reader, put_varint};
+use crate::crypto::keys::Keys;
+use crate::id::SnapshotId;
+use crate::source::walk::{Found, Kind, Stamp, Walk};
+
+/// So many entries are hashed at a time.
+const PART: usize = 256;
+
+/// What is noted of a walk.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Still {
+    /// The snapshot that holds what was there.
+    snapshot: SnapshotId,
+    /// How many packs the index had counted, and the digest of their stamps.
+    packs: (u32, [u8; 16]),
+    /// The digest of the walk.
+    walk: [u8; 16],
+    /// Places in the walk of sidecars that were left out, in order.
+    left_out: Vec<(usize, Sidecar)>,
+    /// Places of files that are too young for a receipt.
+    young: Vec<usize>,
+}
+
+/// The name of the note for the data directory `source`.
+pub(super) fn note_name(source: &str) -> String {
+    format!("still {source}")
+}
+
+impl Still {
+    /// What can be noted of a snapshot that began at `began`, in nanoseconds since 1970; nothing if its walk proves
+    /// nothing. The snapshot and its packs are not known yet.
+    pub(super) fn of(keys: &Keys, walked: &Walk, contents: &Contents, began: i128) -> Option<Still> {
+        if !contents.calm || !is_whole(walked) {
+            return None;
+        }
+        let named = walked.found.iter().filter(|found| Sidecar::named(&found.path).is_some());
+        let beside: HashMap<&Path, Stamp> = named.map(|found| (&*found.path, found.stamp)).collect();
+        let (mut left_out, mut young) = (Vec::new(), Vec::new());
+        for (at, found) in walked.found.iter().enumerate() {
+            let is_settled = match (found.kind, &contents.nodes[at]) {
+                (Kind::Directory, _) => true,
+                (Kind::Symlink, node) => {
+                    // Nobody writes to a link: its times are those of a call.
+                    let receipt = Receipt { stamp: found.stamp, database: Some([None; 2]) };
+                    node.is_some() && receipt.is_safe(began)
+                }
+                (Kind::File, None) => {
+                    let which = *contents.left_out.get(&at)?;
+                    left_out.push((at, which));
+                    is_left_out(contents, found, which)
+                }
+                (Kind::File, Some((node, _))) => match (contents.receipts.get(&found.path), node) {
+                    (Some(receipt), _) => is_vouched(receipt, found, &beside),
+                    (None, Node::File { consistency: Consistency::Stable, .. }) => {
+                        young.push(at);
+                        contents.young.get(&found.path) == Some(&found.stamp) && !beside.contains_key(&*found.path)
+                    }
+                    _ => false,
+                },
+            };
+            if !is_settled {
+                return None;
+            }
+        }
+        let walk = digest(keys, walked, &left_out);
+        Some(Still { snapshot: SnapshotId([0; 16]), packs: (0, [0; 16]), walk, left_out, young })
+    }
+
+    /// The note, with the snapshot that holds what was seen and the packs that `store` has now.
+    pub(super) fn encode_for(mut self, store: &Store, snapshot: SnapshotId) -> Option<Vec<u8>> {
+        self.snapshot = snapshot;
+        let most = store.catalog().index().counted();
+        self.packs = (most, store.stamps_of_packs(most)?);
+        Some(self.encode())
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = self.snapshot.0.to_vec();
+        put_varint(&mut out, u64::from(self.packs.0));
+        out.extend_from_slice(&self.packs.1);
+        out.extend_from_slice(&self.walk);
+        put_varint(&mut out, self.left_out.len() as u64);
+        for (at, which) in &self.left_out {
+            put_varint(&mut out, *at as u64);
+            out.push(match which {
+                Sidecar::Log => 0,
+                Sidecar::Memory => 1,
+                Sidecar::Journal => 2,
+            });
+        }
+        put_varint(&mut out, self.young.len() as u64);
+        self.young.iter().for_each(|at| put_varint(&mut out, *at as u64));
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Still, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let snapshot = SnapshotId(reader.array()?);
+        let packs = (reader.varint_up_to(u64::from(u32::MAX), "too many packs")? as u32, reader.array()?);
+        let walk = reader.array()?;
+        let count = reader.count(2)?;
+        let mut left_out = Vec::with_capacity(count);
+        for _ in 0..count {
+            let at = reader.varint()? as usize;
+            let which = match reader.u8()? {
+                0 => Sidecar::Log,
+                1 => Sidecar::Memory,
+                2 => Sidecar::Journal,
+                _ => return Err(Malformed("a sidecar of an unknown kind")),
+            };
+            left_out.push((at, which));
+        }
+        let count = reader.count(1)?;
+        let young = (0..count).map(|_| Ok(reader.varint()? as usize)).collect::<Result<Vec<_>, _>>()?;
+        reader.end()?;
+        Ok(Still { snapshot, packs, walk, left_out, young })
+    }
+}
+
+/// Whether a walk missed nothing that it knows of, and found anything at all.
+fn is_whole(walked: &Walk) -> bool {
+    walked.errors.is_empty() && walked.vanished.is_empty() && walked.found.len() > 1
+}
+
+/// Whether a sidecar that was left out will be again for as long as its stamp stays: its database vouches for that.
+fn is_left_out(contents: &Contents, found: &Found, which: Sidecar) -> bool {
+    let Some((_, base)) = Sidecar::named(&found.path) else { return false };
+    let database = contents.receipts.get(&base).and_then(|receipt| receipt.database);
+    match which {
+        // Its size and its database's header decide.
+        Sidecar::Memory => contents.receipts.contains_key(&base),
+        Sidecar::Log => database.is_some_and(|[log, _]| log == Some(found.stamp)),
+        Sidecar::Journal => database.is_some_and(|[_, journal]| journal == Some(found.stamp)),
+    }
+}
+
+/// Whether `receipt` is about what the walk saw: the file, and for a database what lies beside it.
+fn is_vouched(receipt: &Receipt, found: &Found, beside: &HashMap<&Path, Stamp>) -> bool {
+    let walked = || {
+        let [log, _, journal] = sidecars(&found.path);
+        [log, journal].map(|path| beside.get(&*path).copied())
+    };
+    receipt.stamp == found.stamp && receipt.database.is_none_or(|seen| seen == walked())
+}
+
+/// The digest of what a walk saw. `left_out` are the places of the sidecars that are left out.
+fn digest(keys: &Keys, walked: &Walk, left_out: &[(usize, Sidecar)]) -> [u8; 16] {
+    let mut memory = left_out.iter().filter(|(_, which)| *which == Sidecar::Memory).map(|(at, _)| *at).peekable();
+    let mut at = 0;
+    keys.walk_digest(walked.found.chunks(PART).map(|part| {
+        let mut out = Vec::with_capacity(PART * 160);
+        for found in part {
+            put(&mut out, found, memory.next_if_eq(&at).is_some());
+            at += 1;
+        }
+        out
+    }))
+}
+
+/// All that counts of one entry.
+fn put(out: &mut Vec<u8>, found: &Found, is_left_out_memory: bool) {
+    let Found { path, parent: _, kind, mode, owner, stamp } = found;
+    let path = path.as_os_str().as_bytes();
+    out.extend_from_slice(&(path.len() as u64).to_le_bytes());
+    out.extend_from_slice(path);
+    if is_left_out_memory && *kind == Kind::File {
+        out.push(3 + u8::from(fits_shared_memory(stamp.size)));
+        return;
+    }
+    out.push(match kind {
+        Kind::Directory => 0,
+        Kind::File => 1,
+        Kind::Symlink => 2,
+    });
+    for number in [*mode, owner.0, owner.1] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    for number in [stamp.device, stamp.inode, stamp.size] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    for time in [stamp.mtime, stamp.ctime] {
+        out.extend_from_slice(&time.to_le_bytes());
+    }
+}
+
+impl Taking<'_> {
+    /// The answer at once, if `walked` saw what the note of the snapshot `record` says. What is in the way of it is no
+    /// error: then the snapshot is taken the long way.
+    pub(super) fn still(&mut self, record: Option<&Record>, walked: &Walk) -> Option<Taken> {
+        let (options, record) = (self.options, record?);
+        let index = self.store.catalog().index();
+        let asked_for = options.full_scan || !options.tags.is_empty() || options.note.is_some();
+        if asked_for || !is_whole(walked) || !index.unreadable().is_empty() || index.is_to_be_mended() {
+            return None;
+        }
+        let mut note = Still::decode(&index.note(&note_name(&record.source))?).ok()?;
+        let (keys, most) = (self.store.catalog().packs().keys(), note.packs.0);
+        if note.snapshot != record.id
+            || note.walk != digest(keys, walked, &note.left_out)
+            || self.store.stamps_of_packs(most) != Some(note.packs.1)
+        {
+            return None;
+        }
+        let mut entries = Vec::new();
+        if options.list || !note.young.is_empty() {
+            let trees = self.parent_trees(Some(record), walked);
+            let parent = Parent { record: None, trees, receipts: None, marks: HashMap::new(), trusted: true };
+            if !self.remarks.borrow().is_empty() || !self.are_same(walked, &parent, &note.young) {
+                self.remarks.take();
+                return None;
+            }
+            if options.list {
+                entries = list(walked, &parent);
+            }
+            if !options.dry_run {
+                self.settle(&mut note, record, walked)?;
+            }
+        }
+        let left_out = note
+            .left_out
+            .iter()
+            .filter_map(|(at, which)| Some((walked.found.get(*at)?.path.clone(), which.reason().to_owned())));
+        Some(Taken {
+            record: record.clone(),
+            unchanged: true,
+            at_a_glance: true,
+            new_chunks: 0,
+            new_bytes: 0,
+            stored_bytes: 0,
+            changed_files: 0,
+            entries,
+            unreadable: Vec::new(),
+            remarks: Vec::new(),
+            excluded: walked.excluded.iter().cloned().chain(left_out).collect(),
+            cut_ms: ((super::take::now_nanos() - self.began) / 1_000_000).max(0) as u64,
+        })
+    }
+
+    fn are_same(&self, walked: &Walk, parent: &Parent, young: &[usize]) -> bool {
+        same::find(self.store.catalog(), &self.source, walked, parent, young).len() == young.len()
+    }
+
+    /// Gives receipts to the young files that are old enough by now; they have just been read, and are the same.
+    fn settle(&mut self, note: &mut Still, record: &Record, walked: &Walk) -> Option<()> {
+        let mut contents = Contents::new();
+        for &at in &note.young {
+            let found = walked.found.get(at)?;
+            let receipt = Receipt { stamp: found.stamp, database: None };
+            if receipt.is_safe(self.began) {
+                contents.hand_out(&self.source, found, receipt, self.began);
+            }
+        }
+        if contents.receipts.is_empty() {
+            return Some(());
+        }
+        let index = self.store.catalog_mut().index_mut();
+        let name = Receipts::note_name(&record.source);
+        let mut receipts = Receipts::decode(&index.note(&name)?).ok().filter(|all| all.snapshot == record.id)?;
+        note.young.retain(|&at| !contents.receipts.contains_key(&walked.found[at].path));
+        receipts.files.extend(contents.receipts);
+        index.leave_note(&name, &receipts.encode());
+        index.leave_note(&note_name(&record.source), &note.encode());
+        Some(())
+    }
+}
+
+/// What the snapshot has of each entry, in the order of the walk.
+fn list(walked: &Walk, parent: &Parent) -> Vec<Listed> {
+    let entry = |found: &Found| Some(Listed::of(found, &parent.entry(found)?.node));
+    walked.found.iter().skip(1).filter_map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::crypto::secret::Secret;
+    use crate::id::StoreId;
+
+    fn found(path: &str, kind: Kind) -> Found {
+        let stamp = Stamp { device: 1, inode: 2, size: 4096, mtime: 4, ctime: 5 };
+        Found { path: PathBuf::from(path), parent: 0, kind, mode: 0o644, owner: (6, 7), stamp }
+    }
+
+    fn walk() -> Walk {
+        let all = [("", Kind::Directory), ("a", Kind::Symlink), ("b", Kind::File), ("b-shm", Kind::File)];
+        Walk { found: all.map(|(path, kind)| found(path, kind)).into(), ..Walk::default() }
+    }
+
+    #[test]
+    fn every_field_of_every_entry_counts() {
+        let keys = Keys::new(StoreId([1; 16]), &Secret::random());
+        let before = digest(&keys, &walk(), &[]);
+        assert_eq!(before, digest(&keys, &walk(), &[]));
+        let changes: [fn(&mut Found); 10] = [
+            |found| found.path = PathBuf::from("x"),
+            |found| found.kind = if found.kind == Kind::File { Kind::Symlink } else { Kind::File },
+            |found| found.mode ^= 1,
+            |found| found.owner.0 ^= 1,
+            |found| found.owner.1 ^= 1,
+            |found| found.stamp.device ^= 1,
+            |found| found.stamp.inode ^= 1,
+            |found| found.stamp.size ^= 1,
+            |found| found.stamp.mtime ^= 1,
+            |found| found.stamp.ctime ^= 1,
+        ];
+        for (which, change) in changes.into_iter().enumerate() {
+            for at in 0..walk().found.len() {
+                let mut walk = walk();
+                change(&mut walk.found[at]);
+                assert_ne!(before, digest(&keys, &walk, &[]), "change {which} of entry {at}");
+            }
+        }
+        let mut fewer = walk();
+        fewer.found.pop();
+        assert_ne!(before, digest(&keys, &fewer, &[]), "an entry less");
+    }
+
+    #[test]
+    fn shared_memory_that_is_left_out_counts_by_its_size_alone() {
+        let keys = Keys::new(StoreId([1; 16]), &Secret::random());
+        let left_out = [(3, Sidecar::Memory)];
+        let before = digest(&keys, &walk(), &left_out);
+        assert_ne!(before, digest(&keys, &walk(), &[]));
+        let mut walk = walk();
+        (walk.found[3].stamp.mtime, walk.found[3].stamp.size) = (9, 8192);
+        assert_eq!(before, digest(&keys, &walk, &left_out));
+        walk.found[3].stamp.size = 8193;
+        assert_ne!(before, digest(&keys, &walk, &left_out), "no database's");
+        walk.found[3].stamp.size = 4096;
+        walk.found[2].stamp.mtime = 9;
+        assert_ne!(before, digest(&keys, &walk, &left_out), "the database");
+    }
+
+    #[test]
+    fn notes_round_trip() {
+        let left_out = vec![(3, Sidecar::Log), (4, Sidecar::Memory), (900, Sidecar::Journal)];
+        let (snapshot, packs, walk) = (SnapshotId([1; 16]), (7, [2; 16]), [3; 16]);
+        let note = Still { snapshot, packs, walk, left_out, young: vec![1, 70_000] };
+        let bytes = note.encode();
+        assert_eq!(Still::decode(&bytes), Ok(note));
+        for length in 0..bytes.len() {
+            assert!(Still::decode(&bytes[..length]).is_err());
+        }
+    }
+}

@@ -454,13 +454,17 @@ fn a_log_that_is_not_the_same_is_not_gone_by() {
     assert!(!earlier.is_empty());
     write(&scene);
     assert!(scene.take(false).entries[0].by_log);
-    earlier.iter().for_each(|(note, path)| fs::write(path, note).expect("written"));
+    for (note, path) in &earlier {
+        fs::write(path, note).expect("written");
+    }
     write(&scene);
     assert!(!scene.take(false).entries[0].by_log, "notes of another snapshot");
     write(&scene);
     assert!(scene.take(false).entries[0].by_log);
     // Without notes nothing is known.
-    notes().iter().for_each(|path| fs::remove_file(path).expect("removed"));
+    for path in notes() {
+        fs::remove_file(path).expect("removed");
+    }
     write(&scene);
     assert!(!scene.take(false).entries[0].by_log, "no notes");
     scene.assert_snapshot("in the end");

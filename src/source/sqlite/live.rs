@@ -383,4 +383,4 @@ pub(super) fn walk_to(conn: &Connection, mut walk: Walk, done: u32, mark: &WalMa
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -81,11 +81,17 @@ pub(super) fn changed(conn: &Connection, ground: &Ground, since: &WalMark) -> io
     let Some(walk) = walk_to(conn, walk, since.mx_frame, mark)? else { return Ok(None) };
     let least = walk.least().min(since.pages);
     let mut map = walk.into_map(mark.pages);
+    // It is never used, and zeros in every image.
     let lock = lock_page(mark.page_size);
     map.remove(lock);
-    let added = mark.pages.saturating_sub(least) - u32::from(least < lock && lock <= mark.pages);
-    let written = map.entries().iter().filter(|(page, _)| *page > least).count();
-    Ok((written == added as usize).then_some(map))
+    Ok(has_all(&map, least, mark.pages, lock).then_some(map))
+}
+
+/// Whether every page past `least` is in `map`, which goes as far as `pages` and lacks the page called `lock`.
+fn has_all(map: &PageMap, least: u32, pages: u32, lock: u32) -> bool {
+    let added = pages.saturating_sub(least) - u32::from(least < lock && lock <= pages);
+    let from = map.entries().partition_point(|(page, _)| *page <= least);
+    map.entries()[from..].len() == added as usize
 }
 
 /// The header of frame `frame`, if it is one of the mark's log.

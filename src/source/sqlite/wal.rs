@@ -162,6 +162,14 @@ impl Walk {
 #[derive(Debug, Default)]
 pub(super) struct PageMap(Vec<(u32, u32)>);
 
+#[cfg(test)]
+impl FromIterator<(u32, u32)> for PageMap {
+    /// Of pages in order.
+    fn from_iter<T: IntoIterator<Item = (u32, u32)>>(entries: T) -> PageMap {
+        PageMap(entries.into_iter().collect())
+    }
+}
+
 impl PageMap {
     /// All of it.
     pub(super) fn entries(&self) -> &[(u32, u32)] {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::source::sqlite::copy;
 
-struct OnDrop<'a>(&'a AtomicBool);
+pub(in crate::source::sqlite) struct OnDrop<'a>(pub(in crate::source::sqlite) &'a AtomicBool);
 
 impl Drop for OnDrop<'_> {
     fn drop(&mut self) {
@@ -14,7 +14,8 @@ impl Drop for OnDrop<'_> {
     }
 }
 
-fn write(path: &Path, stop: &AtomicBool, checkpoints: bool) {
+/// Commits as fast as it can.
+pub(in crate::source::sqlite) fn write(path: &Path, stop: &AtomicBool, checkpoints: bool) {
     let app = Connection::open(path).expect("open");
     app.busy_timeout(Duration::from_secs(10)).expect("timeout");
     app.execute_batch("PRAGMA synchronous=OFF; PRAGMA wal_autocheckpoint=0").expect("pragmas");

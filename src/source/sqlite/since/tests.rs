@@ -2,11 +2,13 @@
 //! one; and where the log is not the same any more, it must say nothing.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use tempfile::TempDir;
 
 use super::*;
-use crate::source::sqlite::{Database, HotJournal, Opened};
+use crate::source::sqlite::live::tests::{OnDrop, write};
+use crate::source::sqlite::{Database, HotJournal, Opened, copy};
 
 /// A database of `page_size` with a log that nobody checkpoints but us.
 fn app(path: &Path, page_size: u32) -> Connection {
@@ -210,6 +212,94 @@ fn a_restart_while_it_is_read_does_not_matter() {
     // And who looks only now does not take the new frames for the old ones.
     assert!(changed(&changes.conn, &changes.ground, &mark).expect("read").is_none());
     assert!(changes.finish().expect("finish"));
+}
+
+/// Under writers, with checkpoints and logs that are begun anew at any moment, against a copy that is made within the
+/// very transaction.
+#[test]
+fn changes_are_the_transactions_own() {
+    let (dir, scratch) = (TempDir::new().expect("dir"), TempDir::new().expect("dir"));
+    let path = dir.path().join("app.db");
+    app(&path, 1024).execute_batch("DELETE FROM t WHERE id > 40; PRAGMA incremental_vacuum").expect("smaller");
+    let hold = Connection::open(&path).expect("open");
+    hold.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).expect("opened");
+    let mut before = whole(&path);
+    let stop = AtomicBool::new(false);
+    let (mut overlaid, mut alone) = (0, 0);
+    std::thread::scope(|scope| {
+        let _stopping = OnDrop(&stop);
+        scope.spawn(|| write(&path, &stop, true));
+        scope.spawn(|| write(&path, &stop, false));
+        for round in 0..600 {
+            let Some(changes) = since(&path, &before.1) else {
+                before = whole(&path);
+                continue;
+            };
+            *(if changes.ground.frozen.is_some() { &mut alone } else { &mut overlaid }) += 1;
+            let image = patched(before.0, &changes);
+            let to = scratch.path().join("copy.db");
+            std::fs::write(&to, "").expect("create");
+            copy::copy(&changes.conn, &to).expect("copy");
+            let mut expected = std::fs::read(&to).expect("read");
+            // What the backup API sets in the copy's page 1.
+            for at in [24, 40, 92, 96] {
+                expected[at..at + 4].copy_from_slice(&image[at..at + 4]);
+            }
+            assert!(image == expected, "round {round}: {:?} since {:?}", changes.ground, before.1);
+            before = (image, changes.mark());
+            assert!(changes.finish().expect("finish"), "round {round}");
+        }
+    });
+    assert!(overlaid > 20, "{overlaid} overlaid, {alone} alone");
+}
+
+#[test]
+fn every_added_page_has_a_frame() {
+    let map = |pages: &[u32]| pages.iter().map(|page| (*page, 1)).collect::<PageMap>();
+    for (pages, least, count, lock, all) in [
+        (&[1, 4, 5][..], 3, 5, 100, true),
+        (&[1, 5], 3, 5, 100, false),
+        (&[1, 4], 3, 5, 100, false),
+        (&[1, 2, 3], 3, 5, 100, false),
+        (&[1], 5, 5, 100, true),
+        (&[1], 6, 5, 100, true),
+        (&[1, 4, 6], 3, 6, 5, true),
+        (&[1, 4], 3, 5, 5, true),
+        (&[1, 6], 5, 6, 5, true),
+        (&[1], 5, 6, 5, false),
+        (&[1, 6], 3, 6, 5, false),
+    ] {
+        assert_eq!(has_all(&map(pages), least, count, lock), all, "{pages:?} {least} {count} {lock}");
+    }
+}
+
+/// Past 1 GiB there is a page that SQLite never writes.
+#[test]
+fn the_lock_byte_page_needs_no_frame() {
+    use std::os::unix::fs::FileExt as _;
+
+    let dir = TempDir::new().expect("dir");
+    let path = dir.path().join("app.db");
+    drop(app(&path, 65_536));
+    // Grown by decree to a few pages short of it: a hole, so neither time nor space.
+    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("open");
+    let (lock, pages) = (lock_page(65_536), lock_page(65_536) - 3);
+    file.write_all_at(&pages.to_be_bytes(), 28).expect("write");
+    file.set_len(u64::from(pages) * 65_536).expect("grow");
+    drop(file);
+    let app = Connection::open(&path).expect("open");
+    let insert = "PRAGMA wal_autocheckpoint=0; INSERT INTO t(pad) VALUES(zeroblob(66000))";
+    app.execute_batch(insert).expect("write");
+    let mark = {
+        let database = Database::open_live(&path).expect("live");
+        database.wal_mark().expect("a log")
+    };
+    assert!(mark.pages < lock);
+    app.execute_batch(&insert.replace("66000", "600000")).expect("write");
+    let changes = since(&path, &mark).expect("changes");
+    assert!(changes.mark().pages > lock);
+    let expected: Vec<u32> = (mark.pages + 1..=changes.mark().pages).filter(|page| *page != lock).collect();
+    assert!(changes.pages().ends_with(&expected));
 }
 
 /// Each frame matters: with one changed, at any place that a header or a page has, nothing is said.

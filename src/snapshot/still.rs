@@ -320,8 +320,10 @@ fn list(walked: &Walk, parent: &Parent) -> Vec<Listed> {
 mod tests {
     use std::path::PathBuf;
 
+    use super::super::tree::Content;
     use super::*;
     use crate::crypto::secret::Secret;
+    use crate::error::SourceError;
     use crate::id::StoreId;
 
     fn found(path: &str, kind: Kind) -> Found {
@@ -377,6 +379,88 @@ mod tests {
         walk.found[3].stamp.size = 4096;
         walk.found[2].stamp.mtime = 9;
         assert_ne!(before, digest(&keys, &walk, &left_out), "the database");
+    }
+
+    /// What breaks a proof, and how.
+    type Break = (&'static str, fn(&mut Walk, &mut Contents));
+
+    const BEGAN: i128 = 1_700_000_000_000_000_007;
+
+    /// A link, a database with its sidecars, a file with a receipt, and one that is too young for one.
+    fn captured() -> (Walk, Contents) {
+        let names = ["", "a", "b.db", "b.db-shm", "b.db-wal", "f", "y"];
+        let mut walk = Walk::default();
+        for (at, name) in names.into_iter().enumerate() {
+            let kind = [Kind::Directory, Kind::Symlink].get(at).copied().unwrap_or(Kind::File);
+            let age = if name == "y" { 30 } else { 90 };
+            let time = BEGAN - age * 1_000_000_000;
+            let stamp = Stamp { inode: at as u64, mtime: time, ctime: time, ..found(name, kind).stamp };
+            walk.found.push(Found { stamp, ..found(name, kind) });
+        }
+        let file = |consistency| Node::File { size: 1, consistency, content: Content::Chunks(Vec::new()) };
+        let mut contents = Contents::new();
+        contents.calm = true;
+        contents.nodes = vec![None; names.len()];
+        for (at, node) in [
+            (1, Node::Symlink(b"f".to_vec())),
+            (2, file(Consistency::Transaction)),
+            (5, file(Consistency::Stable)),
+            (6, file(Consistency::Stable)),
+        ] {
+            contents.nodes[at] = Some((node, None));
+        }
+        contents.left_out = [(3, Sidecar::Memory), (4, Sidecar::Log)].into();
+        let stamp = |at: usize| walk.found[at].stamp;
+        let database = Some([Some(stamp(4)), None]);
+        contents.receipts.insert("b.db".into(), Receipt { stamp: stamp(2), database });
+        contents.receipts.insert("f".into(), Receipt { stamp: stamp(5), database: None });
+        contents.young.insert("y".into(), stamp(6));
+        (walk, contents)
+    }
+
+    #[test]
+    fn what_proves_nothing_leaves_no_note() {
+        let keys = Keys::new(StoreId([1; 16]), &Secret::random());
+        let (walk, contents) = captured();
+        let note = Still::of(&keys, &walk, &contents, BEGAN).expect("a note");
+        assert_eq!((note.left_out, note.young), (vec![(3, Sidecar::Memory), (4, Sidecar::Log)], vec![6]));
+        let breaks: [Break; 16] = [
+            ("a folder that changed", |_, contents| contents.calm = false),
+            ("what was unreadable", |walk, _| walk.errors.push(SourceError::new("x", "why"))),
+            ("what vanished", |walk, _| walk.vanished.push(0)),
+            ("a link of just now", |walk, _| walk.found[1].stamp.ctime = BEGAN - 1),
+            ("a link that is gone", |_, contents| contents.nodes[1] = None),
+            ("a database without a receipt", |_, contents| {
+                contents.receipts.remove(Path::new("b.db"));
+            }),
+            ("a database that changed since", |walk, _| walk.found[2].stamp.ctime += 1),
+            ("a log that changed since", |walk, _| walk.found[4].stamp.ctime += 1),
+            ("a log that is excluded, and of which no walk tells", |walk, contents| {
+                walk.found.remove(4);
+                contents.nodes.remove(4);
+                contents.left_out.remove(&4);
+            }),
+            ("a log that was not there", |_, contents| {
+                contents.receipts.get_mut(Path::new("b.db")).expect("there").database = Some([None; 2]);
+            }),
+            ("a file that is gone", |_, contents| contents.nodes[5] = None),
+            ("a file that changed since", |walk, _| walk.found[5].stamp.mtime += 1),
+            ("a young file that changed since", |walk, _| walk.found[6].stamp.ctime += 1),
+            ("a young file that changed all the while", |_, contents| {
+                let content = Content::Chunks(Vec::new());
+                contents.nodes[6] = Some((Node::File { size: 1, consistency: Consistency::Changed, content }, None));
+            }),
+            ("a young file without a stamp", |_, contents| contents.young.clear()),
+            ("a young file that is named like a log", |walk, contents| {
+                walk.found[6].path = "y-wal".into();
+                contents.young.insert("y-wal".into(), walk.found[6].stamp);
+            }),
+        ];
+        for (what, spoil) in breaks {
+            let (mut walk, mut contents) = captured();
+            spoil(&mut walk, &mut contents);
+            assert_eq!(Still::of(&keys, &walk, &contents, BEGAN), None, "{what}");
+        }
     }
 
     #[test]

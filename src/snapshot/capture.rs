@@ -16,6 +16,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::ahead::Ahead;
 use super::frames::{self, Earlier};
 use super::marks::Mark;
 use super::receipts::Receipt;
@@ -112,34 +113,34 @@ pub struct Opening<'a> {
     pub hot: HotJournal,
 }
 
-/// Opens `found` if it is a database; only what changed, if `earlier` has what that takes. An error is one of looking
-/// at it; the database's own waits for its turn.
-pub fn open_database(opening: &Opening<'_>, found: &Found, earlier: Option<Earlier>) -> std::io::Result<Option<Open>> {
-    let path = opening.source.join(&found.path);
+/// What `stat` says of the file at `path`, if it begins as a database does, or may be one that is all in its log.
+pub fn looks_open(path: &Path) -> std::io::Result<Option<std::fs::Metadata>> {
     let there = |error: std::io::Error| if error.kind() == ErrorKind::NotFound { Ok(None) } else { Err(error) };
-    // The stamps come first: what changes after them is noticed the next time.
-    let meta = match std::fs::symlink_metadata(&path) {
+    let meta = match std::fs::symlink_metadata(path) {
         Ok(meta) if meta.is_file() => meta,
         Ok(_) => return Ok(None),
         Err(error) => return there(error),
     };
-    let beside = sidecar_stamps(&path);
-    if meta.len() < DATABASE_LEAST && !(meta.len() == 0 && beside[0].is_some_and(|log| log.size > 0)) {
+    if meta.len() == 0 {
+        return Ok(sidecar_stamps(path)[0].is_some_and(|log| log.size > 0).then_some(meta));
+    }
+    if meta.len() < DATABASE_LEAST || is_shared_memory(path) {
         return Ok(None);
     }
-    if meta.len() > 0 {
-        if is_shared_memory(&path) {
-            return Ok(None);
-        }
-        let mut head = [0; HEADER_BYTES];
-        let got = match Bytes::open(&path).and_then(|bytes| bytes.read_full(&mut head, 0)) {
-            Ok(got) => got,
-            Err(error) => return there(error),
-        };
-        if looks_like_database(&head[..got]).is_none() {
-            return Ok(None);
-        }
+    let mut head = [0; HEADER_BYTES];
+    match Bytes::open(path).and_then(|bytes| bytes.read_full(&mut head, 0)) {
+        Ok(got) => Ok(looks_like_database(&head[..got]).map(|_| meta)),
+        Err(error) => there(error),
     }
+}
+
+/// Opens `found` if it is a database; only what changed, if `earlier` has what that takes. An error is one of looking
+/// at it; the database's own waits for its turn.
+pub fn open_database(opening: &Opening<'_>, found: &Found, earlier: Option<Earlier>) -> std::io::Result<Option<Open>> {
+    let path = opening.source.join(&found.path);
+    // The stamps come first: what changes after them is noticed the next time.
+    let Some(meta) = looks_open(&path)? else { return Ok(None) };
+    let beside = sidecar_stamps(&path);
     // What the mark is of is looked at as it was before the opening; the receipt is of what it left.
     let before = Receipt { stamp: stamp(&meta), database: Some(beside) };
     let earlier = earlier.filter(|earlier| earlier.mark.is_of(&before));
@@ -214,7 +215,7 @@ pub fn capture_database(
     {
         return Ok(Captured::gone());
     }
-    let mut captured = capture_bytes(session, opening.source, found, before, &mut |_| None)?;
+    let mut captured = capture_bytes(session, opening.source, found, before, None, &mut |_| None)?;
     session.sink.close_segment(Segment::Data)?;
     match &refused {
         Refusal::NotADatabase(why) => {
@@ -286,10 +287,11 @@ pub fn capture_file(
     found: &Found,
     before: Option<&Content>,
     beside: Option<Sidecar>,
+    ahead: Option<Ahead>,
 ) -> Result<Captured> {
     let named = Sidecar::named(&found.path).map(|(which, _)| which);
     let mut judged = None;
-    let captured = capture_bytes(session, source, found, before, &mut |head| {
+    let captured = capture_bytes(session, source, found, before, ahead, &mut |head| {
         judged = named.map(|which| which.is_true(head));
         if beside.is_some() && judged == Some(true) {
             return Some(Instead::Sidecar);
@@ -307,8 +309,21 @@ fn capture_bytes(
     source: &Path,
     found: &Found,
     before: Option<&Content>,
+    ahead: Option<Ahead>,
     judge: &mut dyn FnMut(&[u8]) -> Option<Instead>,
 ) -> Result<Captured> {
+    if let Some(ahead) = ahead {
+        let stamp = ahead.stamp;
+        let identity = Some(identity(&stamp));
+        if let Some(instead) = judge(&ahead.bytes[..ahead.bytes.len().min(HEAD)]) {
+            return Ok(Captured { instead: Some(instead), identity, ..Captured::default() });
+        }
+        let (size, content) = session.save_ahead(ahead, before)?;
+        let content = Some((size, Consistency::Stable, content));
+        let receipt = Some(Receipt { stamp, database: None });
+        let attributes = Some(attributes_at(found, stamp));
+        return Ok(Captured { content, receipt, attributes, identity, ..Captured::default() });
+    }
     let path = source.join(&found.path);
     let mut attempt = 0;
     loop {
@@ -380,14 +395,14 @@ fn attributes_at(found: &Found, now: Stamp) -> Attributes {
 }
 
 /// The bytes of a file that is captured as such.
-enum Bytes {
+pub(super) enum Bytes {
     Handle(FileHandle),
     /// A file that is only *named* like a database's shared memory: nobody can hold SQLite's locks on it.
     Plain(std::fs::File),
 }
 
 impl Bytes {
-    fn open(path: &Path) -> std::io::Result<Bytes> {
+    pub(super) fn open(path: &Path) -> std::io::Result<Bytes> {
         if let Some((Sidecar::Memory, base)) = Sidecar::named(path)
             && !is_shared_memory(path)
             && std::fs::symlink_metadata(base).is_ok()

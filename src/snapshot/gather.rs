@@ -7,7 +7,10 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::capture::{Captured, Instead, Open, Opening, capture_database, capture_file, open_database};
+use rayon::prelude::*;
+
+use super::ahead::{self, Ahead};
+use super::capture::{Captured, Instead, Open, Opening, capture_database, capture_file, looks_open, open_database};
 use super::contents::Contents;
 use super::frames::Earlier;
 use super::progress::Progress;
@@ -21,7 +24,7 @@ use crate::error::{Result, SourceError};
 use crate::source::handle::FileHandle;
 use crate::source::moved::{Again, Identity, TICK, identity};
 use crate::source::sqlite::HotJournal;
-use crate::source::walk::{Found, Kind, Walk};
+use crate::source::walk::{Found, Kind, Stamp, Walk};
 use crate::store::segment::Content as Segment;
 
 /// How often folders that changed are listed again, at most.
@@ -37,6 +40,8 @@ pub(super) struct First {
     /// Files that a receipt vouches for, by their place in the walk. It is asked once: a database that is vouched for
     /// at one moment and not at the next must not end up as one that nobody opened.
     pub(super) vouched: HashMap<usize, Receipt>,
+    /// Files that were no databases, by their path, with the stamp that they had: they are not looked at twice.
+    plain: HashMap<PathBuf, Stamp>,
     /// Files that were read and are what they are in the parent snapshot, by their place in the walk.
     pub(super) same: HashSet<usize>,
 }
@@ -64,6 +69,7 @@ impl Taking<'_> {
     /// are not open yet.
     pub(super) fn look_first(&self, walked: &Walk, parent: &Parent, places: &[usize], first: &mut First) {
         first.vouched.clear();
+        let mut rest = Vec::new();
         for &at in places {
             let found = &walked.found[at];
             if found.kind != Kind::File || first.databases.contains_key(&found.path) {
@@ -73,15 +79,28 @@ impl Taking<'_> {
                 first.vouched.insert(at, receipt);
                 continue;
             }
-            if same::expected(found, parent).is_some() {
-                // It is read in a moment, and opened then if it has become a database of the very same size.
-                continue;
+            let is_known = first.plain.get(&found.path) == Some(&found.stamp);
+            // What is expected to be the same is read in a moment, and opened then if it has become a database.
+            if !is_known && same::expected(found, parent).is_none() {
+                rest.push(at);
             }
-            // An error is not lost: the file is looked at again when it is read, and what was in the way then, or that
-            // it is a database after all, is seen there.
-            let earlier = Earlier::of(found, parent, self.options.full_scan);
-            if let Ok(Some(opened)) = self.opening(|opening| open_database(opening, found, earlier)) {
-                first.databases.insert(found.path.clone(), opened);
+        }
+        // Thousands of files, most of them none: on all cores. An error is not lost: the file is looked at again when it
+        // is read, and what was in the way then, or that it is a database after all, is seen there.
+        let source = &self.source;
+        let look = |&at: &usize| (at, looks_open(&source.join(&walked.found[at].path)));
+        let seen: Vec<_> = rest.par_iter().with_min_len(16).map(look).collect();
+        for (at, seen) in seen {
+            let found = &walked.found[at];
+            match seen {
+                Ok(None) => drop(first.plain.insert(found.path.clone(), found.stamp)),
+                Ok(Some(_)) => {
+                    let earlier = Earlier::of(found, parent, self.options.full_scan);
+                    if let Ok(Some(opened)) = self.opening(|opening| open_database(opening, found, earlier)) {
+                        first.databases.insert(found.path.clone(), opened);
+                    }
+                }
+                Err(_) => {}
             }
         }
     }
@@ -106,12 +125,18 @@ impl Gathering<'_, '_> {
             }
         });
         self.progress.begin("reading", places.iter().map(|&at| walked.found[at].stamp.size).sum());
-        for at in places {
+        let mut ahead = HashMap::new();
+        for (nth, &at) in places.iter().enumerate() {
             let size = self.walked.found[at].stamp.size;
             match self.walked.found[at].kind {
                 Kind::Directory => continue,
                 Kind::Symlink => self.contents.symlink(&self.taking.source, at, &mut self.walked),
-                Kind::File => self.capture_one(at)?,
+                Kind::File => {
+                    if ahead.is_empty() && self.is_to_be_read(at) {
+                        ahead = self.read_ahead(&places[nth..]);
+                    }
+                    self.capture_one(at, ahead.remove(&at))?;
+                }
             }
             self.progress.advance(size);
         }
@@ -119,7 +144,34 @@ impl Gathering<'_, '_> {
         Ok(())
     }
 
-    fn capture_one(&mut self, at: usize) -> Result<()> {
+    /// Whether the file at a place in the walk will be read, as far as that can be told.
+    fn is_to_be_read(&self, at: usize) -> bool {
+        let (found, first) = (&self.walked.found[at], &self.first);
+        let is_known = first.vouched.contains_key(&at) || first.same.contains(&at);
+        let is_plain = found.kind == Kind::File && !first.databases.contains_key(&found.path);
+        is_plain && !is_known && Sidecar::named(&found.path).is_none()
+    }
+
+    /// Reads the next small files among `places` that have to be read, on all cores.
+    fn read_ahead(&self, places: &[usize]) -> HashMap<usize, Ahead> {
+        let mut left = ahead::ALL;
+        let mut batch = Vec::new();
+        for &at in places.iter().filter(|at| self.is_to_be_read(**at)) {
+            let size = self.walked.found[at].stamp.size;
+            if batch.len() >= ahead::FILES || size > left {
+                break;
+            }
+            if size <= ahead::LARGEST {
+                left -= size;
+                batch.push(at);
+            }
+        }
+        let (source, walked, reader) = (&self.taking.source, &self.walked, self.session.ahead());
+        let read = |&at: &usize| Some((at, reader.read(source, &walked.found[at])?));
+        batch.par_iter().filter_map(read).collect()
+    }
+
+    fn capture_one(&mut self, at: usize, ahead: Option<Ahead>) -> Result<()> {
         let (taking, contents) = (self.taking, &mut self.contents);
         let found = &self.walked.found[at];
         let named = Sidecar::named(&found.path);
@@ -152,7 +204,7 @@ impl Gathering<'_, '_> {
             _ => None,
         };
         let session = &mut *self.session;
-        let captured = taking.opening(|opening| read(session, opening, found, open, before, beside))?;
+        let captured = taking.opening(|opening| read(session, opening, found, open, before, beside, ahead))?;
         if let Some(verdict) = captured.judged {
             contents.judged.insert(at, verdict);
         }
@@ -272,11 +324,12 @@ fn read(
     mut open: Option<Open>,
     before: Option<&Content>,
     beside: Option<Sidecar>,
+    mut ahead: Option<Ahead>,
 ) -> Result<Captured> {
     for _ in 0..TRIES {
         let captured = match open.take() {
             Some(open) => capture_database(session, opening, found, open, before)?,
-            None => capture_file(session, opening.source, found, before, beside)?,
+            None => capture_file(session, opening.source, found, before, beside, ahead.take())?,
         };
         if captured.instead != Some(Instead::Database) {
             return Ok(captured);

@@ -9,6 +9,7 @@
 //! [`save`] for its content, or for what a database's log says of it ([`marks`]); [`look`] lists and reads one,
 //! [`restore`] writes one out into a [`target`]; [`check`] proves that all of it is there.
 
+mod ahead;
 pub mod capture;
 pub mod chain;
 pub mod check;

@@ -13,6 +13,7 @@ use std::collections::HashSet;
 
 use rayon::prelude::*;
 
+use super::ahead::{Ahead, Reader};
 use super::delta::{self, Fresh};
 use super::meta::{self, Version, Versioned};
 use super::recipe::{Lengths, MOST, Recipe};
@@ -122,6 +123,20 @@ impl<'a> Session<'a> {
 
     /// Reads one block while the one before it is cut and hashed on the other cores. What a block leaves over is put in
     /// front of the next one, which leaves room for it.
+    /// What reads files ahead of their turn, on other cores.
+    pub(super) fn ahead(&self) -> Reader<'_> {
+        Reader { cutter: &self.cutter, keys: self.catalog.packs().keys() }
+    }
+
+    /// Saves a file that was read, cut and hashed ahead.
+    pub(super) fn save_ahead(&mut self, ahead: Ahead, before: Option<&Content>) -> Result<(u64, Content)> {
+        let Ahead { bytes, cut, pieces, .. } = ahead;
+        let mut collector = Collector::new(cut, before);
+        let all = pieces.ids.len();
+        self.save_pieces(&bytes, pieces, all, &mut collector)?;
+        self.finish(collector)
+    }
+
     fn save_blocks(
         &mut self,
         cut: Cut,
@@ -229,13 +244,13 @@ impl<'a> Session<'a> {
 
 /// What a block is cut into.
 #[derive(Default)]
-struct Pieces {
+pub(super) struct Pieces {
     lengths: Vec<usize>,
     ids: Vec<ChunkId>,
 }
 
 impl Pieces {
-    fn of(cutter: &Cutter, keys: &Keys, cut: Cut, block: &[u8], last: bool) -> Pieces {
+    pub(super) fn of(cutter: &Cutter, keys: &Keys, cut: Cut, block: &[u8], last: bool) -> Pieces {
         let lengths = match cut {
             Cut::Content => cutter.cuts(block, last),
             Cut::Pages(page) => pages(block.len(), page as usize, last),

@@ -30,6 +30,8 @@ use crate::source::plain::{self, Folder};
 use crate::source::sqlite::looks_like_database;
 use crate::source::walk::{Found, Kind, Walk, stamp};
 
+/// So many chunks are hashed together.
+const TOGETHER: usize = 64;
 /// A larger file is read in pieces, in bytes: so much memory one may take for each core.
 const LARGEST: u64 = 512 * 1024;
 /// How much of a large file one thread reads at a time, in bytes: what stays close to the core until it is hashed.
@@ -211,13 +213,18 @@ impl Comparing<'_> {
 
     /// Whether `bytes` are these chunks and no more.
     fn are(&self, mut bytes: &[u8], chunks: &[(u32, ChunkId)]) -> bool {
-        for (length, id) in chunks {
-            let Some((span, more)) = bytes.split_at_checked(*length as usize) else { return false };
-            let now = if is_zero(span) { ChunkId::ZEROS } else { self.keys.chunk_id(span) };
-            if now != *id {
+        for part in chunks.chunks(TOGETHER) {
+            let mut spans = Vec::with_capacity(part.len());
+            for (length, _) in part {
+                let Some((span, more)) = bytes.split_at_checked(*length as usize) else { return false };
+                spans.push(span);
+                bytes = more;
+            }
+            let ids = self.keys.chunk_ids(&spans).into_iter().zip(&spans);
+            let mut now = ids.map(|(id, span)| if is_zero(span) { ChunkId::ZEROS } else { id });
+            if !part.iter().all(|(_, id)| now.next() == Some(*id)) {
                 return false;
             }
-            bytes = more;
         }
         bytes.is_empty()
     }

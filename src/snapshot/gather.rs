@@ -349,6 +349,6 @@ fn vouched(source: &Path, found: &Found, parent: &Parent) -> Option<Receipt> {
     let Some(Entry { node: Node::File { .. }, .. }) = parent.entry(found) else { return None };
     let receipt = parent.receipts.as_ref()?.files.get(&found.path)?;
     let same = receipt.stamp == found.stamp
-        && receipt.database.is_none_or(|beside| beside == sidecar_stamps(&source.join(&found.path)));
+        && (receipt.database.is_none() || receipt.is_same_beside(sidecar_stamps(&source.join(&found.path))));
     same.then_some(*receipt)
 }

@@ -45,6 +45,16 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// Whether what lies beside a database, as it was seen, says the same as what is seen `now`.
+    ///
+    /// A log without a byte says no more than none at all: then the file is the database, whose own stamp is compared
+    /// too. Such a log appears when somebody opens the database, and to open it changes its ctime if SQLite runs as the
+    /// superuser, since it sets the owner.
+    pub fn is_same_beside(&self, now: [Option<Stamp>; 2]) -> bool {
+        let frames = |log: Option<Stamp>| log.filter(|log| log.size > 0);
+        self.database.is_none_or(|[log, journal]| frames(log) == frames(now[0]) && journal == now[1])
+    }
+
     /// Whether an unnoticed later change is out of the question for a capture that began at `began`, in nanoseconds.
     pub fn is_safe(&self, began: i128) -> bool {
         // SQLite gives a log its owner anew when the superuser opens it, as this program does for a moment: that is no
@@ -178,6 +188,28 @@ mod tests {
         assert_eq!(receipts.files.len(), 2);
         receipts.marks.insert("b".into(), crate::snapshot::marks::tests::mark());
         assert_eq!(Receipts::decode(&receipts.encode()), Ok(receipts));
+    }
+
+    #[test]
+    fn a_log_without_frames_is_none() {
+        let old = stamp(5);
+        let (empty, journal) = (Stamp { size: 0, ..stamp(5) }, Some(stamp(6)));
+        for (was, now, is_same) in [
+            ([Some(old), None], [Some(old), None], true),
+            ([Some(old), None], [Some(stamp(6)), None], false),
+            ([Some(old), None], [Some(empty), None], false),
+            ([Some(old), None], [None, None], false),
+            ([Some(empty), None], [Some(Stamp { size: 0, ..stamp(7) }), None], true),
+            ([Some(empty), None], [None, None], true),
+            ([None, None], [Some(empty), None], true),
+            ([None, None], [Some(old), None], false),
+            ([None, journal], [Some(empty), journal], true),
+            ([None, journal], [None, None], false),
+        ] {
+            let receipt = Receipt { stamp: old, database: Some(was) };
+            assert_eq!(receipt.is_same_beside(now), is_same, "{was:?} {now:?}");
+        }
+        assert!(Receipt { stamp: old, database: None }.is_same_beside([Some(old), None]));
     }
 
     #[test]

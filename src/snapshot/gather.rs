@@ -69,16 +69,20 @@ impl Taking<'_> {
     /// are not open yet.
     pub(super) fn look_first(&self, walked: &Walk, parent: &Parent, places: &[usize], first: &mut First) {
         first.vouched.clear();
-        let mut rest = Vec::new();
-        for &at in places {
-            let found = &walked.found[at];
-            if found.kind != Kind::File || first.databases.contains_key(&found.path) {
-                continue;
-            }
-            if let Some(receipt) = vouched(&self.source, found, parent) {
+        let (source, mut rest) = (&self.source, Vec::new());
+        let ask = |&at: &usize| (at, vouched(source, &walked.found[at], parent));
+        let files = |at: &&usize| {
+            let found = &walked.found[**at];
+            found.kind == Kind::File && !first.databases.contains_key(&found.path)
+        };
+        let files: Vec<usize> = places.iter().filter(files).copied().collect();
+        let asked: Vec<_> = files.par_iter().with_min_len(256).map(ask).collect();
+        for (at, receipt) in asked {
+            if let Some(receipt) = receipt {
                 first.vouched.insert(at, receipt);
                 continue;
             }
+            let found = &walked.found[at];
             let is_known = first.plain.get(&found.path) == Some(&found.stamp);
             // What is expected to be the same is read in a moment, and opened then if it has become a database.
             if !is_known && same::expected(found, parent).is_none() {
@@ -87,7 +91,6 @@ impl Taking<'_> {
         }
         // Thousands of files, most of them none: on all cores. An error is not lost: the file is looked at again when it
         // is read, and what was in the way then, or that it is a database after all, is seen there.
-        let source = &self.source;
         let look = |&at: &usize| (at, looks_open(&source.join(&walked.found[at].path)));
         let seen: Vec<_> = rest.par_iter().with_min_len(16).map(look).collect();
         for (at, seen) in seen {
@@ -116,7 +119,7 @@ impl Gathering<'_, '_> {
     fn capture(&mut self, mut places: Vec<usize>) -> Result<()> {
         let (walked, first) = (&self.walked, &self.first);
         self.contents.nodes.resize(walked.found.len(), None);
-        places.sort_by_key(|&at| {
+        places.sort_by_cached_key(|&at| {
             let path = &walked.found[at].path;
             match first.databases.get(path) {
                 Some(open) => u8::from(!open.blocks_writers()),

@@ -249,7 +249,7 @@ impl Taking<'_> {
         }
         let mut entries = Vec::new();
         if options.list || !note.young.is_empty() {
-            let trees = self.parent_trees(Some(record), walked);
+            let trees = self.parent_trees(Some(record), walked, HashMap::new());
             let parent = Parent { record: None, trees, receipts: None, marks: HashMap::new(), trusted: true };
             if !self.remarks.borrow().is_empty() || !self.are_same(walked, &parent, &note.young) {
                 self.remarks.take();

@@ -19,6 +19,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rayon::prelude::*;
+
 use super::contents::Contents;
 pub use super::contents::Listed;
 use super::gather::{First, Gathering};
@@ -34,7 +36,8 @@ use super::still::{self, Still};
 use super::store::Store;
 use super::tree::{Attributes, Entry, Node, Tree};
 use crate::error::{Error, Result, SourceError};
-use crate::id::SnapshotId;
+use crate::id::{SnapshotId, TreeId};
+use crate::index::catalog::Catalog;
 use crate::source::exclude::Exclusions;
 use crate::source::sqlite;
 use crate::source::walk::{Found, Kind, Walk, walk};
@@ -103,10 +106,13 @@ pub(super) fn now_nanos() -> i128 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128)
 }
 
+/// What a snapshot says of directories, by their place in the walk.
+pub(super) type Trees = HashMap<usize, Version<Tree>>;
+
 /// What the parent snapshot knows of each directory.
 pub(super) struct Parent {
     pub(super) record: Option<Record>,
-    pub(super) trees: HashMap<usize, Version<Tree>>,
+    pub(super) trees: Trees,
     pub(super) receipts: Option<Receipts>,
     /// Where in their logs its databases ended, by path.
     pub(super) marks: HashMap<PathBuf, Mark>,
@@ -189,7 +195,8 @@ impl Taking<'_> {
         self.look_first(&walked, &parent, &all(&walked), &mut first);
         if !first.databases.is_empty() {
             walked = self.walk()?;
-            parent.trees = self.parent_trees(parent.record.as_ref(), &walked);
+            let known = std::mem::take(&mut parent.trees);
+            parent.trees = self.parent_trees(parent.record.as_ref(), &walked, known);
             self.look_first(&walked, &parent, &all(&walked), &mut first);
         }
 
@@ -287,40 +294,24 @@ impl Taking<'_> {
         let index = self.store.catalog().index();
         // A pack that cannot be read may hold what the parent names: then every chunk is looked up.
         let receipts = index.unreadable().is_empty().then(|| index.note(&Receipts::note_name(source))).flatten();
-        let receipts = receipts
-            .and_then(|note| Receipts::decode(&note).ok())
-            .filter(|receipts| record.as_ref().is_some_and(|record| record.id == receipts.snapshot));
+        let decode = || {
+            let receipts = receipts.and_then(|note| Receipts::decode(&note).ok());
+            receipts.filter(|receipts| record.as_ref().is_some_and(|record| record.id == receipts.snapshot))
+        };
+        let catalog = self.store.catalog();
+        let load = || parent_trees(catalog, record.as_ref(), walked, HashMap::new());
+        let (receipts, (trees, damage)) = rayon::join(decode, load);
+        self.remarks.borrow_mut().extend(damage);
         let trusted = receipts.is_some();
         let marks = receipts.as_ref().map(|receipts| receipts.marks.clone()).unwrap_or_default();
         let receipts = receipts.filter(|_| !self.options.full_scan);
-        let trees = self.parent_trees(record.as_ref(), walked);
         Parent { record, trees, receipts, marks, trusted }
     }
 
-    pub(super) fn parent_trees(&self, record: Option<&Record>, walked: &Walk) -> HashMap<usize, Version<Tree>> {
-        let mut trees: HashMap<usize, Version<Tree>> = HashMap::new();
-        let Some(record) = record else { return trees };
-        for (at, found) in walked.found.iter().enumerate().filter(|(_, found)| found.kind == Kind::Directory) {
-            let id = if at == 0 {
-                Some(record.tree)
-            } else {
-                match trees.get(&found.parent).and_then(|tree| tree.value.get(name_of(found))) {
-                    Some(Entry { node: Node::Directory(id), .. }) => Some(*id),
-                    _ => None,
-                }
-            };
-            match id.map(|id| meta::load(self.store.catalog(), id)) {
-                Some(Ok(tree)) => {
-                    trees.insert(at, tree);
-                }
-                Some(Err(error)) => {
-                    self.remarks.borrow_mut().push(format!(
-                        "an earlier snapshot is damaged, what it says of directories is stored anew: {error}"
-                    ));
-                }
-                None => {}
-            }
-        }
+    /// What the parent snapshot says of each folder in the walk; `known` are trees that were loaded before.
+    pub(super) fn parent_trees(&self, record: Option<&Record>, walked: &Walk, known: Trees) -> Trees {
+        let (trees, damage) = parent_trees(self.store.catalog(), record, walked, known);
+        self.remarks.borrow_mut().extend(damage);
         trees
     }
 
@@ -341,6 +332,41 @@ impl Taking<'_> {
     }
 }
 
+/// Loads trees on all cores, one level after the other; answers besides with what is to be said of those that are
+/// damaged.
+fn parent_trees(catalog: &Catalog, record: Option<&Record>, walked: &Walk, known: Trees) -> (Trees, Vec<String>) {
+    let mut known: HashMap<TreeId, Version<Tree>> = known.into_values().map(|tree| (tree.id, tree)).collect();
+    let mut below: HashMap<usize, Vec<usize>> = HashMap::new();
+    for (at, found) in walked.found.iter().enumerate().skip(1).filter(|(_, found)| found.kind == Kind::Directory) {
+        below.entry(found.parent).or_default().push(at);
+    }
+    let (mut trees, mut damage) = (Trees::new(), Vec::new());
+    let mut level: Vec<(usize, TreeId)> = record.map(|record| (0, record.tree)).into_iter().collect();
+    while !level.is_empty() {
+        let level_known: Vec<_> = level.into_iter().map(|(at, id)| (at, id, known.remove(&id))).collect();
+        let load =
+            |(at, id, known): (usize, TreeId, Option<_>)| (at, known.map_or_else(|| meta::load(catalog, id), Ok));
+        let loaded: Vec<_> = level_known.into_par_iter().map(load).collect();
+        level = Vec::new();
+        for (at, tree) in loaded {
+            match tree {
+                Ok(tree) => {
+                    let id_of = |at: &usize| match tree.value.get(name_of(&walked.found[*at]))?.node {
+                        Node::Directory(id) => Some((*at, id)),
+                        _ => None,
+                    };
+                    level.extend(below.remove(&at).iter().flatten().filter_map(id_of));
+                    trees.insert(at, tree);
+                }
+                Err(error) => damage.push(format!(
+                    "an earlier snapshot is damaged, what it says of directories is stored anew: {error}"
+                )),
+            }
+        }
+    }
+    (trees, damage)
+}
+
 fn attributes(found: &Found) -> Attributes {
     let (mtime, mtime_nanos) = found.mtime();
     Attributes { mode: found.mode, uid: found.owner.0, gid: found.owner.1, mtime, mtime_nanos }
@@ -352,7 +378,7 @@ fn build_trees(
     walked: &Walk,
     parent: &Parent,
     contents: &mut Contents,
-) -> Result<crate::id::TreeId> {
+) -> Result<TreeId> {
     let mut children: HashMap<usize, Vec<Entry>> = HashMap::new();
     // The walk lists a directory before what is in it.
     for (at, found) in walked.found.iter().enumerate().rev() {

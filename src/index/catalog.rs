@@ -191,8 +191,8 @@ impl Catalog {
         self.chunk_at_depth(content, id, MAX_DEPTH, &mut 0)
     }
 
-    /// Where the index says that `id` lies, with what it has of that pack. To believe it takes what [`Self::quick_chunk`]
-    /// does.
+    /// Where the index says that `id` lies, with what it has of that pack. To believe it takes what
+    /// [`Self::quick_chunk`] does.
     pub(super) fn hint(&self, id: ChunkId) -> Option<(Arc<Pack>, Location)> {
         let at = self.index.find(id)?;
         if let Some(pack) = self.packs.opened(at.pack) {
@@ -206,10 +206,10 @@ impl Catalog {
         Some((pack.clone()?, at))
     }
 
-    /// The bytes of a chunk that lies at most `allowed` deep, by the index alone: a footer lists all chunks of a pack, and
-    /// to read it for one of them costs more than that one. Whether the index is right shows in what is found: it opens
-    /// under the pack's key and number, and has the id that was asked for, or nothing is answered (I6). Of metadata the id
-    /// is that of the whole form, and held against it by whoever resolves it.
+    /// The bytes of a chunk that lies at most `allowed` deep, by the index alone: a footer lists all chunks of a pack,
+    /// and to read it for one of them costs more than that one. Whether the index is right shows in what is found: it
+    /// opens under the pack's key and number, and has the id that was asked for, or nothing is answered (I6). Of
+    /// metadata the id is that of the whole form, and held against it by whoever resolves it.
     pub(super) fn quick_chunk(&self, content: Content, id: ChunkId, allowed: u8, spent: &mut u64) -> Option<Vec<u8>> {
         let (pack, at) = self.hint(id)?;
         let entry = pack.footer.segments.get(at.segment as usize)?;

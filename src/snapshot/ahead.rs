@@ -1,8 +1,9 @@
 //! Small files that are read ahead of their turn, a batch at a time and on all cores.
 //!
-//! A first snapshot reads thousands of them. To look at one, open, read, cut and hash it takes longer than to store what
-//! is new of it, and only the storing has an order. What is not as simple as it should be, a file that changed while it
-//! was read say, is not answered for here: then it is read in its turn ([`super::capture`]), which also tells why.
+//! A first snapshot reads thousands of them. To look at one, open, read, cut and hash it takes longer than to store
+//! what is new of it, and only the storing has an order. What is not as simple as it should be, a file that changed
+//! while it was read say, is not answered for here: then it is read in its turn ([`super::capture`]), which also tells
+//! why.
 
 use std::path::Path;
 

@@ -89,8 +89,8 @@ impl Taking<'_> {
                 rest.push(at);
             }
         }
-        // Thousands of files, most of them none: on all cores. An error is not lost: the file is looked at again when it
-        // is read, and what was in the way then, or that it is a database after all, is seen there.
+        // Thousands of files, most of them none: on all cores. An error is not lost: the file is looked at again when
+        // it is read, and what was in the way then, or that it is a database after all, is seen there.
         let look = |&at: &usize| (at, looks_open(&source.join(&walked.found[at].path)));
         let seen: Vec<_> = rest.par_iter().with_min_len(16).map(look).collect();
         for (at, seen) in seen {

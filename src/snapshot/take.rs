@@ -373,12 +373,7 @@ fn attributes(found: &Found) -> Attributes {
 }
 
 /// Builds the trees, deepest first, and answers with the root's id.
-fn build_trees(
-    session: &mut Session<'_>,
-    walked: &Walk,
-    parent: &Parent,
-    contents: &mut Contents,
-) -> Result<TreeId> {
+fn build_trees(session: &mut Session<'_>, walked: &Walk, parent: &Parent, contents: &mut Contents) -> Result<TreeId> {
     let mut children: HashMap<usize, Vec<Entry>> = HashMap::new();
     // The walk lists a directory before what is in it.
     for (at, found) in walked.found.iter().enumerate().rev() {

@@ -235,8 +235,8 @@ impl Footer {
         Ok(Footer { segments, records })
     }
 
-    /// The footer without ids of chunks and without records: what it takes to open a segment of which it is known that it
-    /// holds a chunk, and to prove by the chunk's own id that it does. A tenth of the footer, for the index.
+    /// The footer without ids of chunks and without records: what it takes to open a segment of which it is known that
+    /// it holds a chunk, and to prove by the chunk's own id that it does. A tenth of the footer, for the index.
     pub fn outline(&self) -> Vec<u8> {
         let mut out = Vec::new();
         put_varint(&mut out, self.segments.len() as u64);

@@ -49,7 +49,7 @@ pub fn keyed_hashes(key: &[u8; 32], pages: &[&[u8]], mut take: impl FnMut(Value)
             let place = |lane: usize| lane * width + nth;
             let counter = nth as u64;
             let marks = (KEYED_HASH, CHUNK_START, CHUNK_END);
-            step(&platform, &words, counter, marks, chunks, &mut values, place);
+            step(platform, &words, counter, marks, chunks, &mut values, place);
         }
         let mut left = width;
         while left > 1 {
@@ -62,7 +62,7 @@ pub fn keyed_hashes(key: &[u8; 32], pages: &[&[u8]], mut take: impl FnMut(Value)
             let root = if left == 2 { ROOT } else { 0 };
             for (part, first) in pairs[..count].chunks(LANES).zip((0..).step_by(LANES)) {
                 let marks = (KEYED_HASH | PARENT | root, 0, 0);
-                step(&platform, &words, 0, marks, part.iter(), &mut values, |lane| first + lane);
+                step(platform, &words, 0, marks, part.iter(), &mut values, |lane| first + lane);
             }
             left /= 2;
         }
@@ -72,7 +72,7 @@ pub fn keyed_hashes(key: &[u8; 32], pages: &[&[u8]], mut take: impl FnMut(Value)
 
 /// Hashes one input in each lane, and puts each value at its `place`.
 fn step<'i, const N: usize>(
-    platform: &Platform,
+    platform: Platform,
     key: &[u32; 8],
     counter: u64,
     (flags, start, end): (u8, u8, u8),

@@ -214,22 +214,21 @@ impl Catalog {
         let (pack, at) = self.hint(id)?;
         let entry = pack.footer.segments.get(at.segment as usize)?;
         let span = entry.span(at.nth as usize).filter(|_| entry.content == content && entry.depth <= allowed)?;
-        let plain = match self.recent(pack.id, at.segment as usize) {
-            Some(plain) => plain,
-            None => {
-                let mut prefix = Vec::new();
-                for base in &entry.bases {
-                    *spent += u64::from(entry.plain);
-                    let below = entry.depth.checked_sub(1).filter(|_| *spent <= MAX_WORK)?;
-                    prefix.extend(self.quick_chunk(Content::Data, *base, below, spent)?);
-                    if prefix.len() > MAX_BASE {
-                        return None;
-                    }
+        let plain = if let Some(plain) = self.recent(pack.id, at.segment as usize) {
+            plain
+        } else {
+            let mut prefix = Vec::new();
+            for base in &entry.bases {
+                *spent += u64::from(entry.plain);
+                let below = entry.depth.checked_sub(1).filter(|_| *spent <= MAX_WORK)?;
+                prefix.extend(self.quick_chunk(Content::Data, *base, below, spent)?);
+                if prefix.len() > MAX_BASE {
+                    return None;
                 }
-                let plain = Arc::new(self.packs.segment(&pack, at.segment as usize, &prefix).ok()?);
-                self.keep(pack.id, at.segment as usize, plain.clone());
-                plain
             }
+            let plain = Arc::new(self.packs.segment(&pack, at.segment as usize, &prefix).ok()?);
+            self.keep(pack.id, at.segment as usize, plain.clone());
+            plain
         };
         let bytes = plain.get(span)?;
         (content != Content::Data || self.packs.keys().chunk_id(bytes) == id).then(|| bytes.to_vec())

@@ -32,8 +32,8 @@ impl Catalog {
     }
 
     /// Opens those of `wanted` that a delta may build on, with the depth that it then has, and gives them to `act`, on
-    /// all cores. Answers what that said, in the order of `wanted`. Left out is what the index does not find, or what is
-    /// not sound, or lies `deepest` deep already: then whoever asks stores the new chunk by itself.
+    /// all cores. Answers what that said, in the order of `wanted`. Left out is what the index does not find, or what
+    /// is not sound, or lies `deepest` deep already: then whoever asks stores the new chunk by itself.
     ///
     /// That each base was opened, and gave its id, at the time when something came to build on it, is what keeps rot in
     /// an old pack from spreading into new ones (I20).

@@ -142,8 +142,8 @@ impl Target {
         Ok(File::from(openat(&parent, name, flags, Mode::empty()).map_err(|e| self.failed("open a file", path, e))?))
     }
 
-    /// A regular file of `size` bytes that stands at `path`, to read. Not one that has other names as well: its attributes
-    /// would change under those too.
+    /// A regular file of `size` bytes that stands at `path`, to read. Not one that has other names as well: its
+    /// attributes would change under those too.
     pub fn existing(&self, path: &Path, size: u64) -> Option<File> {
         let (parent, name) = self.parent(path).ok()?;
         // A pipe is not waited for.

@@ -56,6 +56,8 @@ pub(super) struct Contents {
     pub(super) judged: HashMap<usize, bool>,
     pub(super) entries: Vec<Listed>,
     pub(super) receipts: HashMap<PathBuf, Receipt>,
+    /// What was seen of databases, relied on or not.
+    pub(super) databases: HashMap<PathBuf, Receipt>,
     pub(super) marks: HashMap<PathBuf, Mark>,
     /// Databases of which only the log was read.
     by_log: HashSet<PathBuf>,
@@ -82,6 +84,7 @@ impl Contents {
             judged: HashMap::new(),
             entries: Vec::new(),
             receipts: HashMap::new(),
+            databases: HashMap::new(),
             marks: HashMap::new(),
             by_log: HashSet::new(),
             young: HashMap::new(),
@@ -122,6 +125,7 @@ impl Contents {
     pub(super) fn keep(&mut self, at: usize, node: Node, found: &Found, receipt: Receipt, mark: Option<&Mark>) {
         self.settled.insert(identity(&found.stamp));
         self.marks.extend(mark.map(|mark| (found.path.clone(), *mark)));
+        self.note_database(found, receipt);
         self.receipts.insert(found.path.clone(), receipt);
         self.put(at, found, node, None);
     }
@@ -157,6 +161,7 @@ impl Contents {
     /// Forgets what was captured at a place.
     pub(super) fn forget(&mut self, at: usize, found: &Found) {
         self.receipts.remove(&found.path);
+        self.databases.remove(&found.path);
         self.marks.remove(&found.path);
         self.by_log.remove(&found.path);
         self.young.remove(&found.path);
@@ -208,6 +213,7 @@ impl Contents {
             self.by_log.insert(found.path.clone());
         }
         if let Some(receipt) = captured.receipt {
+            self.note_database(found, receipt);
             self.hand_out(source, found, receipt, began);
         }
         self.put(at, found, Node::File { size, consistency, content }, captured.attributes);

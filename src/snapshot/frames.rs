@@ -34,10 +34,15 @@ impl Earlier {
         let mark = *parent.marks.get(&found.path).filter(|_| parent.trusted)?;
         match &parent.entry(found)?.node {
             Node::File { size, consistency: Consistency::Transaction, .. } if *size == mark.bytes() => {
-                Some(Earlier { mark, whole: full_scan || mark.is_due(now_ms()) })
+                Some(Earlier::by(mark, full_scan))
             }
             _ => None,
         }
+    }
+
+    /// What a mark says; what the parent has is not known yet.
+    pub(super) fn by(mark: Mark, full_scan: bool) -> Earlier {
+        Earlier { mark, whole: full_scan || mark.is_due(now_ms()) }
     }
 
     /// What is to be said if pages differ from the parent's that the log does not list.
@@ -80,6 +85,9 @@ pub(super) fn save(
     earlier: &Earlier,
     before: &Content,
 ) -> Result<Option<Captured>> {
+    if !session.trusts_parent() {
+        return Ok(None);
+    }
     let (was, now) = (earlier.mark.log, changes.mark());
     let before = Paged { content: before, page_size: was.page_size, pages: was.pages };
     // Databases share no segment with other files.

@@ -108,7 +108,7 @@ impl Taking<'_> {
         }
     }
 
-    fn opening<T>(&self, act: impl FnOnce(&Opening<'_>) -> T) -> T {
+    pub(super) fn opening<T>(&self, act: impl FnOnce(&Opening<'_>) -> T) -> T {
         let hot = if self.options.dry_run { HotJournal::Leave } else { HotJournal::RollBack };
         act(&Opening { source: &self.source, scratch: &|| self.scratch.folder(), hot })
     }

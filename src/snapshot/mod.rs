@@ -15,6 +15,7 @@ pub mod chain;
 pub mod check;
 mod contents;
 mod delta;
+mod early;
 mod frames;
 mod gather;
 pub mod look;

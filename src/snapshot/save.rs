@@ -123,6 +123,11 @@ impl<'a> Session<'a> {
 
     /// Reads one block while the one before it is cut and hashed on the other cores. What a block leaves over is put in
     /// front of the next one, which leaves room for it.
+    /// Whether what the parent snapshot names is known to be there.
+    pub(super) fn trusts_parent(&self) -> bool {
+        self.trust_parent
+    }
+
     /// What reads files ahead of their turn, on other cores.
     pub(super) fn ahead(&self) -> Reader<'_> {
         Reader { cutter: &self.cutter, keys: self.catalog.packs().keys() }

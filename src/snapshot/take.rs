@@ -23,7 +23,8 @@ use rayon::prelude::*;
 
 use super::contents::Contents;
 pub use super::contents::Listed;
-use super::gather::{First, Gathering};
+use super::early;
+use super::gather::Gathering;
 use super::look;
 use super::marks::Mark;
 use super::meta::{self, Version};
@@ -185,15 +186,18 @@ impl Taking<'_> {
         let source_name = self.source.to_string_lossy().into_owned();
         let record = records.into_iter().rev().find(|record| record.source == source_name);
 
+        let mut first = self.open_early(record.as_ref());
+        let early = first.databases.len();
         let mut walked = self.walk()?;
-        if let Some(taken) = self.still(record.as_ref(), &walked) {
+        if early == 0
+            && let Some(taken) = self.still(record.as_ref(), &walked)
+        {
             return Ok(taken);
         }
         let mut parent = self.parent(record, &source_name, &walked);
         let all = |walked: &Walk| (0..walked.found.len()).collect::<Vec<_>>();
-        let mut first = First::default();
         self.look_first(&walked, &parent, &all(&walked), &mut first);
-        if !first.databases.is_empty() {
+        if first.databases.len() > early {
             walked = self.walk()?;
             let known = std::mem::take(&mut parent.trees);
             parent.trees = self.parent_trees(parent.record.as_ref(), &walked, known);
@@ -260,6 +264,7 @@ impl Taking<'_> {
             let receipts = Receipts { snapshot: record.id, files: contents.receipts, marks: contents.marks };
             let is_new = parent.receipts.as_ref() != Some(&receipts);
             self.remember(&stored, is_new.then_some(&receipts), still, &record);
+            early::leave_note(self.store.catalog_mut().index_mut(), &record, contents.databases, &receipts);
             if !parent.trusted {
                 self.store.catalog_mut().index_mut().remember_mended();
             }

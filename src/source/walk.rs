@@ -71,7 +71,8 @@ pub struct Found {
 }
 
 impl Found {
-    pub(super) fn new(path: PathBuf, parent: usize, kind: Kind, meta: &Metadata) -> Self {
+    /// What `meta` says of the entry at `path`, whose directory has the place `parent`.
+    pub fn new(path: PathBuf, parent: usize, kind: Kind, meta: &Metadata) -> Self {
         Found { path, parent, kind, mode: meta.mode() & 0o7777, owner: (meta.uid(), meta.gid()), stamp: stamp(meta) }
     }
 

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "nothing here can be handled, or is used by anyone")]
 
 use std::hint::black_box;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,6 +107,49 @@ fn hash(c: &mut Criterion) {
             b.iter(|| bytes.chunks_exact(length).fold(0, |sum, chunk| sum ^ keys.chunk_id(black_box(chunk)).0[0]));
         });
     }
+    let spans: Vec<&[u8]> = bytes.chunks_exact(PAGE).collect();
+    group.bench_function("4 KiB, many at once", |b| b.iter(|| keys.chunk_ids(black_box(&spans))));
+    group.finish();
+}
+
+/// What no program can do without: to have the bytes.
+fn floor(c: &mut Criterion) {
+    let from = noise(64 * MIB);
+    let mut to = vec![0; from.len()];
+    let mut group = c.benchmark_group("floor");
+    group.throughput(Throughput::Bytes(from.len() as u64));
+    group.bench_function("copy", |b| b.iter(|| to.copy_from_slice(black_box(&from))));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    std::fs::write(&path, &from).unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    group.bench_function("read a file that is in memory", |b| {
+        b.iter(|| {
+            for (part, at) in to.chunks_mut(4 * MIB).zip((0..).step_by(4 * MIB)) {
+                file.read_exact_at(part, at).unwrap();
+            }
+        });
+    });
+    group.bench_function("write a file and sync it", |b| {
+        b.iter(|| {
+            let mut file = std::fs::File::create(folder.path().join("other")).unwrap();
+            file.write_all(&from).unwrap();
+            file.sync_data().unwrap();
+        });
+    });
+    group.finish();
+}
+
+/// A page that changed a little, against what it was.
+fn delta(c: &mut Criterion) {
+    let base = pages(PAGE);
+    let mut page = base.clone();
+    page[1000..1300].copy_from_slice(&noise(300));
+    let mut group = c.benchmark_group("delta");
+    group.throughput(Throughput::Bytes(PAGE as u64));
+    group.bench_function("made", |b| b.iter(|| segment::compress_delta(black_box(&page), &base).unwrap()));
+    let frame = segment::compress_delta(&page, &base).unwrap().unwrap();
+    group.bench_function("read", |b| b.iter(|| segment::decompress(Codec::Zstd, black_box(&frame), PAGE, &base)));
     group.finish();
 }
 
@@ -343,6 +388,6 @@ fn config() -> Criterion {
 criterion_group! {
     name = stages;
     config = config();
-    targets = cut, hash, compress, seal, index, capture, footer, recipe
+    targets = floor, cut, hash, compress, delta, seal, index, capture, footer, recipe
 }
 criterion_main!(stages);

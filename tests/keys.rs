@@ -462,3 +462,20 @@ fn the_environment_of_the_tests_is_clean() {
     command.arg("--version");
     assert_eq!(Run::of(command).code, 0);
 }
+
+#[test]
+fn a_line_of_an_environment_file_is_no_key() {
+    let place = Place::filled(None);
+    place.ok(&["snapshot"]);
+    let file = write(&place, "settings", &format!("NODYN_VAULT_KEY={KEY}\n"));
+    for args in [["key", "rotate", "--new-vault-key-file", &file], ["key", "add", "--new-vault-key-file", &file]] {
+        let run = place.with_key(Some(KEY), &args);
+        assert!(run.code == 12 && run.err.contains("NODYN_VAULT_KEY"), "{run:?}");
+    }
+    let run = place.run(&["--vault-key-file", &file, "snapshots"]);
+    assert_eq!(run.code, 12, "{run:?}");
+    // A weak key is told of before anybody relies on it.
+    let weak = write(&place, "weak", "correct horse\n");
+    let run = place.ok(&["key", "rotate", "--new-vault-key-file", &weak]);
+    assert!(run.err.contains("the new vault key is shorter"), "{run:?}");
+}

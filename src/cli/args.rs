@@ -45,7 +45,7 @@ pub struct Common {
     /// Print results and errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Print more: what is left out, and why
+    /// Print more: what is left out and why, and what was not read since nothing in it changed
     #[arg(short, long, global = true)]
     pub verbose: bool,
 }
@@ -134,7 +134,7 @@ pub struct RestoreArgs {
     /// The directory to write into: a new or an empty one
     #[arg(long, value_name = "DIR", required_unless_present = "in_place", conflicts_with = "in_place")]
     pub target: Option<PathBuf>,
-    /// Write into a directory that is not empty; what has the same name is replaced, the rest is kept
+    /// Write into a directory that is not empty; what has the same name is replaced if it differs, the rest is kept
     #[arg(long, conflicts_with = "in_place")]
     pub overwrite: bool,
     /// Put it in place of what is in the data directory, after a safety backup of that

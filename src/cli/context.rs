@@ -235,23 +235,22 @@ impl Context {
         {
             found.push(Credential::VaultKey(key));
         }
-        if let Some(Credential::VaultKey(key)) = found.first()
-            && !found[0].is_strong()
-        {
-            let why =
-                if key.len() < 32 { "is shorter than 32 characters" } else { "is not 32 to 128 characters of base64" };
-            output::warning(format!("the vault key {why}: it is treated as a passphrase, which is slower"));
+        if let Some(first) = found.first() {
+            warn_of_weak("the vault key", first);
         }
         Ok(found)
     }
 
     /// The key that `key add` and `key rotate` are about.
     pub fn new_credential(new: &NewKey) -> Result<Option<Credential>> {
-        if let Some(path) = &new.new_vault_key_file {
-            return Ok(Some(Credential::VaultKey(read_secret(path)?)));
-        }
-        if let Some(command) = &new.new_vault_key_command {
-            return Ok(Some(Credential::VaultKey(run_for_secret(command)?)));
+        let key = match (&new.new_vault_key_file, &new.new_vault_key_command) {
+            (Some(path), _) => Some(read_secret(path)?),
+            (None, Some(command)) => Some(run_for_secret(command)?),
+            (None, None) => None,
+        };
+        if let Some(key) = key.map(Credential::VaultKey) {
+            warn_of_weak("the new vault key", &key);
+            return Ok(Some(key));
         }
         match &new.new_passphrase_file {
             Some(path) => Ok(Some(Credential::Passphrase(read_secret(path)?))),
@@ -400,12 +399,31 @@ fn read_config(text: &str) -> (Config, Vec<String>) {
     (config, warnings)
 }
 
+/// Tells of a vault key that is none: it opens what it sealed, and who made a mistake would not know.
+fn warn_of_weak(what: &str, credential: &Credential) {
+    if let Credential::VaultKey(key) = credential
+        && !credential.is_strong()
+    {
+        let why =
+            if key.len() < 32 { "is shorter than 32 characters" } else { "is not 32 to 128 characters of base64" };
+        output::warning(format!("{what} {why}: it is treated as a passphrase, which is slower"));
+    }
+}
+
 fn first_line(text: &str, place: &str) -> Result<String> {
     let line = text.lines().next().unwrap_or_default().trim();
     if line.is_empty() {
         return Err(
             Error::key(format!("there is no key in {place}")).hint("its first line must be the key, and is empty")
         );
+    }
+    // An environment file: the line would be taken for a passphrase that nobody knows.
+    let name = line.trim_start_matches("export ").split_once('=').map(|(name, _)| name.trim());
+    if let Some(name) = name.filter(|name| ["NODYN_VAULT_KEY", "LYNOX_VAULT_KEY"].contains(name)) {
+        return Err(Error::key(format!("the first line of {place} is a setting of {name}, and not a key by itself"))
+            .hint(
+                "the key in the data directory's .env is found without being named; else put the key alone in a file",
+            ));
     }
     Ok(line.to_owned())
 }

@@ -57,6 +57,7 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
             "target": options.target.to_string_lossy(),
             "files": restored.files,
             "bytes": restored.bytes,
+            "kept": restored.kept,
             "directories": restored.directories,
             "symlinks": restored.symlinks,
             "damaged": damaged,
@@ -65,8 +66,12 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
             "duration_ms": duration_ms,
         }));
     } else {
+        let kept = match restored.kept {
+            0 => String::new(),
+            kept => format!(", {kept} of which were there as they should be"),
+        };
         line(format!(
-            "restored {} ({}) of snapshot {}, taken {}, to {} in {:.2} s",
+            "restored {} ({}{kept}) of snapshot {}, taken {}, to {} in {:.2} s",
             count(restored.files, "file", "files"),
             size(restored.bytes),
             record.id.short(),

@@ -55,6 +55,8 @@ pub struct Restored {
     pub files: u64,
     /// Bytes of files.
     pub bytes: u64,
+    /// Files among them that stood in the target as they should, and were not written.
+    pub kept: u64,
     /// Directories.
     pub directories: u64,
     /// Symbolic links.
@@ -114,6 +116,7 @@ pub fn restore(store: &Store, record: &Record, options: &Options, progress: &dyn
     Ok(Restored {
         files: whole().count() as u64,
         bytes: whole().map(|file| file.size).sum(),
+        kept: whole().filter(|file| file.kept).count() as u64,
         directories: plan.folders.len() as u64,
         symlinks: plan.symlinks.len() as u64,
         damaged,

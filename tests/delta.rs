@@ -208,3 +208,113 @@ fn a_copy_elsewhere_stands_in_for_a_damaged_base() {
         assert!(fs::read(target.join(name)).expect("read") == fs::read(place.data.join(name)).expect("read"), "{name}");
     }
 }
+
+/// Flips one bit near the end of a pack, in its footer, or in its header: no segment is touched.
+fn rot_around(path: &Path, footer: bool) {
+    let mut bytes = fs::read(path).expect("read");
+    let at = if footer { bytes.len() - 60 } else { 40 };
+    bytes[at] ^= 1;
+    fs::write(path, bytes).expect("written");
+}
+
+fn pages(place: &Place, five: u64, six: &[u64]) {
+    let mut bytes = noise(1, 32 * 4096);
+    bytes[5 * 4096..6 * 4096].copy_from_slice(&noise(1000 + five, 4096));
+    let mut page = noise(2000, 4096);
+    for (nth, change) in six.iter().enumerate() {
+        page[nth * 100..nth * 100 + 8].copy_from_slice(&change.to_le_bytes());
+    }
+    bytes[6 * 4096..7 * 4096].copy_from_slice(&page);
+    fs::write(place.data.join("f"), bytes).expect("written");
+}
+
+/// A pack whose footer does not open holds the base of a delta, and the content of that base comes back: the index still
+/// leads to the old copy, and so do those that build on it.
+#[test]
+fn what_comes_back_does_not_shadow_what_others_build_on() {
+    for (footer, check) in [(false, false), (true, false), (false, true), (true, true)] {
+        let place = Place { key: Some(KEY), ..Place::empty() };
+        let mut packs = BTreeSet::new();
+        let mut snapshot = |place: &Place, tag: &str| -> PathBuf {
+            place.ok(&["snapshot", "--tag", tag]);
+            let now: BTreeSet<PathBuf> = place.packs().into_iter().collect();
+            let new = now.difference(&packs).next().expect("a pack").clone();
+            packs = now;
+            new
+        };
+        pages(&place, 0, &[1]);
+        snapshot(&place, "v1");
+        pages(&place, 0, &[1, 2]);
+        let holds_base = snapshot(&place, "v2");
+        let mut versions = Vec::new();
+        for six in [&[1, 2, 3][..], &[1, 2, 3, 4], &[1, 2, 3, 4, 5]] {
+            pages(&place, 0, six);
+            snapshot(&place, &format!("v{}", six.len()));
+            versions.push((format!("v{}", six.len()), fs::read(place.data.join("f")).expect("read")));
+        }
+        assert!(depths(&place).contains_key(&3), "{:?}", depths(&place));
+        rot_around(&holds_base, footer);
+        if check {
+            assert_eq!(place.run(&["check", "--read-data"]).code, 13);
+        }
+        // The content of the damaged pack is at hand again, and beside it what others need.
+        pages(&place, 7, &[1, 2]);
+        place.ok(&["snapshot"]);
+        place.assert_restores("now");
+        for (tag, bytes) in &versions {
+            let (run, target) = place.restore(tag, tag);
+            assert_eq!(run.code, 0, "{footer} {check} {tag}: {run:?}");
+            assert!(fs::read(target.join("f")).expect("read") == *bytes, "{tag}");
+        }
+        // And it stays so when the index, which knew the damaged pack from better days, is gone.
+        fs::remove_file(place.repo.join("index.redb")).expect("removed");
+        place.ok(&["snapshot"]);
+        place.assert_restores("after all");
+    }
+}
+
+/// A row goes back to what it was while the pack that holds that version is damaged: its recipe must not become a patch
+/// of one that is a patch of it.
+#[test]
+fn what_goes_back_does_not_build_on_itself() {
+    for (footer, check) in [(false, false), (true, false), (false, true), (true, true)] {
+        let place = Place { key: Some(KEY), ..Place::empty() };
+        let database = place.data.join("history.db");
+        make(&database);
+        let set = |value: &str| {
+            let conn = Connection::open(&database).expect("open");
+            conn.execute("UPDATE t SET n = ?1 WHERE id = 7", [value]).expect("updated");
+            conn.close().expect("closed");
+        };
+        place.ok(&["snapshot"]);
+        let before: BTreeSet<PathBuf> = place.packs().into_iter().collect();
+        set("one");
+        place.ok(&["snapshot"]);
+        let pack = place.packs().into_iter().find(|pack| !before.contains(pack)).expect("a pack");
+        set("two");
+        place.ok(&["snapshot"]);
+        rot_around(&pack, footer);
+        if check {
+            assert_eq!(place.run(&["check", "--read-data"]).code, 13);
+        }
+        set("one");
+        place.ok(&["snapshot"]);
+        place.assert_restores("now");
+        fs::remove_file(place.repo.join("index.redb")).expect("removed");
+        place.ok(&["snapshot"]);
+        place.assert_restores("after all");
+    }
+}
+
+/// A check that finds a pack whose footer does not open is enough for the next snapshot to store again what it held.
+#[test]
+fn a_pack_that_does_not_open_is_mended_after_a_check() {
+    for args in [&["check"][..], &["check", "--read-data"]] {
+        let (place, below) = with_a_delta();
+        rot_around(&below, true);
+        assert_eq!(place.run(args).code, 13);
+        place.ok(&["snapshot"]);
+        fs::remove_file(place.repo.join("index.redb")).expect("removed");
+        place.assert_restores("mended");
+    }
+}

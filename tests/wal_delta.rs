@@ -371,9 +371,47 @@ fn settled() -> Scene {
     scene
 }
 
+/// Copies a part of the log into the file, as checkpoints do beside a reader: then the file's time says nothing any
+/// more. The log goes on for as long as the reader is there.
+fn checkpoint(scene: &mut Scene) -> Connection {
+    let reader = open(&scene.path);
+    reader.execute_batch("BEGIN; SELECT count(*) FROM t").expect("a reader");
+    scene.app().execute_batch("UPDATE t SET pad=randomblob(50) WHERE id=2").expect("written");
+    scene.app().execute_batch("PRAGMA wal_checkpoint(PASSIVE)").expect("copied");
+    reader
+}
+
+#[test]
+fn what_was_written_past_a_log_that_nobody_copied_is_found_at_once() {
+    let mut scene = settled();
+    write_past_sqlite(&scene);
+    scene.app().execute_batch("UPDATE t SET pad=randomblob(50) WHERE id=2").expect("written");
+    let taken = scene.take(false);
+    assert!(!taken.entries[0].by_log && taken.unreadable[0].reason.contains("past SQLite"), "{:?}", taken.unreadable);
+    scene.assert_snapshot("after that");
+}
+
+/// The application was killed; its log of an earlier time is copied back over the one that it left.
+#[test]
+fn an_earlier_log_that_comes_back_is_found() {
+    let mut scene = settled();
+    let log = scene.place.data.join("app.db-wal");
+    let earlier = fs::read(&log).expect("a log");
+    scene.app().execute_batch("PRAGMA wal_checkpoint(RESTART); UPDATE t SET pad=randomblob(50)").expect("written");
+    scene.app().execute_batch("PRAGMA wal_checkpoint(FULL)").expect("copied");
+    // As a kill does it: nothing is copied or deleted when the last one goes.
+    for app in scene.apps.drain(..) {
+        app.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("a setting");
+    }
+    fs::write(&log, earlier).expect("copied back");
+    let taken = scene.take(false);
+    assert!(!taken.entries[0].by_log, "the log is that of the mark, and the file is another one");
+}
+
 #[test]
 fn what_the_log_does_not_know_is_found_when_all_is_read() {
     let mut scene = settled();
+    let _reader = checkpoint(&mut scene);
     write_past_sqlite(&scene);
     scene.app().execute_batch("UPDATE t SET pad=randomblob(50) WHERE id=2").expect("written");
     // The log says nothing of it, so neither does a capture that goes by it.
@@ -398,6 +436,7 @@ fn what_the_log_does_not_know_is_found_when_all_is_read() {
 #[test]
 fn all_is_read_again_after_so_many_captures() {
     let mut scene = settled();
+    let _reader = checkpoint(&mut scene);
     for n in 1..=MOST + 1 {
         if n == MOST - 1 {
             write_past_sqlite(&scene);

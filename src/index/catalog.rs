@@ -4,7 +4,7 @@
 //! is none, every footer is read into memory once, and that decides: a chunk that is missing is missing from the packs,
 //! whatever the index says.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::{Index, Location};
@@ -35,12 +35,20 @@ pub struct Catalog {
     recent: Mutex<VecDeque<Recent>>,
     /// Packs as far as the index describes them; nothing for those that it does not.
     outlines: Mutex<HashMap<PackId, Option<Arc<Pack>>>>,
+    broken: Mutex<BTreeSet<PackId>>,
 }
 
 impl Catalog {
     /// `index` must be that of `packs`.
     pub fn new(packs: Packs, index: Index) -> Self {
-        Catalog { packs, index, survey: OnceLock::new(), recent: Mutex::default(), outlines: Mutex::default() }
+        Catalog {
+            packs,
+            index,
+            survey: OnceLock::new(),
+            recent: Mutex::default(),
+            outlines: Mutex::default(),
+            broken: Mutex::default(),
+        }
     }
 
     /// The packs.
@@ -67,12 +75,32 @@ impl Catalog {
     }
 
     fn has_at_depth(&self, id: ChunkId, allowed: u8) -> bool {
-        let sound = |hint: &Location| !self.index.damaged().contains(&(hint.pack, hint.segment));
-        let Some(at) = self.index.find(id).filter(sound) else { return false };
-        let Ok(Some(pack)) = self.confirm(id, at) else { return false };
+        let Some(at) = self.index.find(id).filter(|at| !self.index.is_damaged(at)) else { return false };
+        let pack = match self.confirm(id, at) {
+            Ok(Some(pack)) => pack,
+            Ok(None) => return false,
+            Err(error) => {
+                if error.is_integrity() {
+                    self.broken.lock().unwrap_or_else(PoisonError::into_inner).insert(at.pack);
+                }
+                return false;
+            }
+        };
         let segment = &pack.footer.segments[at.segment as usize];
         segment.depth <= allowed
             && segment.bases.iter().all(|base| self.has_at_depth(*base, segment.depth.saturating_sub(1)))
+    }
+
+    /// Packs that turned out not to open while somebody asked [`Self::has`]: nothing that lies in them is there, though
+    /// the index can still lead to it.
+    pub fn take_broken(&self) -> BTreeSet<PackId> {
+        std::mem::take(&mut self.broken.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the index has a place for `id`, sound or not. What is stored again for that reason must not build on
+    /// anything: what built on the lost copy may be among it.
+    pub fn was_there(&self, id: ChunkId) -> bool {
+        self.index.find(id).is_some()
     }
 
     fn confirm(&self, id: ChunkId, at: Location) -> Result<Option<Arc<Pack>>> {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
+use super::Location;
 use super::catalog::Catalog;
 use crate::error::Result;
 use crate::id::{ChunkId, PackId};
@@ -46,7 +47,7 @@ impl Catalog {
         let place = |(nth, id): (usize, &ChunkId)| -> Option<(Root, u8, usize)> {
             let (pack, at) = self.hint(*id)?;
             let depth = pack.footer.segments.get(at.segment as usize)?.depth;
-            let usable = depth < deepest && !self.index().damaged().contains(&(at.pack, at.segment));
+            let usable = depth < deepest && self.is_sound_below(&pack, at);
             usable.then(|| (self.root(&pack, at.segment), depth, nth))
         };
         let mut places: Vec<(Root, u8, usize)> = wanted.iter().enumerate().filter_map(place).collect();
@@ -63,6 +64,27 @@ impl Catalog {
             answers[nth] = Some(answer);
         }
         answers
+    }
+}
+
+impl Catalog {
+    /// Whether no segment that the one at `at` rests on is known to be damaged.
+    fn is_sound_below(&self, pack: &Pack, at: Location) -> bool {
+        let is_last = |pack: &Pack, at: &Location| {
+            pack.footer.segments.get(at.segment as usize).is_some_and(|segment| segment.bases.is_empty())
+        };
+        if self.index().is_damaged(&at) {
+            return false;
+        }
+        let (mut last, mut base) = (is_last(pack, &at), single_base(pack, at.segment));
+        for _ in 0..MAX_DEPTH {
+            let Some((pack, at)) = base.and_then(|id| self.hint(id)) else { break };
+            if self.index().is_damaged(&at) {
+                return false;
+            }
+            (last, base) = (is_last(&pack, &at), single_base(&pack, at.segment));
+        }
+        last
     }
 }
 

@@ -78,6 +78,9 @@ fn decode_damaged(note: &[u8]) -> Option<(bool, BTreeSet<(PackId, u32)>)> {
     Some((*mended == 1, note.chunks_exact(20).filter_map(one).collect()))
 }
 
+/// Stands in the list of damaged segments for all of a pack whose footer does not open.
+pub const WHOLE_PACK: u32 = u32::MAX;
+
 /// Stands in the list of lost packs for all that there were, where it is not known which.
 const ALL: PackId = PackId([0; 16]);
 
@@ -270,6 +273,11 @@ impl Index {
     /// Segments that a check found damaged: what the index says of chunks in them is worth nothing.
     pub fn damaged(&self) -> &BTreeSet<(PackId, u32)> {
         &self.damaged
+    }
+
+    /// Whether what lies at `at` was found damaged.
+    pub fn is_damaged(&self, at: &Location) -> bool {
+        [at.segment, WHOLE_PACK].iter().any(|segment| self.damaged.contains(&(at.pack, *segment)))
     }
 
     /// Remembers `damaged`, and forgets what earlier snapshots were found to be: the next one looks at everything

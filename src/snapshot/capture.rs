@@ -176,7 +176,7 @@ pub fn capture_database(
     let mut next = match (state, &earlier, before) {
         (Ok(Opened::Whole(database)), ..) => Ok(*database),
         (Ok(Opened::Changes(changes)), Some(earlier), Some(before)) => {
-            match frames::save(session, *changes, earlier, before)? {
+            match frames::save(session, *changes, earlier, before, &receipt)? {
                 Some(captured) => return Ok(all_of(captured)),
                 None => Database::open_live_with(&path, opening.hot),
             }

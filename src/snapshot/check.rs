@@ -25,7 +25,7 @@ use super::store::Store;
 use super::tree::{Content, Node, Tree};
 use crate::error::Result;
 use crate::id::{ChunkId, PackId, RecipeId, TreeId, random_bytes};
-use crate::index::lineage;
+use crate::index::{WHOLE_PACK, lineage};
 use crate::store::objects::{Key, Kind};
 use crate::store::reader::Pack;
 use crate::store::segment::Content as Segment;
@@ -65,7 +65,7 @@ pub struct Report {
     pub remarks: Vec<String>,
     /// What is wrong. Nothing: the store is whole, as far as it was looked at.
     pub problems: Vec<Problem>,
-    /// Segments that do not open or hold something else than their footer says: pack and number.
+    /// Segments that do not open or hold something else than their footer says: pack and number, or [`WHOLE_PACK`].
     pub damaged: BTreeSet<(PackId, u32)>,
     /// Of these packs every segment was opened.
     pub read: BTreeSet<PackId>,
@@ -109,7 +109,9 @@ pub fn check(store: &Store, options: Options, progress: &dyn Progress) -> Result
     }
     checking.check_losses();
     let packs = checking.read_footers()?;
-    let mut bad: Vec<(PackId, u32, String)> = store.catalog().index().damaged().iter().map(known).collect();
+    let of_segments = |(_, number): &&(PackId, u32)| *number != WHOLE_PACK;
+    let damaged = store.catalog().index().damaged().iter();
+    let mut bad: Vec<(PackId, u32, String)> = damaged.filter(of_segments).map(known).collect();
     if options.read_data {
         let found = checking.read_segments(&packs, options.subset, progress);
         bad.retain(|(pack, ..)| !checking.report.read.contains(pack));
@@ -151,7 +153,10 @@ impl Checking<'_> {
                     }
                     packs.push(pack);
                 }
-                Err(error) => self.report.add(self.place(id), error.what()),
+                Err(error) => {
+                    self.report.damaged.insert((id, WHOLE_PACK));
+                    self.report.add(self.place(id), error.what());
+                }
             }
         }
         self.report.packs = packs.len() as u64;
@@ -194,7 +199,7 @@ impl Checking<'_> {
         self.report.read = chosen.iter().map(|pack| pack.id).collect();
         let bad = bad.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let bad: Vec<_> = bad.into_iter().map(|(pack, number, why)| (pack.id, number as u32, why)).collect();
-        self.report.damaged = bad.iter().map(|(pack, number, _)| (*pack, *number)).collect();
+        self.report.damaged.extend(bad.iter().map(|(pack, number, _)| (*pack, *number)));
         bad
     }
 

@@ -67,9 +67,13 @@ pub(super) fn open(
     if let Some(Earlier { mark, .. }) = earlier.filter(|earlier| !earlier.whole) {
         let opened = Database::open_since(path, opening.scratch, opening.hot, &mark.log)?;
         // The files that were opened are those of the mark if these stood at their names before and after.
-        let is_known = matches!(opened, Opened::Whole(_))
-            || std::fs::symlink_metadata(path)
-                .is_ok_and(|meta| mark.is_of(&Receipt { stamp: stamp(&meta), database: Some(sidecar_stamps(path)) }));
+        let is_known = match &opened {
+            Opened::Whole(_) => true,
+            Opened::Changes(changes) => std::fs::symlink_metadata(path).is_ok_and(|meta| {
+                let now = Receipt { stamp: stamp(&meta), database: Some(sidecar_stamps(path)) };
+                mark.is_of(&now) && (now.stamp.mtime == mark.written || !changes.is_all_in_log())
+            }),
+        };
         if is_known {
             return Ok(opened);
         }
@@ -84,6 +88,7 @@ pub(super) fn save(
     changes: Changes,
     earlier: &Earlier,
     before: &Content,
+    receipt: &Receipt,
 ) -> Result<Option<Captured>> {
     if !session.trusts_parent() {
         return Ok(None);
@@ -106,6 +111,6 @@ pub(super) fn save(
         return Ok(None);
     }
     let content = Some((size, Consistency::Transaction, content));
-    let mark = Some(earlier.mark.next(now));
+    let mark = Some(earlier.mark.next(now, receipt));
     Ok(Some(Captured { content, remarks, mark, by_log: true, ..Captured::default() }))
 }

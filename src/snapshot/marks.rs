@@ -25,6 +25,8 @@ pub struct Mark {
     pub log: WalMark,
     /// The database and its log, which must still be the same files.
     pub files: [Identity; 2],
+    /// When the database's file was written last, in nanoseconds since 1970.
+    pub written: i128,
     /// When all of the database was read the last time, in milliseconds since 1970.
     pub read: i64,
     /// How often it was captured by its log since then.
@@ -38,14 +40,14 @@ impl Mark {
     pub fn new(log: WalMark, len: u64, receipt: &Receipt) -> Option<Mark> {
         let beside = receipt.database?[0]?;
         let files = [identity(&receipt.stamp), identity(&beside)];
-        let mark = Mark { log, files, read: now_ms(), captures: 0 };
+        let mark = Mark { log, files, written: receipt.stamp.mtime, read: now_ms(), captures: 0 };
         (log.salts != [0, 0] && log.page_size >= PAGE && mark.bytes() == len).then_some(mark)
     }
 
     /// The mark of the capture after this one, which went by the log.
     #[must_use]
-    pub fn next(&self, log: WalMark) -> Mark {
-        Mark { log, captures: self.captures.saturating_add(1), ..*self }
+    pub fn next(&self, log: WalMark, receipt: &Receipt) -> Mark {
+        Mark { log, written: receipt.stamp.mtime, captures: self.captures.saturating_add(1), ..*self }
     }
 
     /// Bytes of the image.
@@ -74,6 +76,8 @@ impl Mark {
             put_varint(out, number);
         }
         put_signed(out, self.read);
+        put_signed(out, self.written.div_euclid(1_000_000_000) as i64);
+        put_varint(out, self.written.rem_euclid(1_000_000_000) as u64);
     }
 
     /// Reads one.
@@ -84,7 +88,9 @@ impl Mark {
         let log = WalMark { salts, mx_frame, checksum, pages, page_size };
         let mut file = || Ok((reader.varint()?, reader.varint()?));
         let files = [file()?, file()?];
-        Ok(Mark { log, files, read: reader.signed()?, captures })
+        let read = reader.signed()?;
+        let written = i128::from(reader.signed()?) * 1_000_000_000 + i128::from(reader.varint()?);
+        Ok(Mark { log, files, written, read, captures })
     }
 }
 
@@ -95,7 +101,7 @@ pub(super) mod tests {
 
     pub(in crate::snapshot) fn mark() -> Mark {
         let log = WalMark { salts: [1, u32::MAX], mx_frame: 3, checksum: [4, 5], pages: 6, page_size: 4096 };
-        Mark { log, files: [(7, 8), (9, u64::MAX)], read: 1_700_000_000_000, captures: 11 }
+        Mark { log, files: [(7, 8), (9, u64::MAX)], written: -5, read: 1_700_000_000_000, captures: 11 }
     }
 
     #[test]
@@ -115,6 +121,10 @@ pub(super) mod tests {
         assert!(Mark::new(WalMark { page_size: 2048, ..mark.log }, 6 * 2048, &same).is_none(), "small pages");
     }
 
+    fn receipt() -> Receipt {
+        Receipt { stamp: Stamp { device: 7, inode: 8, size: 0, mtime: 6, ctime: 6 }, database: None }
+    }
+
     #[test]
     fn everything_is_read_now_and_then() {
         let mark = mark();
@@ -123,6 +133,6 @@ pub(super) mod tests {
             assert_eq!(mark.is_due(mark.read + now), due, "{now}");
         }
         assert!(!Mark { captures: MOST - 1, ..mark }.is_due(mark.read));
-        assert!(Mark { captures: MOST - 1, ..mark }.next(mark.log).is_due(mark.read));
+        assert!(Mark { captures: MOST - 1, ..mark }.next(mark.log, &receipt()).is_due(mark.read));
     }
 }

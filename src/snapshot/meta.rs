@@ -221,8 +221,21 @@ fn resolve<T: Versioned>(
 /// Ids that this session stored.
 pub type Fresh = HashSet<ChunkId>;
 
+/// Whether `id` can be loaded, and all that it takes is in packs that open: the index leads to others as well.
 fn is_there<T: Versioned>(catalog: &Catalog, id: T::Id) -> bool {
-    catalog.has(id.into()) && load::<T>(catalog, id).is_ok()
+    let mut at = id;
+    for _ in 0..=chain::LONGEST {
+        if !catalog.has(at.into()) {
+            return false;
+        }
+        let Ok(bytes) = catalog.chunk(T::CONTENT, at.into()) else { return false };
+        match Stored::<T>::parse(&bytes) {
+            Ok(Stored::Whole(_)) => return load::<T>(catalog, id).is_ok(),
+            Ok(Stored::Patch { base, .. }) => at = base,
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// What has to be stored so that `value` can be loaded by the id that is returned: nothing if it can be already. That
@@ -233,14 +246,20 @@ pub fn prepare<T: Versioned>(
     fresh: &mut Fresh,
     value: &T,
     before: Option<&Version<T>>,
+    trust_parent: bool,
 ) -> (T::Id, Option<Vec<u8>>) {
     let whole = value.whole();
     let id = T::id_of(catalog.packs().keys(), &whole);
-    if before.is_some_and(|before| before.id == id) || fresh.contains(&id.into()) || is_there::<T>(catalog, id) {
+    // That the one before could be loaded is not enough: the index may have led to a pack that does not open any more.
+    if before.is_some_and(|before| before.id == id && trust_parent)
+        || fresh.contains(&id.into())
+        || is_there::<T>(catalog, id)
+    {
         return (id, None);
     }
     fresh.insert(id.into());
-    if let Some(before) = before {
+    // What is stored again because its copy was lost is stored whole: a patch might lead back to itself.
+    if let Some(before) = before.filter(|_| !catalog.was_there(id.into())) {
         let ordinal = before.ordinal + 1;
         let far = chain::base_of(ordinal);
         let loaded;

@@ -196,6 +196,7 @@ impl<'a> Session<'a> {
             }
             collector.push(span.len() as u32, id);
             if id != ChunkId::ZEROS && !known && self.fresh.insert(id) && !self.catalog.has(id) {
+                let before = before.filter(|_| !self.catalog.was_there(id));
                 fresh.push(Fresh { span, id, before });
             }
         }
@@ -239,7 +240,7 @@ impl<'a> Session<'a> {
 
     /// Saves a tree or a recipe.
     pub fn save_version<T: Versioned>(&mut self, value: &T, before: Option<&Version<T>>) -> Result<T::Id> {
-        let (id, stored) = meta::prepare(self.catalog, &mut self.fresh, value, before);
+        let (id, stored) = meta::prepare(self.catalog, &mut self.fresh, value, before, self.trust_parent);
         if let Some(bytes) = stored {
             self.sink.add(T::CONTENT, id.into(), &bytes)?;
         }

@@ -19,8 +19,8 @@ use crate::crypto::secret::{Credential, Secret};
 use crate::crypto::slot::{Method, Slot};
 use crate::error::{Error, Result};
 use crate::id::{PackId, SlotId, StoreId};
-use crate::index::Index;
 use crate::index::catalog::Catalog;
+use crate::index::{Index, WHOLE_PACK};
 use crate::store::local::LocalDirectory;
 use crate::store::lock::WriterLock;
 use crate::store::memory::Memory;
@@ -281,7 +281,9 @@ impl Store {
     /// `read` are the packs that were looked at. If somebody is writing, that is left to the next check.
     pub fn remember_damaged(&mut self, read: &BTreeSet<PackId>, found: &BTreeSet<(PackId, u32)>) {
         let known = self.catalog.index().damaged();
-        let mut damaged: BTreeSet<_> = known.iter().filter(|(pack, _)| !read.contains(pack)).copied().collect();
+        // Footers were read again, all of them.
+        let stays = |(pack, number): &&(PackId, u32)| *number != WHOLE_PACK && !read.contains(pack);
+        let mut damaged: BTreeSet<_> = known.iter().filter(stays).copied().collect();
         damaged.extend(found);
         if let Some(_lock) = WriterLock::for_a_moment(&self.root) {
             self.catalog.index_mut().remember_damaged(damaged);

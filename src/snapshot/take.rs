@@ -13,7 +13,7 @@
 //! 5. Commit: flush, then the record (I1). Then bring the index up to date; a failure there loses no snapshot.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,12 +37,14 @@ use super::still::{self, Still};
 use super::store::Store;
 use super::tree::{Attributes, Entry, Node, Tree};
 use crate::error::{Error, Result, SourceError};
-use crate::id::{SnapshotId, TreeId};
+use crate::id::{PackId, SnapshotId, TreeId};
+use crate::index::WHOLE_PACK;
 use crate::index::catalog::Catalog;
 use crate::source::exclude::Exclusions;
 use crate::source::sqlite;
 use crate::source::walk::{Found, Kind, Walk, walk};
 use crate::store::memory::Discard;
+use crate::store::objects::{Key, Kind as ObjectKind};
 use crate::store::sink::{PackSink, Stored};
 
 /// What to take, and how.
@@ -224,6 +226,11 @@ impl Taking<'_> {
         let tree = build_trees(&mut session, &walked, &parent, &mut contents)?;
         let root = attributes(&walked.found[0]);
 
+        let broken = self.store.catalog().take_broken();
+        if !broken.is_empty() && !self.options.dry_run {
+            drop(session);
+            return self.again_without(&broken, progress);
+        }
         let id = SnapshotId::random();
         let same = parent
             .record
@@ -286,6 +293,23 @@ impl Taking<'_> {
             excluded: walked.excluded,
             cut_ms: ((ended - began) / 1_000_000).max(0) as u64,
         })
+    }
+
+    /// Takes the snapshot anew: packs that the last one was built on do not open any more. What the parent snapshot names
+    /// is no longer trusted, so that everything is looked up, and stored again if it is at hand.
+    fn again_without(mut self, broken: &BTreeSet<PackId>, progress: &dyn Progress) -> Result<Taken> {
+        let index = self.store.catalog_mut().index_mut();
+        let mut damaged = index.damaged().clone();
+        damaged.extend(broken.iter().map(|pack| (*pack, WHOLE_PACK)));
+        index.remember_damaged(damaged);
+        for pack in broken {
+            let place = self.store.objects().place(Key::new(ObjectKind::Pack, pack.0));
+            self.remarks.get_mut().push(format!(
+                "{place}: this pack does not open; what is at hand of it is stored again. Run `nbak check` to see what \
+                 earlier snapshots lost"
+            ));
+        }
+        self.run(progress)
     }
 
     fn walk(&self) -> Result<Walk> {

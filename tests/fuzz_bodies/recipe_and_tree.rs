@@ -178,7 +178,7 @@ fn store<T: Versioned>(all: &[Made<T>]) -> Catalog {
 
 /// The version that a snapshot would store after `before` can be loaded again.
 fn follow<T: Versioned + PartialEq + Debug>(catalog: &Catalog, before: &Version<T>, value: &T) {
-    let (id, prepared) = meta::prepare(catalog, &mut HashSet::new(), value, Some(before));
+    let (id, prepared) = meta::prepare(catalog, &mut HashSet::new(), value, Some(before), true);
     assert!(id == T::id_of(catalog.packs().keys(), &value.whole()));
     let Some(bytes) = prepared else { return };
     match Stored::<T>::parse(&bytes).expect("what was just made is well-formed") {

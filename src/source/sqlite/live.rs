@@ -66,6 +66,8 @@ pub(super) struct Ground {
     pub(super) frozen: Option<u64>,
     /// Bytes of the image.
     pub(super) len: u64,
+    /// How many frames of the log are in the file, as far as those know that have it open now.
+    pub(super) backfill: u32,
 }
 
 /// A transaction, before anything of it was read.
@@ -300,7 +302,7 @@ fn ground(conn: &Connection, header: &IndexHeader, backfill: u32) -> Result<Resu
             // Nor does it know how many there are.
             mark.pages = u32::try_from(len / page).unwrap_or(0);
         }
-        return Ok(Ok(Ground { mark, frozen: Some(file), len }));
+        return Ok(Ok(Ground { mark, frozen: Some(file), len, backfill }));
     }
     if !(512..=65_536).contains(&mark.page_size) || !mark.page_size.is_power_of_two() {
         return Ok(Err("the log's shared memory is not as expected".into()));
@@ -311,7 +313,7 @@ fn ground(conn: &Connection, header: &IndexHeader, backfill: u32) -> Result<Resu
     if len > file.saturating_add(65_536).saturating_add(u64::from(mark.mx_frame) * page) {
         return Err(Refusal::NotADatabase("its log makes it larger than it can be".into()));
     }
-    Ok(Ok(Ground { mark, frozen: None, len }))
+    Ok(Ok(Ground { mark, frozen: None, len, backfill }))
 }
 
 /// The page size that the file's own header gives; for when the file is the image.

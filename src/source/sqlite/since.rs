@@ -15,6 +15,10 @@
 //! those copy frames: they make no image another one. To leave the mode takes the log away. A file of another inode is
 //! the caller's to notice; so is what was written past SQLite, for which it reads everything now and then.
 //!
+//! A log that was copied back from an earlier time is the log that E ended in, and yet SQLite wrote the file under
+//! another one since. If nothing of it was copied into the file since it was opened, the file's own time tells
+//! ([`Changes::is_all_in_log`]); later on only reading everything does.
+//!
 //! **N < M.** The lock keeps frames 1 to M, so the walk, and whoever reads a page from its last frame later, see the
 //! same.
 //!
@@ -117,6 +121,12 @@ impl Changes {
     /// Where the image ends in the log.
     pub fn mark(&self) -> WalMark {
         self.ground.mark
+    }
+
+    /// Whether nothing of the log is known to have been copied into the file. Then nothing has written the file since
+    /// whoever has the database open opened it.
+    pub fn is_all_in_log(&self) -> bool {
+        self.ground.backfill == 0
     }
 
     /// The numbers of the pages that changed, in order; the first page is 1. None is past the end of the image.

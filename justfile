@@ -3,7 +3,7 @@
 _default:
     @just --list
 
-# What has to pass before a change is pushed: all of .ci/run but the release build.
+# What has to pass before a change is pushed: all of .ci/run but the stages `reader` and `tour`. It takes minutes.
 check:
     .ci/run setup fmt python test clippy doc
 

@@ -3,8 +3,9 @@
 
     peers.py --work DIR [--scale 4] [--steps 100] [--markdown FILE] [--json FILE] [--plot FILE]
 
-All of DIR/live, DIR/tools and DIR/out is removed and made anew. The programs are found on the PATH, or where NBAK,
-RESTIC, RUSTIC, BORG and BUPSTASH say; one that is not there is left out, with a word. The rounds:
+All of DIR/live, DIR/tools and DIR/out is removed and made anew; what the programs print is added to DIR/peers.log. They
+are found on the PATH, or where NBAK, RESTIC, RUSTIC, BORG and BUPSTASH say; one that is not there is left out, with a
+word, and if none is there, nothing is done, and the exit code is 1. The rounds:
 
     first      into an empty store; --repeat times, each time into a new one, of which the last is kept
     unchanged  --repeat times
@@ -123,8 +124,9 @@ class Nbak(Tool):
         return sample | {"index": self.index() - before}
 
     def index(self):
-        path = os.path.join(self.store, "index.redb")
-        return os.path.getsize(path) if os.path.exists(path) else 0
+        """Bytes of what is a cache: the index, and the notes beside it."""
+        files = os.scandir(self.store) if os.path.isdir(self.store) else ()
+        return sum(file.stat().st_size for file in files if re.match("index[.]redb|note-", file.name))
 
     def backup(self, live, *more):
         return self.run("--data-dir", live, "snapshot", *more)
@@ -255,17 +257,19 @@ class Run:
     def __init__(self, options):
         self.options, self.work = options, os.path.abspath(options.work)
         self.live, self.out, tools = (os.path.join(self.work, name) for name in ("live", "out", "tools"))
+        found = {name: shutil.which(os.environ.get(name.upper()) or name) for name in options.tools}
+        for name in (name for name, exe in found.items() if not exe):
+            say(f"{name} is not installed: left out")
+        if not any(found.values()):
+            sys.exit(f"peers.py: none of {', '.join(found)} can be run: nothing was done")
         for folder in (self.live, self.out, tools):
             shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(self.work, exist_ok=True)
         self.samples = collections.defaultdict(lambda: collections.defaultdict(list))
         self.copy, self.tools, self.failed = Copy(self.live, os.path.join(self.work, "peers.log")), {}, {}
-        for name in options.tools:
-            exe = shutil.which(os.environ.get(name.upper()) or name)
+        for name, exe in found.items():
             if exe:
                 self.tools[name] = TOOLS[name](os.path.abspath(exe), self.work)
-            else:
-                say(f"{name} is not installed: left out")
 
     def workload(self, *arguments):
         subprocess.run([sys.executable, self.options.workload, *map(str, arguments)], check=True)
@@ -323,6 +327,8 @@ class Run:
             say("first and unchanged snapshots")
             for nth in repeats:
                 self.each(nth, "first", self.first)
+            if not self.tools:
+                sys.exit("peers.py: every program failed at its first snapshot")
             if options.rest:
                 say(f"waiting {options.rest:g} s")
                 time.sleep(options.rest)

@@ -121,8 +121,6 @@ impl<'a> Session<'a> {
         Ok(self.finish(collector)?)
     }
 
-    /// Reads one block while the one before it is cut and hashed on the other cores. What a block leaves over is put in
-    /// front of the next one, which leaves room for it.
     /// Whether what the parent snapshot names is known to be there.
     pub(super) fn trusts_parent(&self) -> bool {
         self.trust_parent
@@ -142,6 +140,8 @@ impl<'a> Session<'a> {
         self.finish(collector)
     }
 
+    /// Reads one block while the one before it is cut and hashed on the other cores. What a block leaves over is put in
+    /// front of the next one, which leaves room for it.
     fn save_blocks(
         &mut self,
         cut: Cut,

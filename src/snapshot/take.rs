@@ -84,7 +84,7 @@ pub struct Taken {
     pub new_chunks: u64,
     /// Their bytes before compression.
     pub new_bytes: u64,
-    /// Bytes that the store grew by, all metadata included.
+    /// Bytes that the packs grew by, all metadata included; the index, a cache, is not counted.
     pub stored_bytes: u64,
     /// Files that are new or whose content changed.
     pub changed_files: u64,

@@ -228,8 +228,8 @@ fn pages(place: &Place, five: u64, six: &[u64]) {
     fs::write(place.data.join("f"), bytes).expect("written");
 }
 
-/// A pack whose footer does not open holds the base of a delta, and the content of that base comes back: the index still
-/// leads to the old copy, and so do those that build on it.
+/// A pack whose footer does not open holds the base of a delta, and the content of that base comes back: the index
+/// still leads to the old copy, and so do those that build on it.
 #[test]
 fn what_comes_back_does_not_shadow_what_others_build_on() {
     for (footer, check) in [(false, false), (true, false), (false, true), (true, true)] {

@@ -295,8 +295,8 @@ impl Taking<'_> {
         })
     }
 
-    /// Takes the snapshot anew: packs that the last one was built on do not open any more. What the parent snapshot names
-    /// is no longer trusted, so that everything is looked up, and stored again if it is at hand.
+    /// Takes the snapshot anew: packs that the last one was built on do not open any more. What the parent snapshot
+    /// names is no longer trusted, so that everything is looked up, and stored again if it is at hand.
     fn again_without(mut self, broken: &BTreeSet<PackId>, progress: &dyn Progress) -> Result<Taken> {
         let index = self.store.catalog_mut().index_mut();
         let mut damaged = index.damaged().clone();

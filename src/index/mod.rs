@@ -78,6 +78,9 @@ fn decode_damaged(note: &[u8]) -> Option<(bool, BTreeSet<(PackId, u32)>)> {
     Some((*mended == 1, note.chunks_exact(20).filter_map(one).collect()))
 }
 
+/// So many packs are taken in at a time: each chunk takes some 50 bytes on the way.
+const AT_ONCE: usize = 8;
+
 /// Stands in the list of damaged segments for all of a pack whose footer does not open.
 pub const WHOLE_PACK: u32 = u32::MAX;
 
@@ -158,8 +161,10 @@ impl Index {
     /// Takes in packs that were just stored. The file is brought up to date too; when that fails the snapshot stands
     /// all the same, and the next command catches up.
     pub fn add(&mut self, stored: &[Stored]) {
-        let seen: Vec<_> = stored.iter().map(|pack| (pack.id, pack.size, &pack.salt, &pack.footer)).collect();
-        self.insert(&seen);
+        for part in stored.chunks(AT_ONCE) {
+            let seen: Vec<_> = part.iter().map(|pack| (pack.id, pack.size, &pack.salt, &pack.footer)).collect();
+            self.insert(&seen);
+        }
     }
 
     fn insert(&mut self, packs: &[(PackId, u64, &[u8; 32], &Footer)]) {

@@ -29,7 +29,7 @@ use crate::store::sink::PackSink;
 pub use changed::{Paged, ReadPage};
 
 /// How much of a file is read at a time, in bytes: a multiple of every page size.
-const BLOCK: usize = 4 * 1024 * 1024;
+const BLOCK: usize = 2 * 1024 * 1024;
 /// What a block may leave over: less than the largest chunk and than any page, in bytes.
 const ROOM: usize = CONTENT.2;
 /// So many chunks are hashed by one thread at a time.

@@ -149,6 +149,8 @@ pub fn compress(plain: &[u8], prefix: &[u8]) -> Result<(Codec, Vec<u8>)> {
         out.extend_from_slice(plain);
         return Ok((Codec::Raw, out));
     }
+    // A pack is kept until all of it is there: without the room that compression might have needed.
+    out.shrink_to(out.len() + crate::crypto::seal::OVERHEAD);
     match decompress(Codec::Zstd, &out, plain.len(), prefix) {
         Ok(again) if again == plain => Ok((Codec::Zstd, out)),
         _ => Err(Error::failed("compressed data does not decompress to what it was made from")

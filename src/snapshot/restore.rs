@@ -32,6 +32,8 @@ use crate::id::ChunkId;
 use crate::index::lineage;
 use crate::store::reader::Pack;
 
+/// So many chunks are looked up at a time, on all cores.
+const LOOKED_UP: usize = 8192;
 /// Zeros are compared so many at a time, in bytes.
 const GAP: u64 = 128 * 1024;
 /// Files that are kept open between segments.
@@ -199,9 +201,14 @@ impl Plan {
     ) -> Result<u32> {
         let (start, file) = (self.writes.len(), self.files.len() as u32);
         let mut offset = 0;
-        for (length, id) in chunks {
-            if *id != ChunkId::ZEROS {
-                let (pack, at) = store.catalog().locate(*id).inspect_err(|_| self.writes.truncate(start))?;
+        let find = |(_, id): &(u32, ChunkId)| (*id != ChunkId::ZEROS).then(|| store.catalog().locate(*id));
+        let places = chunks.chunks(LOOKED_UP).flat_map(|part| match part.len() {
+            0..64 => part.iter().map(find).collect::<Vec<_>>(),
+            _ => part.par_iter().with_min_len(32).map(find).collect(),
+        });
+        for ((length, id), place) in chunks.iter().zip(places) {
+            if let Some(place) = place {
+                let (pack, at) = place.inspect_err(|_| self.writes.truncate(start))?;
                 if pack.footer.segments[at.segment as usize].chunks[at.nth as usize].length != *length {
                     self.writes.truncate(start);
                     return Err(Error::integrity(format!("chunk {id} has another length than its file says")));

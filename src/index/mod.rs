@@ -78,9 +78,6 @@ fn decode_damaged(note: &[u8]) -> Option<(bool, BTreeSet<(PackId, u32)>)> {
     Some((*mended == 1, note.chunks_exact(20).filter_map(one).collect()))
 }
 
-/// So many packs are taken in at a time: each chunk takes some 50 bytes on the way.
-const AT_ONCE: usize = 8;
-
 /// Stands in the list of damaged segments for all of a pack whose footer does not open.
 pub const WHOLE_PACK: u32 = u32::MAX;
 
@@ -161,10 +158,8 @@ impl Index {
     /// Takes in packs that were just stored. The file is brought up to date too; when that fails the snapshot stands
     /// all the same, and the next command catches up.
     pub fn add(&mut self, stored: &[Stored]) {
-        for part in stored.chunks(AT_ONCE) {
-            let seen: Vec<_> = part.iter().map(|pack| (pack.id, pack.size, &pack.salt, &pack.footer)).collect();
-            self.insert(&seen);
-        }
+        let seen: Vec<_> = stored.iter().map(|pack| (pack.id, pack.size, &pack.salt, &pack.footer)).collect();
+        self.insert(&seen);
     }
 
     fn insert(&mut self, packs: &[(PackId, u64, &[u8; 32], &Footer)]) {
@@ -179,19 +174,23 @@ impl Index {
             self.rows.insert(*id, row.clone());
             rows.push((*id, row, [&salt[..], &footer.outline()].concat()));
         }
-        let mut entries = Vec::new();
-        for ((.., footer), (id, row, _)) in packs.iter().zip(&rows) {
-            entries.extend(footer.chunks().map(|(segment, nth, chunk)| {
-                let location = Location { pack: *id, segment: segment as u32, nth: nth as u32 };
-                (chunk.id, row.number, location)
-            }));
-        }
+        let locations = |(pack, footer): (PackId, &Footer)| -> Vec<(ChunkId, Location)> {
+            let at = |segment: usize, nth: usize| Location { pack, segment: segment as u32, nth: nth as u32 };
+            footer.chunks().map(|(segment, nth, chunk)| (chunk.id, at(segment, nth))).collect()
+        };
         let on_disk = self.disk.as_mut().filter(|disk| disk.is_writable()).is_some_and(|disk| {
-            entries.sort_unstable_by_key(|(id, ..)| *id);
-            disk.insert(&rows, entries.iter().map(|(id, number, at)| (*id, place_of(*number, at)))).is_ok()
+            // All in one transaction: in several, with ids that are spread evenly, each would write most of the tree
+            // again, and the file be several times as large.
+            let mut entries = Vec::with_capacity(packs.iter().map(|(.., footer)| footer.chunks().count()).sum());
+            for ((.., footer), (id, row, _)) in packs.iter().zip(&rows) {
+                let places = locations((*id, footer)).into_iter();
+                entries.extend(places.map(|(chunk, at)| (chunk, place_of(row.number, &at))));
+            }
+            entries.sort_unstable_by_key(|(id, _)| *id);
+            disk.insert(&rows, entries.into_iter()).is_ok()
         });
         if !on_disk {
-            self.extra.extend(entries.into_iter().map(|(id, _, location)| (id, location)));
+            self.extra.extend(packs.iter().flat_map(|(id, .., footer)| locations((*id, footer))));
         }
     }
 

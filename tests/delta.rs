@@ -268,6 +268,7 @@ fn what_comes_back_does_not_shadow_what_others_build_on() {
         }
         // And it stays so when the index, which knew the damaged pack from better days, is gone.
         fs::remove_file(place.repo.join("index.redb")).expect("removed");
+        place.assert_restores("without the index");
         place.ok(&["snapshot"]);
         place.assert_restores("after all");
     }
@@ -301,6 +302,7 @@ fn what_goes_back_does_not_build_on_itself() {
         place.ok(&["snapshot"]);
         place.assert_restores("now");
         fs::remove_file(place.repo.join("index.redb")).expect("removed");
+        place.assert_restores("without the index");
         place.ok(&["snapshot"]);
         place.assert_restores("after all");
     }

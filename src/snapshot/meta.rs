@@ -271,6 +271,8 @@ pub fn prepare<T: Versioned>(
             loaded = load_until::<T>(catalog, before.id, Some(far)).ok();
             loaded.as_ref()
         };
+        // So is one that could be loaded, but from packs that do not open any more.
+        let base = base.filter(|base| trust_parent || is_there::<T>(catalog, base.id));
         let patch = base.and_then(|base| Some((base, value.patch_from(&base.value)?)));
         if let Some((base, patch)) =
             patch.filter(|(_, patch)| ordinal <= chain::HIGHEST && patch.len() < whole.len() / 2)

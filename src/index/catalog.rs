@@ -22,6 +22,9 @@ const CACHED_MOST: usize = 1024 * 1024;
 /// What is kept of all of them, in bytes.
 const CACHED_ALL: usize = 8 * 1024 * 1024;
 
+/// So many chunks are looked up to tell whether one is there, with all that it builds on.
+const LOOKS: u32 = 65_536;
+
 /// A segment that was opened: pack, number, plaintext.
 type Recent = (PackId, usize, Arc<Vec<u8>>);
 
@@ -71,10 +74,13 @@ impl Catalog {
     /// hint that does not hold is taken as a no: the chunk is then stored once more, which is harmless. So is one that
     /// lies in a segment that a check found damaged.
     pub fn has(&self, id: ChunkId) -> bool {
-        self.has_at_depth(id, MAX_DEPTH)
+        self.has_at_depth(id, MAX_DEPTH, &mut { LOOKS })
     }
 
-    fn has_at_depth(&self, id: ChunkId, allowed: u8) -> bool {
+    /// `left` bounds how many chunks are looked up for one: bases of bases may be many.
+    fn has_at_depth(&self, id: ChunkId, allowed: u8, left: &mut u32) -> bool {
+        let Some(fewer) = left.checked_sub(1) else { return false };
+        *left = fewer;
         let Some(at) = self.index.find(id).filter(|at| !self.index.is_damaged(at)) else { return false };
         let pack = match self.confirm(id, at) {
             Ok(Some(pack)) => pack,
@@ -88,7 +94,7 @@ impl Catalog {
         };
         let segment = &pack.footer.segments[at.segment as usize];
         segment.depth <= allowed
-            && segment.bases.iter().all(|base| self.has_at_depth(*base, segment.depth.saturating_sub(1)))
+            && segment.bases.iter().all(|base| self.has_at_depth(*base, segment.depth.saturating_sub(1), left))
     }
 
     /// Packs that turned out not to open while somebody asked [`Self::has`]: nothing that lies in them is there, though

@@ -32,6 +32,24 @@ impl Catalog {
         at
     }
 
+    /// [`Self::root`], if that is known and no segment on the way to it was found damaged.
+    fn sound_root(&self, pack: &Pack, mut at: Location) -> Option<Root> {
+        let bases = |pack: &Pack, at: &Location| Some(pack.footer.segments.get(at.segment as usize)?.bases.len());
+        let (mut left, mut base) = (bases(pack, &at)?, single_base(pack, at.segment));
+        for _ in 0..=MAX_DEPTH {
+            if self.index().is_damaged(&at) {
+                return None;
+            }
+            if left == 0 {
+                return Some((at.pack, at.segment));
+            }
+            let (pack, next) = self.hint(base?)?;
+            at = next;
+            (left, base) = (bases(&pack, &at)?, single_base(&pack, at.segment));
+        }
+        None
+    }
+
     /// Opens those of `wanted` that a delta may build on, with the depth that it then has, and gives them to `act`, on
     /// all cores. Answers what that said, in the order of `wanted`. Left out is what the index does not find, or what
     /// is not sound, or lies `deepest` deep already: then whoever asks stores the new chunk by itself.
@@ -47,8 +65,8 @@ impl Catalog {
         let place = |(nth, id): (usize, &ChunkId)| -> Option<(Root, u8, usize)> {
             let (pack, at) = self.hint(*id)?;
             let depth = pack.footer.segments.get(at.segment as usize)?.depth;
-            let usable = depth < deepest && self.is_sound_below(&pack, at);
-            usable.then(|| (self.root(&pack, at.segment), depth, nth))
+            (depth < deepest).then_some(())?;
+            Some((self.sound_root(&pack, at)?, depth, nth))
         };
         let mut places: Vec<(Root, u8, usize)> = wanted.iter().enumerate().filter_map(place).collect();
         places.sort_unstable();
@@ -64,27 +82,6 @@ impl Catalog {
             answers[nth] = Some(answer);
         }
         answers
-    }
-}
-
-impl Catalog {
-    /// Whether no segment that the one at `at` rests on is known to be damaged.
-    fn is_sound_below(&self, pack: &Pack, at: Location) -> bool {
-        let is_last = |pack: &Pack, at: &Location| {
-            pack.footer.segments.get(at.segment as usize).is_some_and(|segment| segment.bases.is_empty())
-        };
-        if self.index().is_damaged(&at) {
-            return false;
-        }
-        let (mut last, mut base) = (is_last(pack, &at), single_base(pack, at.segment));
-        for _ in 0..MAX_DEPTH {
-            let Some((pack, at)) = base.and_then(|id| self.hint(id)) else { break };
-            if self.index().is_damaged(&at) {
-                return false;
-            }
-            (last, base) = (is_last(&pack, &at), single_base(&pack, at.segment));
-        }
-        last
     }
 }
 

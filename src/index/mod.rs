@@ -10,8 +10,7 @@
 //! over, and nobody would hear that older ones cannot be restored any more.
 //!
 //! [`disk`] is the redb file; [`catalog`] is what the rest of the house asks: packs and index as one, with [`lineage`]
-//! for what builds on what. Rows that say
-//! anything about the source are sealed; chunk ids are keyed hashes.
+//! for what builds on what. Rows that say anything about the source are sealed; chunk ids are keyed hashes.
 
 pub mod catalog;
 mod disk;

@@ -158,7 +158,7 @@ impl Live {
         };
         // What cannot be read here is reported by who reads all of it.
         match since::changed(&conn, &ground, mark) {
-            Ok(Some(changed)) => Ok(Ok(Since::Changes(Changes::new(conn, ground, *mark, changed, remarks)))),
+            Ok(Some(changed)) => Ok(Ok(Since::Changes(Changes::new(conn, ground, changed, remarks)))),
             Ok(None) | Err(_) => Ok(Self::wal(conn, ground, remarks)?.map(whole)),
         }
     }

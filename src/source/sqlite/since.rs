@@ -34,8 +34,6 @@
 //!
 //! Whatever is not so is no error: then nothing is said, and the image is read as if there were no mark.
 
-use std::cell::OnceCell;
-use std::collections::HashMap;
 use std::io;
 
 use rusqlite::Connection;
@@ -49,11 +47,8 @@ use super::wal::{self, FRAME_HEADER_BYTES, FrameHeader, PageMap, Walk};
 pub struct Changes {
     conn: Connection,
     ground: Ground,
-    since: WalMark,
     changed: PageMap,
     remarks: Vec<String>,
-    /// The last frame of each page up to the earlier mark, if anybody asked.
-    earlier: OnceCell<HashMap<u32, u32>>,
 }
 
 /// The pages with a frame behind `since`, and their last one, or nothing if the log does not say.
@@ -108,14 +103,8 @@ fn frame_header(conn: &Connection, mark: &WalMark, frame: u32) -> io::Result<Opt
 }
 
 impl Changes {
-    pub(super) fn new(
-        conn: Connection,
-        ground: Ground,
-        since: WalMark,
-        changed: PageMap,
-        remarks: Vec<String>,
-    ) -> Changes {
-        Changes { conn, ground, since, changed, remarks, earlier: OnceCell::new() }
+    pub(super) fn new(conn: Connection, ground: Ground, changed: PageMap, remarks: Vec<String>) -> Changes {
+        Changes { conn, ground, changed, remarks }
     }
 
     /// Where the image ends in the log.
@@ -154,33 +143,6 @@ impl Changes {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(())
-    }
-
-    /// What a page may have been in the earlier image; nothing if it had none. It is a guess, to be held against what
-    /// is known of it: a checkpoint may have written over it, and the log may be another one by now.
-    pub fn page_before(&self, page: u32) -> io::Result<Option<Vec<u8>>> {
-        if page == 0 || page > self.since.pages {
-            return Ok(None);
-        }
-        let mut bytes = vec![0; self.since.page_size as usize];
-        let count = match self.earlier()?.get(&page) {
-            Some(frame) => ffi::read_wal(&self.conn, &mut bytes, wal::page_offset(*frame, self.since.page_size))?,
-            None => ffi::read_main(&self.conn, &mut bytes, self.place(page))?,
-        };
-        Ok((count == bytes.len()).then_some(bytes))
-    }
-
-    fn earlier(&self) -> io::Result<&HashMap<u32, u32>> {
-        if let Some(earlier) = self.earlier.get() {
-            return Ok(earlier);
-        }
-        let mut earlier = HashMap::new();
-        for frame in 1..=self.since.mx_frame {
-            // Behind one that is not of this log there is none that is.
-            let Some(header) = frame_header(&self.conn, &self.since, frame)? else { break };
-            earlier.insert(header.page, frame);
-        }
-        Ok(self.earlier.get_or_init(|| earlier))
     }
 
     fn place(&self, page: u32) -> u64 {

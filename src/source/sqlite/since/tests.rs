@@ -106,34 +106,6 @@ fn changes_make_the_later_image_of_the_earlier_one() {
 }
 
 #[test]
-fn pages_of_the_earlier_image_are_found_again() {
-    let dir = TempDir::new().expect("dir");
-    let path = dir.path().join("app.db");
-    let app = app(&path, 4096);
-    let (before, mark) = whole(&path);
-    app.execute_batch("UPDATE t SET pad=randomblob(500) WHERE id<50; INSERT INTO t(pad) VALUES(randomblob(50000))")
-        .expect("write");
-    let changes = since(&path, &mark).expect("changes");
-    for page in changes.pages() {
-        let was = changes.page_before(page).expect("read");
-        assert_eq!(was.is_some(), page <= mark.pages);
-        assert!(was.is_none_or(|was| was == before[(page as usize - 1) * 4096..][..4096]), "page {page}");
-    }
-    assert!(changes.page_before(0).expect("read").is_none());
-    // Pages that were in the file.
-    drop(changes);
-    app.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("checkpoint");
-    let (before, mark) = whole(&path);
-    app.execute_batch("UPDATE t SET pad=NULL").expect("write");
-    let changes = since(&path, &mark).expect("changes");
-    assert!(changes.pages().len() > 10);
-    for page in changes.pages() {
-        let was = changes.page_before(page).expect("read").expect("a page");
-        assert!(was == before[(page as usize - 1) * 4096..][..4096], "page {page}");
-    }
-}
-
-#[test]
 fn another_mark_says_nothing() {
     let dir = TempDir::new().expect("dir");
     let path = dir.path().join("app.db");

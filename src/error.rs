@@ -161,6 +161,14 @@ impl Error {
         self.0.kind == Kind::Integrity
     }
 
+    /// There was no room left on the disk, or for this user.
+    pub fn is_full(&self) -> bool {
+        let cause = self.0.cause.as_ref().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+        cause.is_some_and(|cause| {
+            matches!(cause.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        })
+    }
+
     /// The key is wrong or missing.
     pub fn is_key(&self) -> bool {
         self.0.kind == Kind::Key

@@ -7,7 +7,8 @@
 //! The way back: record, tree, recipe, location, segment, chunk, file.
 //!
 //! A room uses only rooms above it in this list: `error`, `codec`, `id`, `crypto`, `store`, `index`; beside them
-//! `chunk` and `source`, which know nothing of storage; then `snapshot`; then `cli`. A test holds the order.
+//! `chunk` and `source`, which know nothing of storage; then `snapshot`, `upkeep`, `export`; then `cli`. A test holds
+//! the order.
 
 pub mod chunk;
 pub mod cli;
@@ -20,3 +21,4 @@ pub mod index;
 pub mod snapshot;
 pub mod source;
 pub mod store;
+pub mod upkeep;

@@ -35,6 +35,7 @@ const ROOMS: &[(&str, May)] = &[
     ("chunk", UseOnly(&["error", "id", "codec", "crypto", "store"])),
     ("source", UseOnly(&["error"])),
     ("snapshot", UseAllAbove),
+    ("upkeep", UseAllAbove),
     ("export", UseAllAbove),
     ("drive", UseOnly(&["error", "id", "codec", "crypto", "store", "export"])),
     ("schedule", UseAllAbove),

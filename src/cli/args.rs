@@ -56,7 +56,13 @@ pub enum Command {
     /// Take a snapshot; make the store on first use
     Snapshot(SnapshotArgs),
     /// List the snapshots
-    Snapshots,
+    Snapshots(SnapshotsArgs),
+    /// Forget snapshots, by name or by a policy; `gc` then frees their space
+    Forget(ForgetArgs),
+    /// Bring forgotten snapshots back, as long as `gc` has not reclaimed their space
+    Undelete(UndeleteArgs),
+    /// Free the space of what no snapshot needs any more
+    Gc(GcArgs),
     /// List what is in a snapshot
     Ls(LsArgs),
     /// Print a file of a snapshot
@@ -98,6 +104,76 @@ pub struct SnapshotArgs {
     /// Compress every file apart from all others (see docs/SECURITY.md)
     #[arg(long)]
     pub separate_files: bool,
+}
+
+/// Arguments of `snapshots`.
+#[derive(Debug, clap::Args)]
+pub struct SnapshotsArgs {
+    /// List those that were forgotten and can be brought back
+    #[arg(long)]
+    pub forgotten: bool,
+}
+
+/// Arguments of `forget`.
+#[derive(Debug, clap::Args)]
+pub struct ForgetArgs {
+    /// `latest`, the beginning of an id, a tag, or a time; each names one snapshot
+    #[arg(required_unless_present = "rules", conflicts_with = "rules")]
+    pub snapshots: Vec<String>,
+    #[command(flatten)]
+    pub rules: Rules,
+    /// Forget nothing; say what would be forgotten, and why the others stay
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// A policy: what one of the rules keeps stays. It goes for each data directory by itself.
+#[derive(Debug, clap::Args)]
+#[group(id = "rules", multiple = true)]
+pub struct Rules {
+    /// Keep the last N
+    #[arg(long, value_name = "N", value_parser = number)]
+    pub keep_last: Option<u64>,
+    /// Keep the last of each of N hours
+    #[arg(long, value_name = "N", value_parser = number)]
+    pub keep_hourly: Option<u64>,
+    /// Keep the last of each of N days
+    #[arg(long, value_name = "N", value_parser = number)]
+    pub keep_daily: Option<u64>,
+    /// Keep the last of each of N weeks
+    #[arg(long, value_name = "N", value_parser = number)]
+    pub keep_weekly: Option<u64>,
+    /// Keep the last of each of N months
+    #[arg(long, value_name = "N", value_parser = number)]
+    pub keep_monthly: Option<u64>,
+    /// Keep the last of each of N years
+    #[arg(long, value_name = "N", value_parser = number)]
+    pub keep_yearly: Option<u64>,
+    /// Keep all that are no older than this, counted from the newest: `36h`, `7d`, `1y6m` (m is months)
+    #[arg(long, value_name = "TIME")]
+    pub keep_within: Option<String>,
+    /// Keep all with this tag; may be given more than once
+    #[arg(long, value_name = "TAG")]
+    pub keep_tag: Vec<String>,
+}
+
+/// Arguments of `undelete`.
+#[derive(Debug, clap::Args)]
+pub struct UndeleteArgs {
+    /// The beginning of an id, a tag, or a time; or `all`
+    #[arg(required = true)]
+    pub snapshots: Vec<String>,
+}
+
+/// Arguments of `gc`.
+#[derive(Debug, clap::Args)]
+pub struct GcArgs {
+    /// Free nothing; say how much would be freed
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Leave alone what was forgotten less than this long ago: `24h`, `7d` [default: nothing]
+    #[arg(long, value_name = "TIME")]
+    pub keep_forgotten: Option<String>,
 }
 
 /// Arguments of `ls`.
@@ -292,6 +368,15 @@ pub struct NewKey {
     /// What to call it
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub label: String,
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) => Err("to keep none of these, leave the rule out".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) if text == "unlimited" => Ok(u64::MAX),
+        Err(_) => Err("it is a number, or `unlimited`".to_owned()),
+    }
 }
 
 fn dialect(text: &str) -> Result<Dialect, String> {

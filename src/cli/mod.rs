@@ -12,6 +12,7 @@ mod key;
 mod look;
 mod output;
 mod restore;
+mod retention;
 mod snapshot;
 
 use clap::Parser;
@@ -84,7 +85,10 @@ fn run(context: &Context, command: Command) -> Result<u8> {
     backup::recover(context);
     match command {
         Command::Snapshot(args) => snapshot::take(context, args),
-        Command::Snapshots => snapshot::list(context),
+        Command::Snapshots(args) => snapshot::list(context, &args),
+        Command::Forget(args) => retention::forget(context, &args),
+        Command::Undelete(args) => retention::undelete(context, &args),
+        Command::Gc(args) => retention::gc(context, &args),
         Command::Ls(args) => look::ls(context, &args),
         Command::Cat(args) => look::cat(context, &args),
         Command::Restore(args) => restore::restore(context, args),

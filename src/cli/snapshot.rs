@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::args::SnapshotArgs;
+use super::args::{SnapshotArgs, SnapshotsArgs};
 use super::context::Context;
 use super::output::{self, count, iso, line, size, time};
+use super::retention;
 use crate::error::{Error, Result};
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
@@ -61,6 +62,9 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
     };
     let taken = take_snapshot(&mut store, &options, &context.bars())?;
     report(context, &options, &taken, new_store, start.elapsed().as_millis() as u64);
+    if !args.dry_run && !taken.unchanged {
+        retention::upkeep(context, &mut store);
+    }
     Ok(if taken.unreadable.is_empty() { 0 } else { INCOMPLETE })
 }
 
@@ -174,13 +178,26 @@ pub fn unreadable_json(record: &Record) -> Value {
 }
 
 /// Lists the snapshots, oldest first.
-pub fn list(context: &Context) -> Result<u8> {
+pub fn list(context: &Context, args: &SnapshotsArgs) -> Result<u8> {
     let store = context.open()?;
-    let records = store.records()?;
+    let history = store.history()?;
+    let ledger = history.ledger();
+    let records: Vec<&Record> = if args.forgotten {
+        let there = history.forgotten().filter(|one| ledger.forgotten.contains_key(&one.record.id));
+        there.map(|one| &one.record).collect()
+    } else {
+        history.live().collect()
+    };
     let several = records.iter().any(|record| record.source != records[0].source);
     for record in &records {
+        let lost = ledger.losses.get(&record.id);
         if context.json {
-            output::json(&record_json(record));
+            let mut object = record_json(record);
+            object["lost"] = lost.map_or(Value::Null, |loss| json!({"count": loss.count, "paths": loss.paths}));
+            if let Some(at) = ledger.forgotten.get(&record.id) {
+                object["forgotten"] = iso(*at);
+            }
+            output::json(&object);
             continue;
         }
         let mut text = format!(
@@ -199,16 +216,20 @@ pub fn list(context: &Context) -> Result<u8> {
         if record.unreadable_count > 0 {
             let _ = write!(text, "  incomplete: {} not captured", record.unreadable_count);
         }
+        if let Some(loss) = lost {
+            let _ = write!(text, "  damaged: {} lost", count(loss.count, "path", "paths"));
+        }
         if let Some(note) = &record.note {
             let _ = write!(text, "  {note}");
         }
         line(text);
         if context.verbose {
             record.unreadable.iter().for_each(|(path, reason)| line(format!("  not captured: {path}: {reason}")));
+            lost.iter().flat_map(|loss| &loss.paths).for_each(|path| line(format!("  lost: {path}")));
         }
     }
     if records.is_empty() && !context.json {
-        context.say("the store holds no snapshot yet");
+        context.say(if args.forgotten { "no snapshot was forgotten" } else { "the store holds no snapshot yet" });
     }
     Ok(0)
 }

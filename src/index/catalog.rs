@@ -4,12 +4,13 @@
 //! is none, every footer is read into memory once, and that decides: a chunk that is missing is missing from the packs,
 //! whatever the index says.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::{Index, Location};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
+use crate::store::kept::Kept;
 use crate::store::objects::{Key, Kind};
 use crate::store::reader::{Pack, Packs};
 use crate::store::segment::{Content, MAX_BASE, MAX_DEPTH, MAX_WORK};
@@ -21,6 +22,8 @@ const CACHED: usize = 64;
 const CACHED_MOST: usize = 1024 * 1024;
 /// What is kept of all of them, in bytes.
 const CACHED_ALL: usize = 8 * 1024 * 1024;
+/// Outlines kept in memory, in bytes.
+const OUTLINES: usize = 16 * 1024 * 1024;
 
 /// So many chunks are looked up to tell whether one is there, with all that it builds on.
 const LOOKS: u32 = 65_536;
@@ -37,7 +40,7 @@ pub struct Catalog {
     survey: OnceLock<Vec<(ChunkId, Location)>>,
     recent: Mutex<VecDeque<Recent>>,
     /// Packs as far as the index describes them; nothing for those that it does not.
-    outlines: Mutex<HashMap<PackId, Option<Arc<Pack>>>>,
+    outlines: Mutex<Kept<PackId, Option<Arc<Pack>>>>,
     broken: Mutex<BTreeSet<PackId>>,
 }
 
@@ -49,7 +52,7 @@ impl Catalog {
             index,
             survey: OnceLock::new(),
             recent: Mutex::default(),
-            outlines: Mutex::default(),
+            outlines: Mutex::new(Kept::up_to(OUTLINES)),
             broken: Mutex::default(),
         }
     }
@@ -233,11 +236,13 @@ impl Catalog {
             return Some((pack, at));
         }
         let mut outlines = self.outlines.lock().unwrap_or_else(PoisonError::into_inner);
-        let pack = outlines.entry(at.pack).or_insert_with(|| {
-            let (salt, size, footer) = self.index.outline(at.pack)?;
-            Some(Arc::new(self.packs.outlined(at.pack, size, salt, footer)))
+        let pack = outlines.get(at.pack).unwrap_or_else(|| {
+            let outline = self.index.outline(at.pack);
+            let pack = outline.map(|(salt, size, footer)| Arc::new(self.packs.outlined(at.pack, size, salt, footer)));
+            outlines.put(at.pack, pack.clone(), pack.as_ref().map_or(64, |pack| pack.cost()));
+            pack
         });
-        Some((pack.clone()?, at))
+        Some((pack?, at))
     }
 
     /// The bytes of a chunk that lies at most `allowed` deep, by the index alone: a footer lists all chunks of a pack,

@@ -12,7 +12,7 @@
 //! turns a panic into [`Broken`]. Whoever sees that goes on without the file.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::ops::Bound;
@@ -319,6 +319,48 @@ impl Disk {
                 Ok(())
             })
         })
+    }
+
+    /// Takes out the packs `gone`, which have these numbers, and those of `chunks` that the file has in one of them.
+    pub(super) fn remove(
+        &mut self,
+        gone: &BTreeSet<PackId>,
+        numbers: &HashSet<u32>,
+        chunks: &[ChunkId],
+    ) -> Result<(), Broken> {
+        guard(|| {
+            self.write(|transaction, _| {
+                let mut table = transaction.open_table(CHUNKS)?;
+                for id in chunks {
+                    let key = u128::from_be_bytes(id.0);
+                    let is_there =
+                        table.get(key)?.is_some_and(|place| numbers.contains(&((place.value() >> 32) as u32)));
+                    if is_there {
+                        table.remove(key)?;
+                    }
+                }
+                let mut table = transaction.open_table(PACKS)?;
+                let mut outlines = transaction.open_table(OUTLINES)?;
+                for id in gone {
+                    let key = u128::from_be_bytes(id.0);
+                    table.remove(key)?;
+                    outlines.remove(key)?;
+                }
+                Ok(())
+            })
+        })
+    }
+
+    /// Makes the file as small as it can be. If not, it is larger than it need be.
+    pub(super) fn shrink(&mut self) {
+        let _ = guard(|| {
+            self.open_to_write()?;
+            self.chunks = None;
+            if let Some(Handle::Writable(database)) = &mut self.handle {
+                database.compact()?;
+            }
+            self.refresh()
+        });
     }
 
     /// What was left as the outline of a pack.

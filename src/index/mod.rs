@@ -87,7 +87,7 @@ impl Index {
     /// Opens the index at `path` and brings it in step with the packs. Only the holder of the writer's lock may ask
     /// for a `writable` one; a reader keeps what the file does not know in memory.
     pub fn open(path: &Path, packs: &Packs, writable: bool) -> Result<Index> {
-        let listed: HashSet<PackId> = packs.list()?.into_iter().collect();
+        let mut listed: HashSet<PackId> = packs.list()?.into_iter().collect();
         let mut index = Index {
             path: path.to_path_buf(),
             disk: None,
@@ -101,6 +101,10 @@ impl Index {
             rebuilt: false,
         };
         let opened = Disk::open(path, packs.keys(), writable).and_then(|disk| Ok((disk.rows()?, disk.lost()?, disk)));
+        // Somebody may have stored a pack between the one look and the other: a reader has no lock against that.
+        if opened.as_ref().is_ok_and(|(rows, ..)| rows.keys().any(|id| !listed.contains(id))) {
+            listed = packs.list()?.into_iter().collect();
+        }
         match opened {
             // A pack that is gone takes its entries with it, and may have hidden another copy of a chunk: start over.
             Ok((rows, lost, mut disk)) if rows.keys().all(|id| listed.contains(id)) => {
@@ -161,6 +165,32 @@ impl Index {
         self.insert(&seen);
     }
 
+    /// Forgets the packs `gone`, which are about to be deleted: from now on nobody misses them. `chunks` are those that
+    /// they list. Nothing of it may fail half-way: if the file cannot be written, it is thrown away, and made anew.
+    pub fn remove(&mut self, gone: &BTreeSet<PackId>, chunks: &[ChunkId]) {
+        let numbers: HashSet<u32> = gone.iter().filter_map(|id| self.rows.get(id)).map(|row| row.number).collect();
+        let removed = self.disk.as_mut().filter(|disk| disk.is_writable());
+        if removed.is_some_and(|disk| disk.remove(gone, &numbers, chunks).is_err()) {
+            // To keep it would have the next command take for lost what was deleted on purpose.
+            self.discard();
+        }
+        self.rows.retain(|id, _| !gone.contains(id));
+        self.numbers.retain(|number, _| !numbers.contains(number));
+        self.extra.retain(|_, at| !gone.contains(&at.pack));
+        self.unreadable.retain(|(id, _)| !gone.contains(id));
+        if self.damaged.iter().any(|(pack, _)| gone.contains(pack)) {
+            self.damaged.retain(|(pack, _)| !gone.contains(pack));
+            self.note_damaged();
+        }
+    }
+
+    /// Gives the room that removed packs had in the file back to the file system.
+    pub fn shrink(&mut self) {
+        if let Some(disk) = self.disk.as_mut().filter(|disk| disk.is_writable()) {
+            disk.shrink();
+        }
+    }
+
     fn insert(&mut self, packs: &[(PackId, u64, &[u8; 32], &Footer)]) {
         if packs.is_empty() {
             return;
@@ -209,9 +239,9 @@ impl Index {
         Some((*salt, self.rows.get(&id)?.size, Footer::from_outline(outline).ok()?))
     }
 
-    /// All snapshot records, each with its pack.
-    pub fn records(&self) -> impl Iterator<Item = (PackId, &[u8])> {
-        self.rows.iter().flat_map(|(id, row)| row.records.iter().map(|record| (*id, record.as_slice())))
+    /// All records, by packs.
+    pub fn records(&self) -> impl Iterator<Item = (PackId, &[Vec<u8>])> {
+        self.rows.iter().filter(|(_, row)| !row.records.is_empty()).map(|(id, row)| (*id, row.records.as_slice()))
     }
 
     /// All packs that can be read, with their sizes in bytes.

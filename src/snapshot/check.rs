@@ -17,7 +17,8 @@ use std::sync::Mutex;
 
 use rayon::prelude::*;
 
-use super::meta::{self, Stored, Version};
+use super::ledger::{Ledger, Start, is_ledger};
+use super::meta::{Recent, Stored};
 use super::progress::Progress;
 use super::recipe::Recipe;
 use super::record::Record;
@@ -89,6 +90,8 @@ struct Checking<'a> {
     /// Chunks that lie in a segment that did not open.
     rotten: HashSet<ChunkId>,
     trees: HashMap<TreeId, bool>,
+    /// Versions that were loaded not long ago.
+    recent: (Recent<Tree>, Recent<Recipe>),
     /// What each makes, in bytes; nothing if it is not whole.
     recipes: HashMap<RecipeId, Option<u64>>,
     report: Report,
@@ -101,6 +104,7 @@ pub fn check(store: &Store, options: Options, progress: &dyn Progress) -> Result
         chunks: HashMap::new(),
         rotten: HashSet::new(),
         trees: HashMap::new(),
+        recent: Default::default(),
         recipes: HashMap::new(),
         report: Report::default(),
     };
@@ -289,38 +293,58 @@ impl Checking<'_> {
         id == ChunkId::ZEROS || (self.chunks.get(&id).is_some_and(is_data) && !self.rotten.contains(&id))
     }
 
+    /// Reads the records and holds the chain: each follows on another, or on a run of forgotten ones (I8). Answers with
+    /// those that were not forgotten.
     fn check_records(&mut self, packs: &[std::sync::Arc<Pack>]) -> Vec<Record> {
-        let mut records = Vec::new();
+        let keys = self.store.catalog().packs().keys();
+        let (mut records, mut seen, mut ledger) = (Vec::new(), HashSet::new(), Ledger::default());
         for pack in packs {
-            for bytes in &pack.footer.records {
+            let (ledgers, others): (Vec<_>, Vec<_>) = pack.footer.records.iter().partition(|bytes| is_ledger(bytes));
+            match Ledger::decode(ledgers.into_iter().map(Vec::as_slice)) {
+                Ok(other) if other.generation > ledger.generation => ledger = other,
+                Ok(_) => {}
+                Err(error) => self.report.add(self.place(pack.id), error.what()),
+            }
+            for bytes in others {
+                let mac = keys.record_mac(bytes);
                 match Record::decode(bytes) {
-                    Ok(record) => records.push((record, bytes)),
+                    // Where packs were put together, it may lie in two for a while.
+                    Ok(record) if seen.insert(mac) => records.push((record, mac)),
+                    Ok(_) => {}
                     Err(error) => self.report.add(self.place(pack.id), error.what()),
                 }
             }
         }
         records.sort_by_key(|(record, _)| (record.sequence, record.started));
         // What the index still lists, and no pack that opens holds any more, is lost with its pack.
+        let there: HashSet<_> = records.iter().map(|(record, _)| record.id).collect();
         for known in self.store.records().unwrap_or_default() {
-            if records.iter().all(|(record, _)| record.id != known.id) {
+            if !there.contains(&known.id) {
                 self.report.add(format!("snapshot {}", known.id), "its pack cannot be read: the snapshot is lost");
                 self.report.affected.push((known.id.to_string(), vec![PathBuf::new()]));
             }
         }
-        let keys = self.store.catalog().packs().keys();
-        let mut ends: HashMap<_, Option<&Record>> = HashMap::from([((1, None), None)]);
-        ends.extend(records.iter().map(|(r, bytes)| ((r.sequence + 1, Some(keys.record_mac(bytes))), None)));
-        for (record, _) in &records {
-            match ends.get_mut(&(record.sequence, record.previous)) {
-                Some(none @ None) => *none = Some(record),
+        records.retain(|(record, _)| !ledger.has_forgotten(record.id));
+        let names = records.iter().map(|(record, _)| format!("snapshot {}", record.id));
+        let links = records.iter().map(|(record, mac)| ((record.sequence, record.previous), (record.sequence, *mac)));
+        let links = links.zip(names);
+        let runs = ledger.runs.iter().map(|run| {
+            let name = format!("what was forgotten, from snapshot number {} to {}", run.first, run.last);
+            ((run.start(), (run.last, run.end)), name)
+        });
+        let links: Vec<_> = links.chain(runs).collect();
+        let mut ends: HashMap<Start, Option<&str>> = HashMap::from([((1, None), None)]);
+        ends.extend(links.iter().map(|((_, (last, mac)), _)| ((last + 1, Some(*mac)), None)));
+        for ((start, _), name) in &links {
+            match ends.get_mut(start) {
+                Some(none @ None) => *none = Some(name),
                 // A pack was away while a snapshot was taken, and came back. Both are whole.
                 Some(Some(other)) => self.report.remarks.push(format!(
-                    "snapshots {} and {} were made after the same one: the older one was away for a while",
-                    other.id, record.id
+                    "{other} and {name} were made after the same one: the older one was away for a while"
                 )),
                 None => {
                     let what = "the snapshot before it is missing, or is another than it was made after";
-                    self.report.add(format!("snapshot {}", record.id), what);
+                    self.report.add(name.clone(), what);
                 }
             }
         }
@@ -368,8 +392,8 @@ impl Checking<'_> {
             lost.push(path.to_path_buf());
             return false;
         }
-        let tree = match meta::load::<Tree>(self.store.catalog(), id) {
-            Ok(tree) => tree.value,
+        let tree = match self.recent.0.load(self.store.catalog(), id) {
+            Ok(tree) => tree,
             Err(error) => {
                 self.report.add(format!("directory {id}"), error.what());
                 self.trees.insert(id, false);
@@ -378,7 +402,7 @@ impl Checking<'_> {
             }
         };
         let mut whole = true;
-        for entry in &tree.entries {
+        for entry in &tree.value.entries {
             use std::os::unix::ffi::OsStrExt;
             let place = path.join(std::ffi::OsStr::from_bytes(&entry.name));
             whole &= match &entry.node {
@@ -420,8 +444,9 @@ impl Checking<'_> {
         if let Some(known) = self.recipes.get(&id) {
             return *known;
         }
-        let size = match meta::load::<Recipe>(self.store.catalog(), id) {
-            Ok(Version { value, .. }) => {
+        let size = match self.recent.1.load(self.store.catalog(), id) {
+            Ok(version) => {
+                let value = &version.value;
                 let chunks = value.ids.iter().enumerate().map(|(nth, id)| (value.length(nth), *id));
                 self.follow_chunks(chunks).then_some(value.size)
             }

@@ -5,6 +5,7 @@
 //! patch that was applied wrongly, or a base that is not what it was, cannot pass (I4).
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::chain;
 use super::recipe::Recipe;
@@ -14,6 +15,7 @@ use crate::crypto::keys::Keys;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, RecipeId, TreeId};
 use crate::index::catalog::Catalog;
+use crate::store::kept::Kept;
 use crate::store::segment::Content;
 
 /// The form bytes.
@@ -23,7 +25,7 @@ const PATCH: u8 = 1;
 /// What is stored in versions.
 pub trait Versioned: Sized {
     /// Its id.
-    type Id: Copy + Eq + std::fmt::Display + Into<ChunkId>;
+    type Id: Copy + Eq + std::hash::Hash + std::fmt::Display + Into<ChunkId>;
     /// The kind of segment that it goes to.
     const CONTENT: Content;
     /// What it is called in messages.
@@ -151,6 +153,63 @@ fn damaged<T: Versioned>(id: T::Id, why: &dyn std::fmt::Display) -> Error {
     Error::integrity(format!("{} {id} is damaged: {why}", T::NAME)).hint("run `nbak check` to see what is affected")
 }
 
+/// Versions that were loaded not long ago. Most are a patch on one of them, so that whoever loads all versions of a
+/// store, the oldest first, applies about one patch for each.
+pub struct Recent<T: Versioned> {
+    kept: Kept<T::Id, Arc<Version<T>>>,
+}
+
+/// What [`Recent`] keeps, in bytes of whole forms.
+const RECENT: usize = 24 * 1024 * 1024;
+
+impl<T: Versioned> Default for Recent<T> {
+    fn default() -> Self {
+        Recent { kept: Kept::up_to(RECENT) }
+    }
+}
+
+impl<T: Versioned> Recent<T> {
+    /// Loads the version `id`. What comes of a patch on an earlier version is held against its id as ever (I4).
+    pub fn load(&mut self, catalog: &Catalog, id: T::Id) -> Result<Arc<Version<T>>> {
+        if let Some(version) = self.kept.get(id) {
+            return Ok(version);
+        }
+        let version = match self.patched(catalog, id) {
+            Some(version) => version,
+            None => load(catalog, id)?,
+        };
+        let (cost, version) = (version.value.whole().len() + 256, Arc::new(version));
+        self.kept.put(id, version.clone(), cost);
+        Ok(version)
+    }
+
+    /// The version, if it is a patch on one that is at hand, or on a short chain to such a one.
+    fn patched(&self, catalog: &Catalog, id: T::Id) -> Option<Version<T>> {
+        let (mut patches, mut at, mut ordinal) = (Vec::new(), id, None);
+        let base = loop {
+            let bytes = catalog.chunk(T::CONTENT, at.into()).ok()?;
+            let Ok(Stored::Patch { base, ordinal: own, .. }) = Stored::<T>::parse(&bytes) else { return None };
+            ordinal = ordinal.or(Some(own));
+            patches.push(bytes);
+            if let Some(version) = self.kept.get(base) {
+                break version;
+            }
+            if patches.len() >= chain::LONGEST {
+                return None;
+            }
+            at = base;
+        };
+        let mut value = None;
+        for bytes in patches.iter().rev() {
+            let Ok(Stored::Patch { patch, .. }) = Stored::<T>::parse(bytes) else { return None };
+            value = Some(value.as_ref().unwrap_or(&base.value).patched(patch).ok()?);
+        }
+        let value = value?;
+        let is_it = T::id_of(catalog.packs().keys(), &value.whole()) == id;
+        Some(Version { id, ordinal: ordinal?, value }).filter(|_| is_it)
+    }
+}
+
 /// Loads the version `id`.
 pub fn load<T: Versioned>(catalog: &Catalog, id: T::Id) -> Result<Version<T>> {
     load_until(catalog, id, None)
@@ -218,6 +277,57 @@ fn resolve<T: Versioned>(
     Ok(Version { id, ordinal, value })
 }
 
+/// Versions of one thing that are stored anew, one after the other, as if nothing had been before.
+pub struct Anew<T: Versioned> {
+    /// Those that a later one may be a patch against, with their new ordinals.
+    bases: Vec<(u64, Arc<Version<T>>)>,
+}
+
+impl<T: Versioned> Default for Anew<T> {
+    fn default() -> Self {
+        Anew { bases: Vec::new() }
+    }
+}
+
+impl<T: Versioned> Anew<T> {
+    /// What `next` is stored as: a patch, if that is short and leads back to it, or whole.
+    pub fn store(&mut self, keys: &Keys, next: Arc<Version<T>>) -> Vec<u8> {
+        let whole = next.value.whole();
+        let ordinal = self.bases.last().map_or(0, |(last, _)| last + 1);
+        let far = if ordinal == 0 { None } else { Some(chain::base_of(ordinal)) };
+        let base = self.bases.iter().find(|(known, _)| Some(*known) == far).map(|(_, base)| base);
+        let patched = base.and_then(|base| {
+            let patch = next.value.patch_from(&base.value)?;
+            let again = base.value.patched(&patch).ok()?;
+            let is_it = patch.len() < whole.len() / 2 && T::id_of(keys, &again.whole()) == next.id;
+            is_it.then(|| stored_patch::<T>(base.id, ordinal, &patch))
+        });
+        let Some(bytes) = patched else {
+            self.bases = vec![(0, next)];
+            return stored_whole(&whole);
+        };
+        // Of each power of eight only the latest multiple is ever a base again.
+        let is_base = |known: u64| (0..17).any(|digit| ordinal >> (3 * digit) << (3 * digit) == known);
+        self.bases.retain(|(known, _)| is_base(*known));
+        self.bases.push((ordinal, next));
+        bytes
+    }
+}
+
+fn stored_whole(whole: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![WHOLE];
+    bytes.extend_from_slice(whole);
+    bytes
+}
+
+fn stored_patch<T: Versioned>(base: T::Id, ordinal: u64, patch: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![PATCH];
+    bytes.extend_from_slice(&base.into().0);
+    put_varint(&mut bytes, ordinal);
+    bytes.extend_from_slice(patch);
+    bytes
+}
+
 /// Ids that this session stored.
 pub type Fresh = HashSet<ChunkId>;
 
@@ -277,14 +387,8 @@ pub fn prepare<T: Versioned>(
         if let Some((base, patch)) =
             patch.filter(|(_, patch)| ordinal <= chain::HIGHEST && patch.len() < whole.len() / 2)
         {
-            let mut bytes = vec![PATCH];
-            bytes.extend_from_slice(&base.id.into().0);
-            put_varint(&mut bytes, ordinal);
-            bytes.extend_from_slice(&patch);
-            return (id, Some(bytes));
+            return (id, Some(stored_patch::<T>(base.id, ordinal, &patch)));
         }
     }
-    let mut bytes = vec![WHOLE];
-    bytes.extend_from_slice(&whole);
-    (id, Some(bytes))
+    (id, Some(stored_whole(&whole)))
 }

@@ -8,11 +8,12 @@
 //! snapshot. Reading such a store is fine, and says that it is not protected.
 
 use std::collections::BTreeSet;
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::history::History;
+use super::ledger::{Ledger, is_ledger};
 use super::record::Record;
 use crate::crypto::keys::Keys;
 use crate::crypto::secret::{Credential, Secret};
@@ -22,10 +23,11 @@ use crate::id::{PackId, SlotId, StoreId};
 use crate::index::catalog::Catalog;
 use crate::index::{Index, WHOLE_PACK};
 use crate::store::local::LocalDirectory;
-use crate::store::lock::WriterLock;
+use crate::store::lock::{Deleting, Reading, WriterLock};
 use crate::store::memory::Memory;
 use crate::store::objects::{Key, Kind, Objects};
 use crate::store::reader::Packs;
+use crate::store::sink::PackSink;
 
 /// The most key slots a store may have.
 pub const MOST_SLOTS: usize = 64;
@@ -47,6 +49,7 @@ pub struct Store {
     root: PathBuf,
     objects: Arc<dyn Objects>,
     catalog: Catalog,
+    history: OnceLock<History>,
     slots: Vec<Slot>,
     damaged_slots: Vec<String>,
     opened_with: SlotId,
@@ -54,7 +57,8 @@ pub struct Store {
     opened_by: Option<usize>,
     master: Secret,
     is_new: bool,
-    _lock: Option<WriterLock>,
+    lock: Option<WriterLock>,
+    _reading: Option<Reading>,
 }
 
 impl Store {
@@ -128,6 +132,8 @@ impl Store {
         }
         let keys = Arc::new(Keys::new(slots[at].store, &master));
         let packs = Packs::new(objects.clone(), keys);
+        // Before the first look at what packs there are.
+        let reading = (lock.is_none() && !root.as_os_str().is_empty()).then(|| Reading::begin(root)).flatten();
         let index_path = root.join(INDEX);
         if let Some(lock) = &lock {
             lock.sign();
@@ -150,14 +156,21 @@ impl Store {
             root,
             objects,
             catalog,
+            history: OnceLock::new(),
             slots,
             damaged_slots,
             opened_with,
             opened_by,
             master,
             is_new: false,
-            _lock: lock,
+            lock,
+            _reading: reading,
         })
+    }
+
+    /// Whether it is open for writing: nobody else changes it.
+    pub fn is_writable(&self) -> bool {
+        self.lock.is_some() || self.root.as_os_str().is_empty()
     }
 
     /// Whether opening it made it.
@@ -177,6 +190,7 @@ impl Store {
 
     /// Its packs and index, to bring the index up to date.
     pub fn catalog_mut(&mut self) -> &mut Catalog {
+        self.history = OnceLock::new();
         &mut self.catalog
     }
 
@@ -224,32 +238,43 @@ impl Store {
         }
     }
 
-    /// All snapshot records, oldest first.
+    /// All snapshots that were not forgotten, oldest first.
     pub fn records(&self) -> Result<Vec<Record>> {
-        Ok(self.ordered()?.into_iter().map(|(record, _)| record).collect())
+        Ok(self.history()?.live().cloned().collect())
     }
 
-    /// All records as they are and as they are stored, oldest first: in the order of the chain. Where it forked, since
-    /// a pack was away while a snapshot was taken, the clock decides: nothing else says which end is the newest.
-    fn ordered(&self) -> Result<Vec<(Record, &[u8])>> {
-        let mut records = Vec::new();
-        for (pack, bytes) in self.catalog.index().records() {
-            let place = || self.objects.place(Key::new(Kind::Pack, pack.0));
-            records.push((Record::decode(bytes).map_err(|error| error.at(place()))?, bytes));
+    /// All snapshots that the packs have records of, and what the ledger says of them.
+    pub fn history(&self) -> Result<&History> {
+        if let Some(history) = self.history.get() {
+            return Ok(history);
         }
-        let mut after = HashSet::new();
-        if records.iter().all(|(record, _)| after.insert(record.previous)) {
-            records.sort_by_key(|(record, _)| (record.sequence, record.started));
-        } else {
-            records.sort_by_key(|(record, _)| (record.started, record.sequence));
-        }
-        Ok(records)
+        let place = |pack: PackId| self.objects.place(Key::new(Kind::Pack, pack.0));
+        let history = History::read(self.catalog.index(), self.catalog.packs().keys(), &place)?;
+        Ok(self.history.get_or_init(|| history))
     }
 
-    /// The keyed hash of the newest record, as it is stored: what the next one carries (I8).
-    pub fn newest_mac(&self) -> Option<[u8; 16]> {
-        let records = self.ordered().ok()?;
-        records.last().map(|(_, bytes)| self.catalog.packs().keys().record_mac(bytes))
+    /// Makes `ledger` the one that counts, durably: a pack of its own, without segments.
+    pub fn put_ledger(&mut self, mut ledger: Ledger) -> Result<()> {
+        ledger.generation = self.history()?.next_generation();
+        let sink = PackSink::new(self.objects.clone(), self.catalog.packs().keys().clone());
+        let stored = sink.flush()?.commit_all(ledger.encode())?;
+        self.catalog_mut().index_mut().add(&stored);
+        Ok(())
+    }
+
+    /// Begins to delete packs, if nobody reads the store for a moment within `patience`; else answers who does, as far
+    /// as that can be told. A store in memory has nobody else.
+    pub fn begin_deleting(&self, patience: Duration) -> Result<std::result::Result<Option<Deleting>, Vec<u32>>> {
+        if self.root.as_os_str().is_empty() {
+            return Ok(Ok(None));
+        }
+        Ok(Deleting::begin(&self.root, patience)?.map(Some))
+    }
+
+    /// Bytes that are free where it lies, if that can be told.
+    pub fn free_space(&self) -> Option<u64> {
+        let stat = rustix::fs::statvfs(&self.root).ok()?;
+        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     /// A digest of what `stat` says of the packs with a number below `most`: it differs when one of them was written to
@@ -266,7 +291,8 @@ impl Store {
     pub fn losses(&self) -> Option<String> {
         let index = self.catalog.index();
         let number = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
-        let (packs, records) = index.lost().fold((0, 0), |(n, m), (_, records)| (n + 1, m + records.len()));
+        let of_snapshots = |records: &[Vec<u8>]| records.iter().filter(|record| !is_ledger(record)).count();
+        let (packs, records) = index.lost().fold((0, 0), |(n, m), (_, records)| (n + 1, m + of_snapshots(records)));
         let mut all = Vec::new();
         all.extend(index.lost_all().then(|| "all packs that it had once are gone, with all snapshots".to_owned()));
         if packs > 0 {

@@ -183,10 +183,10 @@ pub(super) struct Taking<'a> {
 impl Taking<'_> {
     fn run(mut self, progress: &dyn Progress) -> Result<Taken> {
         let began = self.began;
-        let records = self.store.records()?;
-        let last = records.last().cloned();
         let source_name = self.source.to_string_lossy().into_owned();
-        let record = records.into_iter().rev().find(|record| record.source == source_name);
+        let history = self.store.history()?;
+        let (sequence, previous) = history.end();
+        let record = history.live().rev().find(|record| record.source == source_name).cloned();
 
         let mut first = self.open_early(record.as_ref());
         let early = first.databases.len();
@@ -244,8 +244,8 @@ impl Taking<'_> {
             Some(record) if unchanged => record.clone(),
             _ => Record {
                 id,
-                sequence: last.as_ref().map_or(1, |last| last.sequence + 1),
-                previous: self.store.newest_mac(),
+                sequence,
+                previous,
                 parent: parent.record.as_ref().map(|record| record.id),
                 started: (began / 1_000_000) as i64,
                 ended: (ended / 1_000_000) as i64,

@@ -15,7 +15,7 @@ use crate::id::{PackId, SlotId, random_bytes};
 
 const TEMPORARY: &str = "tmp";
 /// What a store that is being made may hold already.
-const OURS: [&str; 5] = ["keys", "packs", TEMPORARY, "lock", "index.redb"];
+const OURS: [&str; 6] = ["keys", "packs", TEMPORARY, "lock", "readers", "index.redb"];
 
 /// A directory of objects.
 pub struct LocalDirectory {
@@ -172,11 +172,21 @@ impl Objects for LocalDirectory {
     }
 
     fn delete(&self, key: Key) -> Result<()> {
-        let path = self.path(key);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove a stored object", &path, error)),
-            _ => sync_folder(&self.root.join(key.kind.folder())),
+        self.delete_all(key.kind, &[key.id])
+    }
+
+    /// One sync for all: thousands of packs may go at once.
+    fn delete_all(&self, kind: Kind, ids: &[[u8; 16]]) -> Result<()> {
+        for id in ids {
+            let path = self.path(Key::new(kind, *id));
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(Error::io("remove a stored object", &path, error));
+                }
+                _ => {}
+            }
         }
+        sync_folder(&self.root.join(kind.folder()))
     }
 
     fn place(&self, key: Key) -> String {

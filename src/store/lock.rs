@@ -1,10 +1,15 @@
-//! The writer's lock: one process at a time changes a store, and so for other folders of this program's own.
+//! Locks: one process at a time changes a store, and nothing is deleted under those that read it.
 //!
 //! It is a kernel lock on the file `lock`, so it is gone with the process that held it, however that ended: no lock is
 //! ever stale (I11). The file's text tells people which writer holds it; without one it is a reader that brings the
 //! index up to date, for a moment, and a writer waits for that. Readers wait for nobody.
 //!
-//! Taking it writes nothing into a store that is there: whoever takes it may yet turn out to have no key. A link in its
+//! **Readers** share a lock on the file `readers`, for as long as they have the store open ([`Reading`]). They need none
+//! of each other and wait for no writer: nothing that is there changes. Only to *delete* packs, `gc` takes that lock for
+//! itself ([`Deleting`]), if it is free, for a moment at a time; if readers have it, the packs stay until the next time.
+//! A reader waits for that moment, and no longer: on a medium that it cannot write to it has no lock, and reads on.
+//!
+//! Taking the writer's lock writes nothing into a store that is there: whoever takes it may yet turn out to have no key. A link in its
 //! place is not followed: whoever can write to the backup disk would choose which file is emptied.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -23,6 +28,8 @@ pub struct WriterLock {
 
 /// The store's lock.
 const NAME: &str = "lock";
+/// The readers' lock.
+const READERS: &str = "readers";
 
 /// How long even a writer that was told not to wait waits for a reader.
 const MOMENT: Duration = Duration::from_secs(5);
@@ -76,6 +83,68 @@ impl WriterLock {
         file.set_len(0).ok()?;
         Some(WriterLock { file })
     }
+}
+
+/// Held while a store is read: no pack that is there goes away.
+#[derive(Debug)]
+pub struct Reading {
+    _file: File,
+}
+
+impl Reading {
+    /// Begins to read the store at `root`; nothing if it has no lock that can be taken.
+    pub fn begin(root: &Path) -> Option<Reading> {
+        let file = open(&root.join(READERS)).ok()?;
+        let start = Instant::now();
+        while file.try_lock_shared().is_err() {
+            if start.elapsed() >= MOMENT {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Some(Reading { _file: file })
+    }
+}
+
+/// Held while packs are deleted: nobody reads the store.
+#[derive(Debug)]
+pub struct Deleting {
+    _file: File,
+}
+
+impl Deleting {
+    /// Begins to delete, if nobody reads for a moment within `patience`; if somebody does, answers who, as far as
+    /// that can be told.
+    pub fn begin(root: &Path, patience: Duration) -> Result<std::result::Result<Deleting, Vec<u32>>> {
+        let path = root.join(READERS);
+        let file = open(&path)?;
+        let start = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Ok(Deleting { _file: file })),
+                Err(TryLockError::WouldBlock) if start.elapsed() >= patience => return Ok(Err(holders(&file))),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+                Err(TryLockError::Error(error)) => return Err(Error::io("take a lock", path, error)),
+            }
+        }
+    }
+}
+
+/// The processes that hold a lock on `file`, as the kernel lists them; none where it does not.
+fn holders(file: &File) -> Vec<u32> {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(inode) = file.metadata().map(|meta| meta.ino()) else { return Vec::new() };
+    let list = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    // 1: FLOCK  ADVISORY  READ 4242 08:01:1234 0 EOF
+    let holder = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_its = fields.get(5)?.rsplit(':').next()? == inode.to_string();
+        is_its.then(|| fields[4].parse().ok()).flatten()
+    };
+    let mut found: Vec<u32> = list.lines().filter_map(holder).filter(|pid| *pid != 0).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
 fn open(path: &Path) -> Result<File> {

@@ -9,8 +9,9 @@
 //! all cores, packs are put by a thread of their own, and a snapshot record can only be committed through a
 //! [`sink::Flushed`], which exists when every earlier pack is durable (I1).
 //!
-//! [`lock`] is the writer's kernel lock.
+//! [`lock`] has the kernel locks of writers and readers; [`kept`] is what both packs and index remember with.
 
+pub mod kept;
 pub mod local;
 pub mod lock;
 pub mod memory;

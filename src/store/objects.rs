@@ -87,6 +87,11 @@ pub trait Objects: Send + Sync {
     /// Removes an object.
     fn delete(&self, key: Key) -> Result<()>;
 
+    /// Removes objects of one kind. If one cannot be removed the others may be or not.
+    fn delete_all(&self, kind: Kind, ids: &[[u8; 16]]) -> Result<()> {
+        ids.iter().try_for_each(|id| self.delete(Key::new(kind, *id)))
+    }
+
     /// Where the object lies, for messages.
     fn place(&self, key: Key) -> String;
 

@@ -1,11 +1,11 @@
 //! Packs taken apart.
 //!
 //! [`Packs`] reads footers and segments and believes nothing that did not open under the pack's key. Footers stay in
-//! memory once read: 20 bytes a chunk, about 5 MiB for a GiB of pages.
+//! memory once read, up to a bound: 20 bytes a chunk, about 5 MiB for a GiB of pages.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::kept::Kept;
 use super::objects::{Key, Kind, Objects};
 use super::pack::{self, Footer, HEADER, Header, TRAILER};
 use super::segment;
@@ -15,6 +15,8 @@ use crate::crypto::seal::PackOpener;
 use crate::error::{Error, Result};
 use crate::id::PackId;
 
+/// Footers kept in memory, in bytes: 1.6 million chunks.
+const KEPT: usize = 32 * 1024 * 1024;
 /// How much of a pack's end is read at first: the footers of small packs are within it.
 const GUESS: u64 = 16 * 1024;
 
@@ -35,13 +37,21 @@ pub struct Pack {
 pub struct Packs {
     objects: Arc<dyn Objects>,
     keys: Arc<Keys>,
-    opened: Mutex<HashMap<PackId, Arc<Pack>>>,
+    opened: Mutex<Kept<PackId, Arc<Pack>>>,
+}
+
+impl Pack {
+    /// What it takes in memory, in bytes.
+    pub fn cost(&self) -> usize {
+        let each = |segment: &segment::SegmentEntry| 72 + 16 * segment.bases.len() + 20 * segment.chunks.len();
+        256 + self.footer.segments.iter().map(each).sum::<usize>()
+    }
 }
 
 impl Packs {
     /// The packs among `objects`, sealed under `keys`.
     pub fn new(objects: Arc<dyn Objects>, keys: Arc<Keys>) -> Self {
-        Packs { objects, keys, opened: Mutex::default() }
+        Packs { objects, keys, opened: Mutex::new(Kept::up_to(KEPT)) }
     }
 
     /// The store's objects.
@@ -59,9 +69,9 @@ impl Packs {
         Ok(self.objects.list(Kind::Pack)?.into_iter().map(PackId).collect())
     }
 
-    /// A pack whose footer was opened before.
+    /// A pack whose footer was opened not long ago.
     pub fn opened(&self, id: PackId) -> Option<Arc<Pack>> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(id)
     }
 
     /// Opens a pack's footer.
@@ -70,7 +80,8 @@ impl Packs {
             return Ok(pack);
         }
         let pack = Arc::new(self.read(id)?);
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).insert(id, pack.clone());
+        let cost = pack.cost();
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).put(id, pack.clone(), cost);
         Ok(pack)
     }
 
@@ -84,7 +95,8 @@ impl Packs {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn read(&self, id: PackId) -> Result<Pack> {
+    /// Reads a pack's footer from the medium, and does not keep it.
+    pub fn read(&self, id: PackId) -> Result<Pack> {
         let key = Key::new(Kind::Pack, id.0);
         let damaged = |why: &dyn std::fmt::Display| {
             Error::integrity(format!("a pack is damaged: {why}"))
@@ -129,11 +141,23 @@ impl Packs {
                 .at(self.objects.place(key))
                 .hint("run `nbak check --read-data` to see which files need it")
         };
-        let entry = pack.footer.segments.get(number).ok_or_else(|| damaged(Malformed("it is not there")))?;
+        let (entry, bytes) = self.coded(pack, number)?;
+        segment::decompress(entry.codec, &bytes, entry.plain as usize, prefix).map_err(damaged)
+    }
+
+    /// A segment as it was before it was sealed, for one that is put into another pack as it is.
+    pub fn coded<'p>(&self, pack: &'p Pack, number: usize) -> Result<(&'p segment::SegmentEntry, Vec<u8>)> {
+        let key = Key::new(Kind::Pack, pack.id.0);
+        let damaged = |why: &str| {
+            Error::integrity(format!("segment {number} of a pack is damaged: {why}"))
+                .at(self.objects.place(key))
+                .hint("run `nbak check --read-data` to see which files need it")
+        };
+        let entry = pack.footer.segments.get(number).ok_or_else(|| damaged("it is not there"))?;
         let mut bytes = self.objects.get_range(key, entry.offset, entry.stored as usize)?;
         pack.opener
             .open_segment(number as u32, &mut bytes)
-            .map_err(|_| damaged(Malformed("its bytes are not what was written")))?;
-        segment::decompress(entry.codec, &bytes, entry.plain as usize, prefix).map_err(damaged)
+            .map_err(|_| damaged("its bytes are not what was written"))?;
+        Ok((entry, bytes))
     }
 }

@@ -30,6 +30,8 @@ pub const PACK_TARGET: usize = 16 * 1024 * 1024;
 const SEGMENT_CHUNKS: usize = 4096;
 /// A pack is closed when it holds this many segments: half of the numbers that there are.
 const PACK_SEGMENTS: usize = 32_768;
+/// A pack is closed when it holds this many records: where many are carried over, a damaged footer shall not take all.
+const PACK_RECORDS: usize = 256;
 /// Segments that may wait for the thread pool.
 const IN_FLIGHT: usize = 32;
 
@@ -234,6 +236,27 @@ impl PackSink {
         Ok(())
     }
 
+    /// Adds a whole segment that another pack has, as it was before it was sealed there, and as `entry` describes it.
+    /// Only its place is new, and its depth and bases if those of `entry` are.
+    pub fn add_coded(&mut self, entry: SegmentEntry, mut coded: Vec<u8>) -> Result<()> {
+        let codec = entry.codec;
+        let (pack, number, ticket) = self.next_segment(entry)?;
+        let (sealer, done) = (pack.sealer.clone(), pack.done.0.clone());
+        let slots = self.slots.1.clone();
+        let _ = self.slots.0.send(());
+        let seal = move || {
+            sealer.seal_segment(ticket, &mut coded);
+            let _ = slots.try_recv();
+            let _ = done.send(Ok((number, codec, coded)));
+        };
+        if rayon::current_thread_index().is_some() {
+            seal();
+        } else {
+            rayon::spawn(seal);
+        }
+        Ok(())
+    }
+
     /// The open pack, with a number in it for `segment`. Closes the pack before it if that is full.
     fn next_segment(&mut self, segment: SegmentEntry) -> Result<(&mut OpenPack, usize, Ticket)> {
         let is_full = |pack: &OpenPack| {
@@ -296,8 +319,13 @@ pub struct Flushed(PackSink);
 
 impl Flushed {
     /// Puts the last pack, with `record` in its footer. When this returns, the snapshot exists and is durable.
-    pub fn commit(mut self, record: Vec<u8>) -> Result<Vec<Stored>> {
-        if record.len() > MAX_RECORD {
+    pub fn commit(self, record: Vec<u8>) -> Result<Vec<Stored>> {
+        self.commit_all(vec![record])
+    }
+
+    /// The same for several records, none of which leads to anything that is not durable by then.
+    pub fn commit_all(mut self, records: Vec<Vec<u8>>) -> Result<Vec<Stored>> {
+        if let Some(record) = records.iter().find(|record| record.len() > MAX_RECORD) {
             return Err(Error::failed(format!(
                 "a snapshot record of {} bytes is larger than the format allows",
                 record.len()
@@ -305,8 +333,15 @@ impl Flushed {
             .hint("give a shorter note or fewer tags"));
         }
         let keys = self.0.keys.clone();
-        self.0.pack.get_or_insert_with(|| OpenPack::new(&keys));
-        self.finish(vec![record])
+        let mut records = records.into_iter().peekable();
+        loop {
+            self.0.pack.get_or_insert_with(|| OpenPack::new(&keys));
+            let some: Vec<_> = records.by_ref().take(PACK_RECORDS).collect();
+            if records.peek().is_none() {
+                return self.finish(some);
+            }
+            self.0.close_pack(some)?;
+        }
     }
 
     /// Puts the last pack without a record: what was gathered is kept, and no snapshot is made of it.

@@ -1,0 +1,240 @@
+//! `forget`, `undelete` and `gc`.
+//!
+//! None of them asks: what was forgotten can be brought back, and `gc` only takes what was forgotten before.
+
+use std::collections::{BTreeSet, HashMap};
+
+use jiff::ZonedDateTime;
+use serde_json::json;
+
+use super::args::{ForgetArgs, GcArgs, Rules, UndeleteArgs};
+use super::context::Context;
+use super::output::{self, count, iso, line, size, time};
+use crate::error::{Error, Result};
+use crate::id::SnapshotId;
+use crate::snapshot::look;
+use crate::snapshot::progress::Silent;
+use crate::snapshot::record::Record;
+use crate::snapshot::store::{Access, Store};
+use crate::snapshot::take::now_ms;
+use crate::upkeep::policy::{Candidate, Policy, parse_duration, plan};
+use crate::upkeep::{forget as forgetting, gc as collecting, swarm};
+
+/// Forgotten snapshots are left alone for a day by the upkeep after a snapshot, in milliseconds.
+const GRACE: i64 = 24 * 60 * 60 * 1000;
+/// The upkeep after a snapshot frees space when so many were forgotten before that, and as many as this part of those
+/// that are left: one in so many. So its cost is spread over many snapshots.
+const FORGOTTEN: (usize, usize) = (16, 4);
+/// It writes at most so many bytes again.
+const SLICE: u64 = 64 * 1024 * 1024;
+
+/// Forgets snapshots.
+pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
+    let now = ZonedDateTime::now();
+    let mut store = open(context, args.dry_run)?;
+    let verdicts: Vec<(Record, Vec<String>)> = if args.snapshots.is_empty() {
+        by_policy(&store, &policy(&args.rules)?, &now)?
+    } else {
+        let named: Result<BTreeSet<SnapshotId>> =
+            args.snapshots.iter().map(|name| context.select(&store, name).map(|record| record.id)).collect();
+        let named = named?;
+        let why = |record: &Record| if named.contains(&record.id) { Vec::new() } else { vec!["not named".to_owned()] };
+        store.history()?.live().map(|record| (record.clone(), why(record))).collect()
+    };
+    let gone: BTreeSet<SnapshotId> =
+        verdicts.iter().filter(|(_, keep)| keep.is_empty()).map(|(record, _)| record.id).collect();
+    if !args.dry_run && !gone.is_empty() {
+        forgetting::forget(&mut store, &gone, now_ms())?;
+    }
+    let named = !args.snapshots.is_empty();
+    for (record, keep) in &verdicts {
+        if context.json {
+            output::json(&json!({
+                "snapshot": record.id.to_string(),
+                "started": iso(record.started),
+                "source": record.source,
+                "forget": keep.is_empty(),
+                "reasons": keep,
+                "dry_run": args.dry_run,
+            }));
+        } else if keep.is_empty() {
+            let verb = if args.dry_run { "would forget" } else { "forgot" };
+            line(format!("{verb} {}  {}", record.id.short(), time(record.started)));
+        } else if !named && (args.dry_run || context.verbose) {
+            line(format!("keep         {}  {}  {}", record.id.short(), time(record.started), keep.join(", ")));
+        }
+    }
+    if !context.json {
+        let stay = verdicts.len() - gone.len();
+        let verb = if args.dry_run { "would be forgotten" } else { "forgotten" };
+        line(format!("{} {verb}, {stay} stay", count(gone.len() as u64, "snapshot", "snapshots")));
+        if !args.dry_run && !gone.is_empty() {
+            context.say("`nbak gc` frees their space; until then `nbak undelete` brings them back");
+        }
+    }
+    Ok(0)
+}
+
+fn open(context: &Context, dry_run: bool) -> Result<Store> {
+    let access = if dry_run { Access::Read } else { Access::Write(context.patience()) };
+    let store = Store::open(&context.repo()?, &context.credentials()?, access)?;
+    context.warn(&store);
+    Ok(store)
+}
+
+fn policy(rules: &Rules) -> Result<Policy> {
+    Ok(Policy {
+        last: rules.keep_last.unwrap_or(0),
+        hourly: rules.keep_hourly.unwrap_or(0),
+        daily: rules.keep_daily.unwrap_or(0),
+        weekly: rules.keep_weekly.unwrap_or(0),
+        monthly: rules.keep_monthly.unwrap_or(0),
+        yearly: rules.keep_yearly.unwrap_or(0),
+        within: rules.keep_within.as_deref().map(parse_duration).transpose()?,
+        tags: rules.keep_tag.clone(),
+    })
+}
+
+/// Each snapshot with the reasons why it stays; none if it is to be forgotten.
+fn by_policy(store: &Store, policy: &Policy, now: &ZonedDateTime) -> Result<Vec<(Record, Vec<String>)>> {
+    let records: Vec<&Record> = store.history()?.live().collect();
+    let candidates: Vec<Candidate<'_>> = records
+        .iter()
+        .map(|record| Candidate { id: record.id, started: record.started, source: &record.source, tags: &record.tags })
+        .collect();
+    let verdicts = plan(&candidates, policy, now);
+    // A clock that was behind makes the newest one look old: it stays all the same.
+    let last: HashMap<&str, SnapshotId> = records.iter().map(|record| (record.source.as_str(), record.id)).collect();
+    let newest = |record: &Record| last.get(record.source.as_str()) == Some(&record.id);
+    let with_reasons = records.iter().zip(verdicts).map(|(record, verdict)| {
+        let mut keep: Vec<String> = verdict.keep.iter().map(ToString::to_string).collect();
+        if keep.is_empty() && newest(record) {
+            keep.push("the last one that was taken".to_owned());
+        }
+        ((*record).clone(), keep)
+    });
+    Ok(with_reasons.collect())
+}
+
+/// Brings forgotten snapshots back.
+pub fn undelete(context: &Context, args: &UndeleteArgs) -> Result<u8> {
+    let mut store = open(context, false)?;
+    let history = store.history()?;
+    let there: Vec<Record> = history
+        .forgotten()
+        .filter(|one| history.ledger().forgotten.contains_key(&one.record.id))
+        .map(|one| one.record.clone())
+        .collect();
+    if there.is_empty() {
+        return Err(Error::failed("there is no forgotten snapshot that could be brought back")
+            .hint("`gc` has reclaimed what was forgotten, or nothing was"));
+    }
+    let ids: Result<BTreeSet<SnapshotId>> = if args.snapshots == ["all"] {
+        Ok(there.iter().map(|record| record.id).collect())
+    } else {
+        let now = ZonedDateTime::now();
+        let one = |name: &String| look::select(&there, name, &now).map(|record| record.id);
+        args.snapshots.iter().map(one).collect()
+    };
+    let ids = ids.map_err(|error| error.hint("`nbak snapshots --forgotten` lists what can be brought back"))?;
+    forgetting::undelete(&mut store, &ids)?;
+    for record in there.iter().filter(|record| ids.contains(&record.id)) {
+        if context.json {
+            output::json(&json!({"snapshot": record.id.to_string(), "started": iso(record.started)}));
+        } else {
+            line(format!("brought back {}  {}", record.id.short(), time(record.started)));
+        }
+    }
+    Ok(0)
+}
+
+/// Frees space.
+pub fn gc(context: &Context, args: &GcArgs) -> Result<u8> {
+    let now = ZonedDateTime::now();
+    let before = match &args.keep_forgotten {
+        None => i64::MAX,
+        Some(text) => {
+            let span = parse_duration(text)?;
+            let moment = now.checked_sub(span);
+            moment.map_or(i64::MIN, |moment| moment.timestamp().as_millisecond())
+        }
+    };
+    let mut store = open(context, args.dry_run)?;
+    let options = collecting::Options {
+        dry_run: args.dry_run,
+        forgotten_before: before,
+        patience: context.patience(),
+        ..collecting::Options::default()
+    };
+    let outcome = collecting::gc(&mut store, &options, &context.bars())?;
+    for why in outcome.held.values() {
+        output::warning(format!("a pack stays as it is: {why} (run `nbak check --read-data`, then `nbak repair`)"));
+    }
+    let readers = |pids: &[u32]| pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if context.json {
+        let waiting = outcome.waiting.as_ref();
+        output::json(&json!({
+            "dry_run": args.dry_run,
+            "freed_bytes": outcome.freed,
+            "deleted_packs": outcome.deleted,
+            "written_packs": outcome.written,
+            "reclaimed": outcome.reclaimed.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "left_bytes": outcome.left,
+            "waiting_bytes": waiting.map_or(0, |(bytes, _)| *bytes),
+            "readers": waiting.map_or_else(Vec::new, |(_, pids)| pids.clone()),
+            "held_packs": outcome.held.keys().map(ToString::to_string).collect::<Vec<_>>(),
+            "no_room": outcome.no_room,
+        }));
+        return Ok(0);
+    }
+    let freed = size(outcome.freed.max(0).cast_unsigned());
+    if args.dry_run {
+        line(format!("would free about {freed}, from {}", count(outcome.deleted, "pack", "packs")));
+    } else {
+        line(format!(
+            "freed {freed}: {} deleted, {} written; {} reclaimed",
+            count(outcome.deleted, "pack", "packs"),
+            outcome.written,
+            count(outcome.reclaimed.len() as u64, "snapshot", "snapshots"),
+        ));
+    }
+    if let Some((bytes, pids)) = &outcome.waiting {
+        let who = if pids.is_empty() { String::new() } else { format!(" (process {})", readers(pids)) };
+        line(format!("{} wait until nobody reads the store{who}: run it again then", size(*bytes)));
+    }
+    if outcome.left > 0 {
+        line(format!("about {} are left in packs that are mostly needed", size(outcome.left)));
+    }
+    if outcome.no_room {
+        line("there was not enough room to put together what is needed of packs that are mostly waste: run it again");
+    }
+    Ok(0)
+}
+
+/// What is done for the store after a snapshot now and then, so that nobody must schedule it. It must not fail the
+/// snapshot, which stands.
+pub fn upkeep(context: &Context, store: &mut Store) {
+    let done = swarm::gather(store).and_then(|packs| {
+        let history = store.history()?;
+        let before = now_ms() - GRACE;
+        let old = history.ledger().forgotten.values().filter(|at| **at < before).count();
+        if old < FORGOTTEN.0 || old * FORGOTTEN.1 < history.live().count() {
+            return Ok((packs, None));
+        }
+        let (rewrite, forgotten_before) = (SLICE, before);
+        let options = collecting::Options { rewrite, forgotten_before, ..collecting::Options::default() };
+        collecting::gc(store, &options, &Silent).map(|outcome| (packs, Some(outcome)))
+    });
+    match done {
+        Ok((packs, outcome)) if context.verbose => {
+            if packs > 0 {
+                output::message(format!("{} put together", count(packs as u64, "small pack was", "small packs were")));
+            }
+            if let Some(outcome) = outcome {
+                output::message(format!("freed {}", size(outcome.freed.max(0).cast_unsigned())));
+            }
+        }
+        Ok(_) => {}
+        Err(error) => output::warning(format!("the snapshot was taken; upkeep of the store failed: {error}")),
+    }
+}

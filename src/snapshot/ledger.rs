@@ -1,0 +1,364 @@
+//! The ledger: which snapshots were forgotten, which are gone, and what of the others is known to be lost.
+//!
+//! A store's objects never change (I3), so that a snapshot is forgotten is written beside it: a pack without segments
+//! whose footer holds the ledger, as one record or several. Each ledger is the whole truth of its time and counts one
+//! more than the one before; the highest counts, and the others are garbage. To lose the newest one brings forgotten
+//! snapshots back: nothing is deleted for want of a ledger, only kept.
+//!
+//! **Chain.** Every record names the one before it by its keyed hash, so that nobody can take one away unnoticed (I8).
+//! A forgotten one may go, so the ledger has what the chain needs of it: its number, the hash that it names, and its
+//! own hash. Neighbours join to one [`Run`], so that a store that keeps sixty of a hundred thousand snapshots has about
+//! sixty runs. Since that is written when a snapshot is *forgotten*, nothing has to be written when its packs are
+//! deleted: space can be freed on a disk that has none.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use super::record::Record;
+use crate::error::{Error, Result};
+use crate::id::SnapshotId;
+use crate::store::pack::MAX_RECORD;
+
+/// What the bytes of a ledger record begin with, and those of a snapshot record never.
+const OPENING: &[u8] = br#"{"kind":"#;
+const KIND: &str = "ledger";
+/// Lost paths are named up to this number for each snapshot.
+pub const MOST_LOST: usize = 100;
+/// Room for them in one record, in bytes.
+const LOST_ROOM: usize = 16 * 1024;
+
+/// The keyed hash of a record.
+pub type Mac = [u8; 16];
+/// What a record follows on: its own number, and the hash of the one before it. Two share it only where the chain
+/// forked.
+pub type Start = (u64, Option<Mac>);
+
+/// Forgotten snapshots that followed on one another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Run {
+    /// The number of the first.
+    pub first: u64,
+    /// The hash of the record before it.
+    pub from: Option<Mac>,
+    /// The number of the last.
+    pub last: u64,
+    /// The hash of the last.
+    pub end: Mac,
+}
+
+impl Run {
+    /// What the first of it follows on.
+    pub fn start(&self) -> Start {
+        (self.first, self.from)
+    }
+}
+
+/// What of a snapshot is known to be lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// Paths, as many as are named.
+    pub paths: Vec<String>,
+    /// How many there are.
+    pub count: u64,
+}
+
+/// What the store knows of its snapshots besides their records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// One more than that of the ledger before.
+    pub generation: u64,
+    /// The forgotten, for the chain.
+    pub runs: Vec<Run>,
+    /// Those of them that can be brought back, and when they were forgotten: milliseconds since 1970.
+    pub forgotten: BTreeMap<SnapshotId, i64>,
+    /// Those whose space was reclaimed, as long as a pack still holds their record.
+    pub reclaimed: BTreeSet<SnapshotId>,
+    /// Snapshots that lost something, and what.
+    pub losses: BTreeMap<SnapshotId, Loss>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Wire {
+    kind: String,
+    format: u32,
+    generation: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    runs: Vec<(u64, Option<String>, u64, String)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    forgotten: Vec<(String, i64)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    reclaimed: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    losses: Vec<(String, u64, Vec<String>)>,
+}
+
+impl Wire {
+    fn part(generation: u64) -> Wire {
+        Wire { kind: KIND.to_owned(), format: 1, generation, ..Wire::default() }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("strings and numbers have a JSON form")
+    }
+}
+
+/// Whether `record` is one of a ledger, not of a snapshot.
+pub fn is_ledger(record: &[u8]) -> bool {
+    record.starts_with(OPENING)
+}
+
+impl Ledger {
+    /// Whether there is nothing to know.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.forgotten.is_empty() && self.reclaimed.is_empty() && self.losses.is_empty()
+    }
+
+    /// Whether the snapshot `id` was forgotten.
+    pub fn has_forgotten(&self, id: SnapshotId) -> bool {
+        self.forgotten.contains_key(&id) || self.reclaimed.contains(&id)
+    }
+
+    /// Its records, each of which a footer takes.
+    pub fn encode(&self) -> Vec<Vec<u8>> {
+        let mut parts = Vec::new();
+        let mut part = Wire::part(self.generation);
+        let mut room = MAX_RECORD / 2;
+        let mut take = |length: usize, add: &mut dyn FnMut(&mut Wire)| {
+            if length > room {
+                parts.push(std::mem::replace(&mut part, Wire::part(self.generation)).bytes());
+                room = MAX_RECORD / 2;
+            }
+            room = room.saturating_sub(length);
+            add(&mut part);
+        };
+        let hex = |mac: Mac| SnapshotId(mac).to_string();
+        for run in &self.runs {
+            take(120, &mut |part| part.runs.push((run.first, run.from.map(hex), run.last, hex(run.end))));
+        }
+        for (id, at) in &self.forgotten {
+            take(60, &mut |part| part.forgotten.push((id.to_string(), *at)));
+        }
+        for id in &self.reclaimed {
+            take(40, &mut |part| part.reclaimed.push(id.to_string()));
+        }
+        for (id, loss) in &self.losses {
+            let mut left = LOST_ROOM;
+            let fits = |path: &&String| {
+                // What a path takes in JSON is at most six times its bytes.
+                left = left.saturating_sub(6 * path.len());
+                left > 0
+            };
+            let paths: Vec<String> = loss.paths.iter().take(MOST_LOST).take_while(fits).cloned().collect();
+            take(LOST_ROOM - left + 60, &mut |part| part.losses.push((id.to_string(), loss.count, paths.clone())));
+        }
+        parts.push(part.bytes());
+        parts
+    }
+
+    /// Reads the records of one ledger: all that one pack has.
+    pub fn decode<'a>(records: impl IntoIterator<Item = &'a [u8]>) -> Result<Ledger> {
+        let bad = |why: &str| Error::integrity(format!("a ledger of the store is malformed: {why}"));
+        let id = |text: &str| SnapshotId::parse(text).map_err(|_| bad("an id is not one"));
+        let mut ledger = Ledger::default();
+        for record in records {
+            let wire: Wire = serde_json::from_slice(record).map_err(|error| bad(&error.to_string()))?;
+            if wire.kind != KIND || wire.format != 1 {
+                return Err(bad("it is of another format version: use a newer nbak"));
+            }
+            ledger.generation = wire.generation;
+            for (first, from, last, end) in wire.runs {
+                let in_range = first > 0 && first <= last && last <= u64::from(u32::MAX);
+                in_range.then_some(()).ok_or_else(|| bad("a number is out of range"))?;
+                let from = from.map(|mac| id(&mac).map(|id| id.0)).transpose()?;
+                ledger.runs.push(Run { first, from, last, end: id(&end)?.0 });
+            }
+            for (forgotten, at) in wire.forgotten {
+                ledger.forgotten.insert(id(&forgotten)?, at);
+            }
+            for reclaimed in wire.reclaimed {
+                ledger.reclaimed.insert(id(&reclaimed)?);
+            }
+            for (snapshot, count, paths) in wire.losses {
+                ledger.losses.insert(id(&snapshot)?, Loss { paths, count });
+            }
+        }
+        Ok(ledger)
+    }
+
+    /// Forgets the snapshot of `record`, whose own hash is `mac`. [`Self::join`] when all are forgotten.
+    pub fn forget(&mut self, record: &Record, mac: Mac, at: i64) {
+        if !self.has_forgotten(record.id) {
+            self.forgotten.insert(record.id, at);
+            let (first, last) = (record.sequence, record.sequence);
+            self.runs.push(Run { first, from: record.previous, last, end: mac });
+        }
+    }
+
+    /// Brings the snapshot of `record` back: the run that it is in is cut there.
+    pub fn bring_back(&mut self, record: &Record, mac: Mac) {
+        self.forgotten.remove(&record.id);
+        self.reclaimed.remove(&record.id);
+        let number = record.sequence;
+        // Where the chain forked, more than one run has the number. Its own names both hashes, if it ends or begins
+        // there; one that goes through does neither, and then there is no other way to tell.
+        let is_its = |run: &&Run| {
+            (run.first <= number && number <= run.last)
+                && (run.first != number || run.from == record.previous)
+                && (run.last != number || run.end == mac)
+        };
+        let Some(at) = self.runs.iter().position(|run| is_its(&run)) else { return };
+        let run = self.runs.swap_remove(at);
+        if let Some(previous) = record.previous.filter(|_| run.first < number) {
+            self.runs.push(Run { last: number - 1, end: previous, ..run.clone() });
+        }
+        if run.last > number {
+            self.runs.push(Run { first: number + 1, from: Some(mac), ..run });
+        }
+        self.runs.sort_unstable();
+    }
+
+    /// Joins runs that follow on one another. `others` is what every record that is not forgotten follows on: where a
+    /// record or a second run follows on a run too, the chain forked, and the end of that run stays.
+    pub fn join(&mut self, others: impl Iterator<Item = Start>) {
+        let mut followers: HashMap<Start, usize> = HashMap::new();
+        for start in others.chain(self.runs.iter().map(Run::start)) {
+            *followers.entry(start).or_default() += 1;
+        }
+        self.runs.sort_unstable();
+        let mut by_start: HashMap<Start, Run> = HashMap::new();
+        let mut forked = Vec::new();
+        for run in self.runs.drain(..) {
+            if let Some(other) = by_start.insert(run.start(), run) {
+                forked.push(other);
+            }
+        }
+        let mut starts: Vec<Start> = by_start.keys().copied().collect();
+        starts.sort_unstable();
+        for start in starts {
+            let Some(mut run) = by_start.remove(&start) else { continue };
+            loop {
+                let next = (run.last + 1, Some(run.end));
+                let only = followers.get(&next) == Some(&1);
+                let Some(more) = only.then(|| by_start.remove(&next)).flatten() else { break };
+                (run.last, run.end) = (more.last, more.end);
+            }
+            self.runs.push(run);
+        }
+        self.runs.append(&mut forked);
+        self.runs.sort_unstable();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::TreeId;
+    use crate::snapshot::record::Totals;
+    use crate::snapshot::tree::Attributes;
+    use proptest::prelude::*;
+
+    fn record(sequence: u64) -> Record {
+        Record {
+            id: SnapshotId([sequence as u8; 16]),
+            sequence,
+            previous: (sequence > 1).then(|| mac(sequence - 1)),
+            parent: None,
+            started: 0,
+            ended: 0,
+            source: String::new(),
+            tree: TreeId([0; 16]),
+            root: Attributes::default(),
+            totals: Totals::default(),
+            unreadable: Vec::new(),
+            unreadable_count: 0,
+            tags: Vec::new(),
+            note: None,
+            program: String::new(),
+        }
+    }
+
+    fn mac(sequence: u64) -> Mac {
+        [sequence as u8 ^ 0x80; 16]
+    }
+
+    /// Whether records and runs are one chain up to `most`.
+    fn is_chain(ledger: &Ledger, most: u64) -> bool {
+        let mut at = (1, None);
+        while at.0 <= most {
+            if let Some(run) = ledger.runs.iter().find(|run| run.start() == at) {
+                at = (run.last + 1, Some(run.end));
+            } else if ledger.has_forgotten(record(at.0).id) {
+                return false;
+            } else {
+                at = (at.0 + 1, Some(mac(at.0)));
+            }
+        }
+        true
+    }
+
+    fn live(ledger: &Ledger, most: u64) -> Vec<Start> {
+        let records = (1..=most).map(record).filter(|record| !ledger.has_forgotten(record.id));
+        records.map(|record| (record.sequence, record.previous)).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn the_chain_holds_whatever_is_forgotten_and_brought_back(
+            steps in prop::collection::vec((1u64..20, any::<bool>(), any::<bool>()), 0..60),
+        ) {
+            let mut ledger = Ledger::default();
+            for (number, forget, join) in steps {
+                let record = record(number);
+                if forget {
+                    ledger.forget(&record, mac(number), 5);
+                } else if ledger.has_forgotten(record.id) {
+                    ledger.bring_back(&record, mac(number));
+                }
+                if join {
+                    let others = live(&ledger, 20);
+                    ledger.join(others.into_iter());
+                }
+                prop_assert!(is_chain(&ledger, 20), "{ledger:?}");
+            }
+            let others = live(&ledger, 20);
+            ledger.join(others.into_iter());
+            prop_assert!(ledger.runs.len() <= live(&ledger, 20).len() + 1);
+            let records = ledger.encode();
+            prop_assert_eq!(Ledger::decode(records.iter().map(Vec::as_slice)).expect("what was written"), ledger);
+        }
+
+        #[test]
+        fn hostile_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Ledger::decode([bytes.as_slice()]);
+        }
+    }
+
+    #[test]
+    fn a_fork_keeps_the_end_that_two_follow_on() {
+        let mut ledger = Ledger::default();
+        for number in [1, 2, 3] {
+            ledger.forget(&record(number), mac(number), 0);
+        }
+        // Another third one, which is not forgotten, was made after the second too.
+        ledger.join([(3, Some(mac(2)))].into_iter());
+        assert!(ledger.runs.iter().any(|run| run.last == 2 && run.end == mac(2)), "{ledger:?}");
+    }
+
+    #[test]
+    fn a_large_ledger_fits_its_records() {
+        let mut ledger = Ledger { generation: 3, ..Ledger::default() };
+        for number in 0..20_000u64 {
+            let id = SnapshotId(u128::from(number).to_be_bytes());
+            ledger.forgotten.insert(id, i64::MAX);
+            if number % 100 == 0 {
+                ledger.losses.insert(id, Loss { paths: vec!["\u{1}".repeat(4000); 40], count: u64::MAX });
+            }
+        }
+        let records = ledger.encode();
+        assert!(records.iter().all(|record| record.len() <= MAX_RECORD && is_ledger(record)));
+        let read = Ledger::decode(records.iter().map(Vec::as_slice)).expect("what was written");
+        assert_eq!((read.generation, &read.forgotten), (3, &ledger.forgotten));
+        assert_eq!(read.losses.len(), 200);
+    }
+}

@@ -1,0 +1,291 @@
+//! Which snapshots stay, and why.
+//!
+//! [`plan`] touches nothing and asks no clock: the same snapshots, policy and time give the same plan, so what
+//! `--dry-run` prints is what will be done. The rules are called as in restic and borg; they mean what restic means:
+//!
+//! - Each data directory is judged by itself: a busy one does not push out the snapshots of a quiet one.
+//! - *Last* keeps the newest ones. *Hourly* to *yearly* keep the newest snapshot in each of the newest periods that
+//!   have one: seven daily ones are of seven days on which something was taken, not of the last seven days.
+//! - Every rule counts for itself, also what another rule keeps; a snapshot stays when one rule wants it. With borg a
+//!   later rule counts only what no earlier one keeps, so the same numbers reach further back there.
+//! - Periods are those of the calendar, in the time zone of `now`; weeks are those of ISO 8601, from Monday on. A day
+//!   of 23 or 25 hours is one day. When the clock is put back it shows an hour twice: those are two, told apart by
+//!   their offset from UTC. In a few places it was put back over midnight: what is before and after is still the same
+//!   day, so a period need not be in one piece.
+//! - A rule whose number is not reached yet keeps the oldest snapshot too, until it is. restic and borg do the same:
+//!   without it, a new store with a yearly rule would have no past before its first year was over.
+//! - *Within* counts back from the newest snapshot and not from now, as restic does and borg does not. The newest is
+//!   never later than now, so this keeps at least as much; and where nothing is taken for a while, nothing is lost.
+//!   Years to days are the calendar's, hours are real ones; a snapshot of exactly that age stays.
+//!
+//! Three things hold whatever the policy says. The newest snapshot of a data directory stays. One from the future stays
+//! and takes nobody's place: its time is a clock's mistake, and must not cost one whose time can be right. And a
+//! policy without any rule keeps everything; it is for the caller to refuse it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+
+use jiff::{Span, Timestamp, ZonedDateTime};
+
+use crate::error::{Error, Result};
+use crate::id::SnapshotId;
+
+/// One snapshot, as far as retention asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// Its id.
+    pub id: SnapshotId,
+    /// When it began: milliseconds since 1970.
+    pub started: i64,
+    /// The data directory.
+    pub source: &'a str,
+    /// Its tags.
+    pub tags: &'a [String],
+}
+
+/// What is to be kept. A number of 0 is no rule.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// So many of the newest.
+    pub last: u64,
+    /// The newest of so many hours.
+    pub hourly: u64,
+    /// The newest of so many days.
+    pub daily: u64,
+    /// The newest of so many weeks.
+    pub weekly: u64,
+    /// The newest of so many months.
+    pub monthly: u64,
+    /// The newest of so many years.
+    pub yearly: u64,
+    /// All that are not older than this when the newest was taken. A span that is not positive is no rule.
+    pub within: Option<Span>,
+    /// All that have one of these tags.
+    pub tags: Vec<String>,
+}
+
+/// A unit of the calendar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Period {
+    /// An hour on the clock.
+    Hour,
+    /// A day.
+    Day,
+    /// A week of ISO 8601.
+    Week,
+    /// A month.
+    Month,
+    /// A year.
+    Year,
+}
+
+/// Why a snapshot stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// The policy has no rule.
+    NoRule,
+    /// It was taken after now, by its own account.
+    Future,
+    /// The newest of its data directory, those from the future apart.
+    Newest,
+    /// One of the last; which, counted from the newest, which is 1.
+    Last(u64),
+    /// The newest in its period; which period, counted from the newest that has a snapshot, which is 1.
+    Periodic(Period, u64),
+    /// The oldest, and the rule for this period has not reached its number.
+    Oldest(Period),
+    /// Young enough; the span.
+    Within(String),
+    /// It has this tag.
+    Tag(String),
+}
+
+/// What happens to one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// Why it stays. Without any reason it is to be forgotten.
+    pub keep: Vec<Reason>,
+}
+
+impl Policy {
+    /// Whether there is no rule at all.
+    pub fn is_empty(&self) -> bool {
+        self.last == 0
+            && self.periods().iter().all(|(_, quota)| *quota == 0)
+            && self.span().is_none()
+            && self.tags.is_empty()
+    }
+
+    fn periods(&self) -> [(Period, u64); 5] {
+        [
+            (Period::Hour, self.hourly),
+            (Period::Day, self.daily),
+            (Period::Week, self.weekly),
+            (Period::Month, self.monthly),
+            (Period::Year, self.yearly),
+        ]
+    }
+
+    fn span(&self) -> Option<Span> {
+        self.within.filter(Span::is_positive)
+    }
+}
+
+impl Period {
+    /// What all moments of one period have in common, and no other.
+    fn of(self, moment: &ZonedDateTime) -> (i16, i8, i8, i8, i32) {
+        let (year, month, day) = (moment.year(), moment.month(), moment.day());
+        match self {
+            Period::Hour => (year, month, day, moment.hour(), moment.offset().seconds()),
+            Period::Day => (year, month, day, 0, 0),
+            Period::Week => {
+                let week = moment.iso_week_date();
+                (week.year(), week.week(), 0, 0, 0)
+            }
+            Period::Month => (year, month, 0, 0, 0),
+            Period::Year => (year, 0, 0, 0, 0),
+        }
+    }
+}
+
+impl Verdict {
+    /// Whether the snapshot stays.
+    pub fn stays(&self) -> bool {
+        !self.keep.is_empty()
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let each = |period: &Period| match period {
+            Period::Hour => "hourly",
+            Period::Day => "daily",
+            Period::Week => "weekly",
+            Period::Month => "monthly",
+            Period::Year => "yearly",
+        };
+        match self {
+            Reason::NoRule => write!(f, "the policy has no rule"),
+            Reason::Future => write!(f, "from the future: was the clock right?"),
+            Reason::Newest => write!(f, "the newest one"),
+            Reason::Last(nth) => write!(f, "last: number {nth}"),
+            Reason::Periodic(period, nth) => write!(f, "{}: number {nth}", each(period)),
+            Reason::Oldest(period) => write!(f, "{}: the oldest, as there are not enough yet", each(period)),
+            Reason::Within(span) => write!(f, "within {span}"),
+            Reason::Tag(tag) => write!(f, "tag {tag}"),
+        }
+    }
+}
+
+/// What `policy` makes of `candidates` at `now`: one verdict for each, in their order. Of two that began at the same
+/// time the later one in this order is the newer.
+pub fn plan(candidates: &[Candidate<'_>], policy: &Policy, now: &ZonedDateTime) -> Vec<Verdict> {
+    let empty = policy.is_empty();
+    let now_ms = now.timestamp().as_millisecond();
+    let mut verdicts: Vec<_> = candidates.iter().map(|one| Verdict { id: one.id, keep: Vec::new() }).collect();
+    let mut sources: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (place, one) in candidates.iter().enumerate() {
+        if empty {
+            verdicts[place].keep.push(Reason::NoRule);
+        } else if one.started > now_ms {
+            verdicts[place].keep.push(Reason::Future);
+        } else {
+            sources.entry(one.source).or_default().push(place);
+        }
+    }
+    for mut places in sources.into_values() {
+        // The sort keeps the order of equal times, and only then is the newest put first.
+        places.sort_by_key(|&place| candidates[place].started);
+        places.reverse();
+        // No time is after now here: one that no calendar has is before its first day.
+        let moment = |place: usize| Timestamp::from_millisecond(candidates[place].started).unwrap_or(Timestamp::MIN);
+        let dated: Vec<_> =
+            places.into_iter().map(|place| (place, moment(place).to_zoned_datetime(now.time_zone().clone()))).collect();
+        judge(&dated, policy, &mut |place, reason| verdicts[place].keep.push(reason));
+    }
+    for (verdict, one) in verdicts.iter_mut().zip(candidates) {
+        for tag in policy.tags.iter().filter(|tag| one.tags.contains(tag)) {
+            let reason = Reason::Tag(tag.clone());
+            if !verdict.keep.contains(&reason) {
+                verdict.keep.push(reason);
+            }
+        }
+    }
+    verdicts
+}
+
+/// Applies all rules that are about time to the snapshots of one data directory, the newest first.
+fn judge(dated: &[(usize, ZonedDateTime)], policy: &Policy, keep: &mut dyn FnMut(usize, Reason)) {
+    let (Some((newest, latest)), Some((oldest, _))) = (dated.first(), dated.last()) else { return };
+    keep(*newest, Reason::Newest);
+    for (nth, (place, _)) in (1..=policy.last).zip(dated) {
+        keep(*place, Reason::Last(nth));
+    }
+    for (period, quota) in policy.periods() {
+        let mut seen = HashSet::new();
+        let mut last = None;
+        for (place, moment) in dated {
+            if seen.len() as u64 == quota {
+                break;
+            }
+            if seen.insert(period.of(moment)) {
+                keep(*place, Reason::Periodic(period, seen.len() as u64));
+                last = Some(place);
+            }
+        }
+        if (seen.len() as u64) < quota && last != Some(oldest) {
+            keep(*oldest, Reason::Oldest(period));
+        }
+    }
+    if let Some(span) = policy.span() {
+        // Before the calendar's first day there is nothing to forget.
+        let limit = latest.checked_sub(span).map_or(Timestamp::MIN, |moment| moment.timestamp());
+        for (place, _) in dated.iter().take_while(|(_, moment)| moment.timestamp() >= limit) {
+            keep(*place, Reason::Within(format!("{span:#}")));
+        }
+    }
+}
+
+/// Reads a span of time as `--keep-within` takes it: numbers with a unit each, `2d`, `36h` or `1y5m7d2h`.
+///
+/// The units are restic's, and weeks as borg has them: `y`, `m` for months, `w`, `d`, `h`, each at most once. There are
+/// no minutes: nobody can tell that a lone `m` is a month and another one is not.
+pub fn parse_duration(text: &str) -> Result<Span> {
+    let bad = |why: &str| {
+        Error::usage(format!("`{text}` is no span of time: {why}")).hint(
+            "numbers with a unit each, like `2d`, `36h` or `1y5m7d2h`: y years, m months, w weeks, d days, h hours",
+        )
+    };
+    let (mut span, mut units, mut rest) = (Span::new(), String::new(), text);
+    while !rest.is_empty() {
+        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
+        let Some(unit) = after.chars().next() else {
+            return Err(bad(&format!("what is {number} of?")));
+        };
+        if number.is_empty() {
+            return Err(bad(&format!("there is no number before `{unit}`")));
+        }
+        if units.contains(unit) {
+            return Err(bad(&format!("it has `{unit}` twice")));
+        }
+        units.push(unit);
+        rest = &after[unit.len_utf8()..];
+        // More than any calendar has, like a number that is too long.
+        let count: i64 = number.parse().unwrap_or(i64::MAX);
+        span = match unit {
+            'y' => span.try_years(count),
+            'm' => span.try_months(count),
+            'w' => span.try_weeks(count),
+            'd' => span.try_days(count),
+            'h' => span.try_hours(count),
+            _ => return Err(bad(&format!("`{unit}` is no unit"))),
+        }
+        .map_err(|_| bad("no calendar goes that far"))?;
+    }
+    if span.is_positive() { Ok(span) } else { Err(bad("it is no time at all")) }
+}
+
+#[cfg(test)]
+mod tests;

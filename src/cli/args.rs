@@ -77,7 +77,7 @@ pub enum Command {
     Check(CheckArgs),
     /// Show what the store holds, in numbers
     Stats,
-    /// Mend what can be made again
+    /// Save what can be saved of a damaged store, and mark what is lost
     Repair(RepairArgs),
     /// Show and change what opens the store
     Key(KeyArgs),
@@ -128,6 +128,7 @@ pub struct ForgetArgs {
 }
 
 /// A policy: what one of the rules keeps stays. It goes for each data directory by itself.
+#[expect(clippy::struct_field_names, reason = "they are the names of the flags")]
 #[derive(Debug, clap::Args)]
 #[group(id = "rules", multiple = true)]
 pub struct Rules {
@@ -318,15 +319,22 @@ pub struct CheckArgs {
 
 /// Arguments of `repair`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct RepairArgs {
     #[command(subcommand)]
-    pub what: Repair,
+    pub what: Option<Repair>,
+    /// Look for lost data in these documented backups too, or folders of such [default: the backup directory]
+    #[arg(long, value_name = "DIR")]
+    pub from: Vec<PathBuf>,
+    /// Take no snapshot of the data directory, which would store again what is at hand
+    #[arg(long)]
+    pub without_snapshot: bool,
 }
 
 /// What can be repaired.
 #[derive(Debug, Subcommand)]
 pub enum Repair {
-    /// Make the index anew from the packs
+    /// Only make the index anew from the packs, and accept that packs are gone
     Index,
 }
 

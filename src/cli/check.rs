@@ -1,16 +1,15 @@
-//! `check`, `stats` and `repair`.
+//! `check` and `stats`.
 //!
 //! A problem that was found is a line of the result; that there are any is the error, and exit code 13.
 
 use serde_json::json;
 
-use super::args::{CheckArgs, Repair, RepairArgs};
+use super::args::CheckArgs;
 use super::context::Context;
 use super::output::{self, count, line, size};
 use crate::error::{Error, Result};
 use crate::snapshot::check::{Options, check as check_store};
 use crate::snapshot::stats::stats as store_stats;
-use crate::snapshot::store::{Access, Store};
 
 /// Problems that are named, unless all are asked for: a lost pack makes thousands.
 const SHOWN: usize = 50;
@@ -42,6 +41,7 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
             "problems": problems,
             "remarks": report.remarks,
             "affected": affected,
+            "known_losses": report.known.iter().map(|(id, _)| id).collect::<Vec<_>>(),
         }));
     } else {
         for (id, paths) in &report.affected {
@@ -66,8 +66,8 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
         ))
         .at(store.root())
         .hint(
-            "remove nothing; take a snapshot, which stores again what is at hand, and bring back from a copy of the \
-             store what only older snapshots held; `nbak check --read-data` names every path that is affected",
+            "remove nothing; bring back from a copy of the store what is missing, or run `nbak repair`, which stores \
+             again what is at hand; `nbak check --read-data` names every path that is affected",
         ));
     }
     if !context.json {
@@ -114,44 +114,4 @@ pub fn stats(context: &Context) -> Result<u8> {
     line(format!("deduplication  {}", ratio(stats.snapshot_bytes, stats.chunk_bytes)));
     line(format!("protected      {}", if store.is_unprotected() { "no" } else { "yes" }));
     Ok(0)
-}
-
-/// Makes again what can be made again.
-pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8> {
-    match args.what {
-        Repair::Index => {
-            let (repo, credentials) = (context.repo()?, context.credentials()?);
-            let mut store = Store::open(&repo, &credentials, Access::Write(context.patience()))?;
-            let losses = store.losses();
-            let index = store.catalog().index();
-            let (lost, snapshots) = index.lost().fold((0, 0), |(n, m), (_, records)| (n + 1, m + records.len()));
-            store.catalog_mut().index_mut().discard();
-            drop(store);
-            let store = Store::open(&repo, &credentials, Access::Write(context.patience()))?;
-            context.warn(&store);
-            let packs = store.catalog().index().packs().count() as u64;
-            let unreadable = store.catalog().index().unreadable().len() as u64;
-            if context.json {
-                output::json(&json!({
-                    "packs": packs,
-                    "unreadable_packs": unreadable,
-                    "accepted_lost_packs": lost,
-                    "accepted_lost_snapshots": snapshots,
-                }));
-            } else {
-                if let Some(losses) = &losses {
-                    line(format!("accepted as lost: {losses}"));
-                }
-                line(format!("the index was made anew from {}", count(packs, "pack", "packs")));
-            }
-            if unreadable > 0 {
-                return Err(Error::integrity(format!(
-                    "{} be read",
-                    count(unreadable, "pack could not", "packs could not")
-                ))
-                .hint("run `nbak check` to see which snapshots need them"));
-            }
-            Ok(0)
-        }
-    }
 }

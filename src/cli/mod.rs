@@ -11,6 +11,7 @@ mod context;
 mod key;
 mod look;
 mod output;
+mod repair;
 mod restore;
 mod retention;
 mod snapshot;
@@ -96,7 +97,7 @@ fn run(context: &Context, command: Command) -> Result<u8> {
         Command::Backup(args) => backup::run(context, args),
         Command::Check(args) => check::check(context, &args),
         Command::Stats => check::stats(context),
-        Command::Repair(args) => check::repair(context, &args),
+        Command::Repair(args) => repair::repair(context, &args),
         Command::Key(args) => key::run(context, args),
     }
 }

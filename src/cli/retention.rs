@@ -221,8 +221,8 @@ pub fn upkeep(context: &Context, store: &mut Store) {
         if old < FORGOTTEN.0 || old * FORGOTTEN.1 < history.live().count() {
             return Ok((packs, None));
         }
-        let (rewrite, forgotten_before) = (SLICE, before);
-        let options = collecting::Options { rewrite, forgotten_before, ..collecting::Options::default() };
+        let options =
+            collecting::Options { forgotten_before: before, rewrite: SLICE, ..collecting::Options::default() };
         collecting::gc(store, &options, &Silent).map(|outcome| (packs, Some(outcome)))
     });
     match done {

@@ -321,12 +321,14 @@ impl Disk {
         })
     }
 
-    /// Takes out the packs `gone`, which have these numbers, and those of `chunks` that the file has in one of them.
+    /// Takes out the packs `gone`, which have these numbers, and those of `chunks` that the file has in one of them;
+    /// those of `elsewhere` get their other place.
     pub(super) fn remove(
         &mut self,
         gone: &BTreeSet<PackId>,
         numbers: &HashSet<u32>,
         chunks: &[ChunkId],
+        elsewhere: &[(ChunkId, u64)],
     ) -> Result<(), Broken> {
         guard(|| {
             self.write(|transaction, _| {
@@ -338,6 +340,9 @@ impl Disk {
                     if is_there {
                         table.remove(key)?;
                     }
+                }
+                for (id, place) in elsewhere {
+                    table.insert(u128::from_be_bytes(id.0), *place)?;
                 }
                 let mut table = transaction.open_table(PACKS)?;
                 let mut outlines = transaction.open_table(OUTLINES)?;
@@ -370,6 +375,23 @@ impl Disk {
             Ok(table.get(u128::from_be_bytes(id.0))?.map(|guard| guard.value().to_vec()))
         });
         self.rows.open(&outline_name_of(id), &sealed.ok()??).ok()
+    }
+
+    /// All chunks that the file has in the pack with this number: id, segment, place in it.
+    pub(super) fn chunks_in(&self, number: u32) -> Vec<(ChunkId, u32, u32)> {
+        let all = guard(|| {
+            let mut found = Vec::new();
+            for entry in self.chunks.as_ref().ok_or(Broken)?.iter()? {
+                let (id, place) = entry?;
+                let place = place.value();
+                if (place >> 32) as u32 == number {
+                    let (segment, nth) = ((place >> 16) as u32 & 0xFFFF, place as u32 & 0xFFFF);
+                    found.push((ChunkId(id.value().to_be_bytes()), segment, nth));
+                }
+            }
+            Ok(found)
+        });
+        all.unwrap_or_default()
     }
 
     pub(super) fn find(&self, id: ChunkId) -> Option<(u32, u32, u32)> {

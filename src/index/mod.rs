@@ -166,17 +166,23 @@ impl Index {
     }
 
     /// Forgets the packs `gone`, which are about to be deleted: from now on nobody misses them. `chunks` are those that
-    /// they list. Nothing of it may fail half-way: if the file cannot be written, it is thrown away, and made anew.
-    pub fn remove(&mut self, gone: &BTreeSet<PackId>, chunks: &[ChunkId]) {
+    /// they list, and `elsewhere` says where those of them lie that stay in another pack. Nothing of it may fail
+    /// half-way: if the file cannot be written, it is thrown away, and made anew.
+    pub fn remove(&mut self, gone: &BTreeSet<PackId>, chunks: &[ChunkId], elsewhere: &[(ChunkId, Location)]) {
         let numbers: HashSet<u32> = gone.iter().filter_map(|id| self.rows.get(id)).map(|row| row.number).collect();
+        let place = |(id, at): &(ChunkId, Location)| Some((*id, place_of(self.rows.get(&at.pack)?.number, at)));
+        let stays: Vec<_> = elsewhere.iter().filter_map(place).collect();
         let removed = self.disk.as_mut().filter(|disk| disk.is_writable());
-        if removed.is_some_and(|disk| disk.remove(gone, &numbers, chunks).is_err()) {
+        if removed.is_some_and(|disk| disk.remove(gone, &numbers, chunks, &stays).is_err()) {
             // To keep it would have the next command take for lost what was deleted on purpose.
             self.discard();
         }
         self.rows.retain(|id, _| !gone.contains(id));
         self.numbers.retain(|number, _| !numbers.contains(number));
         self.extra.retain(|_, at| !gone.contains(&at.pack));
+        if self.disk.is_none() {
+            self.extra.extend(elsewhere.iter().copied());
+        }
         self.unreadable.retain(|(id, _)| !gone.contains(id));
         if self.damaged.iter().any(|(pack, _)| gone.contains(pack)) {
             self.damaged.retain(|(pack, _)| !gone.contains(pack));
@@ -237,6 +243,17 @@ impl Index {
         let row = self.disk.as_ref()?.outline(id)?;
         let (salt, outline) = row.split_first_chunk()?;
         Some((*salt, self.rows.get(&id)?.size, Footer::from_outline(outline).ok()?))
+    }
+
+    /// A pack as the file remembers it: salt, size, and its footer with those ids that no other pack took over. For one
+    /// whose own footer does not open any more; what it says has to be proven.
+    pub fn remembered(&self, id: PackId) -> Option<([u8; 32], u64, Footer)> {
+        let (salt, size, mut footer) = self.outline(id)?;
+        for (chunk, segment, nth) in self.disk.as_ref()?.chunks_in(self.rows.get(&id)?.number) {
+            let entry = footer.segments.get_mut(segment as usize)?.chunks.get_mut(nth as usize)?;
+            entry.id = chunk;
+        }
+        Some((salt, size, footer))
     }
 
     /// All records, by packs.

@@ -10,14 +10,19 @@
 //! - with `read_data`, every segment opens, and each chunk of data gives its id.
 //!
 //! The index takes no part in it: it is only a cache. All footers are read from the packs.
+//!
+//! What no snapshot needs may build on what is gone: `gc` leaves such waste in packs that are mostly needed ([`sound`]).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod sound;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use rayon::prelude::*;
 
-use super::ledger::{Ledger, Start, is_ledger};
+use self::sound::{Bad, Chunk, UNSOUND};
+use super::ledger::{Ledger, Loss, Start, is_ledger};
 use super::meta::{Recent, Stored};
 use super::progress::Progress;
 use super::recipe::Recipe;
@@ -25,7 +30,7 @@ use super::record::Record;
 use super::store::Store;
 use super::tree::{Content, Node, Tree};
 use crate::error::Result;
-use crate::id::{ChunkId, PackId, RecipeId, TreeId, random_bytes};
+use crate::id::{ChunkId, PackId, RecipeId, SnapshotId, TreeId, random_bytes};
 use crate::index::{WHOLE_PACK, lineage};
 use crate::store::objects::{Key, Kind};
 use crate::store::reader::Pack;
@@ -72,6 +77,8 @@ pub struct Report {
     pub read: BTreeSet<PackId>,
     /// Snapshots that lost something: id, and the paths, as many as [`MOST_PATHS`].
     pub affected: Vec<(String, Vec<PathBuf>)>,
+    /// Those of which the ledger says so already, and that did not lose more since.
+    pub known: Vec<(String, Vec<PathBuf>)>,
 }
 
 /// Affected paths are named up to this number for each snapshot.
@@ -85,10 +92,10 @@ impl Report {
 
 struct Checking<'a> {
     store: &'a Store,
-    /// Every chunk by the footers, its length, and what it is.
-    chunks: HashMap<ChunkId, (u32, Segment)>,
-    /// Chunks that lie in a segment that did not open.
-    rotten: HashSet<ChunkId>,
+    /// Every chunk by the footers.
+    chunks: HashMap<ChunkId, Chunk>,
+    /// Chunks that a snapshot needs and of which no copy is sound.
+    lost: HashSet<ChunkId>,
     trees: HashMap<TreeId, bool>,
     /// Versions that were loaded not long ago.
     recent: (Recent<Tree>, Recent<Recipe>),
@@ -102,7 +109,7 @@ pub fn check(store: &Store, options: Options, progress: &dyn Progress) -> Result
     let mut checking = Checking {
         store,
         chunks: HashMap::new(),
-        rotten: HashSet::new(),
+        lost: HashSet::new(),
         trees: HashMap::new(),
         recent: Default::default(),
         recipes: HashMap::new(),
@@ -115,26 +122,32 @@ pub fn check(store: &Store, options: Options, progress: &dyn Progress) -> Result
     let packs = checking.read_footers()?;
     let of_segments = |(_, number): &&(PackId, u32)| *number != WHOLE_PACK;
     let damaged = store.catalog().index().damaged().iter();
-    let mut bad: Vec<(PackId, u32, String)> = damaged.filter(of_segments).map(known).collect();
+    let mut bad: Bad = damaged.filter(of_segments).map(known).collect();
+    let mut dangling = checking.settle(&packs, &bad);
     if options.read_data {
-        let found = checking.read_segments(&packs, options.subset, progress);
-        bad.retain(|(pack, ..)| !checking.report.read.contains(pack));
-        bad.extend(found);
+        let found = checking.read_segments(&packs, &dangling, options.subset, progress);
+        bad.retain(|(pack, _), _| !checking.report.read.contains(pack));
+        dangling = checking.settle_found(&packs, &mut bad, found);
     }
-    checking.judge_segments(&packs, bad);
-    checking.check_bases(&packs);
-    let records = checking.check_records(&packs);
-    for record in &records {
+    checking.judge(&packs, &bad);
+    let (records, losses) = checking.check_records(&packs);
+    // What is known to be lost is no news. It is followed last: what others need too is their problem first.
+    let (known, others): (Vec<_>, Vec<_>) = records.iter().partition(|record| losses.contains_key(&record.id));
+    for record in others {
         checking.follow(record);
     }
+    for record in known {
+        checking.follow_known(record, &losses[&record.id]);
+    }
+    checking.name_bases(&packs, &dangling);
     checking.report.problems.sort_by(|a, b| (&a.subject, &a.what).cmp(&(&b.subject, &b.what)));
     checking.report.problems.dedup();
     Ok(checking.report)
 }
 
 /// What an earlier check found, for one that reads less.
-fn known(segment: &(PackId, u32)) -> (PackId, u32, String) {
-    (segment.0, segment.1, format!("segment {} of a pack was found damaged by an earlier check", segment.1))
+fn known(segment: &(PackId, u32)) -> ((PackId, u32), String) {
+    (*segment, format!("segment {} of a pack was found damaged by an earlier check", segment.1))
 }
 
 impl Checking<'_> {
@@ -153,7 +166,8 @@ impl Checking<'_> {
             match pack {
                 Ok(pack) => {
                     for segment in &pack.footer.segments {
-                        self.chunks.extend(segment.chunks.iter().map(|c| (c.id, (c.length, segment.content))));
+                        let chunk = |length| Chunk { length, content: segment.content, depth: UNSOUND };
+                        self.chunks.extend(segment.chunks.iter().map(|c| (c.id, chunk(c.length))));
                     }
                     packs.push(pack);
                 }
@@ -168,13 +182,15 @@ impl Checking<'_> {
         Ok(packs)
     }
 
-    /// Opens segments; answers with those that are not what their footer says, and why.
+    /// Opens segments, but for those whose bases are not there; answers with those that are not what their footer says,
+    /// and why.
     fn read_segments(
         &mut self,
         packs: &[std::sync::Arc<Pack>],
+        dangling: &BTreeSet<(PackId, u32)>,
         subset: Option<f64>,
         progress: &dyn Progress,
-    ) -> Vec<(PackId, u32, String)> {
+    ) -> Bad {
         let drawn = |_: &&std::sync::Arc<Pack>| {
             subset
                 .is_none_or(|percent| f64::from(u32::from_le_bytes(random_bytes())) < percent / 100.0 * 4_294_967_296.0)
@@ -183,8 +199,9 @@ impl Checking<'_> {
         if chosen.is_empty() {
             chosen.extend(packs.first());
         }
+        let all = chosen.iter().flat_map(|pack| (0..pack.footer.segments.len()).map(|number| (&***pack, number)));
         let segments: Vec<(&Pack, usize)> =
-            chosen.iter().flat_map(|pack| (0..pack.footer.segments.len()).map(|number| (&***pack, number))).collect();
+            all.filter(|(pack, number)| !dangling.contains(&(pack.id, *number as u32))).collect();
         progress
             .begin("reading packs", segments.iter().map(|(pack, n)| u64::from(pack.footer.segments[*n].stored)).sum());
         self.report.segments_read = segments.len() as u64;
@@ -202,47 +219,7 @@ impl Checking<'_> {
         progress.end();
         self.report.read = chosen.iter().map(|pack| pack.id).collect();
         let bad = bad.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let bad: Vec<_> = bad.into_iter().map(|(pack, number, why)| (pack.id, number as u32, why)).collect();
-        self.report.damaged.extend(bad.iter().map(|(pack, number, _)| (*pack, *number)));
-        bad
-    }
-
-    /// What is in damaged segments is lost, unless it also lies in a sound one: then the segment is worth a remark.
-    fn judge_segments(&mut self, packs: &[std::sync::Arc<Pack>], bad: Vec<(PackId, u32, String)>) {
-        let damaged: BTreeSet<_> = bad.iter().map(|(pack, number, _)| (*pack, *number)).collect();
-        let of = |pack: &PackId, number: u32| {
-            let pack = packs.iter().find(|known| known.id == *pack)?;
-            pack.footer.segments.get(number as usize)
-        };
-        for (pack, number, _) in &bad {
-            self.rotten.extend(of(pack, *number).into_iter().flat_map(|s| s.chunks.iter().map(|chunk| chunk.id)));
-        }
-        self.spare_copies(packs, &damaged);
-        for (pack, number, why) in bad {
-            let lost = of(&pack, number).is_none_or(|s| s.chunks.iter().any(|c| self.rotten.contains(&c.id)));
-            if lost {
-                self.report.add(self.place(pack), why);
-            } else {
-                let place = self.place(pack);
-                self.report.remarks.push(format!("{place}: {why}; all that was in it is elsewhere too"));
-            }
-        }
-    }
-
-    /// What also lies in a segment that is sound is not lost.
-    fn spare_copies(&mut self, packs: &[std::sync::Arc<Pack>], damaged: &BTreeSet<(PackId, u32)>) {
-        if self.rotten.is_empty() {
-            return;
-        }
-        for pack in packs {
-            for (number, segment) in pack.footer.segments.iter().enumerate() {
-                if !damaged.contains(&(pack.id, number as u32)) {
-                    for chunk in &segment.chunks {
-                        self.rotten.remove(&chunk.id);
-                    }
-                }
-            }
-        }
+        bad.into_iter().map(|(pack, number, why)| ((pack.id, number as u32), why)).collect()
     }
 
     fn read_segment(&self, pack: &Pack, number: usize) -> Result<(), String> {
@@ -265,37 +242,9 @@ impl Checking<'_> {
         Ok(())
     }
 
-    /// What builds on a lost chunk is lost, and so is what builds on that.
-    fn check_bases(&mut self, packs: &[std::sync::Arc<Pack>]) {
-        let mut waiting: Vec<(&Pack, usize)> = packs
-            .iter()
-            .flat_map(|pack| (0..pack.footer.segments.len()).map(|number| (&**pack, number)))
-            .filter(|(pack, number)| !pack.footer.segments[*number].bases.is_empty())
-            .collect();
-        loop {
-            let before = waiting.len();
-            waiting.retain(|(pack, number)| {
-                let segment = &pack.footer.segments[*number];
-                let Some(base) = segment.bases.iter().find(|base| !self.is_sound(**base)) else { return true };
-                let what = format!("segment {number} builds on chunk {base}, which is missing or damaged");
-                self.report.add(self.place(pack.id), what);
-                self.rotten.extend(segment.chunks.iter().map(|chunk| chunk.id));
-                false
-            });
-            if waiting.len() == before {
-                break;
-            }
-        }
-    }
-
-    fn is_sound(&self, id: ChunkId) -> bool {
-        let is_data = |known: &(u32, Segment)| known.1 == Segment::Data;
-        id == ChunkId::ZEROS || (self.chunks.get(&id).is_some_and(is_data) && !self.rotten.contains(&id))
-    }
-
     /// Reads the records and holds the chain: each follows on another, or on a run of forgotten ones (I8). Answers with
-    /// those that were not forgotten.
-    fn check_records(&mut self, packs: &[std::sync::Arc<Pack>]) -> Vec<Record> {
+    /// those that were not forgotten, and with what the ledger says that they lost.
+    fn check_records(&mut self, packs: &[std::sync::Arc<Pack>]) -> (Vec<Record>, BTreeMap<SnapshotId, Loss>) {
         let keys = self.store.catalog().packs().keys();
         let (mut records, mut seen, mut ledger) = (Vec::new(), HashSet::new(), Ledger::default());
         for pack in packs {
@@ -348,7 +297,7 @@ impl Checking<'_> {
                 }
             }
         }
-        records.into_iter().map(|(record, _)| record).collect()
+        (records.into_iter().map(|(record, _)| record).collect(), ledger.losses)
     }
 
     /// What the store had, and has no longer.
@@ -375,6 +324,30 @@ impl Checking<'_> {
         if !lost.is_empty() {
             lost.truncate(MOST_PATHS);
             self.report.affected.push((record.id.to_string(), lost));
+        }
+    }
+
+    /// The same for a snapshot of which it is known that it lost something: that is a remark, unless it is more by now.
+    fn follow_known(&mut self, record: &Record, loss: &Loss) {
+        let (problems, affected) = (self.report.problems.len(), self.report.affected.len());
+        let lost = self.lost.clone();
+        self.follow(record);
+        let paths = self.report.affected.drain(affected..).next().map_or_else(Vec::new, |(_, paths)| paths);
+        let is_noted = |path: &PathBuf| loss.paths.iter().any(|noted| *noted == path.to_string_lossy());
+        if paths.len() as u64 > loss.count || (loss.count == loss.paths.len() as u64 && !paths.iter().all(is_noted)) {
+            self.report.add(format!("snapshot {}", record.id), "it lost more than was known: run `nbak repair`");
+            self.report.affected.push((record.id.to_string(), paths));
+            return;
+        }
+        self.report.problems.truncate(problems);
+        self.lost = lost;
+        if !paths.is_empty() {
+            self.report.remarks.push(format!(
+                "snapshot {}: it is known that it lost {} of its paths; the rest is there",
+                record.id,
+                paths.len()
+            ));
+            self.report.known.push((record.id.to_string(), paths));
         }
     }
 
@@ -463,11 +436,14 @@ impl Checking<'_> {
         let mut whole = true;
         for (length, id) in chunks.filter(|(_, id)| *id != ChunkId::ZEROS) {
             let problem = match self.chunks.get(&id) {
-                Some(known) if *known == (length, Segment::Data) => {
-                    whole &= !self.rotten.contains(&id);
+                Some(known) if known.length == length && known.content == Segment::Data => {
+                    if known.depth == UNSOUND {
+                        self.lost.insert(id);
+                        whole = false;
+                    }
                     continue;
                 }
-                Some((_, Segment::Data)) => "has another length than a file says",
+                Some(known) if known.content == Segment::Data => "has another length than a file says",
                 Some(_) => "is no file's content, and a file names it",
                 None => "is in no pack of this store",
             };

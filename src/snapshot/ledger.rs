@@ -168,7 +168,7 @@ impl Ledger {
             }
             ledger.generation = wire.generation;
             for (first, from, last, end) in wire.runs {
-                let in_range = first > 0 && first <= last && last <= u64::from(u32::MAX);
+                let in_range = first > 0 && first <= last && u32::try_from(last).is_ok();
                 in_range.then_some(()).ok_or_else(|| bad("a number is out of range"))?;
                 let from = from.map(|mac| id(&mac).map(|id| id.0)).transpose()?;
                 ledger.runs.push(Run { first, from, last, end: id(&end)?.0 });

@@ -4,7 +4,7 @@
 //! ([`chain`] says against which base). Whoever loads one gets it resolved and held against its id, so that a
 //! patch that was applied wrongly, or a base that is not what it was, cannot pass (I4).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::chain;
@@ -215,21 +215,47 @@ pub fn load<T: Versioned>(catalog: &Catalog, id: T::Id) -> Result<Version<T>> {
     load_until(catalog, id, None)
 }
 
-/// Loads `id`, or the version on its chain whose ordinal is `until`. If that fails, once more with the best of all
-/// copies that the store has of each version.
+/// Loads `id`, or the version on its chain whose ordinal is `until`. If that fails, once more with whatever copies lead
+/// to a whole one.
 fn load_until<T: Versioned>(catalog: &Catalog, id: T::Id, until: Option<u64>) -> Result<Version<T>> {
-    let one = |at: T::Id| catalog.chunk(T::CONTENT, at.into());
-    resolve(catalog, id, until, &one).or_else(|error| {
+    resolve(catalog, id, until, &|at: T::Id| catalog.chunk(T::CONTENT, at.into())).or_else(|error| {
         if !error.is_integrity() {
             return Err(error);
         }
-        let best = |at: T::Id| {
-            let mut copies = catalog.copies(T::CONTENT, at.into());
-            let whole = copies.iter().position(|bytes| bytes.first() == Some(&WHOLE)).unwrap_or(0);
-            if copies.is_empty() { one(at) } else { Ok(copies.swap_remove(whole)) }
-        };
-        resolve(catalog, id, until, &best).map_err(|_| error)
+        let mut chain = HashMap::new();
+        if !lead_to_whole::<T>(catalog, id, &mut chain, &mut HashSet::new()) {
+            return Err(error);
+        }
+        let found = |at: T::Id| chain.get(&at.into()).cloned().ok_or_else(|| damaged::<T>(at, &"it is not there"));
+        resolve(catalog, id, until, &found).map_err(|_| error)
     })
+}
+
+/// Finds for `id`, and for all that it then rests on, the copy to take: a version may be there whole here and as a patch
+/// there, and two may be patches against each other. `tried` are those that were looked at on the way.
+fn lead_to_whole<T: Versioned>(
+    catalog: &Catalog,
+    id: T::Id,
+    chain: &mut HashMap<ChunkId, Vec<u8>>,
+    tried: &mut HashSet<ChunkId>,
+) -> bool {
+    if tried.len() > chain::LONGEST || !tried.insert(id.into()) {
+        return false;
+    }
+    let mut copies = catalog.copies(T::CONTENT, id.into());
+    copies.sort_by_key(|bytes| bytes.first() != Some(&WHOLE));
+    for bytes in copies {
+        let leads = match Stored::<T>::parse(&bytes) {
+            Ok(Stored::Whole(_)) => true,
+            Ok(Stored::Patch { base, .. }) => lead_to_whole::<T>(catalog, base, chain, tried),
+            Err(_) => false,
+        };
+        if leads {
+            chain.insert(id.into(), bytes);
+            return true;
+        }
+    }
+    false
 }
 
 fn resolve<T: Versioned>(

@@ -277,6 +277,12 @@ impl Pieces {
     }
 }
 
+/// Lengths and ids of the chunks of `block`, of which more may come if it is not the `last` of its file.
+pub fn pieces(cutter: &Cutter, keys: &Keys, cut: Cut, block: &[u8], last: bool) -> (Vec<usize>, Vec<ChunkId>) {
+    let Pieces { lengths, ids } = Pieces::of(cutter, keys, cut, block, last);
+    (lengths, ids)
+}
+
 fn spans<'b>(bytes: &'b [u8], lengths: &[usize]) -> Vec<&'b [u8]> {
     let mut rest = bytes;
     let mut next = |length: &usize| rest.split_off(..*length).unwrap_or_default();

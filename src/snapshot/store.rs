@@ -311,7 +311,9 @@ impl Store {
         let stays = |(pack, number): &&(PackId, u32)| *number != WHOLE_PACK && !read.contains(pack);
         let mut damaged: BTreeSet<_> = known.iter().filter(stays).copied().collect();
         damaged.extend(found);
-        if let Some(_lock) = WriterLock::for_a_moment(&self.root) {
+        if self.lock.is_some() {
+            self.catalog_mut().index_mut().remember_damaged(damaged);
+        } else if let Some(_lock) = WriterLock::for_a_moment(&self.root) {
             self.catalog.index_mut().remember_damaged(damaged);
         }
     }

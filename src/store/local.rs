@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 use crate::id::{PackId, SlotId, random_bytes};
 
 const TEMPORARY: &str = "tmp";
+/// Where damaged objects are put out of the way.
+const QUARANTINE: &str = "quarantine";
 /// What a store that is being made may hold already.
 const OURS: [&str; 6] = ["keys", "packs", TEMPORARY, "lock", "readers", "index.redb"];
 
@@ -187,6 +189,19 @@ impl Objects for LocalDirectory {
             }
         }
         sync_folder(&self.root.join(kind.folder()))
+    }
+
+    fn set_aside(&self, key: Key) -> Result<()> {
+        let folder = self.root.join(QUARANTINE);
+        create_folder(&folder)?;
+        let (path, target) = (self.path(key), folder.join(SlotId(key.id).to_string()));
+        match rename_new(&path, &target) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Error::io("set a stored object aside", &path, error)),
+            Ok(()) => {}
+        }
+        sync_folder(&folder)?;
+        sync_folder(&self.root.join(key.kind.folder()))
     }
 
     fn place(&self, key: Key) -> String {

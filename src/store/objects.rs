@@ -92,6 +92,11 @@ pub trait Objects: Send + Sync {
         ids.iter().try_for_each(|id| self.delete(Key::new(kind, *id)))
     }
 
+    /// Takes an object out of the store without deleting it, for people to look at. One that is not there is none.
+    fn set_aside(&self, key: Key) -> Result<()> {
+        Err(crate::error::Error::failed("there is nowhere to set a damaged object aside").at(self.place(key)))
+    }
+
     /// Where the object lies, for messages.
     fn place(&self, key: Key) -> String;
 

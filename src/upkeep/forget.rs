@@ -51,7 +51,9 @@ pub fn undelete(store: &mut Store, ids: &BTreeSet<SnapshotId>) -> Result<()> {
 /// Whether all that `record` leads to is in the packs.
 pub fn is_whole(store: &Store, survey: &Survey, record: &Record) -> Result<bool> {
     let marked = mark(store.catalog(), survey, std::iter::once(record))?;
-    Ok(marked.missing == 0 && marked.broken.is_empty() && survey.rests(&marked.live))
+    Ok(marked.missing.is_empty()
+        && marked.broken.is_empty()
+        && survey.unsound(&marked.live, &BTreeSet::new()).is_empty())
 }
 
 /// What each snapshot follows on that `ledger` does not name as forgotten.

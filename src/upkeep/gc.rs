@@ -25,6 +25,7 @@ use super::rewrite::{Rewritten, rewrite};
 use super::survey::Survey;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId, SnapshotId};
+use crate::index::Location;
 use crate::snapshot::ledger::Mac;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
@@ -244,7 +245,8 @@ fn replace(
     let chunks: Vec<ChunkId> =
         (0..survey.len() as u32).filter(|copy| old.contains(&survey.at(*copy).0)).map(|copy| survey.id(copy)).collect();
     let packs: BTreeSet<PackId> = old.iter().map(|number| survey.packs[*number].id).collect();
-    remove(store, deleting, &packs, &chunks)?;
+    let elsewhere = elsewhere(survey, plan, &old);
+    remove(store, deleting, &packs, &chunks, &elsewhere)?;
     outcome.deleted += packs.len() as u64;
     outcome.freed += plan.old_bytes as i64;
     if chunks.len() > survey.len() / 4 {
@@ -253,14 +255,31 @@ fn replace(
     Ok(())
 }
 
-/// Deletes `packs`, which nobody needs any more; `chunks` are those in them.
+/// Where chunks of `old` packs lie that are kept in a pack that stays.
+fn elsewhere(survey: &Survey, plan: &Plan, old: &BTreeSet<usize>) -> Vec<(ChunkId, Location)> {
+    let mut places = Vec::new();
+    let stays = |copy: &u32| plan.kept[*copy as usize] && !old.contains(&survey.at(*copy).0);
+    for kept in (0..survey.len() as u32).filter(stays) {
+        let first = survey.first(kept);
+        if survey.copies(first).any(|copy| old.contains(&survey.at(copy).0)) {
+            let (pack, segment, nth) = survey.at(kept);
+            let at = Location { pack: survey.packs[pack].id, segment: segment as u32, nth: nth as u32 };
+            places.push((survey.id(kept), at));
+        }
+    }
+    places
+}
+
+/// Deletes `packs`, which nobody needs any more; `chunks` are those in them, and `elsewhere` says where those of them
+/// are that stay.
 pub(super) fn remove(
     store: &mut Store,
     deleting: Option<Deleting>,
     packs: &BTreeSet<PackId>,
     chunks: &[ChunkId],
+    elsewhere: &[(ChunkId, Location)],
 ) -> Result<()> {
-    store.catalog_mut().index_mut().remove(packs, chunks);
+    store.catalog_mut().index_mut().remove(packs, chunks, elsewhere);
     store.catalog().packs().forget();
     let ids: Vec<[u8; 16]> = packs.iter().map(|pack| pack.0).collect();
     let deleted = store.objects().delete_all(Kind::Pack, &ids);

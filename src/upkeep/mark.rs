@@ -8,7 +8,7 @@
 //! On the way it is noted what stood at each place before, for those who store something anew later on: of a chunk the
 //! one that it may be the difference from, of a tree or recipe the versions in their order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::survey::{NONE, Place, Survey};
@@ -41,7 +41,7 @@ pub struct Marked {
     /// Trees and recipes, in the order in which they came to stand where they stand.
     pub versions: HashMap<Where, Vec<Place>>,
     /// Chunks that are needed and that no pack has.
-    pub missing: u64,
+    pub missing: HashSet<ChunkId>,
     /// Trees and recipes that could not be resolved: what they lead to is not known. With the snapshot that needs them.
     pub broken: Vec<(SnapshotId, String)>,
 }
@@ -64,7 +64,7 @@ pub fn mark<'r>(catalog: &Catalog, survey: &Survey, records: impl Iterator<Item 
         before: vec![NONE; count],
         file: vec![NO_FILE; count],
         versions: HashMap::new(),
-        missing: 0,
+        missing: HashSet::new(),
         broken: Vec::new(),
     };
     let mut marking = Marking {
@@ -176,7 +176,7 @@ impl Marking<'_> {
             return;
         }
         let Some(first) = self.survey.find(id) else {
-            self.marked.missing += 1;
+            self.marked.missing.insert(id);
             return;
         };
         let at = first as usize;

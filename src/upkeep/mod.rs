@@ -6,13 +6,18 @@
 //! [`plan`], with the [`forms`] in which differences are stored again, and [`rewrite`]s what is needed of packs that are
 //! mostly waste. [`swarm`] puts small packs together without asking who needs what, which is quick enough to be done
 //! after a snapshot.
+//!
+//! When something is damaged, [`heal`] looks for lost chunks in files that may still hold them, and [`salvage`] sets
+//! damaged packs aside, keeps what is sound of them, and notes what is lost for good.
 
 pub mod forget;
 pub mod forms;
 pub mod gc;
+pub mod heal;
 pub mod mark;
 pub mod plan;
 pub mod policy;
 pub mod rewrite;
+pub mod salvage;
 pub mod survey;
 pub mod swarm;

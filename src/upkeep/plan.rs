@@ -51,6 +51,16 @@ pub struct Plan {
     pub left_bytes: u64,
 }
 
+/// How a copy of a tree or recipe is stored.
+#[derive(Debug, Clone, Copy)]
+enum Version {
+    Whole,
+    /// As a patch against this one.
+    Patch(Place),
+    /// It cannot be read, or its base is in no pack.
+    Unreadable,
+}
+
 /// What the plan may do.
 #[derive(Debug, Clone, Default)]
 pub struct Limits {
@@ -222,75 +232,103 @@ impl Planning<'_> {
 
     /// Chooses copies of trees and recipes, and which are stored anew since too much dead weight hangs on them.
     fn choose_versions(&mut self) -> Result<Vec<Vec<Place>>> {
-        let mut waiting: Vec<Place> = (0..self.survey.len() as Place)
-            .filter(|first| self.marked.live[*first as usize] && self.survey.content(*first) != Content::Data)
-            .collect();
-        let mut forms: HashMap<Place, Option<Place>> = HashMap::new();
-        while !waiting.is_empty() {
-            // Copies that lie side by side are read one after the other: then each segment is opened once.
-            let mut copies: Vec<Place> = waiting.iter().flat_map(|first| self.survey.copies(*first)).collect();
-            copies.sort_unstable_by_key(|copy| self.survey.order(*copy));
-            for copy in copies {
-                if let Some(base) = self.read_form(copy)? {
-                    forms.insert(copy, base);
-                }
-            }
-            let mut next = Vec::new();
-            for first in std::mem::take(&mut waiting) {
-                let is_live = |base: &Place| self.marked.live[*base as usize];
-                let rank = |copy: &Place| match forms.get(copy) {
-                    None => 3,
-                    Some(None) => 0,
-                    Some(Some(base)) if is_live(base) => 1,
-                    Some(Some(_)) => 2,
-                };
-                let best = self.survey.copies(first).min_by_key(|copy| (rank(copy), self.rank(*copy)));
-                let best = best.unwrap_or(first);
-                self.chosen[first as usize] = best;
-                if let Some(Some(base)) = forms.get(&best).copied() {
-                    self.survey.note_patch(best, base);
-                    if !is_live(&base) && self.chosen[base as usize] == NONE {
-                        next.push(base);
-                    }
-                }
-            }
-            next.sort_unstable();
-            next.dedup();
-            waiting = next;
-        }
+        let forms = self.read_forms()?;
+        self.choose_from(&forms);
         let anew = self.heavy_versions();
         self.weigh_versions(&anew);
         Ok(anew)
     }
 
-    /// What the tree or recipe at `copy` is a patch against; nothing if it is whole. Nothing at all if it cannot be
-    /// read, or its base is in no pack.
-    fn read_form(&self, copy: Place) -> Result<Option<Option<Place>>> {
+    /// How all copies of trees and recipes are stored that snapshots need, or that those lead to.
+    fn read_forms(&self) -> Result<HashMap<Place, Version>> {
+        let mut waiting: Vec<Place> = (0..self.survey.len() as Place)
+            .filter(|first| self.marked.live[*first as usize] && self.survey.content(*first) != Content::Data)
+            .collect();
+        let mut forms: HashMap<Place, Version> = HashMap::new();
+        while !waiting.is_empty() {
+            // Copies that lie side by side are read one after the other: then each segment is opened once.
+            let mut copies: Vec<Place> = waiting.iter().flat_map(|first| self.survey.copies(*first)).collect();
+            copies.sort_unstable_by_key(|copy| self.survey.order(*copy));
+            let mut bases = Vec::new();
+            for copy in copies {
+                let form = self.read_form(copy)?;
+                forms.insert(copy, form);
+                if let Version::Patch(base) = form {
+                    bases.push(base);
+                }
+            }
+            bases.sort_unstable();
+            bases.dedup();
+            bases.retain(|base| !forms.contains_key(base));
+            waiting = bases;
+        }
+        Ok(forms)
+    }
+
+    /// Chooses whole copies first, then patches against what was chosen, and so on: so nothing comes to rest on itself,
+    /// though there may be copies of two versions that are patches against each other.
+    fn choose_from(&mut self, forms: &HashMap<Place, Version>) {
+        let mut on: HashMap<Place, Vec<Place>> = HashMap::new();
+        let mut whole: Vec<Place> = Vec::new();
+        for (copy, form) in forms {
+            match form {
+                Version::Whole => whole.push(*copy),
+                Version::Patch(base) => on.entry(*base).or_default().push(*copy),
+                Version::Unreadable => {}
+            }
+        }
+        let mut settled: [Vec<Place>; 2] = [Vec::new(), Vec::new()];
+        let choose = |planning: &mut Self, mut copies: Vec<Place>, settled: &mut [Vec<Place>; 2]| {
+            copies.sort_unstable_by_key(|copy| (planning.rank(*copy), *copy));
+            for copy in copies {
+                let first = planning.survey.first(copy);
+                if planning.chosen[first as usize] == NONE {
+                    planning.chosen[first as usize] = copy;
+                    if let Some(Version::Patch(base)) = forms.get(&copy) {
+                        planning.survey.note_patch(copy, *base);
+                    }
+                    settled[usize::from(planning.marked.live[first as usize])].push(first);
+                }
+            }
+        };
+        choose(self, whole, &mut settled);
+        // What rests on what snapshots need anyway comes before what rests on anything else.
+        while let Some(base) = settled[1].pop().or_else(|| settled[0].pop()) {
+            choose(self, on.remove(&base).unwrap_or_default(), &mut settled);
+        }
+        // What cannot be resolved stays as it is.
+        for first in (0..self.survey.len() as Place).filter(|first| self.marked.live[*first as usize]) {
+            if self.chosen[first as usize] == NONE {
+                self.chosen[first as usize] = self.best(first);
+            }
+        }
+    }
+
+    /// How the tree or recipe at `copy` is stored.
+    fn read_form(&self, copy: Place) -> Result<Version> {
         let (pack, segment, nth) = self.survey.at(copy);
-        let read = || {
+        let read = || -> Result<Vec<u8>> {
             let pack = self.catalog.packs().open(self.survey.packs[pack].id)?;
             let plain = self.catalog.segment(&pack, segment)?;
             let span = pack.footer.segments[segment].span(nth);
             Ok(span.and_then(|span| plain.get(span)).map(<[u8]>::to_vec).unwrap_or_default())
         };
-        let bytes = match read() {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                let error: crate::error::Error = error;
-                return if error.is_integrity() { Ok(None) } else { Err(error) };
-            }
-        };
-        Ok(match self.survey.content(copy) {
-            Content::Tree => self.base_in::<Tree>(&bytes),
-            Content::Recipe => self.base_in::<Recipe>(&bytes),
-            Content::Data => Some(None),
-        })
+        match read() {
+            Ok(bytes) => Ok(match self.survey.content(copy) {
+                Content::Tree => self.base_in::<Tree>(&bytes),
+                Content::Recipe => self.base_in::<Recipe>(&bytes),
+                Content::Data => Version::Whole,
+            }),
+            Err(error) if error.is_integrity() => Ok(Version::Unreadable),
+            Err(error) => Err(error),
+        }
     }
 
-    fn base_in<T: Versioned>(&self, bytes: &[u8]) -> Option<Option<Place>> {
-        match Stored::<T>::parse(bytes).ok()? {
-            Stored::Whole(_) => Some(None),
-            Stored::Patch { base, .. } => self.survey.find(base.into()).map(Some),
+    fn base_in<T: Versioned>(&self, bytes: &[u8]) -> Version {
+        match Stored::<T>::parse(bytes) {
+            Ok(Stored::Whole(_)) => Version::Whole,
+            Ok(Stored::Patch { base, .. }) => self.survey.find(base.into()).map_or(Version::Unreadable, Version::Patch),
+            Err(_) => Version::Unreadable,
         }
     }
 

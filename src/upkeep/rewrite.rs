@@ -250,13 +250,12 @@ impl Rewriting<'_> {
 
     /// Adds a chunk of the large file `file` to the segment that is open for it.
     fn add_to(&mut self, file: u32, chunk: ChunkEntry, bytes: &[u8]) -> Result<()> {
-        let at = match self.files.iter().position(|(known, _)| *known == file) {
-            Some(at) => at,
-            None => {
-                self.close_files(OPEN - 1)?;
-                self.files.push((file, Gathered::default()));
-                self.files.len() - 1
-            }
+        let at = if let Some(at) = self.files.iter().position(|(known, _)| *known == file) {
+            at
+        } else {
+            self.close_files(OPEN - 1)?;
+            self.files.push((file, Gathered::default()));
+            self.files.len() - 1
         };
         self.files[at].1.add(chunk, bytes);
         if self.files[at].1.plain.len() >= TARGET {

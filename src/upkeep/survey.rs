@@ -6,7 +6,7 @@
 //!
 //! Memory: 34 bytes for each copy of a chunk, 9 MiB for a GiB of pages. Footers themselves are not kept.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rayon::prelude::*;
 
@@ -217,24 +217,29 @@ impl Survey {
         }
     }
 
-    /// Whether each of the chunks that are `live`, by their first copies, has a copy of which all is there that it
-    /// builds on.
-    pub fn rests(&self, live: &[bool]) -> bool {
+    /// Those of the chunks that are `live`, all by their first copies, of which there is no copy that lies in no
+    /// `damaged` segment and rests on such ones only.
+    pub fn unsound(&self, live: &[bool], damaged: &BTreeSet<(PackId, u32)>) -> Vec<Place> {
         let mut known: HashMap<Place, bool> = HashMap::new();
-        (0..self.len() as Place).filter(|first| live[*first as usize]).all(|first| self.rests_on(first, &mut known))
+        let live = (0..self.len() as Place).filter(|place| live[*place as usize]);
+        live.filter(|first| !self.is_sound(*first, damaged, &mut known)).collect()
     }
 
-    fn rests_on(&self, first: Place, known: &mut HashMap<Place, bool>) -> bool {
-        if let Some(rests) = known.get(&first) {
-            return *rests;
+    fn is_sound(&self, first: Place, damaged: &BTreeSet<(PackId, u32)>, known: &mut HashMap<Place, bool>) -> bool {
+        if let Some(sound) = known.get(&first) {
+            return *sound;
         }
-        let rests = self.copies(first).any(|copy| {
+        let sound = self.copies(first).any(|copy| {
+            let (pack, segment, _) = self.at(copy);
             let (depth, bases) = (self.depth(copy), self.bases(copy));
             let below = |base: &Place| self.copies(*base).any(|copy| self.depth(copy) < depth);
-            depth == 0 || (!bases.is_empty() && bases.iter().all(|base| below(base) && self.rests_on(*base, known)))
+            !damaged.contains(&(self.packs[pack].id, segment as u32))
+                && (depth == 0
+                    || (!bases.is_empty()
+                        && bases.iter().all(|base| below(base) && self.is_sound(*base, damaged, known))))
         });
-        known.insert(first, rests);
-        rests
+        known.insert(first, sound);
+        sound
     }
 
     /// Notes that the tree or recipe at `place` is a patch against the one whose first copy is `base`.

@@ -81,7 +81,7 @@ pub fn gather(store: &mut Store) -> Result<usize> {
     store.catalog_mut().index_mut().add(&stored);
     if let Ok(deleting) = store.begin_deleting(Duration::ZERO)? {
         let chunks: Vec<ChunkId> = seen.into_iter().collect();
-        remove(store, deleting, &old, &chunks)?;
+        remove(store, deleting, &old, &chunks, &[])?;
     }
     Ok(old.len())
 }

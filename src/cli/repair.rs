@@ -1,0 +1,132 @@
+//! `repair`.
+//!
+//! What was lost is a line of the result; that anything was is the error, and exit code 13.
+
+use serde_json::json;
+
+use super::args::{Repair, RepairArgs};
+use super::context::Context;
+use super::output::{self, count, line};
+use crate::error::{Error, Result};
+use crate::export::repair::{Options, Repaired};
+use crate::snapshot::ledger::is_ledger;
+use crate::snapshot::store::{Access, Store};
+
+/// Repairs the store, or its index only.
+pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8> {
+    match &args.what {
+        Some(Repair::Index) => index(context),
+        None => all(context, args),
+    }
+}
+
+/// Saves everything that can be saved, and says what is lost.
+fn all(context: &Context, args: &RepairArgs) -> Result<u8> {
+    let options = Options { backups: args.from.clone(), without_snapshot: args.without_snapshot };
+    let repaired = context.backups(None)?.repair(&options, &context.bars())?;
+    if context.json {
+        let taken = repaired.taken.as_ref();
+        output::json(&json!({
+            "nothing_wrong": repaired.nothing,
+            "snapshot": taken.map(|taken| taken.record.id.to_string()),
+            "no_snapshot_since": repaired.not_taken,
+            "stored_again_bytes": taken.map_or(0, |taken| taken.stored_bytes),
+            "records_put_back": repaired.records,
+            "chunks_from_backups": repaired.healed,
+            "packs_set_aside": repaired.set_aside.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "remarks": repaired.remarks,
+            "lost": repaired.lost.iter()
+                .map(|(id, paths)| json!({"snapshot": id.to_string(), "paths": paths})).collect::<Vec<_>>(),
+            "problems": repaired.problems.iter()
+                .map(|p| json!({"subject": p.subject, "problem": p.what})).collect::<Vec<_>>(),
+        }));
+    } else {
+        report(context, &repaired);
+    }
+    if let Some(problem) = repaired.problems.first() {
+        return Err(Error::integrity(format!(
+            "not everything could be repaired: {}: {}",
+            problem.subject, problem.what
+        ))
+        .hint("`nbak check` lists it all"));
+    }
+    if repaired.lost.is_empty() {
+        return Ok(0);
+    }
+    let lost = count(repaired.lost.len() as u64, "snapshot has", "snapshots have");
+    Err(Error::integrity(format!("{lost} lost something for good, and are marked; everything else restores")).hint(
+        "`nbak snapshots -v` names what is lost; a copy of the store, or a documented backup (--from), may have it",
+    ))
+}
+
+fn report(context: &Context, repaired: &Repaired) {
+    if repaired.nothing {
+        line("nothing is wrong: nothing was changed");
+        return;
+    }
+    if repaired.records > 0 {
+        line(format!("put back {} that only the index remembered", count(repaired.records, "record", "records")));
+    }
+    if let Some(taken) = &repaired.taken {
+        let id = taken.record.id.short();
+        line(if taken.unchanged {
+            format!("the data directory is as snapshot {id} has it: nothing of it was lost")
+        } else {
+            format!("took snapshot {id}, with what was at hand of what was lost")
+        });
+    }
+    if let Some(why) = &repaired.not_taken {
+        line(format!("took no snapshot: {why}"));
+    }
+    if repaired.healed > 0 {
+        line(format!("found {} in documented backups", count(repaired.healed, "lost chunk", "lost chunks")));
+    }
+    let aside = repaired.set_aside.len() as u64;
+    if aside > 0 {
+        line(format!(
+            "set aside {}, in the store's folder `quarantine`",
+            count(aside, "damaged pack", "damaged packs")
+        ));
+    }
+    for (id, paths) in &repaired.lost {
+        line(format!("snapshot {} lost {}", id.short(), count(*paths, "path", "paths")));
+    }
+    if context.verbose {
+        repaired.remarks.iter().for_each(output::message);
+    }
+}
+
+/// Makes the index anew from the packs, and takes those that there are for all that there ever were.
+fn index(context: &Context) -> Result<u8> {
+    let (repo, credentials) = (context.repo()?, context.credentials()?);
+    let mut store = Store::open(&repo, &credentials, Access::Write(context.patience()))?;
+    let losses = store.losses();
+    let index = store.catalog().index();
+    let (lost, snapshots) = index
+        .lost()
+        .fold((0, 0), |(n, m), (_, records)| (n + 1, m + records.iter().filter(|record| !is_ledger(record)).count()));
+    store.catalog_mut().index_mut().discard();
+    drop(store);
+    let store = Store::open(&repo, &credentials, Access::Write(context.patience()))?;
+    context.warn(&store);
+    let packs = store.catalog().index().packs().count() as u64;
+    let unreadable = store.catalog().index().unreadable().len() as u64;
+    if context.json {
+        output::json(&json!({
+            "packs": packs,
+            "unreadable_packs": unreadable,
+            "accepted_lost_packs": lost,
+            "accepted_lost_snapshots": snapshots,
+        }));
+    } else {
+        if let Some(losses) = &losses {
+            line(format!("accepted as lost: {losses}"));
+        }
+        line(format!("the index was made anew from {}", count(packs, "pack", "packs")));
+    }
+    if unreadable > 0 {
+        return Err(Error::integrity(format!("{} be read", count(unreadable, "pack could not", "packs could not")))
+            .hint("run `nbak check` to see which snapshots need them"));
+    }
+    Ok(0)
+}

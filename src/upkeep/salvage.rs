@@ -1,0 +1,168 @@
+//! Damaged packs set aside, and what is sound of them kept.
+//!
+//! Nothing is deleted here: a damaged pack is moved out of the way, as it is, and can be put back by hand. Before that
+//! its sound segments go into a new pack, sealed again as they are, with its records. So what is lost is what the
+//! damage took, and nothing that lay beside it.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use super::mark::mark;
+use super::survey::Survey;
+use crate::error::Result;
+use crate::id::{ChunkId, PackId, SnapshotId};
+use crate::index::WHOLE_PACK;
+use crate::snapshot::check::Report;
+use crate::snapshot::ledger::{Ledger, Loss, MOST_LOST, is_ledger};
+use crate::snapshot::record::Record;
+use crate::snapshot::store::Store;
+use crate::store::objects::{Key, Kind};
+use crate::store::reader::Pack;
+use crate::store::segment::{Content, SegmentEntry};
+use crate::store::sink::{PackSink, Stored};
+
+/// Chunks of data that snapshots need and that cannot be read: in no pack, or only in segments that a check found
+/// damaged, or built on such ones.
+pub fn lost_chunks(store: &Store) -> Result<HashSet<ChunkId>> {
+    let catalog = store.catalog();
+    let survey = Survey::of(catalog.packs(), catalog.index())?;
+    let marked = mark(catalog, &survey, store.history()?.live())?;
+    let mut lost = marked.missing;
+    let damaged = catalog.index().damaged();
+    lost.extend(survey.unsound(&marked.live, damaged).into_iter().map(|first| survey.id(first)));
+    Ok(lost)
+}
+
+/// Records that the index remembers, of packs that are gone or do not open, and that no pack has: the snapshots may have
+/// lost little but their records.
+pub fn orphaned_records(store: &Store) -> Result<Vec<Vec<u8>>> {
+    let catalog = store.catalog();
+    let keys = catalog.packs().keys();
+    let mut there = HashSet::new();
+    for id in catalog.packs().list()? {
+        if let Ok(pack) = catalog.packs().open(id) {
+            there.extend(pack.footer.records.iter().map(|record| keys.record_mac(record)));
+        }
+    }
+    let ledger = store.history()?.ledger();
+    let known = catalog.index().records().flat_map(|(_, records)| records);
+    let gone = catalog.index().lost().flat_map(|(_, records)| records);
+    let mut orphaned: Vec<Vec<u8>> = Vec::new();
+    for record in known.chain(gone).filter(|record| !is_ledger(record)) {
+        let is_wanted = Record::decode(record).is_ok_and(|record| !ledger.has_forgotten(record.id));
+        if is_wanted && there.insert(keys.record_mac(record)) {
+            orphaned.push(record.clone());
+        }
+    }
+    Ok(orphaned)
+}
+
+/// The ledger that counts, if it lies in a pack that is gone or does not open.
+pub fn orphaned_ledger(store: &Store) -> Result<Option<Ledger>> {
+    let catalog = store.catalog();
+    let mut newest = 0;
+    for id in catalog.packs().list()? {
+        if let Ok(pack) = catalog.packs().open(id) {
+            let ledgers = pack.footer.records.iter().map(Vec::as_slice).filter(|record| is_ledger(record));
+            newest = newest.max(Ledger::decode(ledgers).map_or(0, |ledger| ledger.generation));
+        }
+    }
+    let known = catalog.index().records().map(|(_, records)| records);
+    let gone = catalog.index().lost().map(|(_, records)| records);
+    let ledgers = known.chain(gone).filter_map(|records| {
+        let ledgers: Vec<&[u8]> = records.iter().map(Vec::as_slice).filter(|record| is_ledger(record)).collect();
+        (!ledgers.is_empty()).then(|| Ledger::decode(ledgers).ok()).flatten()
+    });
+    Ok(ledgers.max_by_key(|ledger| ledger.generation).filter(|ledger| ledger.generation > newest))
+}
+
+/// Sets the packs aside in which `damaged` segments are, after what is sound of them was stored again. Answers with the
+/// packs that were set aside, and those that were made. The index must be made anew afterwards.
+pub fn set_aside(store: &mut Store, damaged: &BTreeSet<(PackId, u32)>) -> Result<(Vec<PackId>, Vec<Stored>)> {
+    let mut packs: BTreeMap<PackId, BTreeSet<u32>> = BTreeMap::new();
+    for (pack, segment) in damaged {
+        packs.entry(*pack).or_default().insert(*segment);
+    }
+    let (mut aside, mut made) = (Vec::new(), Vec::new());
+    for (id, segments) in packs {
+        let packs = store.catalog().packs();
+        let pack = if segments.contains(&WHOLE_PACK) {
+            // The index may remember what its footer said.
+            let remembered = store.catalog().index().remembered(id);
+            remembered.map(|(salt, size, footer)| Arc::new(packs.outlined(id, size, salt, footer)))
+        } else {
+            Some(packs.open(id)?)
+        };
+        if let Some(pack) = pack {
+            made.extend(keep_sound(store, &pack, &segments)?);
+        }
+        store.objects().set_aside(Key::new(Kind::Pack, id.0))?;
+        aside.push(id);
+    }
+    Ok((aside, made))
+}
+
+/// Stores what is sound of a pack again, with its records.
+fn keep_sound(store: &Store, pack: &Pack, damaged: &BTreeSet<u32>) -> Result<Vec<Stored>> {
+    let packs = store.catalog().packs();
+    let mut sink = PackSink::new(store.objects().clone(), packs.keys().clone());
+    for number in (0..pack.footer.segments.len()).filter(|number| !damaged.contains(&(*number as u32))) {
+        let entry = &pack.footer.segments[number];
+        let is_whole = entry.chunks.iter().all(|chunk| chunk.id != ChunkId::ZEROS);
+        match store.catalog().segment(pack, number) {
+            // Of a pack whose footer does not open, ids are only what the index remembers: each must be that of what is
+            // there. Trees and recipes are held against theirs by whoever loads them.
+            Ok(plain) => {
+                if is_whole && is_what_it_says(store, entry, &plain) {
+                    let (entry, coded) = packs.coded(pack, number)?;
+                    sink.add_coded(entry.clone(), coded)?;
+                } else {
+                    add_known(store, &mut sink, entry, &plain)?;
+                }
+            }
+            Err(error) if error.is_integrity() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if sink.is_untouched() && pack.footer.records.is_empty() {
+        return Ok(Vec::new());
+    }
+    sink.flush()?.commit_all(pack.footer.records.clone())
+}
+
+fn is_what_it_says(store: &Store, entry: &SegmentEntry, plain: &[u8]) -> bool {
+    let keys = store.catalog().packs().keys();
+    entry.chunks.iter().enumerate().all(|(nth, chunk)| {
+        let bytes = entry.span(nth).and_then(|span| plain.get(span));
+        bytes.is_some_and(|bytes| entry.content != Content::Data || keys.chunk_id(bytes) == chunk.id)
+    })
+}
+
+/// Stores those chunks of a segment by themselves whose ids are known, and are theirs.
+fn add_known(store: &Store, sink: &mut PackSink, entry: &SegmentEntry, plain: &[u8]) -> Result<()> {
+    for (nth, chunk) in entry.chunks.iter().enumerate().filter(|(_, chunk)| chunk.id != ChunkId::ZEROS) {
+        let Some(bytes) = entry.span(nth).and_then(|span| plain.get(span)) else { continue };
+        if entry.content != Content::Data || store.catalog().packs().keys().chunk_id(bytes) == chunk.id {
+            sink.add(entry.content, chunk.id, bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// Notes in the ledger what the snapshots have lost for good, as a check found it. Answers with those that lost
+/// something: id, and how many paths.
+pub fn note_losses(store: &mut Store, report: &Report) -> Result<Vec<(SnapshotId, u64)>> {
+    let history = store.history()?;
+    let mut ledger = history.ledger().clone();
+    ledger.losses.clear();
+    for (id, paths) in report.affected.iter().chain(&report.known) {
+        let Ok(id) = SnapshotId::parse(id) else { continue };
+        let named = paths.iter().take(MOST_LOST).map(|path| path.to_string_lossy().into_owned());
+        ledger.losses.insert(id, Loss { paths: named.collect(), count: paths.len() as u64 });
+    }
+    let lost = ledger.losses.iter().map(|(id, loss)| (*id, loss.count)).collect();
+    if ledger != *history.ledger() {
+        store.put_ledger(ledger)?;
+    }
+    Ok(lost)
+}

@@ -104,7 +104,7 @@ fn an_emptied_store_is_no_new_one() {
         assert!(place.ok(["check"]).err.is_empty());
         // They come back after all: two beginnings, and both are whole.
         move_all(&aside, &place.repo.join("packs"));
-        place.ok(["check", "--read-data"]).says(&["remark: snapshots", "were made after the same one"]);
+        place.ok(["check", "--read-data"]).says(&["remark: snapshot", "were made after the same one"]);
         assert_eq!(place.ok(["snapshots"]).out.lines().count(), 3);
     }
 }

@@ -8,7 +8,7 @@ use super::args::CheckArgs;
 use super::context::Context;
 use super::output::{self, count, line, size};
 use crate::error::{Error, Result};
-use crate::snapshot::check::{Options, check as check_store};
+use crate::snapshot::check::{Options, PROVEN, check as check_store};
 use crate::snapshot::stats::stats as store_stats;
 
 /// Problems that are named, unless all are asked for: a lost pack makes thousands.
@@ -21,8 +21,11 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
     let report = check_store(&store, options, &context.bars())?;
     store.remember_damaged(&report.read, &report.damaged);
     if context.json {
-        let problems: Vec<_> =
-            report.problems.iter().map(|p| json!({"subject": p.subject, "problem": p.what})).collect();
+        let problems: Vec<_> = report
+            .problems
+            .iter()
+            .map(|p| json!({"subject": p.subject, "problem": p.what, "invariant": format!("I{}", p.invariant)}))
+            .collect();
         let affected: Vec<_> = report
             .affected
             .iter()
@@ -39,6 +42,11 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
             "segments_read": report.segments_read,
             "bytes_read": report.bytes_read,
             "problems": problems,
+            "proven": PROVEN.iter().map(|(number, what)| json!({
+                "invariant": format!("I{number}"),
+                "what": what,
+                "holds": report.problems.iter().all(|problem| problem.invariant != *number),
+            })).collect::<Vec<_>>(),
             "remarks": report.remarks,
             "affected": affected,
             "known_losses": report.known.iter().map(|(id, _)| id).collect::<Vec<_>>(),
@@ -52,12 +60,17 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
             }
         }
         for problem in report.problems.iter().take(if context.verbose { usize::MAX } else { SHOWN }) {
-            line(format!("{}: {}", problem.subject, problem.what));
+            line(format!("I{}: {}: {}", problem.invariant, problem.subject, problem.what));
         }
         if report.problems.len() > SHOWN && !context.verbose {
             line(format!("… and {} more problems: -v lists them all", report.problems.len() - SHOWN));
         }
         report.remarks.iter().for_each(|remark| line(format!("remark: {remark}")));
+        for (number, what) in PROVEN.iter().filter(|_| context.verbose) {
+            let broken = report.problems.iter().filter(|problem| problem.invariant == *number).count();
+            let verdict = if broken == 0 { "holds ".to_owned() } else { format!("BROKEN ({broken})") };
+            line(format!("I{number:<3} {verdict} {what}"));
+        }
     }
     if !report.problems.is_empty() {
         return Err(Error::integrity(format!(

@@ -8,8 +8,8 @@
 //! 4. Look for what is still lost in the documented backups: their files hold the same bytes.
 //! 5. Check again. Damaged packs are set aside, after what is sound of them was stored again
 //!    ([`crate::upkeep::salvage`]).
-//! 6. Make the index anew, check once more, and note which paths of which snapshots are lost. Those snapshots are marked
-//!    from then on, restore but for these paths, and no longer keep `gc` from its work.
+//! 6. Make the index anew, check once more, and note which paths of which snapshots are lost. Those snapshots are
+//!    marked from then on, restore but for these paths, and no longer keep `gc` from its work.
 //!
 //! Killed at any point it leaves the store no worse than before, and is run again.
 

@@ -11,7 +11,8 @@
 //!
 //! The index takes no part in it: it is only a cache. All footers are read from the packs.
 //!
-//! What no snapshot needs may build on what is gone: `gc` leaves such waste in packs that are mostly needed ([`sound`]).
+//! What no snapshot needs may build on what is gone: `gc` leaves such waste in packs that are mostly needed
+//! ([`sound`]).
 
 mod sound;
 
@@ -22,7 +23,7 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 
 use self::sound::{Bad, Chunk, UNSOUND};
-use super::ledger::{Ledger, Loss, Start, is_ledger};
+use super::ledger::{Ledger, Loss, Run, Start, is_ledger};
 use super::meta::{Recent, Stored};
 use super::progress::Progress;
 use super::recipe::Recipe;
@@ -48,6 +49,8 @@ pub struct Options {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// The number of the invariant that does not hold, see [`PROVEN`].
+    pub invariant: u8,
     /// The object or path that it is about.
     pub subject: String,
     /// What is wrong.
@@ -81,12 +84,29 @@ pub struct Report {
     pub known: Vec<(String, Vec<PathBuf>)>,
 }
 
+/// What a check proves, by the numbers of docs/ARCHITECTURE.md, and how. The others are about what was done and not about
+/// what lies there (the order of writes, locks, the source, documented backups): tests hold those.
+pub const PROVEN: [(u8, &str); 9] = [
+    (2, "every object is whole under its name: key slots are read, footers are where their trailers say"),
+    (3, "nothing changed since it was put: every footer opens, and with --read-data every segment"),
+    (4, "ids name content: every tree and recipe resolves to its id, and with --read-data every chunk has its own"),
+    (5, "all that a snapshot leads to is there, with what it builds on, which lies less deep"),
+    (6, "the index is only a hint: no part of this was asked of it, and it leads nowhere else"),
+    (8, "the records are an unbroken chain, with runs of forgotten ones"),
+    (9, "no two packs have a salt in common, so no key and nonce occur twice"),
+    (20, "no chunk lies deeper than differences are written"),
+    (23, "the ledger has what the chain needs of each forgotten snapshot"),
+];
+
+/// No writer makes a difference that lies deeper.
+const DEEPEST: u8 = 8;
+
 /// Affected paths are named up to this number for each snapshot.
 pub const MOST_PATHS: usize = 100;
 
 impl Report {
-    fn add(&mut self, subject: impl Into<String>, what: impl Into<String>) {
-        self.problems.push(Problem { subject: subject.into(), what: what.into() });
+    fn add(&mut self, invariant: u8, subject: impl Into<String>, what: impl Into<String>) {
+        self.problems.push(Problem { invariant, subject: subject.into(), what: what.into() });
     }
 }
 
@@ -116,7 +136,7 @@ pub fn check(store: &Store, options: Options, progress: &dyn Progress) -> Result
         report: Report::default(),
     };
     for damaged in store.damaged_slots() {
-        checking.report.add("key slot", damaged);
+        checking.report.add(2, "key slot", damaged);
     }
     checking.check_losses();
     let packs = checking.read_footers()?;
@@ -130,6 +150,7 @@ pub fn check(store: &Store, options: Options, progress: &dyn Progress) -> Result
         dangling = checking.settle_found(&packs, &mut bad, found);
     }
     checking.judge(&packs, &bad);
+    checking.check_packs(&packs);
     let (records, losses) = checking.check_records(&packs);
     // What is known to be lost is no news. It is followed last: what others need too is their problem first.
     let (known, others): (Vec<_>, Vec<_>) = records.iter().partition(|record| losses.contains_key(&record.id));
@@ -173,13 +194,42 @@ impl Checking<'_> {
                 }
                 Err(error) => {
                     self.report.damaged.insert((id, WHOLE_PACK));
-                    self.report.add(self.place(id), error.what());
+                    self.report.add(3, self.place(id), error.what());
                 }
             }
         }
         self.report.packs = packs.len() as u64;
         self.report.chunks = self.chunks.len() as u64;
         Ok(packs)
+    }
+
+    /// Salts (I9), depths (I20), and whether the index leads where the footers say (I6). That it does not is no damage.
+    fn check_packs(&mut self, packs: &[std::sync::Arc<Pack>]) {
+        let mut salts = HashMap::new();
+        let index = self.store.catalog().index();
+        let mut astray = 0u64;
+        let by_id: HashMap<PackId, &Pack> = packs.iter().map(|pack| (pack.id, &**pack)).collect();
+        for pack in packs {
+            if let Some(other) = salts.insert(pack.salt, pack.id) {
+                self.report.add(9, self.place(pack.id), format!("it has the salt of pack {other}"));
+            }
+            if pack.footer.segments.iter().any(|segment| segment.depth > DEEPEST) {
+                let place = self.place(pack.id);
+                self.report.remarks.push(format!("{place}: differences lie deeper than this program writes them"));
+            }
+        }
+        for id in self.chunks.keys() {
+            let is_there = index.find(*id).is_some_and(|at| {
+                let segment = by_id.get(&at.pack).and_then(|pack| pack.footer.segments.get(at.segment as usize));
+                segment.and_then(|segment| segment.chunks.get(at.nth as usize)).is_some_and(|chunk| chunk.id == *id)
+            });
+            astray += u64::from(!is_there);
+        }
+        if astray > 0 {
+            self.report.remarks.push(format!(
+                "the index leads astray for {astray} chunks, which costs time and nothing else: `nbak repair index`"
+            ));
+        }
     }
 
     /// Opens segments, but for those whose bases are not there; answers with those that are not what their footer says,
@@ -252,7 +302,7 @@ impl Checking<'_> {
             match Ledger::decode(ledgers.into_iter().map(Vec::as_slice)) {
                 Ok(other) if other.generation > ledger.generation => ledger = other,
                 Ok(_) => {}
-                Err(error) => self.report.add(self.place(pack.id), error.what()),
+                Err(error) => self.report.add(23, self.place(pack.id), error.what()),
             }
             for bytes in others {
                 let mac = keys.record_mac(bytes);
@@ -260,7 +310,7 @@ impl Checking<'_> {
                     // Where packs were put together, it may lie in two for a while.
                     Ok(record) if seen.insert(mac) => records.push((record, mac)),
                     Ok(_) => {}
-                    Err(error) => self.report.add(self.place(pack.id), error.what()),
+                    Err(error) => self.report.add(8, self.place(pack.id), error.what()),
                 }
             }
         }
@@ -269,8 +319,22 @@ impl Checking<'_> {
         let there: HashSet<_> = records.iter().map(|(record, _)| record.id).collect();
         for known in self.store.records().unwrap_or_default() {
             if !there.contains(&known.id) {
-                self.report.add(format!("snapshot {}", known.id), "its pack cannot be read: the snapshot is lost");
+                self.report.add(5, format!("snapshot {}", known.id), "its pack cannot be read: the snapshot is lost");
                 self.report.affected.push((known.id.to_string(), vec![PathBuf::new()]));
+            }
+        }
+        for (record, mac) in records.iter().filter(|(record, _)| ledger.has_forgotten(record.id)) {
+            let is_its = |run: &Run| {
+                (run.first <= record.sequence && record.sequence <= run.last)
+                    && (run.first != record.sequence || run.from == record.previous)
+                    && (run.last != record.sequence || run.end == *mac)
+            };
+            if !ledger.runs.iter().any(is_its) {
+                self.report.add(
+                    23,
+                    format!("snapshot {}", record.id),
+                    "it was forgotten, and no run of the ledger has it",
+                );
             }
         }
         records.retain(|(record, _)| !ledger.has_forgotten(record.id));
@@ -293,7 +357,7 @@ impl Checking<'_> {
                 )),
                 None => {
                     let what = "the snapshot before it is missing, or is another than it was made after";
-                    self.report.add(name.clone(), what);
+                    self.report.add(8, name.clone(), what);
                 }
             }
         }
@@ -306,12 +370,12 @@ impl Checking<'_> {
         let index = self.store.catalog().index();
         if index.lost_all() {
             let what = "all packs that the store had once are gone: bring them back, or run `nbak repair index`";
-            self.report.add(self.store.root().to_string_lossy(), what);
+            self.report.add(5, self.store.root().to_string_lossy(), what);
         }
         for (id, records) in index.lost() {
-            self.report.add(self.place(id), format!("this pack was there, and is gone: {HINT}"));
+            self.report.add(5, self.place(id), format!("this pack was there, and is gone: {HINT}"));
             for lost in records.iter().filter_map(|bytes| Record::decode(bytes).ok()) {
-                self.report.add(format!("snapshot {}", lost.id), "its pack is gone, and the snapshot with it");
+                self.report.add(5, format!("snapshot {}", lost.id), "its pack is gone, and the snapshot with it");
                 self.report.affected.push((lost.id.to_string(), vec![PathBuf::new()]));
             }
         }
@@ -335,7 +399,7 @@ impl Checking<'_> {
         let paths = self.report.affected.drain(affected..).next().map_or_else(Vec::new, |(_, paths)| paths);
         let is_noted = |path: &PathBuf| loss.paths.iter().any(|noted| *noted == path.to_string_lossy());
         if paths.len() as u64 > loss.count || (loss.count == loss.paths.len() as u64 && !paths.iter().all(is_noted)) {
-            self.report.add(format!("snapshot {}", record.id), "it lost more than was known: run `nbak repair`");
+            self.report.add(5, format!("snapshot {}", record.id), "it lost more than was known: run `nbak repair`");
             self.report.affected.push((record.id.to_string(), paths));
             return;
         }
@@ -361,14 +425,14 @@ impl Checking<'_> {
             _ => {}
         }
         if depth > crate::source::walk::DEEPEST + 1 {
-            self.report.add(format!("directory {id}"), "directories are nested deeper than the format allows");
+            self.report.add(4, format!("directory {id}"), "directories are nested deeper than the format allows");
             lost.push(path.to_path_buf());
             return false;
         }
         let tree = match self.recent.0.load(self.store.catalog(), id) {
             Ok(tree) => tree,
             Err(error) => {
-                self.report.add(format!("directory {id}"), error.what());
+                self.report.add(4, format!("directory {id}"), error.what());
                 self.trees.insert(id, false);
                 lost.push(path.to_path_buf());
                 return false;
@@ -407,7 +471,7 @@ impl Checking<'_> {
             }
         }
         if whole && total != size {
-            self.report.add(path.to_string_lossy(), "the file's recipes do not make its size");
+            self.report.add(4, path.to_string_lossy(), "the file's recipes do not make its size");
         }
         whole && total == size
     }
@@ -424,7 +488,7 @@ impl Checking<'_> {
                 self.follow_chunks(chunks).then_some(value.size)
             }
             Err(error) => {
-                self.report.add(format!("recipe {id}"), error.what());
+                self.report.add(4, format!("recipe {id}"), error.what());
                 None
             }
         };
@@ -447,7 +511,7 @@ impl Checking<'_> {
                 Some(_) => "is no file's content, and a file names it",
                 None => "is in no pack of this store",
             };
-            self.report.add(format!("chunk {id}"), problem);
+            self.report.add(5, format!("chunk {id}"), problem);
             whole = false;
         }
         whole

@@ -231,8 +231,8 @@ fn load_until<T: Versioned>(catalog: &Catalog, id: T::Id, until: Option<u64>) ->
     })
 }
 
-/// Finds for `id`, and for all that it then rests on, the copy to take: a version may be there whole here and as a patch
-/// there, and two may be patches against each other. `tried` are those that were looked at on the way.
+/// Finds for `id`, and for all that it then rests on, the copy to take: a version may be there whole here and as a
+/// patch there, and two may be patches against each other. `tried` are those that were looked at on the way.
 fn lead_to_whole<T: Versioned>(
     catalog: &Catalog,
     id: T::Id,

@@ -137,6 +137,7 @@ impl Store {
         let index_path = root.join(INDEX);
         if let Some(lock) = &lock {
             lock.sign();
+            WriterLock::make_for_readers(root);
             let local = LocalDirectory::at(root);
             local.create()?;
             local.sweep()?;

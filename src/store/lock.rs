@@ -4,13 +4,14 @@
 //! ever stale (I11). The file's text tells people which writer holds it; without one it is a reader that brings the
 //! index up to date, for a moment, and a writer waits for that. Readers wait for nobody.
 //!
-//! **Readers** share a lock on the file `readers`, for as long as they have the store open ([`Reading`]). They need none
-//! of each other and wait for no writer: nothing that is there changes. Only to *delete* packs, `gc` takes that lock for
-//! itself ([`Deleting`]), if it is free, for a moment at a time; if readers have it, the packs stay until the next time.
-//! A reader waits for that moment, and no longer: on a medium that it cannot write to it has no lock, and reads on.
+//! **Readers** share a lock on the file `readers`, for as long as they have the store open ([`Reading`]). They need
+//! none of each other and wait for no writer: nothing that is there changes. Only to *delete* packs, `gc` takes that
+//! lock for itself ([`Deleting`]), if it is free, for a moment at a time; if readers have it, the packs stay until the
+//! next time. A reader waits for that moment, and no longer: on a medium that it cannot write to it has no lock, and
+//! reads on.
 //!
-//! Taking the writer's lock writes nothing into a store that is there: whoever takes it may yet turn out to have no key. A link in its
-//! place is not followed: whoever can write to the backup disk would choose which file is emptied.
+//! Taking the writer's lock writes nothing into a store that is there: whoever takes it may yet turn out to have no
+//! key. A link in its place is not followed: whoever can write to the backup disk would choose which file is emptied.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -69,6 +70,11 @@ impl WriterLock {
         Ok(WriterLock { file })
     }
 
+    /// Makes the readers' lock, if it is not there. If not, readers have none, and wait for nothing.
+    pub fn make_for_readers(root: &Path) {
+        let _ = open(&root.join(READERS));
+    }
+
     /// Says who holds it. For people only: failing to, on a full disk say, must not stop anything.
     pub fn sign(&self) {
         let mut file = &self.file;
@@ -92,9 +98,11 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Begins to read the store at `root`; nothing if it has no lock that can be taken.
+    /// Begins to read the store at `root`; nothing if it has no lock that can be taken. It is made by whoever writes:
+    /// reading writes nothing.
     pub fn begin(root: &Path) -> Option<Reading> {
-        let file = open(&root.join(READERS)).ok()?;
+        let flags = rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(root.join(READERS)).ok()?;
         let start = Instant::now();
         while file.try_lock_shared().is_err() {
             if start.elapsed() >= MOMENT {

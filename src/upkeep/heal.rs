@@ -1,7 +1,8 @@
 //! Chunks that the store lost, looked for in files that may still hold them.
 //!
-//! A file is cut as a snapshot would cut it, and each piece hashed; one that has the id of a lost chunk *is* that chunk,
-//! wherever the file comes from: the id is a keyed hash of the content (I4). So nobody has to vouch for the file.
+//! A file is cut as a snapshot would cut it, and each piece hashed; one that has the id of a lost chunk *is* that
+//! chunk, wherever the file comes from: the id is a keyed hash of the content (I4). So nobody has to vouch for the
+//! file.
 
 use std::collections::HashSet;
 use std::io::{self, Write};

@@ -1,11 +1,11 @@
 //! Upkeep: what has to be done to a store so that it does not only grow.
 //!
-//! [`policy`] says which snapshots may be forgotten, and why the others stay; it touches nothing. [`forget`] writes into
-//! the ledger that they are forgotten, and [`undelete`](forget::undelete) that they are not. [`gc`] gives back the space
-//! of what nobody needs any more: it reads all footers ([`survey`]), follows what the snapshots need ([`mark`]), makes a
-//! [`plan`], with the [`forms`] in which differences are stored again, and [`rewrite`]s what is needed of packs that are
-//! mostly waste. [`swarm`] puts small packs together without asking who needs what, which is quick enough to be done
-//! after a snapshot.
+//! [`policy`] says which snapshots may be forgotten, and why the others stay; it touches nothing. [`forget`] writes
+//! into the ledger that they are forgotten, and [`undelete`](forget::undelete) that they are not. [`gc`] gives back
+//! the space of what nobody needs any more: it reads all footers ([`survey`]), follows what the snapshots need
+//! ([`mark`]), makes a [`plan`], with the [`forms`] in which differences are stored again, and [`rewrite`]s what is
+//! needed of packs that are mostly waste. [`swarm`] puts small packs together without asking who needs what, which is
+//! quick enough to be done after a snapshot.
 //!
 //! When something is damaged, [`heal`] looks for lost chunks in files that may still hold them, and [`salvage`] sets
 //! damaged packs aside, keeps what is sound of them, and notes what is lost for good.

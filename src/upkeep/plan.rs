@@ -6,8 +6,8 @@
 //! one of many small ones, is written again. What is written again is freed of dead weight: a chunk is stored as the
 //! difference from what stood at its place in the snapshot before that still exists, and trees and recipes likewise.
 //!
-//! **Depth.** What builds on a chunk must lie deeper than it. So a chunk that something builds on which is *not* written
-//! again must not come to lie deeper than it did: it is **pinned** ([`super::forms`]).
+//! **Depth.** What builds on a chunk must lie deeper than it. So a chunk that something builds on which is *not*
+//! written again must not come to lie deeper than it did: it is **pinned** ([`super::forms`]).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

@@ -1,9 +1,9 @@
 //! Packs written again: what is kept of them goes into new ones.
 //!
-//! A segment that is kept whole is opened and sealed again as it is: what it holds was compared when it was compressed,
-//! and its seal proves that it still is that. Of one that is kept in part the chunks are taken out. What shares a segment
-//! afterwards shared one before, or is of the same large file: no secret comes to stand beside another file's content
-//! that it did not stand beside already.
+//! A segment that is kept whole is opened and sealed again as it is: what it holds was compared when it was
+//! compressed, and its seal proves that it still is that. Of one that is kept in part the chunks are taken out. What
+//! shares a segment afterwards shared one before, or is of the same large file: no secret comes to stand beside
+//! another file's content that it did not stand beside already.
 //!
 //! A pack of which something cannot be read is named, and then nothing of the plan may be carried out: what is kept of
 //! other packs may build on less than what stays in this one.

@@ -33,8 +33,8 @@ pub fn lost_chunks(store: &Store) -> Result<HashSet<ChunkId>> {
     Ok(lost)
 }
 
-/// Records that the index remembers, of packs that are gone or do not open, and that no pack has: the snapshots may have
-/// lost little but their records.
+/// Records that the index remembers, of packs that are gone or do not open, and that no pack has: the snapshots may
+/// have lost little but their records.
 pub fn orphaned_records(store: &Store) -> Result<Vec<Vec<u8>>> {
     let catalog = store.catalog();
     let keys = catalog.packs().keys();

@@ -100,7 +100,7 @@ impl Checking<'_> {
             if segment.is_some_and(|segment| segment.chunks.iter().all(|chunk| is_sound(chunk.id))) {
                 self.report.remarks.push(format!("{place}: {why}; all that was in it is elsewhere too"));
             } else {
-                self.report.add(place, why.clone());
+                self.report.add(3, place, why.clone());
             }
         }
     }
@@ -112,7 +112,7 @@ impl Checking<'_> {
             let base = segment.bases.iter().find(|base| !self.is_above(**base, segment.depth));
             if let (true, Some(base)) = (needed, base) {
                 let what = format!("segment {} builds on chunk {base}, which is missing or damaged", at.1);
-                self.report.add(self.place(at.0), what);
+                self.report.add(5, self.place(at.0), what);
             }
         }
     }

@@ -84,8 +84,8 @@ pub struct Report {
     pub known: Vec<(String, Vec<PathBuf>)>,
 }
 
-/// What a check proves, by the numbers of docs/ARCHITECTURE.md, and how. The others are about what was done and not about
-/// what lies there (the order of writes, locks, the source, documented backups): tests hold those.
+/// What a check proves, by the numbers of docs/ARCHITECTURE.md, and how. The others are about what was done and not
+/// about what lies there (the order of writes, locks, the source, documented backups): tests hold those.
 pub const PROVEN: [(u8, &str); 9] = [
     (2, "every object is whole under its name: key slots are read, footers are where their trailers say"),
     (3, "nothing changed since it was put: every footer opens, and with --read-data every segment"),
@@ -116,6 +116,8 @@ struct Checking<'a> {
     chunks: HashMap<ChunkId, Chunk>,
     /// Chunks that a snapshot needs and of which no copy is sound.
     lost: HashSet<ChunkId>,
+    /// A tree or a recipe could not be resolved: what it needs is not known.
+    unknown: bool,
     trees: HashMap<TreeId, bool>,
     /// Versions that were loaded not long ago.
     recent: (Recent<Tree>, Recent<Recipe>),
@@ -130,6 +132,7 @@ pub fn check(store: &Store, options: Options, progress: &dyn Progress) -> Result
         store,
         chunks: HashMap::new(),
         lost: HashSet::new(),
+        unknown: false,
         trees: HashMap::new(),
         recent: Default::default(),
         recipes: HashMap::new(),
@@ -394,7 +397,7 @@ impl Checking<'_> {
     /// The same for a snapshot of which it is known that it lost something: that is a remark, unless it is more by now.
     fn follow_known(&mut self, record: &Record, loss: &Loss) {
         let (problems, affected) = (self.report.problems.len(), self.report.affected.len());
-        let lost = self.lost.clone();
+        let (lost, unknown) = (self.lost.clone(), self.unknown);
         self.follow(record);
         let paths = self.report.affected.drain(affected..).next().map_or_else(Vec::new, |(_, paths)| paths);
         let is_noted = |path: &PathBuf| loss.paths.iter().any(|noted| *noted == path.to_string_lossy());
@@ -404,7 +407,7 @@ impl Checking<'_> {
             return;
         }
         self.report.problems.truncate(problems);
-        self.lost = lost;
+        (self.lost, self.unknown) = (lost, unknown);
         if !paths.is_empty() {
             self.report.remarks.push(format!(
                 "snapshot {}: it is known that it lost {} of its paths; the rest is there",
@@ -433,6 +436,7 @@ impl Checking<'_> {
             Ok(tree) => tree,
             Err(error) => {
                 self.report.add(4, format!("directory {id}"), error.what());
+                self.unknown = true;
                 self.trees.insert(id, false);
                 lost.push(path.to_path_buf());
                 return false;
@@ -489,6 +493,7 @@ impl Checking<'_> {
             }
             Err(error) => {
                 self.report.add(4, format!("recipe {id}"), error.what());
+                self.unknown = true;
                 None
             }
         };

@@ -9,6 +9,8 @@
 //! 4. Delete the old packs, under the readers' lock: nobody reads them. If somebody does, they stay until the next run.
 //! 5. Note in the ledger which snapshots cannot be brought back any more.
 //!
+//! Step 1 is I21, and so is the second half of step 2; step 4 is I22.
+//!
 //! Whatever ends it before step 4 leaves more packs than before, and all that there was; what ends it later leaves some
 //! packs that nobody needs. The next run finds either, since it asks only what is needed and what is there.
 //!

@@ -105,14 +105,18 @@ impl Checking<'_> {
         }
     }
 
-    /// Names what dangles and is needed, and what it builds on.
+    /// Names what dangles and is needed, or may be, and what it builds on.
     pub(super) fn name_bases(&mut self, packs: &[Arc<Pack>], dangling: &Segments) {
         for (at, segment) in segments(packs).filter(|(at, _)| dangling.contains(at)) {
-            let needed = segment.chunks.iter().any(|chunk| self.lost.contains(&chunk.id));
+            let needed = self.unknown || segment.chunks.iter().any(|chunk| self.lost.contains(&chunk.id));
             let base = segment.bases.iter().find(|base| !self.is_above(**base, segment.depth));
             if let (true, Some(base)) = (needed, base) {
-                let what = format!("segment {} builds on chunk {base}, which is missing or damaged", at.1);
-                self.report.add(5, self.place(at.0), what);
+                let holds = |(_, other): &(_, &SegmentEntry)| other.chunks.iter().any(|chunk| chunk.id == *base);
+                let why = match segments(packs).find(holds) {
+                    Some(((pack, number), _)) => format!("cannot be read: {}, segment {number}", self.place(pack)),
+                    None => "is in no pack of this store".to_owned(),
+                };
+                self.report.add(5, self.place(at.0), format!("segment {} builds on chunk {base}, which {why}", at.1));
             }
         }
     }

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use self::disk::{Disk, place_of};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
 use crate::store::pack::Footer;
 use crate::store::reader::Packs;
@@ -166,17 +166,25 @@ impl Index {
     }
 
     /// Forgets the packs `gone`, which are about to be deleted: from now on nobody misses them. `chunks` are those that
-    /// they list, and `elsewhere` says where those of them lie that stay in another pack. Nothing of it may fail
-    /// half-way: if the file cannot be written, it is thrown away, and made anew.
-    pub fn remove(&mut self, gone: &BTreeSet<PackId>, chunks: &[ChunkId], elsewhere: &[(ChunkId, Location)]) {
+    /// they list, and `elsewhere` says where those of them lie that stay in another pack. If the file cannot be written,
+    /// it is thrown away, and made anew.
+    ///
+    /// Deleting packs is synced, so this has to be too: after a power loss an older state of the file would come back,
+    /// and name as lost what was deleted on purpose. While this fails, nothing may be deleted.
+    pub fn remove(
+        &mut self,
+        gone: &BTreeSet<PackId>,
+        chunks: &[ChunkId],
+        elsewhere: &[(ChunkId, Location)],
+    ) -> Result<()> {
         let numbers: HashSet<u32> = gone.iter().filter_map(|id| self.rows.get(id)).map(|row| row.number).collect();
         let place = |(id, at): &(ChunkId, Location)| Some((*id, place_of(self.rows.get(&at.pack)?.number, at)));
         let stays: Vec<_> = elsewhere.iter().filter_map(place).collect();
-        let removed = self.disk.as_mut().filter(|disk| disk.is_writable());
-        if removed.is_some_and(|disk| disk.remove(gone, &numbers, chunks, &stays).is_err()) {
-            // To keep it would have the next command take for lost what was deleted on purpose.
+        let disk = self.disk.as_mut().filter(|disk| disk.is_writable());
+        if disk.is_none_or(|disk| disk.remove(gone, &numbers, chunks, &stays).is_err()) {
             self.discard();
         }
+        self.settle().map_err(|error| Error::io("bring the index up to date", &self.path, error))?;
         self.rows.retain(|id, _| !gone.contains(id));
         self.numbers.retain(|number, _| !numbers.contains(number));
         self.extra.retain(|_, at| !gone.contains(&at.pack));
@@ -188,6 +196,20 @@ impl Index {
             self.damaged.retain(|(pack, _)| !gone.contains(pack));
             self.note_damaged();
         }
+        Ok(())
+    }
+
+    /// Syncs the file, or that there is none. A store in memory has none.
+    fn settle(&mut self) -> std::io::Result<()> {
+        let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+        let folder = folder.to_path_buf();
+        if self.disk.is_some() && std::fs::File::open(&self.path).and_then(|file| file.sync_all()).is_err() {
+            self.discard();
+        }
+        if self.disk.is_none() && self.path.symlink_metadata().is_ok() {
+            std::fs::remove_file(&self.path)?;
+        }
+        std::fs::File::open(folder)?.sync_all()
     }
 
     /// Gives the room that removed packs had in the file back to the file system.

@@ -281,7 +281,7 @@ pub(super) fn remove(
     chunks: &[ChunkId],
     elsewhere: &[(ChunkId, Location)],
 ) -> Result<()> {
-    store.catalog_mut().index_mut().remove(packs, chunks, elsewhere);
+    store.catalog_mut().index_mut().remove(packs, chunks, elsewhere)?;
     store.catalog().packs().forget();
     let ids: Vec<[u8; 16]> = packs.iter().map(|pack| pack.0).collect();
     let deleted = store.objects().delete_all(Kind::Pack, &ids);

@@ -84,12 +84,14 @@ pub(super) struct Planning<'a> {
 
 /// Makes a plan.
 pub fn plan(catalog: &Catalog, survey: &mut Survey, marked: &Marked, limits: &Limits) -> Result<Plan> {
-    let needed = needed_bytes(catalog, survey, marked)?;
+    let needed =
+        needed_bytes(catalog, survey, |first| survey.copies(first).filter(move |_| marked.live[first as usize]))?;
     let chosen = vec![NONE; survey.len()];
     let damaged = catalog.index().damaged().clone();
     let rewrite = BTreeSet::new();
     let mut planning = Planning { catalog, survey, marked, damaged, needed, chosen, rewrite };
     planning.choose_data();
+    planning.weigh_copies()?;
     planning.choose_packs(limits);
     let versions = planning.choose_versions()?;
     planning.weigh_data();
@@ -125,16 +127,18 @@ pub fn plan(catalog: &Catalog, survey: &mut Survey, marked: &Marked, limits: &Li
     })
 }
 
-/// About how much of each pack is needed, in bytes: of each segment the part that its needed chunks are of it.
-fn needed_bytes(catalog: &Catalog, survey: &Survey, marked: &Marked) -> Result<Vec<u64>> {
+/// About how much of each pack is needed, in bytes: of each segment the part that its needed chunks are of it. `needed`
+/// says which copies of a chunk are, by its first one.
+fn needed_bytes<I: Iterator<Item = Place>>(
+    catalog: &Catalog,
+    survey: &Survey,
+    needed: impl Fn(Place) -> I,
+) -> Result<Vec<u64>> {
     let mut live: Vec<u64> = Vec::new();
     let mut first = 0;
     while (first as usize) < survey.len() {
-        let copies = survey.copies(first);
-        if marked.live[first as usize] {
-            live.extend(survey.copies(first).map(|copy| survey.order(copy)));
-        }
-        first = copies.last().unwrap_or(first) + 1;
+        live.extend(needed(first).map(|copy| survey.order(copy)));
+        first = survey.copies(first).last().unwrap_or(first) + 1;
     }
     live.sort_unstable();
     let mut needed = Vec::with_capacity(survey.packs.len());
@@ -171,16 +175,14 @@ impl Planning<'_> {
         self.damaged.contains(&(self.survey.packs[pack].id, segment as u32))
     }
 
-    /// In what order copies are better: sound, less deep, in a pack of which more is needed.
-    fn rank(&self, copy: Place) -> (bool, u8, std::cmp::Reverse<u64>, std::cmp::Reverse<u64>) {
+    /// In what order copies are better: sound, less deep, in a pack of which clearly more is needed, in a larger one. So
+    /// of packs that hold the same all copies are chosen from one, and the other goes.
+    fn rank(&self, copy: Place) -> (bool, u8, std::cmp::Reverse<(u64, u64, u64)>) {
         let (pack, ..) = self.survey.at(copy);
-        let part = self.needed[pack] * 1000 / self.survey.packs[pack].size.max(1);
-        (
-            self.is_damaged(copy),
-            self.survey.depth(copy),
-            std::cmp::Reverse(part),
-            std::cmp::Reverse(self.survey.order(copy)),
-        )
+        let size = self.survey.packs[pack].size.max(1);
+        let eighths = (self.needed[pack] * 8 + size / 2) / size;
+        let last = (eighths, size, self.survey.order(copy));
+        (self.is_damaged(copy), self.survey.depth(copy), std::cmp::Reverse(last))
     }
 
     fn best(&self, first: Place) -> Place {
@@ -194,6 +196,21 @@ impl Planning<'_> {
                 self.chosen[first as usize] = best;
             }
         }
+    }
+
+    /// Counts as needed one copy of each chunk only, if there are more of some. Else packs that were put together and
+    /// could not be deleted, as their process ended or somebody read them, would be needed as much as the new ones.
+    fn weigh_copies(&mut self) -> Result<()> {
+        let is_live = |first: &Place| self.marked.live[*first as usize];
+        let mut live = (0..self.survey.len() as Place).filter(is_live);
+        if live.any(|first| self.survey.copies(first).nth(1).is_some()) {
+            let one = |first: Place| {
+                let chosen = Some(self.chosen[first as usize]).filter(|copy| *copy != NONE);
+                is_live(&first).then(|| chosen.unwrap_or_else(|| self.best(first))).into_iter()
+            };
+            self.needed = needed_bytes(self.catalog, self.survey, one)?;
+        }
+        Ok(())
     }
 
     /// Which packs are written again: those with much waste, then swarms of small ones, up to the limit.

@@ -6,7 +6,7 @@
 //!
 //! Memory: 34 bytes for each copy of a chunk, 9 MiB for a GiB of pages. Footers themselves are not kept.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use rayon::prelude::*;
 
@@ -134,14 +134,16 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Leaves of the records those that `wanted` says yes to, and notes where the ledger of this `generation` is.
+    /// Leaves of the records those that `wanted` says yes to, each in one pack, and notes where the ledger of this
+    /// `generation` is. Where packs were put together and the old ones could not be deleted, they hold the same.
     pub fn keep_records(&mut self, generation: u64, wanted: impl Fn(&[u8]) -> bool) {
-        for pack in &mut self.packs {
+        let mut seen: HashSet<Vec<u8>> = HashSet::new();
+        for pack in self.packs.iter_mut().rev() {
             let (ledgers, mut records): (Vec<_>, Vec<_>) =
                 std::mem::take(&mut pack.records).into_iter().partition(|record| is_ledger(record));
             let ledger = Ledger::decode(ledgers.iter().map(Vec::as_slice));
             pack.has_ledger = !ledgers.is_empty() && ledger.is_ok_and(|ledger| ledger.generation == generation);
-            records.retain(|record| wanted(record));
+            records.retain(|record| wanted(record) && seen.insert(record.clone()));
             pack.records = records;
         }
     }

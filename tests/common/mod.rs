@@ -16,6 +16,8 @@ use std::time::{Duration, SystemTime};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+pub mod small_disk;
+
 /// A vault key as the application makes them, and others like it.
 pub const KEY: &str = "Zm9ydHktZm91ciBjaGFyYWN0ZXJzIG9mIGEga2V5MDA=";
 pub const OTHER_KEY: &str = "YW5vdGhlciBrZXksIHdoaWNoIGlzIG5vdCB0aGUgb25l";

@@ -166,8 +166,8 @@ impl Index {
     }
 
     /// Forgets the packs `gone`, which are about to be deleted: from now on nobody misses them. `chunks` are those that
-    /// they list, and `elsewhere` says where those of them lie that stay in another pack. If the file cannot be written,
-    /// it is thrown away, and made anew.
+    /// they list, and `elsewhere` says where those of them lie that stay in another pack. If the file cannot be
+    /// written, it is thrown away, and made anew.
     ///
     /// Deleting packs is synced, so this has to be too: after a power loss an older state of the file would come back,
     /// and name as lost what was deleted on purpose. While this fails, nothing may be deleted.

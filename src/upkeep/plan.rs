@@ -175,8 +175,8 @@ impl Planning<'_> {
         self.damaged.contains(&(self.survey.packs[pack].id, segment as u32))
     }
 
-    /// In what order copies are better: sound, less deep, in a pack of which clearly more is needed, in a larger one. So
-    /// of packs that hold the same all copies are chosen from one, and the other goes.
+    /// In what order copies are better: sound, less deep, in a pack of which clearly more is needed, in a larger one.
+    /// So of packs that hold the same all copies are chosen from one, and the other goes.
     fn rank(&self, copy: Place) -> (bool, u8, std::cmp::Reverse<(u64, u64, u64)>) {
         let (pack, ..) = self.survey.at(copy);
         let size = self.survey.packs[pack].size.max(1);

@@ -253,7 +253,7 @@ impl Thrash<'_> {
         let _ = fs::remove_dir_all(target);
     }
 
-    /// Says that somebody begins to forget what `is_one` says yes to; answers these, and whether they stayed until then.
+    /// Somebody begins to forget what `is_one` says yes to; answers these, and whether they stayed until then.
     fn begin_to_forget(&self, is_one: impl Fn(&str, &One) -> bool) -> Vec<(String, bool, u64)> {
         let mut ones = Vec::new();
         for (id, one) in self.known().snapshots.iter_mut().filter(|(id, one)| is_one(id, one)) {

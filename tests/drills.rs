@@ -99,7 +99,7 @@ fn each_pack_in_turn() {
     for (number, pack) in packs.iter().enumerate() {
         for rot in ALL {
             // Every other way of damage for every other pack: all of them take a minute.
-            if common::rounds() == 1 && !matches!(rot, Rot::Deleted) && (number + rot as usize) % 2 == 0 {
+            if common::rounds() == 1 && !matches!(rot, Rot::Deleted) && (number + rot as usize).is_multiple_of(2) {
                 continue;
             }
             let what = format!("{rot:?} {}", pack.display());

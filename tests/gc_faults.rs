@@ -461,7 +461,9 @@ fn what_a_power_loss_leaves() {
     for deleted in subsets {
         for indexed in [true, false] {
             scene.reset();
-            stored.iter().for_each(|name| put(name));
+            for name in &stored {
+                put(name);
+            }
             for name in &gone {
                 fs::remove_file(place.repo.join("packs").join(name)).expect("removed");
             }

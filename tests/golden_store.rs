@@ -34,7 +34,7 @@ fn with_key<'a>(arguments: &[&'a str], key: &'a str) -> Vec<&'a str> {
 /// What a snapshot holds: the SHA-256 of each file, by path.
 fn contents(root: &Path) -> BTreeMap<String, String> {
     let files = tree(root).into_iter().filter(|(_, thing)| thing.kind == "file");
-    let hash = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hash = |bytes: &[u8]| format!("{:x}", Sha256::digest(bytes));
     files.map(|(path, thing)| (path.to_string_lossy().into_owned(), hash(&thing.bytes))).collect()
 }
 

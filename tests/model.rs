@@ -8,6 +8,8 @@
 //! A failure prints the seed of its sequence and the steps. `NBAK_TEST_ROUNDS` multiplies the sequences;
 //! `NBAK_TEST_SEQUENCE` repeats the one with that seed.
 
+#![allow(clippy::print_stdout, reason = "seeds are printed, so that a failure can be had again")]
+
 mod live_common;
 
 use std::cell::RefCell;
@@ -34,6 +36,9 @@ use nbak::snapshot::tree::Node;
 use nbak::upkeep::policy::{Candidate, Policy, plan};
 use nbak::upkeep::{forget, gc, swarm};
 use tempfile::TempDir;
+
+/// Somebody who reads: is given what restores a snapshot into a folder.
+type Reading<'a> = &'a mut dyn FnMut(&mut dyn FnMut(&str, &Path));
 
 const DAY: i64 = 24 * 60 * 60 * 1000;
 const DATABASE: &str = "rows.db";
@@ -76,7 +81,7 @@ trait Commands {
     /// What is done after a snapshot for the store.
     fn upkeep(&mut self) {}
     /// A `gc` beside somebody who reads: whoever began before it can go on.
-    fn gc_beside_a_reader(&mut self, _reading: &mut dyn FnMut(&mut dyn FnMut(&str, &Path))) {}
+    fn gc_beside_a_reader(&mut self, _reading: Reading<'_>) {}
     /// Whether time passes as one likes.
     fn has_ages(&self) -> bool {
         false
@@ -218,7 +223,7 @@ impl Commands for Library<'_> {
         swarm::gather(self.store()).expect("small packs can be put together");
     }
 
-    fn gc_beside_a_reader(&mut self, reading: &mut dyn FnMut(&mut dyn FnMut(&str, &Path))) {
+    fn gc_beside_a_reader(&mut self, reading: Reading<'_>) {
         let reader = Store::open(&self.place.repo, &credentials(), Access::Read).expect("a store to read");
         // What it does not look at before may be gone from the place where it lay, but never from the store.
         let outcome = self.collect(&gc::Options::default());
@@ -246,7 +251,9 @@ impl Program<'_> {
 impl Commands for Program<'_> {
     fn snapshot(&mut self, tags: &[String]) -> (String, bool) {
         let mut args = vec!["snapshot", "--json"];
-        tags.iter().for_each(|tag| args.extend(["--tag", tag]));
+        for tag in tags {
+            args.extend(["--tag", tag]);
+        }
         let said = self.0.ok(args).json();
         (text(&said["snapshot"]).to_owned(), said["unchanged"] == true)
     }
@@ -464,7 +471,9 @@ impl<C: Commands> Model<'_, C> {
         self.said(format!("forget --keep-last {count}: {gone:?}"));
         let said = self.commands.keep_last(count);
         assert_eq!(said, self.ids(gone).into_iter().collect(), "the last {count} stay");
-        gone.iter().for_each(|at| self.taken[*at].state = State::Forgotten(0));
+        for at in &gone {
+            self.taken[*at].state = State::Forgotten(0);
+        }
     }
 
     fn undelete(&mut self) {
@@ -496,14 +505,18 @@ impl<C: Commands> Model<'_, C> {
 
     fn is_back(&mut self, ones: &[usize], said: &BTreeSet<String>) {
         assert_eq!(*said, self.ids(ones).into_iter().collect(), "what was brought back");
-        ones.iter().for_each(|at| self.taken[*at].state = State::Live);
+        for at in &ones {
+            self.taken[*at].state = State::Live;
+        }
         self.tally.brought_back.fetch_add(ones.len() as u64, Ordering::Relaxed);
     }
 
     /// Notes that what was forgotten longer ago than the grace is gone.
     fn reclaim(&mut self, grace: bool) -> BTreeSet<String> {
         let gone = self.those(|state| matches!(state, State::Forgotten(ago) if !grace || ago > DAY));
-        gone.iter().for_each(|at| self.taken[*at].state = State::Reclaimed);
+        for at in &gone {
+            self.taken[*at].state = State::Reclaimed;
+        }
         self.tally.reclaimed.fetch_add(gone.len() as u64, Ordering::Relaxed);
         self.ids(&gone).into_iter().collect()
     }
@@ -537,7 +550,9 @@ impl<C: Commands> Model<'_, C> {
                 assert_same(&one.content, &survey(target), "read beside a gc");
             }
         });
-        all.into_iter().for_each(|(_, target)| fs::remove_dir_all(target).expect("removed"));
+        for (_, target) in all {
+            fs::remove_dir_all(target).expect("removed");
+        }
         // It cannot delete, and yet promises nothing for what was forgotten.
         self.reclaim(false);
     }
@@ -701,7 +716,9 @@ fn run<'p, C: Commands>(place: &'p Place, seed: u64, tally: &Tally, steps: u64, 
     }));
     if let Err(panic) = done {
         println!("NBAK_TEST_SEQUENCE={seed} failed after these {} steps:", log.borrow().len());
-        log.borrow().iter().for_each(|step| println!("  {step}"));
+        for step in log.borrow().iter() {
+            println!("  {step}");
+        }
         std::panic::resume_unwind(panic);
     }
     tally.sequences.fetch_add(1, Ordering::Relaxed);
@@ -712,7 +729,9 @@ fn place_in_memory() -> Place {
     let root = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).expect("a folder");
     let real = root.path().canonicalize().expect("a real path");
     let (data, repo) = (real.join("data"), real.join("store"));
-    [&data, &real.join("home")].into_iter().for_each(|folder| fs::create_dir(folder).expect("made"));
+    for folder in [&data, &real.join("home")] {
+        fs::create_dir(folder).expect("made");
+    }
     Place { root, data, repo }
 }
 

@@ -5,6 +5,8 @@
 //! exit code comes that is not documented, and no panic. `NBAK_THRASH_SECONDS` says for how long, `NBAK_TEST_SEED`
 //! repeats the choices, as far as timing can be repeated.
 
+#![allow(clippy::print_stdout, reason = "seeds are printed, so that a failure can be had again")]
+
 mod live_common;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,10 +6,10 @@
 //! snapshots back: nothing is deleted for want of a ledger, only kept.
 //!
 //! **Chain.** Every record names the one before it by its keyed hash, so that nobody can take one away unnoticed (I8).
-//! A forgotten one may go, so the ledger has, first (I23), what the chain needs of it: its number, the hash that it names, and its
-//! own hash. Neighbours join to one [`Run`], so that a store that keeps sixty of a hundred thousand snapshots has about
-//! sixty runs. Since that is written when a snapshot is *forgotten*, nothing has to be written when its packs are
-//! deleted: space can be freed on a disk that has none.
+//! A forgotten one may go, so the ledger has, first (I23), what the chain needs of it: its number, the hash that it
+//! names, and its own hash. Neighbours join to one [`Run`], so that a store that keeps sixty of a hundred thousand
+//! snapshots has about sixty runs. Since that is written when a snapshot is *forgotten*, nothing has to be written when
+//! its packs are deleted: space can be freed on a disk that has none.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

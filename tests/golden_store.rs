@@ -8,6 +8,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -34,7 +35,12 @@ fn with_key<'a>(arguments: &[&'a str], key: &'a str) -> Vec<&'a str> {
 /// What a snapshot holds: the SHA-256 of each file, by path.
 fn contents(root: &Path) -> BTreeMap<String, String> {
     let files = tree(root).into_iter().filter(|(_, thing)| thing.kind == "file");
-    let hash = |bytes: &[u8]| format!("{:x}", Sha256::digest(bytes));
+    let hash = |bytes: &[u8]| {
+        Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    };
     files.map(|(path, thing)| (path.to_string_lossy().into_owned(), hash(&thing.bytes))).collect()
 }
 

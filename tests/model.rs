@@ -471,7 +471,7 @@ impl<C: Commands> Model<'_, C> {
         self.said(format!("forget --keep-last {count}: {gone:?}"));
         let said = self.commands.keep_last(count);
         assert_eq!(said, self.ids(gone).into_iter().collect(), "the last {count} stay");
-        for at in &gone {
+        for at in gone {
             self.taken[*at].state = State::Forgotten(0);
         }
     }
@@ -505,7 +505,7 @@ impl<C: Commands> Model<'_, C> {
 
     fn is_back(&mut self, ones: &[usize], said: &BTreeSet<String>) {
         assert_eq!(*said, self.ids(ones).into_iter().collect(), "what was brought back");
-        for at in &ones {
+        for at in ones {
             self.taken[*at].state = State::Live;
         }
         self.tally.brought_back.fetch_add(ones.len() as u64, Ordering::Relaxed);

@@ -63,7 +63,7 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
     let taken = take_snapshot(&mut store, &options, &context.bars())?;
     report(context, &options, &taken, new_store, start.elapsed().as_millis() as u64);
     if !args.dry_run && !taken.unchanged {
-        retention::upkeep(context, &mut store);
+        retention::upkeep(context, &mut store, &taken.record);
     }
     Ok(if taken.unreadable.is_empty() { 0 } else { INCOMPLETE })
 }

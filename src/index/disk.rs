@@ -38,6 +38,8 @@ use crate::id::{ChunkId, PackId, SlotId, random_bytes};
 /// Chunk id to pack number (upper 32 bits), segment (16) and place in it (16).
 const CHUNKS: TableDefinition<'_, u128, u64> = TableDefinition::new("chunks");
 const PACKS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("packs");
+/// By pack id: the records in it, sealed. Apart from the rest, since a snapshot needs none of those that lie years back.
+const RECORDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("records");
 /// Packs that were known and are gone, as they were known.
 const LOST: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("lost");
 /// By pack id: its salt and its outline, sealed.
@@ -49,7 +51,7 @@ const HEAD_NAME: &[u8] = b"head";
 /// A larger note is not read, in bytes.
 const LARGEST_NOTE: u64 = 1 << 30;
 /// Changes when anything here does: a file of another layout is thrown away.
-const LAYOUT: &[u8] = b"nbak index 5";
+const LAYOUT: &[u8] = b"nbak index 6";
 /// redb's own cache, in bytes.
 const CACHE: usize = 8 * 1024 * 1024;
 
@@ -160,7 +162,10 @@ impl Disk {
         let read = || {
             let disk = Disk::new(path, keys, Self::handle(path, false, false)?, [0; 16]);
             let mut rows = disk.table(LOST).unwrap_or_default();
-            rows.extend(disk.table(PACKS)?);
+            for (id, row) in disk.table(PACKS)? {
+                let records = if row.count > 0 { disk.records(id).unwrap_or_default() } else { Vec::new() };
+                rows.insert(id, Row { records, ..row });
+            }
             Ok(rows)
         };
         guard(read).unwrap_or_default()
@@ -228,6 +233,7 @@ impl Disk {
             disk.write(|transaction, rows| {
                 transaction.open_table(CHUNKS)?;
                 transaction.open_table(PACKS)?;
+                transaction.open_table(RECORDS)?;
                 put_lost(transaction, rows, lost)?;
                 let head = [id.as_slice(), &layout()].concat();
                 transaction.open_table(HEAD)?.insert(0, rows.seal(HEAD_NAME, &head).as_slice())?;
@@ -311,9 +317,15 @@ impl Disk {
                 }
                 let mut table = transaction.open_table(PACKS)?;
                 let mut outlines = transaction.open_table(OUTLINES)?;
+                let mut records = transaction.open_table(RECORDS)?;
                 for (id, row, outline) in packs {
                     let key = u128::from_be_bytes(id.0);
-                    table.insert(key, rows.seal(&name_of(*id), &row.encode()).as_slice())?;
+                    let without = Row { records: Vec::new(), ..row.clone() };
+                    table.insert(key, rows.seal(&name_of(*id), &without.encode()).as_slice())?;
+                    if !row.records.is_empty() {
+                        let sealed = rows.seal(&records_name_of(*id), &encode_records(&row.records));
+                        records.insert(key, sealed.as_slice())?;
+                    }
                     outlines.insert(key, rows.seal(&outline_name_of(*id), outline).as_slice())?;
                 }
                 Ok(())
@@ -346,10 +358,12 @@ impl Disk {
                 }
                 let mut table = transaction.open_table(PACKS)?;
                 let mut outlines = transaction.open_table(OUTLINES)?;
+                let mut records = transaction.open_table(RECORDS)?;
                 for id in gone {
                     let key = u128::from_be_bytes(id.0);
                     table.remove(key)?;
                     outlines.remove(key)?;
+                    records.remove(key)?;
                 }
                 Ok(())
             })
@@ -366,6 +380,16 @@ impl Disk {
             }
             self.refresh()
         });
+    }
+
+    /// The records in a pack that has some.
+    pub(super) fn records(&self, id: PackId) -> Option<Vec<Vec<u8>>> {
+        let sealed = guard(|| {
+            let table = self.read()?.open_table(RECORDS)?;
+            Ok(table.get(u128::from_be_bytes(id.0))?.map(|guard| guard.value().to_vec()))
+        });
+        let plain = self.rows.open(&records_name_of(id), &sealed.ok()??).ok()?;
+        decode_records(&mut Reader::new(&plain)).ok()
     }
 
     /// What was left as the outline of a pack.
@@ -445,8 +469,8 @@ impl Row {
         let mut out = Vec::new();
         put_varint(&mut out, u64::from(self.number));
         put_varint(&mut out, self.size);
-        put_varint(&mut out, self.records.len() as u64);
-        self.records.iter().for_each(|record| put_bytes(&mut out, record));
+        put_varint(&mut out, u64::from(self.count));
+        out.extend(encode_records(&self.records));
         out
     }
 
@@ -454,11 +478,25 @@ impl Row {
         let mut reader = Reader::new(bytes);
         let number = reader.varint_up_to(u64::from(u32::MAX), "a pack's number")? as u32;
         let size = reader.varint()?;
-        let count = reader.count(1)?;
-        let records = (0..count).map(|_| reader.bytes().map(<[u8]>::to_vec)).collect::<Result<_, _>>()?;
+        let count = reader.varint_up_to(u64::from(u32::MAX), "a number of records")? as u32;
+        let records = decode_records(&mut reader)?;
         reader.end()?;
-        Ok(Row { number, size, records })
+        Ok(Row { number, size, count, records })
     }
+}
+
+fn encode_records(records: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_varint(&mut out, records.len() as u64);
+    for record in records {
+        put_bytes(&mut out, record);
+    }
+    out
+}
+
+fn decode_records(reader: &mut Reader<'_>) -> Result<Vec<Vec<u8>>, Malformed> {
+    let count = reader.count(1)?;
+    (0..count).map(|_| reader.bytes().map(<[u8]>::to_vec)).collect()
 }
 
 fn put_lost(
@@ -501,6 +539,10 @@ pub(super) fn place_of(number: u32, at: &Location) -> u64 {
 
 fn name_of(id: PackId) -> Vec<u8> {
     [b"pack ".as_slice(), &id.0].concat()
+}
+
+fn records_name_of(id: PackId) -> Vec<u8> {
+    [b"records ".as_slice(), &id.0].concat()
 }
 
 fn outline_name_of(id: PackId) -> Vec<u8> {

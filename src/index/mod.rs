@@ -44,7 +44,9 @@ pub(crate) struct Row {
     number: u32,
     /// The pack's size in bytes.
     size: u64,
-    /// The snapshot records in it.
+    /// How many records are in it.
+    count: u32,
+    /// The records, where they are at hand: the file has them apart.
     records: Vec<Vec<u8>>,
 }
 
@@ -122,7 +124,7 @@ impl Index {
                 index.lost = Disk::ever_known(path, packs.keys());
                 index.lost.retain(|id, _| !listed.contains(id));
                 if index.lost.is_empty() && listed.is_empty() && disk::has_notes(path) {
-                    index.lost.insert(ALL, Row { number: 0, size: 0, records: Vec::new() });
+                    index.lost.insert(ALL, Row { number: 0, size: 0, count: 0, records: Vec::new() });
                 }
                 if writable {
                     index.rebuilt = path.exists();
@@ -226,7 +228,8 @@ impl Index {
         let first = self.numbers.keys().max().map_or(0, |most| most + 1);
         let mut rows = Vec::with_capacity(packs.len());
         for (number, (id, size, salt, footer)) in (first..).zip(packs) {
-            let row = Row { number, size: *size, records: footer.records.clone() };
+            let count = footer.records.len() as u32;
+            let row = Row { number, size: *size, count, records: footer.records.clone() };
             self.numbers.insert(number, *id);
             self.rows.insert(*id, row.clone());
             rows.push((*id, row, [&salt[..], &footer.outline()].concat()));
@@ -278,9 +281,23 @@ impl Index {
         Some((salt, size, footer))
     }
 
-    /// All records, by packs.
-    pub fn records(&self) -> impl Iterator<Item = (PackId, &[Vec<u8>])> {
-        self.rows.iter().filter(|(_, row)| !row.records.is_empty()).map(|(id, row)| (*id, row.records.as_slice()))
+    /// The packs that hold records.
+    pub fn packs_with_records(&self) -> impl Iterator<Item = PackId> {
+        self.rows.iter().filter(|(_, row)| row.count > 0).map(|(id, _)| *id)
+    }
+
+    /// All records, by packs. Where the file does not give them, the pack's footer in `packs` does.
+    pub fn records(&self, packs: &Packs) -> Vec<(PackId, Vec<Vec<u8>>)> {
+        let one = |(id, row): (&PackId, &Row)| {
+            if !row.records.is_empty() {
+                return (*id, row.records.clone());
+            }
+            let known = self.disk.as_ref().and_then(|disk| disk.records(*id));
+            let known = known.filter(|records| records.len() == row.count as usize);
+            let footer = || packs.open(*id).map(|pack| pack.footer.records.clone()).unwrap_or_default();
+            (*id, known.unwrap_or_else(footer))
+        };
+        self.rows.iter().filter(|(_, row)| row.count > 0).map(one).collect()
     }
 
     /// All packs that can be read, with their sizes in bytes.

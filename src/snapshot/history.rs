@@ -7,10 +7,9 @@ use std::collections::HashSet;
 
 use super::ledger::{Ledger, Mac, Start, is_ledger};
 use super::record::Record;
-use crate::crypto::keys::Keys;
 use crate::error::Result;
 use crate::id::PackId;
-use crate::index::Index;
+use crate::index::catalog::Catalog;
 
 /// A snapshot that a pack has the record of.
 #[derive(Debug)]
@@ -32,11 +31,12 @@ pub struct History {
 }
 
 impl History {
-    /// Reads what `index` has of all packs; `place` says where a pack lies, for messages.
-    pub(super) fn read(index: &Index, keys: &Keys, place: &dyn Fn(PackId) -> String) -> Result<History> {
+    /// Reads what the index of `catalog` has of all packs; `place` says where a pack lies, for messages.
+    pub(super) fn read(catalog: &Catalog, place: &dyn Fn(PackId) -> String) -> Result<History> {
+        let (index, keys) = (catalog.index(), catalog.packs().keys());
         let (mut known, mut ledger, mut generation) = (Vec::new(), Ledger::default(), 0);
         let mut seen = HashSet::new();
-        for (pack, records) in index.records() {
+        for (pack, records) in index.records(catalog.packs()) {
             let (ledgers, records): (Vec<&[u8]>, Vec<&[u8]>) =
                 records.iter().map(Vec::as_slice).partition(|record| is_ledger(record));
             if !ledgers.is_empty() {

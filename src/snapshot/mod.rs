@@ -5,7 +5,8 @@
 //! whole or as a patch against an earlier one ([`chain`], [`meta`]), so that metadata is in the size of the change and
 //! an id says the same whatever it was patched against.
 //!
-//! Which of the snapshots were forgotten is said by a [`ledger`] beside them; [`history`] is both as one.
+//! Which of the snapshots were forgotten is said by a [`ledger`] beside them; [`history`] is both as one,
+//! and [`head`] what the next snapshot needs of it.
 //!
 //! [`store`] opens all that belongs to one store; [`take`] makes a snapshot, with [`capture`] for one file and
 //! [`save`] for its content, or for what a database's log says of it ([`marks`]); [`look`] lists and reads one,
@@ -20,6 +21,7 @@ mod delta;
 mod early;
 mod frames;
 mod gather;
+pub mod head;
 pub mod history;
 pub mod ledger;
 pub mod look;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::head::Head;
 use super::history::History;
 use super::ledger::{Ledger, is_ledger};
 use super::record::Record;
@@ -244,13 +245,27 @@ impl Store {
         Ok(self.history()?.live().cloned().collect())
     }
 
+    /// What the next snapshot follows on.
+    pub fn head(&self) -> Result<Head> {
+        match Head::noted(self.catalog.index(), self.catalog.packs().keys()) {
+            Some(head) => Ok(head),
+            None => Ok(Head::of(self.history()?)),
+        }
+    }
+
+    /// Notes what the next snapshot follows on, for the packs that there are now.
+    pub fn leave_head(&mut self, head: &Head) {
+        let keys = self.catalog.packs().keys().clone();
+        head.leave_note(self.catalog_mut().index_mut(), &keys);
+    }
+
     /// All snapshots that the packs have records of, and what the ledger says of them.
     pub fn history(&self) -> Result<&History> {
         if let Some(history) = self.history.get() {
             return Ok(history);
         }
         let place = |pack: PackId| self.objects.place(Key::new(Kind::Pack, pack.0));
-        let history = History::read(self.catalog.index(), self.catalog.packs().keys(), &place)?;
+        let history = History::read(&self.catalog, &place)?;
         Ok(self.history.get_or_init(|| history))
     }
 

@@ -184,9 +184,9 @@ impl Taking<'_> {
     fn run(mut self, progress: &dyn Progress) -> Result<Taken> {
         let began = self.began;
         let source_name = self.source.to_string_lossy().into_owned();
-        let history = self.store.history()?;
-        let (sequence, previous) = history.end();
-        let record = history.live().rev().find(|record| record.source == source_name).cloned();
+        let head = self.store.head()?;
+        let (sequence, previous) = head.next;
+        let record = head.newest_of(&source_name).cloned();
 
         let mut first = self.open_early(record.as_ref());
         let early = first.databases.len();
@@ -272,6 +272,9 @@ impl Taking<'_> {
             let is_new = parent.receipts.as_ref() != Some(&receipts);
             self.remember(&stored, is_new.then_some(&receipts), still, &record);
             early::leave_note(self.store.catalog_mut().index_mut(), &record, contents.databases, &receipts);
+            if !unchanged {
+                self.store.leave_head(&head.follow(&record, self.store.catalog().packs().keys()));
+            }
             if !parent.trusted {
                 self.store.catalog_mut().index_mut().remember_mended();
             }

@@ -45,7 +45,8 @@ pub fn orphaned_records(store: &Store) -> Result<Vec<Vec<u8>>> {
         }
     }
     let ledger = store.history()?.ledger();
-    let known = catalog.index().records().flat_map(|(_, records)| records);
+    let known = catalog.index().records(catalog.packs());
+    let known = known.iter().flat_map(|(_, records)| records);
     let gone = catalog.index().lost().flat_map(|(_, records)| records);
     let mut orphaned: Vec<Vec<u8>> = Vec::new();
     for record in known.chain(gone).filter(|record| !is_ledger(record)) {
@@ -67,7 +68,8 @@ pub fn orphaned_ledger(store: &Store) -> Result<Option<Ledger>> {
             newest = newest.max(Ledger::decode(ledgers).map_or(0, |ledger| ledger.generation));
         }
     }
-    let known = catalog.index().records().map(|(_, records)| records);
+    let known = catalog.index().records(catalog.packs());
+    let known = known.iter().map(|(_, records)| records.as_slice());
     let gone = catalog.index().lost().map(|(_, records)| records);
     let ledgers = known.chain(gone).filter_map(|records| {
         let ledgers: Vec<&[u8]> = records.iter().map(Vec::as_slice).filter(|record| is_ledger(record)).collect();

@@ -56,6 +56,7 @@ pub fn gather(store: &mut Store) -> Result<usize> {
         return Ok(0);
     }
     let generation = store.history()?.ledger().generation;
+    let head = store.head()?;
     let packs = store.catalog().packs();
     let mut sink = PackSink::new(store.objects().clone(), packs.keys().clone());
     let (mut seen, mut records, mut old) = (HashSet::new(), Vec::new(), BTreeSet::new());
@@ -83,6 +84,8 @@ pub fn gather(store: &mut Store) -> Result<usize> {
         let chunks: Vec<ChunkId> = seen.into_iter().collect();
         remove(store, deleting, &old, &chunks, &[])?;
     }
+    // The records are the same, in other packs.
+    store.leave_head(&head);
     Ok(old.len())
 }
 

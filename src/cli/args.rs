@@ -75,8 +75,8 @@ pub enum Command {
     Backup(BackupArgs),
     /// Verify that the store is whole
     Check(CheckArgs),
-    /// Show what the store holds, in numbers
-    Stats,
+    /// Show what the store holds, and what each snapshot has in it
+    Stats(StatsArgs),
     /// Save what can be saved of a damaged store, and mark what is lost
     Repair(RepairArgs),
     /// Show and change what opens the store
@@ -316,6 +316,31 @@ pub struct CheckArgs {
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub subset: Option<f64>,
 }
+
+/// Arguments of `stats`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = STATS_HELP)]
+pub struct StatsArgs {
+    /// Show what these snapshots have in the store: `latest`, the beginning of an id, a tag, or a time
+    #[arg(value_name = "SNAP", conflicts_with = "all")]
+    pub snapshots: Vec<String>,
+    /// Show what each snapshot has in the store, a line each
+    #[arg(long = "snapshots")]
+    pub all: bool,
+}
+
+const STATS_HELP: &str = "\
+All sizes but that of the files are as stored: compressed, each thing once.
+
+Of each snapshot:
+  size    bytes of its files
+  added   what it needs and no earlier snapshot that is still there does
+  alone   what no other snapshot needs: about what forgetting it, and then `nbak gc`, would free. Not all of that at
+          once: something may be the base of another version's difference, or too small a part of its pack
+
+Of several that are named it is also said what forgetting all of them would free, which is more than the sum: what
+some of them share, and no other has, goes too. Forgotten snapshots count for nothing: what only they need is \"not
+needed\". What was added on a day counts what is still needed.";
 
 /// Arguments of `repair`.
 #[derive(Debug, clap::Args)]

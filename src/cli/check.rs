@@ -1,4 +1,4 @@
-//! `check` and `stats`.
+//! `check`.
 //!
 //! A problem that was found is a line of the result; that there are any is the error, and exit code 13.
 
@@ -9,7 +9,6 @@ use super::context::Context;
 use super::output::{self, count, line, size};
 use crate::error::{Error, Result};
 use crate::snapshot::check::{Options, PROVEN, check as check_store};
-use crate::snapshot::stats::stats as store_stats;
 
 /// Problems that are named, unless all are asked for: a lost pack makes thousands.
 const SHOWN: usize = 50;
@@ -96,35 +95,5 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
             count(report.chunks, "chunk", "chunks")
         ));
     }
-    Ok(0)
-}
-
-/// Shows what the store holds.
-pub fn stats(context: &Context) -> Result<u8> {
-    let store = context.open()?;
-    let stats = store_stats(&store)?;
-    if context.json {
-        output::json(&json!({
-            "store": store.id().to_string(),
-            "snapshots": stats.snapshots,
-            "packs": stats.packs,
-            "stored_bytes": stats.stored_bytes,
-            "data_bytes": stats.data_bytes,
-            "metadata_bytes": stats.metadata_bytes,
-            "chunks": stats.chunks,
-            "chunk_bytes": stats.chunk_bytes,
-            "snapshot_bytes": stats.snapshot_bytes,
-            "protected": !store.is_unprotected(),
-        }));
-        return Ok(0);
-    }
-    let ratio = |a: u64, b: u64| if b == 0 { "-".to_owned() } else { format!("{:.1}", a as f64 / b as f64) };
-    line(format!("snapshots      {} of {}", stats.snapshots, size(stats.snapshot_bytes)));
-    line(format!("stored         {} in {}", size(stats.stored_bytes), count(stats.packs, "pack", "packs")));
-    line(format!("  data         {} in {}", size(stats.data_bytes), count(stats.chunks, "chunk", "chunks")));
-    line(format!("  metadata     {}", size(stats.metadata_bytes)));
-    line(format!("compression    {}", ratio(stats.chunk_bytes, stats.data_bytes)));
-    line(format!("deduplication  {}", ratio(stats.snapshot_bytes, stats.chunk_bytes)));
-    line(format!("protected      {}", if store.is_unprotected() { "no" } else { "yes" }));
     Ok(0)
 }

@@ -15,6 +15,7 @@ mod repair;
 mod restore;
 mod retention;
 mod snapshot;
+mod stats;
 
 use clap::Parser;
 
@@ -96,7 +97,7 @@ fn run(context: &Context, command: Command) -> Result<u8> {
         Command::Export(args) => backup::export(context, args),
         Command::Backup(args) => backup::run(context, args),
         Command::Check(args) => check::check(context, &args),
-        Command::Stats => check::stats(context),
+        Command::Stats(args) => stats::stats(context, &args),
         Command::Repair(args) => repair::repair(context, &args),
         Command::Key(args) => key::run(context, args),
     }

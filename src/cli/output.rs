@@ -97,7 +97,7 @@ pub fn time(milliseconds: i64) -> String {
 }
 
 /// The local zone. To find its name, which nobody sees, the names of all zones would be looked up.
-fn zone() -> TimeZone {
+pub fn zone() -> TimeZone {
     let file = || {
         let mut rules = Vec::new();
         std::fs::File::open("/etc/localtime").ok()?.take(1 << 16).read_to_end(&mut rules).ok()?;

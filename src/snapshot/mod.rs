@@ -37,7 +37,6 @@ mod same;
 pub mod save;
 pub mod scratch;
 pub mod sidecar;
-pub mod stats;
 mod still;
 pub mod store;
 pub mod take;

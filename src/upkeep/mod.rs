@@ -9,6 +9,9 @@
 //!
 //! When something is damaged, [`heal`] looks for lost chunks in files that may still hold them, and [`salvage`] sets
 //! damaged packs aside, keeps what is sound of them, and notes what is lost for good.
+//!
+//! [`stats`] says what all of that would be worth: what each snapshot alone holds, and what nobody needs. It asks
+//! [`spans`] from which snapshot to which each chunk is needed.
 
 pub mod forget;
 pub mod forms;
@@ -19,5 +22,7 @@ pub mod plan;
 pub mod policy;
 pub mod rewrite;
 pub mod salvage;
+pub mod spans;
+pub mod stats;
 pub mod survey;
 pub mod swarm;

@@ -330,17 +330,18 @@ pub struct StatsArgs {
 }
 
 const STATS_HELP: &str = "\
-All sizes but that of the files are as stored: compressed, each thing once.
+All sizes but those of the files are as stored: compressed, and each thing once. Of each snapshot it is said:
 
-Of each snapshot:
-  size    bytes of its files
-  added   what it needs and no earlier snapshot that is still there does
-  alone   what no other snapshot needs: about what forgetting it, and then `nbak gc`, would free. Not all of that at
-          once: something may be the base of another version's difference, or too small a part of its pack
+size: bytes of its files
 
-Of several that are named it is also said what forgetting all of them would free, which is more than the sum: what
-some of them share, and no other has, goes too. Forgotten snapshots count for nothing: what only they need is \"not
-needed\". What was added on a day counts what is still needed.";
+added: what it needs, and no earlier snapshot that is still there does
+
+alone: what no other snapshot needs. That is about what forgetting it, and then `nbak gc`, would free; not all of it \
+at once, since something may be what another version is the difference from, or too small a part of its pack
+
+Of several that are named it is also said what forgetting all of them would free. That is more than the sum, for what \
+some of them share and no other has goes too. Forgotten snapshots count for nothing: what only they need is not \
+needed. What was added on a day is counted as far as it is still needed.";
 
 /// Arguments of `repair`.
 #[derive(Debug, clap::Args)]

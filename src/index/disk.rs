@@ -15,20 +15,19 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
-use std::ops::Bound;
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use redb::backends::FileBackend;
 use redb::{
-    BackendError, Builder, ConcurrencyMode, Database, Durability, ReadOnlyDatabase, ReadOnlyTable, ReadableDatabase,
-    ReadableTable, StorageBackend, TableDefinition,
+    Builder, ConcurrencyMode, Database, Durability, ReadOnlyDatabase, ReadOnlyTable, ReadableDatabase, ReadableTable,
+    TableDefinition,
 };
 use rustix::fs::OFlags;
 
+use super::unsynced::Unsynced;
 use super::{Location, Row};
 use crate::codec::{Malformed, Reader, put_bytes, put_varint};
 use crate::crypto::keys::Keys;
@@ -38,7 +37,7 @@ use crate::id::{ChunkId, PackId, SlotId, random_bytes};
 /// Chunk id to pack number (upper 32 bits), segment (16) and place in it (16).
 const CHUNKS: TableDefinition<'_, u128, u64> = TableDefinition::new("chunks");
 const PACKS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("packs");
-/// By pack id: the records in it, sealed. Apart from the rest, since a snapshot needs none of those that lie years back.
+/// By pack id: the records in it, sealed. Apart from the rest, since a snapshot needs none but the newest.
 const RECORDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("records");
 /// Packs that were known and are gone, as they were known.
 const LOST: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("lost");
@@ -370,16 +369,49 @@ impl Disk {
         })
     }
 
-    /// Makes the file as small as it can be. If not, it is larger than it need be.
+    /// Makes the file as small as it can be, by copying what is in it into a new one, with the same id: what is sealed
+    /// under that stays good. If it cannot be done, the file is larger than it need be.
     pub(super) fn shrink(&mut self) {
-        let _ = guard(|| {
-            self.open_to_write()?;
-            self.chunks = None;
-            if let Some(Handle::Writable(database)) = &mut self.handle {
-                database.compact()?;
+        let temporary = self.path.with_file_name("tmp").join(SlotId::random().to_string());
+        let copied = guard(|| self.copy_to(&temporary));
+        if copied.is_err() || std::fs::rename(&temporary, &self.path).is_err() {
+            let _ = std::fs::remove_file(&temporary);
+            return;
+        }
+        // The old file has no name any more; the new one is opened in its place.
+        (self.chunks, self.handle) = (None, None);
+        self.handle = Self::handle(&self.path, true, false).ok();
+        let _ = guard(|| self.refresh());
+    }
+
+    fn copy_to(&self, path: &Path) -> Result<(), Broken> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        let database = builder().create_with_backend(Unsynced(FileBackend::new(file)?))?;
+        let (from, mut to) = (self.read()?, database.begin_write()?);
+        to.set_durability(Durability::Immediate)?;
+        {
+            let mut chunks = to.open_table(CHUNKS)?;
+            for entry in from.open_table(CHUNKS)?.iter()? {
+                let (id, place) = entry?;
+                chunks.insert(id.value(), place.value())?;
             }
-            self.refresh()
-        });
+            for table in [PACKS, RECORDS, LOST, OUTLINES] {
+                let mut copy = to.open_table(table)?;
+                // One that was never written to is not there.
+                let Ok(table) = from.open_table(table) else { continue };
+                for entry in table.iter()? {
+                    let (id, sealed) = entry?;
+                    copy.insert(id.value(), sealed.value())?;
+                }
+            }
+            let mut head = to.open_table(HEAD)?;
+            for entry in from.open_table(HEAD)?.iter()? {
+                let (id, sealed) = entry?;
+                head.insert(id.value(), sealed.value())?;
+            }
+        }
+        to.commit()?;
+        Ok(())
     }
 
     /// The records in a pack that has some.
@@ -559,70 +591,4 @@ fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE).set_concurrency_mode(ConcurrencyMode::SingleWriter);
     builder
-}
-
-/// Waits for a lock of redb's, but not for ever: its holder may have been stopped, and nobody needs the file that much.
-fn patiently(mut attempt: impl FnMut() -> Result<bool, BackendError>) -> Result<(), BackendError> {
-    for _ in 0..100 {
-        if attempt()? {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Err(BackendError::Io(std::io::ErrorKind::WouldBlock.into()))
-}
-
-/// A file that is not synced: see the head of this module.
-#[derive(Debug)]
-struct Unsynced(FileBackend);
-
-type Io<T> = Result<T, std::io::Error>;
-
-impl StorageBackend for Unsynced {
-    fn len(&self) -> Io<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Io<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> Io<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> Io<()> {
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Io<()> {
-        self.0.write(offset, data)
-    }
-
-    fn close(&self) -> Io<()> {
-        self.0.close()
-    }
-
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        patiently(|| self.0.try_lock_range(start, end))
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        patiently(|| self.0.try_lock_shared_range(start, end))
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.unlock_range(start, end)
-    }
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.query_lock_range(start, end)
-    }
 }

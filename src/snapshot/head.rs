@@ -2,8 +2,8 @@
 //!
 //! A store may hold a hundred thousand snapshots, and their records all have to be read to know which is the newest. So
 //! each snapshot leaves a note: what the next record follows on, and the newest record of each data directory. The note
-//! says which packs held records by then; if there are others now, since somebody else took a snapshot or forgot one, or
-//! packs were put together, it is made anew from all of them.
+//! says which packs held records by then. If there are others now, since somebody else took a snapshot or forgot one,
+//! or packs were put together, it is made anew from all of them.
 
 use super::history::History;
 use super::ledger::Start;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::chain;
 use super::recipe::Recipe;
-use super::tree::Tree;
+use super::tree::{Entry, Tree};
 use crate::codec::{Malformed, Reader, put_varint};
 use crate::crypto::keys::Keys;
 use crate::error::{Error, Result};
@@ -38,6 +38,8 @@ pub trait Versioned: Sized {
     fn patch_from(&self, base: &Self) -> Option<Vec<u8>>;
     /// What `patch` makes of `self`.
     fn patched(&self, patch: &[u8]) -> Result<Self, Malformed>;
+    /// What it takes in memory, in bytes.
+    fn cost(&self) -> usize;
     /// The id of a whole form.
     fn id_of(keys: &Keys, whole: &[u8]) -> Self::Id;
     /// The id in a stored patch.
@@ -63,6 +65,10 @@ impl Versioned for Tree {
 
     fn patched(&self, patch: &[u8]) -> Result<Self, Malformed> {
         self.apply(patch)
+    }
+
+    fn cost(&self) -> usize {
+        self.entries.iter().map(Entry::cost).sum()
     }
 
     fn id_of(keys: &Keys, whole: &[u8]) -> TreeId {
@@ -93,6 +99,11 @@ impl Versioned for Recipe {
 
     fn patched(&self, patch: &[u8]) -> Result<Self, Malformed> {
         self.apply(patch)
+    }
+
+    fn cost(&self) -> usize {
+        // A length of its own for each takes another four.
+        self.ids.len() * 20
     }
 
     fn id_of(keys: &Keys, whole: &[u8]) -> RecipeId {
@@ -159,7 +170,7 @@ pub struct Recent<T: Versioned> {
     kept: Kept<T::Id, Arc<Version<T>>>,
 }
 
-/// What [`Recent`] keeps, in bytes of whole forms.
+/// What [`Recent`] keeps, in bytes.
 const RECENT: usize = 24 * 1024 * 1024;
 
 impl<T: Versioned> Default for Recent<T> {
@@ -178,7 +189,7 @@ impl<T: Versioned> Recent<T> {
             Some(version) => version,
             None => load(catalog, id)?,
         };
-        let (cost, version) = (version.value.whole().len() + 256, Arc::new(version));
+        let (cost, version) = (version.value.cost() + 256, Arc::new(version));
         self.kept.put(id, version.clone(), cost);
         Ok(version)
     }

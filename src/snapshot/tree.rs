@@ -243,6 +243,19 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// What it takes in memory, in bytes, with what the allocator takes for each piece.
+    pub(super) fn cost(&self) -> usize {
+        let node = match &self.node {
+            Node::File { content: Content::Chunks(chunks), .. } => 24 + 20 * chunks.len(),
+            Node::File { content: Content::Recipes(recipes), .. } => 24 + 16 * recipes.len(),
+            Node::Directory(_) => 0,
+            Node::Symlink(target) => 24 + target.len(),
+        };
+        size_of::<Entry>() + 24 + self.name.len() + node
+    }
+}
+
 impl Content {
     fn decode(reader: &mut Reader<'_>, size: u64) -> Result<Content, Malformed> {
         let code = reader.varint()?;

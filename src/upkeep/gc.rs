@@ -28,7 +28,7 @@ use super::survey::Survey;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::index::Location;
-use crate::snapshot::ledger::Mac;
+use crate::snapshot::ledger::{Ledger, Mac, is_ledger};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::Store;
@@ -308,6 +308,34 @@ fn note_reclaimed(store: &mut Store, options: &Options, outcome: &mut Outcome) -
     match put(store, ledger) {
         // Then they are asked for once more, and found to be not whole.
         Err(error) if error.is_full() => Ok(()),
-        other => other,
+        Err(error) => Err(error),
+        Ok(()) => remove_old_ledgers(store, outcome),
     }
+}
+
+/// Removes packs that hold nothing but a ledger that counts no longer: one may be as large as what it freed.
+fn remove_old_ledgers(store: &mut Store, outcome: &mut Outcome) -> Result<()> {
+    let generation = store.history()?.ledger().generation;
+    let catalog = store.catalog();
+    let (mut old, mut bytes) = (BTreeSet::new(), 0);
+    for id in catalog.index().packs_with_records().collect::<Vec<_>>() {
+        let Ok(pack) = catalog.packs().open(id) else { continue };
+        let records = pack.footer.records.iter().map(Vec::as_slice);
+        let is_old = pack.footer.segments.is_empty()
+            && pack.footer.records.iter().all(|record| is_ledger(record))
+            && Ledger::decode(records).is_ok_and(|ledger| ledger.generation < generation);
+        if is_old {
+            old.insert(id);
+            bytes += pack.size;
+        }
+    }
+    if old.is_empty() {
+        return Ok(());
+    }
+    if let Ok(deleting) = store.begin_deleting(Duration::ZERO)? {
+        remove(store, deleting, &old, &[], &[])?;
+        outcome.deleted += old.len() as u64;
+        outcome.freed += bytes as i64;
+    }
+    Ok(())
 }

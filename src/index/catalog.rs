@@ -23,7 +23,7 @@ const CACHED_MOST: usize = 1024 * 1024;
 /// What is kept of all of them, in bytes.
 const CACHED_ALL: usize = 8 * 1024 * 1024;
 /// Outlines kept in memory, in bytes.
-const OUTLINES: usize = 16 * 1024 * 1024;
+const OUTLINES: usize = 8 * 1024 * 1024;
 
 /// So many chunks are looked up to tell whether one is there, with all that it builds on.
 const LOOKS: u32 = 65_536;

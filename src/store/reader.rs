@@ -15,8 +15,8 @@ use crate::crypto::seal::PackOpener;
 use crate::error::{Error, Result};
 use crate::id::PackId;
 
-/// Footers kept in memory, in bytes: 1.6 million chunks.
-const KEPT: usize = 32 * 1024 * 1024;
+/// Footers kept in memory, in bytes: 800,000 chunks.
+const KEPT: usize = 16 * 1024 * 1024;
 /// How much of a pack's end is read at first: the footers of small packs are within it.
 const GUESS: u64 = 16 * 1024;
 

@@ -326,7 +326,8 @@ impl Checking<'_> {
                 self.report.affected.push((known.id.to_string(), vec![PathBuf::new()]));
             }
         }
-        for (record, mac) in records.iter().filter(|(record, _)| ledger.has_forgotten(record.id)) {
+        let gone = ledger.gone(records.iter().map(|(record, mac)| (record, *mac)));
+        for (record, mac) in records.iter().filter(|(record, _)| gone.contains(&record.id)) {
             let is_its = |run: &Run| {
                 (run.first <= record.sequence && record.sequence <= run.last)
                     && (run.first != record.sequence || run.from == record.previous)
@@ -340,7 +341,7 @@ impl Checking<'_> {
                 );
             }
         }
-        records.retain(|(record, _)| !ledger.has_forgotten(record.id));
+        records.retain(|(record, _)| !gone.contains(&record.id));
         let names = records.iter().map(|(record, _)| format!("snapshot {}", record.id));
         let links = records.iter().map(|(record, mac)| ((record.sequence, record.previous), (record.sequence, *mac)));
         let links = links.zip(names);

@@ -59,8 +59,9 @@ impl History {
             generation = generation.max(Ledger::decode(ledgers).map_or(0, |ledger| ledger.generation));
         }
         generation = generation.max(ledger.generation);
+        let gone = ledger.gone(known.iter().map(|one| (&one.record, one.mac)));
         for one in &mut known {
-            one.forgotten = ledger.has_forgotten(one.record.id);
+            one.forgotten = gone.contains(&one.record.id);
         }
         // In the order of the chain. Where it forked, since a pack was away while a snapshot was taken, the clock
         // decides: nothing else says which end is the newest.

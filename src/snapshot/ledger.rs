@@ -11,7 +11,7 @@
 //! snapshots has about sixty runs. Since that is written when a snapshot is *forgotten*, nothing has to be written when
 //! its packs are deleted: space can be freed on a disk that has none.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,8 @@ pub struct Run {
     pub first: u64,
     /// The hash of the record before it.
     pub from: Option<Mac>,
+    /// The hash of the first, if it is known.
+    pub head: Option<Mac>,
     /// The number of the last.
     pub last: u64,
     /// The hash of the last.
@@ -78,13 +80,16 @@ pub struct Ledger {
     pub losses: BTreeMap<SnapshotId, Loss>,
 }
 
+/// `first`, `from`, `head`, `last`, `end`.
+type WireRun = (u64, Option<String>, Option<String>, u64, String);
+
 #[derive(Default, Serialize, Deserialize)]
 struct Wire {
     kind: String,
     format: u32,
     generation: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    runs: Vec<(u64, Option<String>, u64, String)>,
+    runs: Vec<WireRun>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     forgotten: Vec<(String, i64)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -119,6 +124,44 @@ impl Ledger {
         self.forgotten.contains_key(&id) || self.reclaimed.contains(&id)
     }
 
+    /// Which of `records`, each with its own hash, are those of forgotten snapshots. Most are named; one whose space was
+    /// reclaimed long ago is not, and may come back with a pack that somebody puts back. Then its number lies within a
+    /// run, and what it follows on is neither a record that counts nor the end of a run, as it would be on another branch
+    /// of the chain.
+    pub fn gone<'r>(&self, records: impl Iterator<Item = (&'r Record, Mac)>) -> HashSet<SnapshotId> {
+        let mut records: Vec<_> = records.collect();
+        records.sort_by_key(|(record, _)| record.sequence);
+        let mut ends: HashSet<Start> = self.runs.iter().map(|run| (run.last + 1, Some(run.end))).collect();
+        ends.insert((1, None));
+        // Runs are in the order of their first numbers; on several branches one may end before an earlier one does.
+        let mut far = 0;
+        let reach: Vec<(u64, u64)> = self
+            .runs
+            .iter()
+            .map(|run| {
+                far = far.max(run.last);
+                (run.first, far)
+            })
+            .collect();
+        let is_within = |number: u64| {
+            let after = reach.partition_point(|(first, _)| *first <= number);
+            after > 0 && number <= reach[after - 1].1
+        };
+        let both = |run: &Run| [Some((run.last, run.end)), run.head.map(|head| (run.first, head))];
+        let named: HashSet<(u64, Mac)> = self.runs.iter().flat_map(both).flatten().collect();
+        let mut gone = HashSet::new();
+        for (record, mac) in records {
+            let number = record.sequence;
+            let is_stray = is_within(number) && !ends.contains(&(number, record.previous));
+            if self.has_forgotten(record.id) || is_stray || named.contains(&(number, mac)) {
+                gone.insert(record.id);
+            } else {
+                ends.insert((number + 1, Some(mac)));
+            }
+        }
+        gone
+    }
+
     /// Its records, each of which a footer takes.
     pub fn encode(&self) -> Vec<Vec<u8>> {
         let mut parts = Vec::new();
@@ -134,7 +177,8 @@ impl Ledger {
         };
         let hex = |mac: Mac| SnapshotId(mac).to_string();
         for run in &self.runs {
-            take(120, &mut |part| part.runs.push((run.first, run.from.map(hex), run.last, hex(run.end))));
+            let wire = (run.first, run.from.map(hex), run.head.map(hex), run.last, hex(run.end));
+            take(160, &mut |part| part.runs.push(wire.clone()));
         }
         for (id, at) in &self.forgotten {
             take(60, &mut |part| part.forgotten.push((id.to_string(), *at)));
@@ -167,11 +211,11 @@ impl Ledger {
                 return Err(bad("it is of another format version: use a newer nbak"));
             }
             ledger.generation = wire.generation;
-            for (first, from, last, end) in wire.runs {
+            for (first, from, head, last, end) in wire.runs {
                 let in_range = first > 0 && first <= last && u32::try_from(last).is_ok();
                 in_range.then_some(()).ok_or_else(|| bad("a number is out of range"))?;
-                let from = from.map(|mac| id(&mac).map(|id| id.0)).transpose()?;
-                ledger.runs.push(Run { first, from, last, end: id(&end)?.0 });
+                let mac = |mac: Option<String>| mac.map(|mac| id(&mac).map(|id| id.0)).transpose();
+                ledger.runs.push(Run { first, from: mac(from)?, head: mac(head)?, last, end: id(&end)?.0 });
             }
             for (forgotten, at) in wire.forgotten {
                 ledger.forgotten.insert(id(&forgotten)?, at);
@@ -191,7 +235,7 @@ impl Ledger {
         if !self.has_forgotten(record.id) {
             self.forgotten.insert(record.id, at);
             let (first, last) = (record.sequence, record.sequence);
-            self.runs.push(Run { first, from: record.previous, last, end: mac });
+            self.runs.push(Run { first, from: record.previous, head: Some(mac), last, end: mac });
         }
     }
 
@@ -213,7 +257,7 @@ impl Ledger {
             self.runs.push(Run { last: number - 1, end: previous, ..run.clone() });
         }
         if run.last > number {
-            self.runs.push(Run { first: number + 1, from: Some(mac), ..run });
+            self.runs.push(Run { first: number + 1, from: Some(mac), head: None, ..run });
         }
         self.runs.sort_unstable();
     }
@@ -332,6 +376,32 @@ mod tests {
         fn hostile_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Ledger::decode([bytes.as_slice()]);
         }
+    }
+
+    #[test]
+    fn what_comes_back_after_its_space_was_reclaimed_stays_gone() {
+        let mut ledger = Ledger::default();
+        for number in 2..=6 {
+            ledger.forget(&record(number), mac(number), 0);
+        }
+        ledger.join(live(&ledger, 9).into_iter());
+        ledger.forgotten.clear();
+        let back: Vec<Record> = (1..=9).map(record).collect();
+        let gone = ledger.gone(back.iter().map(|record| (record, mac(record.sequence))));
+        let gone: Vec<u64> = (1..=9).filter(|number| gone.contains(&record(*number).id)).collect();
+        assert_eq!(gone, [2, 3, 4, 5, 6]);
+        let alone = ledger.gone([(&record(4), mac(4))].into_iter());
+        assert!(alone.contains(&record(4).id));
+        // Another branch, which begins at the end of the run that a join left there for it.
+        let mut branch = record(4);
+        branch.id = SnapshotId([77; 16]);
+        let others = live(&ledger, 9).into_iter().chain([(4, Some(mac(3)))]);
+        let mut ledger = Ledger::default();
+        for number in 2..=6 {
+            ledger.forget(&record(number), mac(number), 0);
+        }
+        ledger.join(others);
+        assert!(ledger.gone([(&branch, [9; 16])].into_iter()).is_empty(), "{ledger:?}");
     }
 
     #[test]

@@ -299,6 +299,9 @@ fn note_reclaimed(store: &mut Store, options: &Options, outcome: &mut Outcome) -
     ledger.forgotten = stays;
     outcome.reclaimed = reclaimed.keys().copied().collect();
     ledger.reclaimed.extend(reclaimed.keys());
+    // With those that came back after they were gone.
+    let stray = |id: &SnapshotId| !ledger.forgotten.contains_key(id);
+    ledger.reclaimed.extend(history.forgotten().map(|one| one.record.id).filter(stray));
     ledger.reclaimed.retain(|id| there.contains(id));
     ledger.losses.retain(|id, _| there.contains(id) && !ledger.reclaimed.contains(id));
     ledger.join(follows(history, &ledger).into_iter());

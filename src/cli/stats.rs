@@ -28,7 +28,7 @@ pub fn stats(context: &Context, args: &StatsArgs) -> Result<u8> {
     if !stats.complete {
         output::warning(
             "some of what the snapshots need could not be read, so that what is needed is more than what is counted as \
-             that: run `nbak check` to see which snapshots lost something",
+             that: run `nbak check` to see which snapshots that is about",
         );
     }
     if args.all || !named.is_empty() {

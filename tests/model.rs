@@ -773,7 +773,9 @@ impl Tally {
         );
         let all = [&self.deleted, &self.written, &self.reclaimed, &self.brought_back, &self.restored];
         let given = std::env::var_os("NBAK_TEST_SEQUENCE").is_some();
-        assert!(given || all.into_iter().all(|count| of(count) > 0), "every kind of thing happened");
+        // A few sequences may lack one of these.
+        let few = of(&self.sequences) < 100;
+        assert!(given || few || all.into_iter().all(|count| of(count) > 0), "every kind of thing happened");
     }
 }
 

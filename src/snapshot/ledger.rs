@@ -124,10 +124,10 @@ impl Ledger {
         self.forgotten.contains_key(&id) || self.reclaimed.contains(&id)
     }
 
-    /// Which of `records`, each with its own hash, are those of forgotten snapshots. Most are named; one whose space was
-    /// reclaimed long ago is not, and may come back with a pack that somebody puts back. Then its number lies within a
-    /// run, and what it follows on is neither a record that counts nor the end of a run, as it would be on another
-    /// branch of the chain.
+    /// Which of `records`, each with its own hash, are those of forgotten snapshots. Most are named. One whose space
+    /// was reclaimed long ago is not, and may come back with a pack that somebody puts back. Then its number lies
+    /// within a run, and what it follows on is neither a record that counts nor the end of a run, as it would be on
+    /// another branch of the chain.
     pub fn gone<'r>(&self, records: impl Iterator<Item = (&'r Record, Mac)>) -> HashSet<SnapshotId> {
         let mut records: Vec<_> = records.collect();
         records.sort_by_key(|(record, _)| record.sequence);

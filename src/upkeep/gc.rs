@@ -107,7 +107,8 @@ pub fn gc(store: &mut Store, options: &Options, progress: &dyn Progress) -> Resu
             Err(error) => return Err(error),
         }
     }
-    if !options.dry_run {
+    // Without room nothing may have gone: then all can still be brought back.
+    if !options.dry_run && (outcome.deleted > 0 || !outcome.no_room) {
         note_reclaimed(store, options, &mut outcome)?;
     }
     Ok(outcome)

@@ -7,10 +7,10 @@
 //! after what it builds on, before anything is written. Two chunks that took turns at one place may each have been
 //! stored as the difference from the other, once: whoever comes upon itself on the way is stored by itself.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::plan::Planning;
-use super::survey::{NONE, Place};
+use super::mark::Marked;
+use super::survey::{NONE, Place, Survey};
 use crate::store::segment::Content;
 
 /// No difference is made that lies deeper, as in a snapshot.
@@ -27,27 +27,43 @@ pub enum Form {
     Whole,
 }
 
+/// What it is settled by.
+pub(super) struct Ground<'a> {
+    pub(super) survey: &'a Survey,
+    pub(super) marked: &'a Marked,
+    /// The copy of each chunk that is kept, by its first copy, or [`NONE`].
+    pub(super) chosen: &'a [Place],
+    /// Packs that are written again.
+    pub(super) rewrite: &'a BTreeSet<usize>,
+}
+
+impl Ground<'_> {
+    fn is_rewritten(&self, copy: Place) -> bool {
+        self.rewrite.contains(&self.survey.at(copy).0)
+    }
+}
+
 /// Settles all differences that are kept and lie in packs that are written again, by their first copies.
-pub(super) fn settle(planning: &Planning<'_>) -> HashMap<Place, Form> {
-    let deltas: Vec<(Place, Place)> = planning
+pub(super) fn settle(ground: &Ground<'_>) -> HashMap<Place, Form> {
+    let deltas: Vec<(Place, Place)> = ground
         .chosen
         .iter()
         .enumerate()
         .filter(|(_, copy)| **copy != NONE)
         .map(|(first, copy)| (first as Place, *copy))
-        .filter(|(_, copy)| planning.survey.content(*copy) == Content::Data && planning.survey.depth(*copy) > 0)
+        .filter(|(_, copy)| ground.survey.content(*copy) == Content::Data && ground.survey.depth(*copy) > 0)
         .collect();
     // Pinned is what something builds on that stays where it is, and what that builds on in turn.
     let mut pinned = HashSet::new();
-    let outside = deltas.iter().filter(|(_, copy)| !planning.is_rewritten(*copy));
-    let mut waiting: Vec<Place> = outside.flat_map(|(_, copy)| planning.survey.bases(*copy)).collect();
+    let outside = deltas.iter().filter(|(_, copy)| !ground.is_rewritten(*copy));
+    let mut waiting: Vec<Place> = outside.flat_map(|(_, copy)| ground.survey.bases(*copy)).collect();
     while let Some(first) = waiting.pop() {
-        let copy = planning.chosen[first as usize];
+        let copy = ground.chosen[first as usize];
         if pinned.insert(first) && copy != NONE {
-            waiting.extend(planning.survey.bases(copy));
+            waiting.extend(ground.survey.bases(copy));
         }
     }
-    let mut settling = Settling { planning, pinned, forms: HashMap::new(), under_way: HashSet::new() };
+    let mut settling = Settling { ground, pinned, forms: HashMap::new(), under_way: HashSet::new() };
     for (first, _) in deltas {
         settling.depth(first);
     }
@@ -55,7 +71,7 @@ pub(super) fn settle(planning: &Planning<'_>) -> HashMap<Place, Form> {
 }
 
 struct Settling<'a> {
-    planning: &'a Planning<'a>,
+    ground: &'a Ground<'a>,
     pinned: HashSet<Place>,
     forms: HashMap<Place, Form>,
     under_way: HashSet<Place>,
@@ -68,10 +84,10 @@ impl Settling<'_> {
     /// It calls itself along what builds on what, and along what came before what. The first is bounded by depth. The
     /// second is as long as there are snapshots: [`Self::before`] settles it from its far end.
     fn depth(&mut self, first: Place) -> Option<u8> {
-        let planning = self.planning;
-        let copy = Some(planning.chosen[first as usize]).filter(|copy| *copy != NONE)?;
-        let old = planning.survey.depth(copy);
-        if old == 0 || !planning.is_rewritten(copy) {
+        let ground = self.ground;
+        let copy = Some(ground.chosen[first as usize]).filter(|copy| *copy != NONE)?;
+        let old = ground.survey.depth(copy);
+        if old == 0 || !ground.is_rewritten(copy) {
             return Some(old);
         }
         if let Some(form) = self.forms.get(&first) {
@@ -89,10 +105,10 @@ impl Settling<'_> {
     /// What came before `first` at its place and is not settled, the oldest first.
     fn before(&self, first: Place) -> Vec<Place> {
         let (mut chain, mut seen) = (Vec::new(), HashSet::new());
-        let mut at = self.planning.marked.before[first as usize];
+        let mut at = self.ground.marked.before[first as usize];
         while at != NONE && !self.forms.contains_key(&at) && !self.under_way.contains(&at) && seen.insert(at) {
             chain.push(at);
-            at = self.planning.marked.before[at as usize];
+            at = self.ground.marked.before[at as usize];
         }
         chain.reverse();
         chain
@@ -100,10 +116,10 @@ impl Settling<'_> {
 
     /// Settles `first`, whose own earlier ones are settled.
     fn settle(&mut self, first: Place) -> Option<u8> {
-        let planning = self.planning;
-        let copy = Some(planning.chosen[first as usize]).filter(|copy| *copy != NONE)?;
-        let old = planning.survey.depth(copy);
-        if old == 0 || !planning.is_rewritten(copy) {
+        let ground = self.ground;
+        let copy = Some(ground.chosen[first as usize]).filter(|copy| *copy != NONE)?;
+        let old = ground.survey.depth(copy);
+        if old == 0 || !ground.is_rewritten(copy) {
             return Some(old);
         }
         if !self.forms.contains_key(&first) {
@@ -118,9 +134,9 @@ impl Settling<'_> {
     }
 
     fn form(&mut self, first: Place, copy: Place, old: u8) -> Form {
-        let planning = self.planning;
+        let ground = self.ground;
         let most = if self.pinned.contains(&first) { old } else { DEEPEST.max(old) };
-        let bases = planning.survey.bases(copy);
+        let bases = ground.survey.bases(copy);
         if !bases.is_empty() {
             let depths: Option<Vec<u8>> = bases.iter().map(|base| self.depth(*base)).collect();
             let least = depths.and_then(|depths| depths.into_iter().max()).map(|depth| depth + 1);
@@ -128,7 +144,7 @@ impl Settling<'_> {
                 return Form::AsIs(depth);
             }
         }
-        let before = planning.marked.before[first as usize];
+        let before = ground.marked.before[first as usize];
         let least = (before != NONE).then(|| self.depth(before)).flatten().map(|depth| depth + 1);
         match least.filter(|least| *least <= most.min(DEEPEST)) {
             Some(depth) => Form::Against(before, depth),

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::forms::{self, Form};
+use super::forms::{self, Form, Ground};
 use super::mark::Marked;
 use super::survey::{NONE, Place, Survey};
 use crate::error::Result;
@@ -70,16 +70,16 @@ pub struct Limits {
     pub bytes: u64,
 }
 
-pub(super) struct Planning<'a> {
+struct Planning<'a> {
     catalog: &'a Catalog,
-    pub(super) survey: &'a mut Survey,
-    pub(super) marked: &'a Marked,
+    survey: &'a mut Survey,
+    marked: &'a Marked,
     damaged: BTreeSet<(PackId, u32)>,
     /// How much of each pack snapshots need, in bytes.
     needed: Vec<u64>,
     /// The copy of each chunk that is kept, by its first copy, or [`NONE`].
-    pub(super) chosen: Vec<Place>,
-    pub(super) rewrite: BTreeSet<usize>,
+    chosen: Vec<Place>,
+    rewrite: BTreeSet<usize>,
 }
 
 /// Makes a plan.
@@ -95,8 +95,8 @@ pub fn plan(catalog: &Catalog, survey: &mut Survey, marked: &Marked, limits: &Li
     planning.choose_packs(limits);
     let versions = planning.choose_versions()?;
     planning.weigh_data();
-    let forms = forms::settle(&planning);
     let Planning { survey, chosen, mut rewrite, needed, .. } = planning;
+    let forms = forms::settle(&Ground { survey, marked, chosen: &chosen, rewrite: &rewrite });
 
     let anew: HashSet<Place> = versions.iter().flatten().copied().collect();
     let mut kept = vec![false; survey.len()];
@@ -243,7 +243,7 @@ impl Planning<'_> {
     }
 
     /// Whether the copy lies in a pack that is written again.
-    pub(super) fn is_rewritten(&self, copy: Place) -> bool {
+    fn is_rewritten(&self, copy: Place) -> bool {
         self.rewrite.contains(&self.survey.at(copy).0)
     }
 

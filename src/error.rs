@@ -161,6 +161,13 @@ impl Error {
         self.0.kind == Kind::Integrity
     }
 
+    /// Stored bytes are damaged, or the medium cannot read them any more (`EIO`).
+    pub fn is_damage(&self) -> bool {
+        let cause = self.0.cause.as_ref().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+        let is_medium = cause.is_some_and(|cause| cause.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()));
+        self.is_integrity() || is_medium
+    }
+
     /// There was no room left on the disk, or for this user.
     pub fn is_full(&self) -> bool {
         let cause = self.0.cause.as_ref().and_then(|cause| cause.downcast_ref::<std::io::Error>());

@@ -57,7 +57,7 @@ fn move_all(from: &Path, to: &Path) {
 #[test]
 fn packs_that_are_gone_are_told_of_until_they_are_back_or_given_up() {
     let place = with_snapshots(&["a", "b", "c"]);
-    let said = ["1 pack that it had is gone, and 1 snapshot with that", "nbak repair index", "copy"];
+    let said = ["1 pack that it had is gone, and 1 snapshot with that", "nbak repair", "copy"];
     let second = packs(&place).remove(1);
     let aside = place.path("aside");
     fs::rename(&second, &aside).expect("moved");
@@ -96,7 +96,7 @@ fn an_emptied_store_is_no_new_one() {
             _ => {}
         }
         place.run(["check"]).exits(13).says(&["gone"]);
-        place.ok(["snapshots"]).says(&["the store has lost something", "nbak repair index"]);
+        place.ok(["snapshots"]).says(&["the store has lost something", "nbak repair"]);
         place.ok(["snapshot"]).says(&["the store has lost something"]);
         place.run(["check"]).exits(13).says(&["gone"]);
         let said = place.ok(["repair", "index", "--json"]).json();

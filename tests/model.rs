@@ -81,7 +81,10 @@ trait Commands {
     /// What is done after a snapshot for the store.
     fn upkeep(&mut self) {}
     /// A `gc` beside somebody who reads: whoever began before it can go on.
-    fn gc_beside_a_reader(&mut self, _reading: Reading<'_>) {}
+    /// Answers whether something was left for later.
+    fn gc_beside_a_reader(&mut self, _reading: Reading<'_>) -> bool {
+        false
+    }
     /// Whether time passes as one likes.
     fn has_ages(&self) -> bool {
         false
@@ -169,7 +172,7 @@ impl Commands for Library<'_> {
         if there.is_empty() || !wanted.is_subset(&there) {
             return Err("not one of those that were forgotten".to_owned());
         }
-        forget::undelete(store, &wanted).map_err(|error| error.to_string())?;
+        forget::undelete(store, &wanted, false).map_err(|error| error.to_string())?;
         Ok(texts(&wanted))
     }
 
@@ -223,12 +226,13 @@ impl Commands for Library<'_> {
         swarm::gather(self.store()).expect("small packs can be put together");
     }
 
-    fn gc_beside_a_reader(&mut self, reading: Reading<'_>) {
+    fn gc_beside_a_reader(&mut self, reading: Reading<'_>) -> bool {
         let reader = Store::open(&self.place.repo, &credentials(), Access::Read).expect("a store to read");
         // What it does not look at before may be gone from the place where it lay, but never from the store.
         let outcome = self.collect(&gc::Options::default());
         assert_eq!(outcome.deleted, 0, "somebody reads: {outcome:?}");
         reading(&mut |id, target| restore_from(&reader, id, target).expect("whoever read before can go on"));
+        outcome.waiting.is_some()
     }
 
     fn has_ages(&self) -> bool {
@@ -544,7 +548,7 @@ impl<C: Commands> Model<'_, C> {
         self.said(format!("gc beside somebody who reads {live:?}"));
         let mut targets: Vec<PathBuf> = live.iter().map(|_| self.target()).collect();
         let all: Vec<(&Taken, PathBuf)> = live.iter().map(|at| &self.taken[*at]).zip(targets.drain(..)).collect();
-        self.commands.gc_beside_a_reader(&mut |read| {
+        let waits = self.commands.gc_beside_a_reader(&mut |read| {
             for (one, target) in &all {
                 read(&one.id, target);
                 assert_same(&one.content, &survey(target), "read beside a gc");
@@ -553,8 +557,10 @@ impl<C: Commands> Model<'_, C> {
         for (_, target) in all {
             fs::remove_dir_all(target).expect("removed");
         }
-        // It cannot delete, and yet promises nothing for what was forgotten.
-        self.reclaim(false);
+        // As long as nothing was deleted, what was forgotten can be brought back.
+        if !waits {
+            self.reclaim(false);
+        }
     }
 
     fn lose_the_index(&mut self) {

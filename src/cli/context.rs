@@ -313,7 +313,7 @@ impl Context {
         if let Some(losses) = store.losses() {
             output::warning(format!(
                 "the store has lost something: {losses} (bring the packs back from a copy of the store, or run \
-                 `nbak repair index` to accept it; `nbak check` names them)"
+                 `nbak repair`, which saves what can be saved; `nbak check` names them)"
             ));
         }
     }

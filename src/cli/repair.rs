@@ -34,6 +34,7 @@ fn all(context: &Context, args: &RepairArgs) -> Result<u8> {
             "records_put_back": repaired.records,
             "chunks_from_backups": repaired.healed,
             "packs_set_aside": repaired.set_aside.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "sealed_backups": repaired.sealed,
             "remarks": repaired.remarks,
             "lost": repaired.lost.iter()
                 .map(|(id, paths)| json!({"snapshot": id.to_string(), "paths": paths})).collect::<Vec<_>>(),
@@ -50,13 +51,15 @@ fn all(context: &Context, args: &RepairArgs) -> Result<u8> {
         ))
         .hint("`nbak check` lists it all"));
     }
-    if repaired.lost.is_empty() {
+    if !repaired.news {
         return Ok(0);
     }
     let lost = count(repaired.lost.len() as u64, "snapshot has", "snapshots have");
-    Err(Error::integrity(format!("{lost} lost something for good, and are marked; everything else restores")).hint(
-        "`nbak snapshots -v` names what is lost; a copy of the store, or a documented backup (--from), may have it",
-    ))
+    Err(Error::integrity(format!("{lost} lost something for good, which is written down; everything else restores"))
+        .hint(
+            "`nbak snapshots -v` names what is lost; if a copy of the store has it, bring the packs back before the \
+             next `nbak gc`; a documented backup of that time has it too",
+        ))
 }
 
 fn report(context: &Context, repaired: &Repaired) {
@@ -88,8 +91,14 @@ fn report(context: &Context, repaired: &Repaired) {
             count(aside, "damaged pack", "damaged packs")
         ));
     }
+    for name in &repaired.sealed {
+        output::warning(format!(
+            "backup {name} opens with none of the keys that were given: give the key of its time too"
+        ));
+    }
     for (id, paths) in &repaired.lost {
-        line(format!("snapshot {} lost {}", id.short(), count(*paths, "path", "paths")));
+        let what = count(*paths, "file or directory", "files and directories");
+        line(format!("snapshot {} lost {what}{}", id.short(), if repaired.news { "" } else { ", as was known" }));
     }
     if context.verbose {
         repaired.remarks.iter().for_each(output::message);

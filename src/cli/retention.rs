@@ -71,7 +71,7 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         let verb = if args.dry_run { "would be forgotten" } else { "forgotten" };
         line(format!("{} {verb}, {stay} stay", count(gone.len() as u64, "snapshot", "snapshots")));
         if !args.dry_run && !gone.is_empty() {
-            context.say("`nbak gc` frees their space; until then `nbak undelete` brings them back");
+            line("`nbak gc` frees the space; until then `nbak undelete` brings back what was forgotten");
         }
     }
     Ok(0)
@@ -139,13 +139,21 @@ pub fn undelete(context: &Context, args: &UndeleteArgs) -> Result<u8> {
         args.snapshots.iter().map(one).collect()
     };
     let ids = ids.map_err(|error| error.hint("`nbak snapshots --forgotten` lists what can be brought back"))?;
-    forgetting::undelete(&mut store, &ids)?;
-    for record in there.iter().filter(|record| ids.contains(&record.id)) {
+    let gone = forgetting::undelete(&mut store, &ids, args.snapshots == ["all"])?;
+    for record in there.iter().filter(|record| ids.contains(&record.id) && !gone.contains(&record.id)) {
         if context.json {
             output::json(&json!({"snapshot": record.id.to_string(), "started": iso(record.started)}));
         } else {
             line(format!("brought back {}  {}", record.id.short(), time(record.started)));
         }
+    }
+    if let Some(first) = gone.first() {
+        return Err(Error::failed(format!(
+            "{} could not be brought back, such as {}: some of its space was reclaimed, or it is damaged",
+            count(gone.len() as u64, "snapshot", "snapshots"),
+            first.short()
+        ))
+        .hint("the others were brought back; `nbak snapshots --forgotten` lists what is left"));
     }
     Ok(0)
 }
@@ -193,8 +201,14 @@ pub fn gc(context: &Context, args: &GcArgs) -> Result<u8> {
     if args.dry_run {
         line(format!("would free about {freed}, from {}", count(outcome.deleted, "pack", "packs")));
     } else {
+        let freed = if outcome.freed < 0 {
+            // What is stored by itself now was the difference from what is gone.
+            format!("freed nothing: the packs take {} more than before", size(outcome.freed.unsigned_abs()))
+        } else {
+            format!("freed {freed}")
+        };
         line(format!(
-            "freed {freed}: {} deleted, {} written; {} reclaimed",
+            "{freed}: {} deleted, {} written; {} reclaimed",
             count(outcome.deleted, "pack", "packs"),
             outcome.written,
             count(outcome.reclaimed.len() as u64, "snapshot", "snapshots"),

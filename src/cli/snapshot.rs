@@ -217,7 +217,12 @@ pub fn list(context: &Context, args: &SnapshotsArgs) -> Result<u8> {
             let _ = write!(text, "  incomplete: {} not captured", record.unreadable_count);
         }
         if let Some(loss) = lost {
-            let _ = write!(text, "  damaged: {} lost", count(loss.count, "path", "paths"));
+            let what = if loss.paths.iter().any(String::is_empty) {
+                "everything".to_owned()
+            } else {
+                count(loss.count, "file or directory", "files and directories")
+            };
+            let _ = write!(text, "  damaged: {what} lost");
         }
         if let Some(note) = &record.note {
             let _ = write!(text, "  {note}");
@@ -225,11 +230,17 @@ pub fn list(context: &Context, args: &SnapshotsArgs) -> Result<u8> {
         line(text);
         if context.verbose {
             record.unreadable.iter().for_each(|(path, reason)| line(format!("  not captured: {path}: {reason}")));
-            lost.iter().flat_map(|loss| &loss.paths).for_each(|path| line(format!("  lost: {path}")));
+            for path in lost.iter().flat_map(|loss| &loss.paths) {
+                line(format!("  lost: {}", if path.is_empty() { "everything" } else { path }));
+            }
         }
     }
     if records.is_empty() && !context.json {
-        context.say(if args.forgotten { "no snapshot was forgotten" } else { "the store holds no snapshot yet" });
+        context.say(match (args.forgotten, history.forgotten().next()) {
+            (true, _) => "there is no forgotten snapshot that could be brought back",
+            (false, None) => "the store holds no snapshot yet",
+            (false, Some(_)) => "all snapshots were forgotten: see `nbak snapshots --forgotten`",
+        });
     }
     Ok(0)
 }

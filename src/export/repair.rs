@@ -20,7 +20,7 @@ use super::backup::Backup;
 use super::list;
 use super::manager::BackupManager;
 use super::nbak;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{PackId, SnapshotId};
 use crate::index::WHOLE_PACK;
 use crate::snapshot::check::{self, Report, check};
@@ -30,7 +30,7 @@ use crate::snapshot::take::{self, Taken};
 use crate::store::segment::MAX_DEPTH;
 use crate::store::sink::PackSink;
 use crate::upkeep::heal::Healer;
-use crate::upkeep::salvage::{lost_chunks, note_losses, orphaned_ledger, orphaned_records, set_aside};
+use crate::upkeep::salvage::{forget_nothing, lost_chunks, note_losses, orphaned_ledger, orphaned_records, set_aside};
 
 /// What to repair with.
 #[derive(Debug, Clone, Default)]
@@ -54,12 +54,16 @@ pub struct Repaired {
     pub not_taken: Option<String>,
     /// Chunks that were found in documented backups.
     pub healed: u64,
-    /// Backups that could not be read, and why.
+    /// Backups that no key that was given opens.
+    pub sealed: Vec<String>,
+    /// Files of backups that could not be read, and why.
     pub remarks: Vec<String>,
     /// Packs that were set aside.
     pub set_aside: Vec<PackId>,
     /// Snapshots that lost something, and how many paths.
     pub lost: Vec<(SnapshotId, u64)>,
+    /// That was not known before.
+    pub news: bool,
     /// What is still wrong beyond that.
     pub problems: Vec<check::Problem>,
 }
@@ -70,15 +74,23 @@ impl BackupManager {
     /// Repairs the store.
     pub fn repair(&self, options: &Options, progress: &dyn Progress) -> Result<Repaired> {
         let mut repaired = Repaired::default();
+        if let Some(missing) = options.backups.iter().find(|path| !path.is_dir()) {
+            return Err(Error::usage("there is no such folder of backups").at(missing).hint("nothing was changed"));
+        }
         let mut store = self.open_to_repair()?;
         let report = look(&mut store, progress)?;
-        if is_clean(&store, &report) && store.history()?.ledger().losses.is_empty() {
+        let known = store.history()?.ledger().losses.clone();
+        if is_clean(&store, &report) && known.is_empty() {
             repaired.nothing = true;
             return Ok(repaired);
         }
         repaired.records = put_back(&mut store)?;
+        // One that is not mounted would make for an empty snapshot, and that the newest.
+        let is_empty = std::fs::read_dir(&self.places.data_dir).is_ok_and(|mut entries| entries.next().is_none());
         if options.without_snapshot {
             repaired.not_taken = Some("none was wanted".to_owned());
+        } else if is_empty {
+            repaired.not_taken = Some("the data directory is empty".to_owned());
         } else {
             match self.take_again(&mut store, progress) {
                 Ok(taken) => repaired.taken = Some(taken),
@@ -93,7 +105,10 @@ impl BackupManager {
             let report = look(&mut store, progress)?;
             let unreadable = store.catalog().index().unreadable().iter().map(|(pack, _)| (*pack, WHOLE_PACK));
             let damaged: BTreeSet<_> = report.damaged.iter().copied().chain(unreadable).collect();
-            let (aside, _) = set_aside(&mut store, &damaged)?;
+            let (aside, unknown) = set_aside(&mut store, &damaged)?;
+            if unknown || store.catalog().index().lost_all() {
+                forget_nothing(&mut store)?;
+            }
             // What is gone or set aside is accepted now: the ledger says what that took.
             store.catalog_mut().index_mut().discard();
             drop(store);
@@ -105,6 +120,8 @@ impl BackupManager {
         }
         let report = check(&store, check::Options::default(), progress)?;
         repaired.lost = note_losses(&mut store, &report)?;
+        let ledger = store.history()?.ledger();
+        repaired.news = repaired.lost.iter().any(|(id, _)| ledger.losses.get(id) != known.get(id));
         repaired.problems = check(&store, check::Options::default(), progress)?.problems;
         Ok(repaired)
     }
@@ -167,12 +184,17 @@ impl BackupManager {
                 } else {
                     healer.begin(entry.size);
                     let copied = std::io::copy(&mut file, healer).map(drop);
-                    copied.map_err(|error| crate::error::Error::io("read a file of the backup", &path, error))
+                    copied.map_err(|error| Error::io("read a file of the backup", &path, error))
                 }
             });
             // What the store says goes before what the file says.
             match (healer.end(), read) {
                 (Err(error), _) => return Err(error),
+                // Then no other file of it opens either: it needs the key of its time.
+                (Ok(()), Err(error)) if error.is_key() => {
+                    repaired.sealed.push(backup.name.clone());
+                    return Ok(());
+                }
                 (Ok(()), Err(error)) => repaired.remarks.push(error.to_string()),
                 (Ok(()), Ok(())) => {}
             }

@@ -23,7 +23,7 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 
 use self::sound::{Bad, Chunk, UNSOUND};
-use super::ledger::{Ledger, Loss, Run, Start, is_ledger};
+use super::ledger::{Ledger, Loss, Start, is_ledger};
 use super::meta::{Recent, Stored};
 use super::progress::Progress;
 use super::recipe::Recipe;
@@ -78,7 +78,7 @@ pub struct Report {
     pub damaged: BTreeSet<(PackId, u32)>,
     /// Of these packs every segment was opened.
     pub read: BTreeSet<PackId>,
-    /// Snapshots that lost something: id, and the paths, as many as [`MOST_PATHS`].
+    /// Snapshots that lost something: id, and the paths.
     pub affected: Vec<(String, Vec<PathBuf>)>,
     /// Those of which the ledger says so already, and that did not lose more since.
     pub known: Vec<(String, Vec<PathBuf>)>,
@@ -98,11 +98,15 @@ pub const PROVEN: [(u8, &str); 9] = [
     (23, "the ledger has what the chain needs of each forgotten snapshot"),
 ];
 
+/// What is said of a pack that is gone.
+const GONE: &str = "this pack was there, and is gone";
+
 /// No writer makes a difference that lies deeper.
 const DEEPEST: u8 = 8;
 
-/// Affected paths are named up to this number for each snapshot.
-pub const MOST_PATHS: usize = 100;
+/// Affected paths are looked for up to this number for each snapshot: small trees that name each other many times would
+/// be followed for ever.
+const MOST_LOST: usize = 100_000;
 
 impl Report {
     fn add(&mut self, invariant: u8, subject: impl Into<String>, what: impl Into<String>) {
@@ -164,9 +168,23 @@ pub fn check(store: &Store, options: Options, progress: &dyn Progress) -> Result
         checking.follow_known(record, &losses[&record.id]);
     }
     checking.name_bases(&packs, &dangling);
-    checking.report.problems.sort_by(|a, b| (&a.subject, &a.what).cmp(&(&b.subject, &b.what)));
+    // Causes before what follows from them.
+    let is_cause = |problem: &Problem| problem.invariant <= 3 || problem.what.starts_with(GONE);
+    checking
+        .report
+        .problems
+        .sort_by(|a, b| (!is_cause(a), &a.subject, &a.what).cmp(&(!is_cause(b), &b.subject, &b.what)));
     checking.report.problems.dedup();
     Ok(checking.report)
+}
+
+/// How much `paths` are. A lost directory is one of them, with all that is below it.
+fn in_words(paths: &[PathBuf]) -> String {
+    match paths {
+        [root] if root.as_os_str().is_empty() => "everything".to_owned(),
+        [_] => "1 file or directory".to_owned(),
+        paths => format!("{} files and directories", paths.len()),
+    }
 }
 
 /// What an earlier check found, for one that reads less.
@@ -304,6 +322,7 @@ impl Checking<'_> {
             let (ledgers, others): (Vec<_>, Vec<_>) = pack.footer.records.iter().partition(|bytes| is_ledger(bytes));
             match Ledger::decode(ledgers.into_iter().map(Vec::as_slice)) {
                 Ok(other) if other.generation > ledger.generation => ledger = other,
+                Ok(other) if other.generation == ledger.generation => ledger.merge(other),
                 Ok(_) => {}
                 Err(error) => self.report.add(23, self.place(pack.id), error.what()),
             }
@@ -326,14 +345,9 @@ impl Checking<'_> {
                 self.report.affected.push((known.id.to_string(), vec![PathBuf::new()]));
             }
         }
-        let gone = ledger.gone(records.iter().map(|(record, mac)| (record, *mac)));
-        for (record, mac) in records.iter().filter(|(record, _)| gone.contains(&record.id)) {
-            let is_its = |run: &Run| {
-                (run.first <= record.sequence && record.sequence <= run.last)
-                    && (run.first != record.sequence || run.from == record.previous)
-                    && (run.last != record.sequence || run.end == *mac)
-            };
-            if !ledger.runs.iter().any(is_its) {
+        let named = ledger.named();
+        for (record, _) in records.iter().filter(|(record, _)| ledger.has_forgotten(record.id)) {
+            if !ledger.spans(record.sequence) {
                 self.report.add(
                     23,
                     format!("snapshot {}", record.id),
@@ -341,7 +355,7 @@ impl Checking<'_> {
                 );
             }
         }
-        records.retain(|(record, _)| !gone.contains(&record.id));
+        records.retain(|(record, mac)| !ledger.is_gone(record, *mac, &named));
         let names = records.iter().map(|(record, _)| format!("snapshot {}", record.id));
         let links = records.iter().map(|(record, mac)| ((record.sequence, record.previous), (record.sequence, *mac)));
         let links = links.zip(names);
@@ -359,6 +373,10 @@ impl Checking<'_> {
                 Some(Some(other)) => self.report.remarks.push(format!(
                     "{other} and {name} were made after the same one: the older one was away for a while"
                 )),
+                // It came back with a pack that was away while others were forgotten, or after its space was reclaimed.
+                None if ledger.spans(start.0) => self.report.remarks.push(format!(
+                    "{name} was made after one that is forgotten: it came back with a pack that was away"
+                )),
                 None => {
                     let what = "the snapshot before it is missing, or is another than it was made after";
                     self.report.add(8, name.clone(), what);
@@ -370,14 +388,14 @@ impl Checking<'_> {
 
     /// What the store had, and has no longer.
     fn check_losses(&mut self) {
-        const HINT: &str = "bring it back from a copy, or accept the loss with `nbak repair index`";
+        const HINT: &str = "bring it back from a copy, or run `nbak repair`";
         let index = self.store.catalog().index();
         if index.lost_all() {
-            let what = "all packs that the store had once are gone: bring them back, or run `nbak repair index`";
+            let what = "all packs that the store had once are gone: bring them back, or run `nbak repair`";
             self.report.add(5, self.store.root().to_string_lossy(), what);
         }
         for (id, records) in index.lost() {
-            self.report.add(5, self.place(id), format!("this pack was there, and is gone: {HINT}"));
+            self.report.add(5, self.place(id), format!("{GONE}: {HINT}"));
             for lost in records.iter().filter_map(|bytes| Record::decode(bytes).ok()) {
                 self.report.add(5, format!("snapshot {}", lost.id), "its pack is gone, and the snapshot with it");
                 self.report.affected.push((lost.id.to_string(), vec![PathBuf::new()]));
@@ -390,7 +408,6 @@ impl Checking<'_> {
         let mut lost = Vec::new();
         self.follow_tree(record.tree, Path::new(""), 0, &mut lost);
         if !lost.is_empty() {
-            lost.truncate(MOST_PATHS);
             self.report.affected.push((record.id.to_string(), lost));
         }
     }
@@ -401,8 +418,10 @@ impl Checking<'_> {
         let (lost, unknown) = (self.lost.clone(), self.unknown);
         self.follow(record);
         let paths = self.report.affected.drain(affected..).next().map_or_else(Vec::new, |(_, paths)| paths);
+        // Only the first of them are noted by name.
         let is_noted = |path: &PathBuf| loss.paths.iter().any(|noted| *noted == path.to_string_lossy());
-        if paths.len() as u64 > loss.count || (loss.count == loss.paths.len() as u64 && !paths.iter().all(is_noted)) {
+        let named = paths.iter().take(loss.paths.len());
+        if paths.len() as u64 > loss.count || (paths.len() as u64 == loss.count && !named.clone().all(is_noted)) {
             self.report.add(5, format!("snapshot {}", record.id), "it lost more than was known: run `nbak repair`");
             self.report.affected.push((record.id.to_string(), paths));
             return;
@@ -411,9 +430,9 @@ impl Checking<'_> {
         (self.lost, self.unknown) = (lost, unknown);
         if !paths.is_empty() {
             self.report.remarks.push(format!(
-                "snapshot {}: it is known that it lost {} of its paths; the rest is there",
+                "snapshot {}: it is known that it lost {}; nothing else of it is",
                 record.id,
-                paths.len()
+                in_words(&paths)
             ));
             self.report.known.push((record.id.to_string(), paths));
         }
@@ -425,7 +444,7 @@ impl Checking<'_> {
         match self.trees.get(&id) {
             Some(true) => return true,
             // Enough is named: small trees that name each other many times would be followed for ever.
-            Some(false) if lost.len() >= MOST_PATHS => return false,
+            Some(false) if lost.len() >= MOST_LOST => return false,
             _ => {}
         }
         if depth > crate::source::walk::DEEPEST + 1 {

@@ -43,6 +43,8 @@ impl History {
                 let other = Ledger::decode(ledgers).map_err(|error| error.at(place(pack)))?;
                 if other.generation > ledger.generation {
                     ledger = other;
+                } else if other.generation == ledger.generation {
+                    ledger.merge(other);
                 }
             }
             for bytes in records {
@@ -59,9 +61,9 @@ impl History {
             generation = generation.max(Ledger::decode(ledgers).map_or(0, |ledger| ledger.generation));
         }
         generation = generation.max(ledger.generation);
-        let gone = ledger.gone(known.iter().map(|one| (&one.record, one.mac)));
+        let named = ledger.named();
         for one in &mut known {
-            one.forgotten = gone.contains(&one.record.id);
+            one.forgotten = ledger.is_gone(&one.record, one.mac, &named);
         }
         // In the order of the chain. Where it forked, since a pack was away while a snapshot was taken, the clock
         // decides: nothing else says which end is the newest.

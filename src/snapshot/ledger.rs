@@ -124,42 +124,32 @@ impl Ledger {
         self.forgotten.contains_key(&id) || self.reclaimed.contains(&id)
     }
 
-    /// Which of `records`, each with its own hash, are those of forgotten snapshots. Most are named. One whose space
-    /// was reclaimed long ago is not, and may come back with a pack that somebody puts back. Then its number lies
-    /// within a run, and what it follows on is neither a record that counts nor the end of a run, as it would be on
-    /// another branch of the chain.
-    pub fn gone<'r>(&self, records: impl Iterator<Item = (&'r Record, Mac)>) -> HashSet<SnapshotId> {
-        let mut records: Vec<_> = records.collect();
-        records.sort_by_key(|(record, _)| record.sequence);
-        let mut ends: HashSet<Start> = self.runs.iter().map(|run| (run.last + 1, Some(run.end))).collect();
-        ends.insert((1, None));
-        // Runs are in the order of their first numbers; on several branches one may end before an earlier one does.
-        let mut far = 0;
-        let reach: Vec<(u64, u64)> = self
-            .runs
-            .iter()
-            .map(|run| {
-                far = far.max(run.last);
-                (run.first, far)
-            })
-            .collect();
-        let is_within = |number: u64| {
-            let after = reach.partition_point(|(first, _)| *first <= number);
-            after > 0 && number <= reach[after - 1].1
-        };
+    /// Whether `record`, with this hash of its own, is of a forgotten snapshot: it is named; or its space was reclaimed,
+    /// it came back with a pack that somebody put back, and a run has its very hash. Nothing is concluded from numbers
+    /// alone: on another branch of the chain the same number is another snapshot, which nobody forgot.
+    pub fn is_gone(&self, record: &Record, mac: Mac, named: &HashSet<(u64, Mac)>) -> bool {
+        self.has_forgotten(record.id) || named.contains(&(record.sequence, mac))
+    }
+
+    /// The hashes that runs have of forgotten records, with their numbers.
+    pub fn named(&self) -> HashSet<(u64, Mac)> {
         let both = |run: &Run| [Some((run.last, run.end)), run.head.map(|head| (run.first, head))];
-        let named: HashSet<(u64, Mac)> = self.runs.iter().flat_map(both).flatten().collect();
-        let mut gone = HashSet::new();
-        for (record, mac) in records {
-            let number = record.sequence;
-            let is_stray = is_within(number) && !ends.contains(&(number, record.previous));
-            if self.has_forgotten(record.id) || is_stray || named.contains(&(number, mac)) {
-                gone.insert(record.id);
-            } else {
-                ends.insert((number + 1, Some(mac)));
-            }
-        }
-        gone
+        self.runs.iter().flat_map(both).flatten().collect()
+    }
+
+    /// Whether forgotten snapshots had this number.
+    pub fn spans(&self, number: u64) -> bool {
+        self.runs.iter().any(|run| run.first <= number && number <= run.last)
+    }
+
+    /// Takes in a second ledger of the same generation, made while the first was away: forgotten is what both say.
+    pub fn merge(&mut self, other: Ledger) {
+        self.forgotten.retain(|id, _| other.has_forgotten(*id));
+        self.reclaimed.retain(|id| other.has_forgotten(*id));
+        self.runs.extend(other.runs);
+        self.runs.sort_unstable();
+        self.runs.dedup();
+        self.losses.extend(other.losses);
     }
 
     /// Its records, each of which a footer takes.
@@ -379,29 +369,34 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_after_its_space_was_reclaimed_stays_gone() {
+    fn only_what_is_named_is_gone() {
         let mut ledger = Ledger::default();
         for number in 2..=6 {
             ledger.forget(&record(number), mac(number), 0);
         }
         ledger.join(live(&ledger, 9).into_iter());
         ledger.forgotten.clear();
-        let back: Vec<Record> = (1..=9).map(record).collect();
-        let gone = ledger.gone(back.iter().map(|record| (record, mac(record.sequence))));
-        let gone: Vec<u64> = (1..=9).filter(|number| gone.contains(&record(*number).id)).collect();
-        assert_eq!(gone, [2, 3, 4, 5, 6]);
-        let alone = ledger.gone([(&record(4), mac(4))].into_iter());
-        assert!(alone.contains(&record(4).id));
-        // Another branch, which begins at the end of the run that a join left there for it.
-        let mut branch = record(4);
-        branch.id = SnapshotId([77; 16]);
-        let others = live(&ledger, 9).into_iter().chain([(4, Some(mac(3)))]);
-        let mut ledger = Ledger::default();
-        for number in 2..=6 {
-            ledger.forget(&record(number), mac(number), 0);
+        let named = ledger.named();
+        let gone: Vec<u64> = (1..=9).filter(|number| ledger.is_gone(&record(*number), mac(*number), &named)).collect();
+        // Those between are looked into like any other, and found to lack something.
+        assert_eq!(gone, [2, 6]);
+        // A branch that nobody forgot has the same numbers.
+        assert!((1..=9).all(|number| !ledger.is_gone(&record(number), [9; 16], &named)));
+        assert!(ledger.spans(4) && !ledger.spans(7));
+    }
+
+    #[test]
+    fn of_two_ledgers_of_one_time_forgotten_is_what_both_say() {
+        let (mut one, mut other) = (Ledger::default(), Ledger::default());
+        for number in [1, 2] {
+            one.forget(&record(number), mac(number), 0);
         }
-        ledger.join(others);
-        assert!(ledger.gone([(&branch, [9; 16])].into_iter()).is_empty(), "{ledger:?}");
+        for number in [2, 3] {
+            other.forget(&record(number), mac(number), 0);
+        }
+        one.merge(other);
+        assert_eq!(one.forgotten.keys().copied().collect::<Vec<_>>(), [record(2).id]);
+        assert_eq!(one.runs.len(), 3);
     }
 
     #[test]

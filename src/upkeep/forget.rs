@@ -7,13 +7,15 @@
 //! cache, and the ledger takes its place.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use super::gc::remove;
 use super::mark::mark;
 use super::survey::Survey;
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
 use crate::snapshot::history::History;
-use crate::snapshot::ledger::{Ledger, Start};
+use crate::snapshot::ledger::{Ledger, Start, is_ledger};
 use crate::snapshot::record::Record;
 use crate::snapshot::store::Store;
 
@@ -25,27 +27,34 @@ pub fn forget(store: &mut Store, ids: &BTreeSet<SnapshotId>, now: i64) -> Result
         ledger.forget(&one.record, one.mac, now);
     }
     ledger.join(follows(history, &ledger).into_iter());
-    put(store, ledger)
+    put(store, ledger).map(drop)
 }
 
-/// Brings forgotten snapshots back. If one of them is not whole any more, none is.
-pub fn undelete(store: &mut Store, ids: &BTreeSet<SnapshotId>) -> Result<()> {
+/// Brings forgotten snapshots back. If one of them is not whole any more, none is, unless `some` will do; answers with
+/// those that are not. What one had lost before it was forgotten does not count: that is known.
+pub fn undelete(store: &mut Store, ids: &BTreeSet<SnapshotId>, some: bool) -> Result<Vec<SnapshotId>> {
     let history = store.history()?;
     let mut ledger = history.ledger().clone();
     let wanted: Vec<_> = history.forgotten().filter(|one| ids.contains(&one.record.id)).collect();
     let survey = Survey::of(store.catalog().packs(), store.catalog().index())?;
+    let mut gone = Vec::new();
     for one in &wanted {
-        if !is_whole(store, &survey, &one.record)? {
+        let id = one.record.id;
+        if history.ledger().losses.contains_key(&id) || is_whole(store, &survey, &one.record)? {
+            ledger.bring_back(&one.record, one.mac);
+        } else if some {
+            gone.push(id);
+        } else {
             return Err(Error::failed(format!(
-                "snapshot {} cannot be brought back: some of its space was reclaimed",
-                one.record.id.short()
+                "snapshot {} cannot be brought back: some of its space was reclaimed, or it is damaged",
+                id.short()
             ))
             .hint("`nbak snapshots --forgotten` lists what there is; nothing was changed"));
         }
-        ledger.bring_back(&one.record, one.mac);
     }
     ledger.join(follows(history, &ledger).into_iter());
-    put(store, ledger)
+    put(store, ledger)?;
+    Ok(gone)
 }
 
 /// Whether all that `record` leads to is in the packs.
@@ -62,11 +71,38 @@ pub(super) fn follows(history: &History, ledger: &Ledger) -> Vec<Start> {
     live.map(|one| (one.record.sequence, one.record.previous)).collect()
 }
 
-/// Puts `ledger`; on a full disk in the place of the index.
-pub(super) fn put(store: &mut Store, ledger: Ledger) -> Result<()> {
+/// Puts `ledger`; on a full disk in the place of the index. Then those before it go: if the newest is lost some day, an
+/// older one must not take its place, which names as forgotten what was brought back since. Answers with how many packs
+/// went, and their bytes.
+pub(super) fn put(store: &mut Store, ledger: Ledger) -> Result<(u64, u64)> {
     match store.put_ledger(ledger.clone()) {
-        Err(error) if error.is_full() && give_up_cache(store) => store.put_ledger(ledger),
-        other => other,
+        Err(error) if error.is_full() && give_up_cache(store) => store.put_ledger(ledger)?,
+        other => other?,
+    }
+    let generation = store.history()?.ledger().generation;
+    let catalog = store.catalog();
+    let (mut old, mut bytes) = (BTreeSet::new(), 0);
+    for id in catalog.index().packs_with_records().collect::<Vec<_>>() {
+        let Ok(pack) = catalog.packs().open(id) else { continue };
+        let records = pack.footer.records.iter().map(Vec::as_slice);
+        let is_old = pack.footer.segments.is_empty()
+            && pack.footer.records.iter().all(|record| is_ledger(record))
+            && Ledger::decode(records).is_ok_and(|ledger| ledger.generation < generation);
+        if is_old {
+            old.insert(id);
+            bytes += pack.size;
+        }
+    }
+    if old.is_empty() {
+        return Ok((0, 0));
+    }
+    match store.begin_deleting(Duration::ZERO)? {
+        Ok(deleting) => {
+            remove(store, deleting, &old, &[], &[])?;
+            Ok((old.len() as u64, bytes))
+        }
+        // Somebody reads: the next one finds them.
+        Err(_) => Ok((0, 0)),
     }
 }
 

@@ -28,7 +28,7 @@ use super::survey::Survey;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::index::Location;
-use crate::snapshot::ledger::{Ledger, Mac, is_ledger};
+use crate::snapshot::ledger::Mac;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::Store;
@@ -107,8 +107,9 @@ pub fn gc(store: &mut Store, options: &Options, progress: &dyn Progress) -> Resu
             Err(error) => return Err(error),
         }
     }
-    // Without room nothing may have gone: then all can still be brought back.
-    if !options.dry_run && (outcome.deleted > 0 || !outcome.no_room) {
+    // Without room, or while somebody reads, nothing may have gone: then all can still be brought back.
+    let may_have_gone = outcome.deleted > 0 || !(outcome.no_room || outcome.waiting.is_some());
+    if !options.dry_run && may_have_gone {
         note_reclaimed(store, options, &mut outcome)?;
     }
     Ok(outcome)
@@ -126,6 +127,24 @@ fn refuse_if_unknown(store: &Store) -> Result<()> {
         return Err(refused(why.clone()).hint("run `nbak repair`, which sets damaged packs aside"));
     }
     Ok(())
+}
+
+/// What a snapshot has lost may come back with a pack that is away, if what that builds on is still there then. So
+/// nothing is freed before the loss was accepted.
+fn refuse_if_lost(store: &Store, survey: &Survey, records: &[Record]) -> Result<()> {
+    let ledger = store.history()?.ledger();
+    let is_whole = |record: &&Record| !ledger.losses.contains_key(&record.id) && !ledger.has_forgotten(record.id);
+    let marked = mark(store.catalog(), survey, records.iter().filter(is_whole))?;
+    let unsound = survey.unsound(&marked.live, &BTreeSet::new());
+    let lost = marked.missing.iter().copied().chain(unsound.into_iter().map(|first| survey.id(first))).next();
+    match lost {
+        None => Ok(()),
+        Some(chunk) => Err(Error::integrity(format!(
+            "nothing can be freed while something is missing that snapshots need: chunk {chunk}"
+        ))
+        .at(store.root())
+        .hint("bring the packs back from a copy, or run `nbak repair`; `nbak check` names the snapshots")),
+    }
 }
 
 enum Round {
@@ -160,13 +179,15 @@ fn round(
     survey.keep_records(generation, |record| macs.contains(&catalog.packs().keys().record_mac(record)));
     let marked = mark(catalog, &survey, records.iter())?;
     // Of a snapshot that is known to have lost something that much was accepted.
-    if let Some((id, why)) = marked.broken.iter().find(|(id, _)| !losses.contains_key(id)) {
+    let is_news = |id: &SnapshotId| !losses.contains_key(id) && !history.ledger().has_forgotten(*id);
+    if let Some((id, why)) = marked.broken.iter().find(|(id, _)| is_news(id)) {
         return Err(Error::integrity(format!(
             "nothing can be freed while it is not known what snapshot {} needs: {why}",
             id.short()
         ))
         .hint("run `nbak repair`, or forget that snapshot"));
     }
+    refuse_if_lost(store, &survey, &records)?;
     let plan = plan(catalog, &mut survey, &marked, limits)?;
     if options.dry_run {
         outcome.freed = (plan.old_bytes - plan.needed_bytes.min(plan.old_bytes)) as i64;
@@ -313,33 +334,10 @@ fn note_reclaimed(store: &mut Store, options: &Options, outcome: &mut Outcome) -
         // Then they are asked for once more, and found to be not whole.
         Err(error) if error.is_full() => Ok(()),
         Err(error) => Err(error),
-        Ok(()) => remove_old_ledgers(store, outcome),
-    }
-}
-
-/// Removes packs that hold nothing but a ledger that counts no longer: one may be as large as what it freed.
-fn remove_old_ledgers(store: &mut Store, outcome: &mut Outcome) -> Result<()> {
-    let generation = store.history()?.ledger().generation;
-    let catalog = store.catalog();
-    let (mut old, mut bytes) = (BTreeSet::new(), 0);
-    for id in catalog.index().packs_with_records().collect::<Vec<_>>() {
-        let Ok(pack) = catalog.packs().open(id) else { continue };
-        let records = pack.footer.records.iter().map(Vec::as_slice);
-        let is_old = pack.footer.segments.is_empty()
-            && pack.footer.records.iter().all(|record| is_ledger(record))
-            && Ledger::decode(records).is_ok_and(|ledger| ledger.generation < generation);
-        if is_old {
-            old.insert(id);
-            bytes += pack.size;
+        Ok(removed) => {
+            outcome.deleted += removed.0;
+            outcome.freed += removed.1 as i64;
+            Ok(())
         }
     }
-    if old.is_empty() {
-        return Ok(());
-    }
-    if let Ok(deleting) = store.begin_deleting(Duration::ZERO)? {
-        remove(store, deleting, &old, &[], &[])?;
-        outcome.deleted += old.len() as u64;
-        outcome.freed += bytes as i64;
-    }
-    Ok(())
 }

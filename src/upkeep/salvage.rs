@@ -7,19 +7,21 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use super::forget::put;
 use super::mark::mark;
 use super::survey::Survey;
 use crate::error::Result;
 use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::index::WHOLE_PACK;
 use crate::snapshot::check::Report;
-use crate::snapshot::ledger::{Ledger, Loss, MOST_LOST, is_ledger};
+use crate::snapshot::history::History;
+use crate::snapshot::ledger::{Ledger, Loss, MOST_LOST, Mac, Run, is_ledger};
 use crate::snapshot::record::Record;
 use crate::snapshot::store::Store;
 use crate::store::objects::{Key, Kind};
 use crate::store::reader::Pack;
 use crate::store::segment::{Content, SegmentEntry};
-use crate::store::sink::{PackSink, Stored};
+use crate::store::sink::PackSink;
 
 /// Chunks of data that snapshots need and that cannot be read: in no pack, or only in segments that a check found
 /// damaged, or built on such ones.
@@ -79,15 +81,23 @@ pub fn orphaned_ledger(store: &Store) -> Result<Option<Ledger>> {
 }
 
 /// Sets the packs aside in which `damaged` segments are, after what is sound of them was stored again. Answers with the
-/// packs that were set aside, and those that were made. The index must be made anew afterwards.
-pub fn set_aside(store: &mut Store, damaged: &BTreeSet<(PackId, u32)>) -> Result<(Vec<PackId>, Vec<Stored>)> {
+/// packs that were set aside, and whether it is not known what one of them held. The index must be made anew
+/// afterwards.
+pub fn set_aside(store: &mut Store, damaged: &BTreeSet<(PackId, u32)>) -> Result<(Vec<PackId>, bool)> {
     let mut packs: BTreeMap<PackId, BTreeSet<u32>> = BTreeMap::new();
     for (pack, segment) in damaged {
         packs.entry(*pack).or_default().insert(*segment);
     }
-    let (mut aside, mut made) = (Vec::new(), Vec::new());
+    let (mut aside, mut unknown) = (Vec::new(), false);
     for (id, segments) in packs {
         let packs = store.catalog().packs();
+        // What cannot be opened just now, for want of a right or of descriptors, is not damaged.
+        if segments.contains(&WHOLE_PACK)
+            && let Err(error) = packs.read(id)
+            && !error.is_damage()
+        {
+            return Err(error.also("nothing more was set aside: run it again when this pack can be read"));
+        }
         let pack = if segments.contains(&WHOLE_PACK) {
             // The index may remember what its footer said.
             let remembered = store.catalog().index().remembered(id);
@@ -95,17 +105,18 @@ pub fn set_aside(store: &mut Store, damaged: &BTreeSet<(PackId, u32)>) -> Result
         } else {
             Some(packs.open(id)?)
         };
-        if let Some(pack) = pack {
-            made.extend(keep_sound(store, &pack, &segments)?);
+        match pack {
+            Some(pack) => keep_sound(store, &pack, &segments)?,
+            None => unknown = true,
         }
         store.objects().set_aside(Key::new(Kind::Pack, id.0))?;
         aside.push(id);
     }
-    Ok((aside, made))
+    Ok((aside, unknown))
 }
 
 /// Stores what is sound of a pack again, with its records.
-fn keep_sound(store: &Store, pack: &Pack, damaged: &BTreeSet<u32>) -> Result<Vec<Stored>> {
+fn keep_sound(store: &Store, pack: &Pack, damaged: &BTreeSet<u32>) -> Result<()> {
     let packs = store.catalog().packs();
     let mut sink = PackSink::new(store.objects().clone(), packs.keys().clone());
     for number in (0..pack.footer.segments.len()).filter(|number| !damaged.contains(&(*number as u32))) {
@@ -122,14 +133,14 @@ fn keep_sound(store: &Store, pack: &Pack, damaged: &BTreeSet<u32>) -> Result<Vec
                     add_known(store, &mut sink, entry, &plain)?;
                 }
             }
-            Err(error) if error.is_integrity() => {}
+            Err(error) if error.is_damage() => {}
             Err(error) => return Err(error),
         }
     }
     if sink.is_untouched() && pack.footer.records.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
-    sink.flush()?.commit_all(pack.footer.records.clone())
+    sink.flush()?.commit_all(pack.footer.records.clone()).map(drop)
 }
 
 fn is_what_it_says(store: &Store, entry: &SegmentEntry, plain: &[u8]) -> bool {
@@ -156,15 +167,56 @@ fn add_known(store: &Store, sink: &mut PackSink, entry: &SegmentEntry, plain: &[
 pub fn note_losses(store: &mut Store, report: &Report) -> Result<Vec<(SnapshotId, u64)>> {
     let history = store.history()?;
     let mut ledger = history.ledger().clone();
-    ledger.losses.clear();
+    // Of a forgotten one nobody looked; it may be brought back.
+    let forgotten = ledger.forgotten.clone();
+    ledger.losses.retain(|id, _| forgotten.contains_key(id));
     for (id, paths) in report.affected.iter().chain(&report.known) {
         let Ok(id) = SnapshotId::parse(id) else { continue };
         let named = paths.iter().take(MOST_LOST).map(|path| path.to_string_lossy().into_owned());
         ledger.losses.insert(id, Loss { paths: named.collect(), count: paths.len() as u64 });
     }
-    let lost = ledger.losses.iter().map(|(id, loss)| (*id, loss.count)).collect();
+    let lost = ledger.losses.iter().filter(|(id, _)| !forgotten.contains_key(id));
+    let lost = lost.map(|(id, loss)| (*id, loss.count)).collect();
+    accept_gaps(history, &mut ledger);
     if ledger != *history.ledger() {
-        store.put_ledger(ledger)?;
+        put(store, ledger)?;
     }
     Ok(lost)
+}
+
+/// Writes a run where the snapshot before one is missing: what came before it was lost, and that is known now. Else a
+/// check would say so for ever, and hide the next thing that goes wrong.
+fn accept_gaps(history: &History, ledger: &mut Ledger) {
+    let live: Vec<_> = history.known().iter().filter(|one| !one.forgotten).collect();
+    let mut ends: BTreeMap<u64, Vec<Mac>> = BTreeMap::new();
+    let runs = ledger.runs.iter().map(|run| (run.last, run.end));
+    for (number, mac) in runs.chain(live.iter().map(|one| (one.record.sequence, one.mac))) {
+        ends.entry(number + 1).or_default().push(mac);
+    }
+    for record in live.iter().map(|one| &one.record) {
+        let Some(previous) = record.previous.filter(|_| record.sequence > 1) else { continue };
+        if ends.get(&record.sequence).is_some_and(|ends| ends.contains(&previous)) || ledger.spans(record.sequence) {
+            continue;
+        }
+        let before = ends.range(..record.sequence).next_back().map(|(number, macs)| (*number, macs.first().copied()));
+        let (first, from) = before.unwrap_or((1, None));
+        ledger.runs.push(Run { first, from, head: None, last: record.sequence - 1, end: previous });
+    }
+    ledger.runs.sort_unstable();
+    ledger.runs.dedup();
+}
+
+/// Takes back that snapshots were forgotten, if it is not known what a pack held that is gone: it may have been the
+/// ledger that brought them back.
+pub fn forget_nothing(store: &mut Store) -> Result<()> {
+    let history = store.history()?;
+    let mut ledger = history.ledger().clone();
+    if ledger.forgotten.is_empty() {
+        return Ok(());
+    }
+    for one in history.forgotten().filter(|one| history.ledger().forgotten.contains_key(&one.record.id)) {
+        ledger.bring_back(&one.record, one.mac);
+    }
+    ledger.forgotten.clear();
+    put(store, ledger).map(drop)
 }

@@ -1,0 +1,204 @@
+//! What users and attackers do between forgetting and freeing: packs that were away, ledgers that are lost, snapshots
+//! that were damaged before they were forgotten.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{KEY, Place, noise};
+use serde_json::Value;
+
+fn snapshot(place: &Place, tags: &[&str]) -> String {
+    let tags = tags.iter().flat_map(|tag| ["--tag", tag]);
+    let args: Vec<&str> = ["snapshot", "--json"].into_iter().chain(tags).collect();
+    let said: Value = serde_json::from_str(&place.ok(&args).out).expect("JSON");
+    said["snapshot"].as_str().expect("an id").to_owned()
+}
+
+fn with_file(place: &Place, name: &str, seed: u64) -> String {
+    fs::write(place.data.join(name), noise(seed, 200_000)).expect("written");
+    snapshot(place, &[])
+}
+
+fn listed(place: &Place, more: &[&str]) -> BTreeSet<String> {
+    let run = place.ok(&[&["snapshots", "--json"], more].concat());
+    let id = |line: &str| {
+        let said: Value = serde_json::from_str(line).expect("JSON");
+        said["snapshot"].as_str().expect("an id").to_owned()
+    };
+    run.out.lines().map(id).collect()
+}
+
+/// What `act` adds to the packs.
+fn new_packs(place: &Place, act: impl FnOnce() -> String) -> (String, Vec<PathBuf>) {
+    let there = place.repo.join("packs").exists();
+    let before: BTreeSet<PathBuf> = if there { place.packs().into_iter().collect() } else { BTreeSet::new() };
+    let id = act();
+    (id, place.packs().into_iter().filter(|pack| !before.contains(pack)).collect())
+}
+
+fn forget_memory(place: &Place) {
+    for entry in fs::read_dir(&place.repo).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        let name = entry.file_name().expect("a name").to_string_lossy().into_owned();
+        if name == "index.redb" || name.starts_with("note-") {
+            fs::remove_file(&entry).expect("removed");
+        }
+    }
+}
+
+fn place() -> Place {
+    Place { key: Some(KEY), ..Place::empty() }
+}
+
+/// I23: nobody forgot it, whatever its number is.
+#[test]
+fn a_snapshot_whose_pack_was_away_while_others_were_forgotten_is_kept() {
+    let place = place();
+    with_file(&place, "one", 1);
+    let second = with_file(&place, "two", 2);
+    let (third, packs) = new_packs(&place, || with_file(&place, "precious", 3));
+    fs::remove_file(place.data.join("precious")).expect("removed");
+    let away = place.path("away");
+    fs::rename(&packs[0], &away).expect("moved");
+    let (other, next) = (with_file(&place, "four", 4), with_file(&place, "five", 5));
+    with_file(&place, "six", 6);
+    place.ok(&["forget", &second, &other, &next]);
+    fs::rename(&away, &packs[0]).expect("moved back");
+    assert!(listed(&place, &[]).contains(&third), "it is listed");
+    let check = place.ok(&["check", "--read-data"]);
+    assert!(check.out.contains("remark") && check.out.contains(&third), "{check:?}");
+    place.ok(&["gc"]);
+    assert_eq!(place.ok(&["cat", &third, "precious"]).raw, noise(3, 200_000));
+    place.ok(&["check", "--read-data"]);
+}
+
+/// To lose a ledger brings forgotten snapshots back, and never takes any.
+#[test]
+fn the_ledger_of_an_undelete_may_be_lost() {
+    for way in ["deleted", "damaged", "damaged, and repaired", "deleted, and the index made anew"] {
+        let place = place();
+        with_file(&place, "one", 1);
+        let second = with_file(&place, "two", 2);
+        fs::remove_file(place.data.join("two")).expect("removed");
+        with_file(&place, "three", 3);
+        place.ok(&["forget", &second]);
+        let (_, packs) = new_packs(&place, || place.ok(&["undelete", &second]).out);
+        assert_eq!(packs.len(), 1, "the ledger");
+        if way.starts_with("deleted") {
+            fs::remove_file(&packs[0]).expect("removed");
+        } else {
+            let mut bytes = fs::read(&packs[0]).expect("read");
+            let at = bytes.len() - 40;
+            bytes[at] ^= 1;
+            fs::write(&packs[0], bytes).expect("written");
+        }
+        match way {
+            "deleted, and the index made anew" => drop(place.ok(&["repair", "index"])),
+            _ => forget_memory(&place),
+        }
+        if way == "damaged, and repaired" {
+            place.run(&["repair"]);
+        }
+        let run = place.run(&["gc"]);
+        assert!(run.code == 0 || run.code == 13, "{way}: {run:?}");
+        assert!(listed(&place, &[]).contains(&second), "{way}: it is listed");
+        assert_eq!(place.ok(&["cat", &second, "two"]).raw, noise(2, 200_000), "{way}");
+    }
+}
+
+fn damage(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).expect("read");
+    bytes[at] ^= 1;
+    fs::write(path, bytes).expect("written");
+}
+
+#[test]
+fn what_had_lost_something_can_be_brought_back() {
+    let place = place();
+    fs::write(place.data.join("bad"), noise(1, 300_000)).expect("written");
+    let (_, first) = new_packs(&place, || snapshot(&place, &[]));
+    fs::write(place.data.join("precious"), noise(2, 100_000)).expect("written");
+    let second = snapshot(&place, &[]);
+    fs::remove_file(place.data.join("bad")).expect("removed");
+    let third = with_file(&place, "other", 3);
+    damage(&first[0], 1000);
+    let repair = place.run(&["repair"]);
+    assert_eq!(repair.code, 13, "{repair:?}");
+    assert_eq!(place.ok(&["repair"]).code, 0, "what is known is no news");
+    place.ok(&["check", "--read-data"]);
+    place.ok(&["forget", "--keep-last", "1"]);
+    let all = place.ok(&["undelete", "all"]);
+    assert!(all.out.contains(&second[..8]), "{all:?}");
+    assert_eq!(place.ok(&["cat", &second, "precious"]).raw, noise(2, 100_000));
+    assert!(listed(&place, &[]).contains(&third));
+    let check = place.ok(&["check", "--read-data"]);
+    assert!(check.out.contains("it is known"), "{check:?}");
+}
+
+/// I21: what is away may come back.
+#[test]
+fn nothing_is_freed_while_something_is_missing() {
+    let place = place();
+    let mut pages = noise(1, 40 * 4096);
+    fs::write(place.data.join("f"), &pages).expect("written");
+    let first = snapshot(&place, &[]);
+    pages[5000] ^= 1;
+    fs::write(place.data.join("f"), &pages).expect("written");
+    let (second, packs) = new_packs(&place, || snapshot(&place, &[]));
+    fs::rename(place.data.join("f"), place.data.join("g")).expect("moved");
+    with_file(&place, "more", 3);
+    place.ok(&["forget", &first, &second]);
+    let away = place.path("away");
+    fs::rename(&packs[0], &away).expect("moved");
+    forget_memory(&place);
+    let refused = place.run(&["gc"]);
+    assert!(refused.code == 13 && refused.err.contains("nbak repair"), "{refused:?}");
+    fs::rename(&away, &packs[0]).expect("moved back");
+    place.ok(&["gc"]);
+    place.assert_restores("whole");
+    place.ok(&["check", "--read-data"]);
+}
+
+#[test]
+fn a_chain_with_a_hole_is_whole_after_a_repair() {
+    let place = place();
+    let ids: Vec<String> = (0..5).map(|nth| with_file(&place, "f", nth)).collect();
+    place.ok(&["forget", &ids[1], &ids[2]]);
+    place.ok(&["gc"]);
+    let ledger = place.packs().into_iter().min_by_key(|pack| fs::metadata(pack).expect("there").len()).expect("one");
+    fs::remove_file(ledger).expect("removed");
+    forget_memory(&place);
+    assert_eq!(place.run(&["check"]).code, 13, "a gap");
+    let _ = place.run(&["repair"]);
+    let check = place.ok(&["check", "--read-data"]);
+    assert!(check.out.contains("no problem"), "{check:?}");
+    for id in [&ids[0], &ids[3], &ids[4]] {
+        place.ok(&["cat", id, "f"]);
+    }
+}
+
+#[test]
+fn every_lost_file_is_counted() {
+    let place = place();
+    for nth in 0..150 {
+        fs::write(place.data.join(format!("{nth:03}")), noise(nth, 5000)).expect("written");
+    }
+    let (first, packs) = new_packs(&place, || snapshot(&place, &[]));
+    fs::write(place.data.join("zebra"), noise(999, 5000)).expect("written");
+    let second = snapshot(&place, &[]);
+    for entry in fs::read_dir(&place.data).expect("a folder") {
+        fs::remove_file(entry.expect("an entry").path()).expect("removed");
+    }
+    with_file(&place, "now", 1);
+    for at in (100..fs::metadata(&packs[0]).expect("there").len() as usize - 9000).step_by(50_000) {
+        damage(&packs[0], at);
+    }
+    let repair = place.run(&["repair"]);
+    assert_eq!(repair.code, 13, "{repair:?}");
+    for id in [&first, &second] {
+        assert!(repair.out.contains(&format!("snapshot {} lost 150 files", &id[..8])), "{repair:?}");
+    }
+    place.ok(&["check"]);
+}

@@ -124,9 +124,9 @@ impl Ledger {
         self.forgotten.contains_key(&id) || self.reclaimed.contains(&id)
     }
 
-    /// Whether `record`, with this hash of its own, is of a forgotten snapshot: it is named; or its space was reclaimed,
-    /// it came back with a pack that somebody put back, and a run has its very hash. Nothing is concluded from numbers
-    /// alone: on another branch of the chain the same number is another snapshot, which nobody forgot.
+    /// Whether `record`, with this hash of its own, is of a forgotten snapshot: it is named; or its space was
+    /// reclaimed, it came back with a pack that somebody put back, and a run has its very hash. Nothing is concluded
+    /// from numbers alone: on another branch of the chain the same number is another snapshot, which nobody forgot.
     pub fn is_gone(&self, record: &Record, mac: Mac, named: &HashSet<(u64, Mac)>) -> bool {
         self.has_forgotten(record.id) || named.contains(&(record.sequence, mac))
     }

@@ -26,3 +26,8 @@ fuzz TARGET SECONDS:
 peers WORK *ARGS:
     cargo build --locked --release
     NBAK="{{justfile_directory()}}/target/release/nbak" python3 benches/peers.py --work {{WORK}} {{ARGS}}
+
+# What thousands of snapshots cost, and to free their space, in the scratch directory WORK; `--prune` beside others.
+years WORK *ARGS:
+    cargo build --locked --release
+    NBAK="{{justfile_directory()}}/target/release/nbak" python3 benches/years.py --work {{WORK}} {{ARGS}}

@@ -267,7 +267,18 @@ impl Context {
         let id = name.to_ascii_lowercase();
         let by_id = name.len() >= 4 && all.iter().any(|record| record.id.to_string().starts_with(&id));
         let records = if by_id || ours.is_empty() { &all } else { &ours };
-        look::select(records, name, &ZonedDateTime::now()).cloned()
+        look::select(records, name, &ZonedDateTime::now()).cloned().map_err(|error| {
+            let history = store.history().ok();
+            let is_it = |record: &Record| name.len() >= 4 && record.id.to_string().starts_with(&id);
+            let mut forgotten = history.iter().flat_map(|history| history.forgotten());
+            match forgotten.find(|one| is_it(&one.record)) {
+                Some(one) => Error::usage(format!("snapshot {} was forgotten", one.record.id.short())).hint(format!(
+                    "`nbak undelete {}` brings it back, if its space was not reclaimed",
+                    one.record.id.short()
+                )),
+                None => error,
+            }
+        })
     }
 
     /// Opens the store for reading.

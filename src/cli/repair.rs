@@ -135,7 +135,7 @@ fn index(context: &Context) -> Result<u8> {
     }
     if unreadable > 0 {
         return Err(Error::integrity(format!("{} be read", count(unreadable, "pack could not", "packs could not")))
-            .hint("run `nbak check` to see which snapshots need them"));
+            .hint("run `nbak check` to see which snapshots lost something"));
     }
     Ok(0)
 }

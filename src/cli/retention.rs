@@ -199,7 +199,9 @@ pub fn gc(context: &Context, args: &GcArgs) -> Result<u8> {
     }
     let freed = size(outcome.freed.max(0).cast_unsigned());
     if args.dry_run {
-        line(format!("would free about {freed}, from {}", count(outcome.deleted, "pack", "packs")));
+        let gone = count(outcome.reclaimed.len() as u64, "forgotten snapshot", "forgotten snapshots");
+        let packs = count(outcome.deleted, "pack", "packs");
+        line(format!("would free about {freed}, from {packs}; {gone} could not be brought back after that"));
     } else {
         let freed = if outcome.freed < 0 {
             // What is stored by itself now was the difference from what is gone.

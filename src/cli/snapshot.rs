@@ -216,6 +216,9 @@ pub fn list(context: &Context, args: &SnapshotsArgs) -> Result<u8> {
         if record.unreadable_count > 0 {
             let _ = write!(text, "  incomplete: {} not captured", record.unreadable_count);
         }
+        if let Some(at) = ledger.forgotten.get(&record.id) {
+            let _ = write!(text, "  forgotten {}", time(*at));
+        }
         if let Some(loss) = lost {
             let what = if loss.paths.iter().any(String::is_empty) {
                 "everything".to_owned()

@@ -56,11 +56,14 @@ pub fn plan(backups: &[Listed], days: u32, now_ms: i64, good: Option<&str>) -> V
         if Some(name) == good {
             return stays("the newest one that is known to be whole");
         }
-        let old = age / DAY_MS;
+        let old = match age / DAY_MS {
+            1 => "1 day".to_owned(),
+            days => format!("{days} days"),
+        };
         if age <= i64::from(days) * DAY_MS {
-            return (true, format!("{old} days old, {days} are kept"));
+            return (true, format!("{old} old, {days} are kept"));
         }
-        (false, format!("{old} days old, more than {days}"))
+        (false, format!("{old} old, more than {days}"))
     };
     backups
         .iter()

@@ -62,7 +62,7 @@ impl Default for Options {
 /// What was done.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Snapshots that cannot be brought back any more.
+    /// Snapshots that cannot be brought back any more, or could not be after a dry run's real one.
     pub reclaimed: Vec<SnapshotId>,
     /// Packs that were deleted.
     pub deleted: u64,
@@ -109,7 +109,11 @@ pub fn gc(store: &mut Store, options: &Options, progress: &dyn Progress) -> Resu
     }
     // Without room, or while somebody reads, nothing may have gone: then all can still be brought back.
     let may_have_gone = outcome.deleted > 0 || !(outcome.no_room || outcome.waiting.is_some());
-    if !options.dry_run && may_have_gone {
+    if options.dry_run {
+        let forgotten = &store.history()?.ledger().forgotten;
+        let gone = forgotten.iter().filter(|(_, at)| **at < options.forgotten_before).map(|(id, _)| *id);
+        outcome.reclaimed = gone.collect();
+    } else if may_have_gone {
         note_reclaimed(store, options, &mut outcome)?;
     }
     Ok(outcome)

@@ -86,7 +86,8 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
         let what = if options.read_data {
             format!("{} of data read and verified", size(report.bytes_read))
         } else {
-            "all of their data is there (--read-data also opens it)".to_owned()
+            let but = if report.known.is_empty() { "" } else { " but for what is known to be lost" };
+            format!("all of their data is there{but} (--read-data also opens it)")
         };
         line(format!(
             "no problem found: {}, {}, {}; {what}",

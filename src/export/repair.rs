@@ -80,14 +80,17 @@ impl BackupManager {
         let mut store = self.open_to_repair()?;
         let report = look(&mut store, progress)?;
         let known = store.history()?.ledger().losses.clone();
-        if is_clean(&store, &report) && known.is_empty() {
+        let clean = is_clean(&store, &report);
+        if clean && known.is_empty() {
             repaired.nothing = true;
             return Ok(repaired);
         }
         repaired.records = put_back(&mut store)?;
         // One that is not mounted would make for an empty snapshot, and that the newest.
         let is_empty = std::fs::read_dir(&self.places.data_dir).is_ok_and(|mut entries| entries.next().is_none());
-        if options.without_snapshot {
+        if clean {
+            repaired.not_taken = Some("nothing is damaged that was not known".to_owned());
+        } else if options.without_snapshot {
             repaired.not_taken = Some("none was wanted".to_owned());
         } else if is_empty {
             repaired.not_taken = Some("the data directory is empty".to_owned());

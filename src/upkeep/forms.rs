@@ -35,6 +35,8 @@ pub(super) struct Ground<'a> {
     pub(super) chosen: &'a [Place],
     /// Packs that are written again.
     pub(super) rewrite: &'a BTreeSet<usize>,
+    /// Chunks that cannot be read.
+    pub(super) unsound: &'a HashSet<Place>,
 }
 
 impl Ground<'_> {
@@ -135,6 +137,9 @@ impl Settling<'_> {
 
     fn form(&mut self, first: Place, copy: Place, old: u8) -> Form {
         let ground = self.ground;
+        if ground.unsound.contains(&first) {
+            return Form::AsIs(old);
+        }
         let most = if self.pinned.contains(&first) { old } else { DEEPEST.max(old) };
         let bases = ground.survey.bases(copy);
         if !bases.is_empty() {

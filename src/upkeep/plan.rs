@@ -75,6 +75,8 @@ struct Planning<'a> {
     survey: &'a mut Survey,
     marked: &'a Marked,
     damaged: BTreeSet<(PackId, u32)>,
+    /// Chunks that cannot be read, which is known: they are copied as they are, with what they build on.
+    unsound: HashSet<Place>,
     /// How much of each pack snapshots need, in bytes.
     needed: Vec<u64>,
     /// The copy of each chunk that is kept, by its first copy, or [`NONE`].
@@ -89,14 +91,15 @@ pub fn plan(catalog: &Catalog, survey: &mut Survey, marked: &Marked, limits: &Li
     let chosen = vec![NONE; survey.len()];
     let damaged = catalog.index().damaged().clone();
     let rewrite = BTreeSet::new();
-    let mut planning = Planning { catalog, survey, marked, damaged, needed, chosen, rewrite };
+    let unsound: HashSet<Place> = survey.unsound(&marked.live, &damaged).into_iter().collect();
+    let mut planning = Planning { catalog, survey, marked, damaged, unsound, needed, chosen, rewrite };
     planning.choose_data();
     planning.weigh_copies()?;
     planning.choose_packs(limits);
     let versions = planning.choose_versions()?;
     planning.weigh_data();
-    let Planning { survey, chosen, mut rewrite, needed, .. } = planning;
-    let forms = forms::settle(&Ground { survey, marked, chosen: &chosen, rewrite: &rewrite });
+    let Planning { survey, chosen, mut rewrite, needed, unsound, .. } = planning;
+    let forms = forms::settle(&Ground { survey, marked, chosen: &chosen, rewrite: &rewrite, unsound: &unsound });
 
     let anew: HashSet<Place> = versions.iter().flatten().copied().collect();
     let mut kept = vec![false; survey.len()];
@@ -411,8 +414,8 @@ impl Planning<'_> {
     /// Keeps what differences build on that are not written again, and what that builds on in turn.
     fn weigh_data(&mut self) {
         let is_data = |copy: &&Place| **copy != NONE && self.survey.content(**copy) == Content::Data;
-        let mut waiting: Vec<Place> =
-            self.chosen.iter().filter(is_data).filter(|copy| !self.is_rewritten(**copy)).copied().collect();
+        let stays = |copy: &&Place| !self.is_rewritten(**copy) || self.unsound.contains(&self.survey.first(**copy));
+        let mut waiting: Vec<Place> = self.chosen.iter().filter(is_data).filter(stays).copied().collect();
         while let Some(copy) = waiting.pop() {
             for base in self.survey.bases(copy) {
                 if self.chosen[base as usize] == NONE {

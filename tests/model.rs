@@ -41,6 +41,8 @@ use tempfile::TempDir;
 type Reading<'a> = &'a mut dyn FnMut(&mut dyn FnMut(&str, &Path));
 
 const DAY: i64 = 24 * 60 * 60 * 1000;
+/// A program that the other test starts has this process's descriptors, locks included, until it runs.
+const PATIENCE: Duration = Duration::from_secs(10);
 const DATABASE: &str = "rows.db";
 /// Sequences by the library, and by the program.
 const LIBRARY: u32 = 300;
@@ -120,7 +122,7 @@ fn restore_from(store: &Store, id: &str, target: &Path) -> Result<(), String> {
 
 impl Library<'_> {
     fn store(&mut self) -> &mut Store {
-        let open = || Store::open_or_create(&self.place.repo, &credentials(), Duration::ZERO, 0).expect("a store");
+        let open = || Store::open_or_create(&self.place.repo, &credentials(), PATIENCE, 0).expect("a store");
         let store = self.store.get_or_insert_with(open);
         assert_eq!(store.losses(), None, "the store misses nothing");
         store
@@ -178,7 +180,7 @@ impl Commands for Library<'_> {
 
     fn gc(&mut self, grace: bool) -> Freed {
         let forgotten_before = if grace { now_ms() - DAY } else { i64::MAX };
-        let outcome = self.collect(&gc::Options { forgotten_before, ..gc::Options::default() });
+        let outcome = self.collect(&gc::Options { forgotten_before, patience: PATIENCE, ..gc::Options::default() });
         assert!(outcome.waiting.is_none(), "nobody reads: {outcome:?}");
         Freed { reclaimed: texts(&outcome.reclaimed), deleted: outcome.deleted, written: outcome.written }
     }

@@ -76,6 +76,8 @@ pub struct Outcome {
     pub waiting: Option<(u64, Vec<u32>)>,
     /// Packs of which something could not be read, and why: they stay as they are.
     pub held: BTreeMap<PackId, String>,
+    /// Much went: the index is larger than it need be.
+    much: bool,
     /// There was not enough room to write all packs again that are mostly waste.
     pub no_room: bool,
 }
@@ -115,6 +117,10 @@ pub fn gc(store: &mut Store, options: &Options, progress: &dyn Progress) -> Resu
         outcome.reclaimed = gone.collect();
     } else if may_have_gone {
         note_reclaimed(store, options, &mut outcome)?;
+    }
+    // Last of all: the ledger that went may have been large too.
+    if outcome.much {
+        store.catalog_mut().index_mut().shrink();
     }
     Ok(outcome)
 }
@@ -277,9 +283,7 @@ fn replace(
     remove(store, deleting, &packs, &chunks, &elsewhere)?;
     outcome.deleted += packs.len() as u64;
     outcome.freed += plan.old_bytes as i64;
-    if chunks.len() > survey.len() / 4 {
-        store.catalog_mut().index_mut().shrink();
-    }
+    outcome.much |= chunks.len() > survey.len() / 4;
     Ok(())
 }
 

@@ -13,6 +13,9 @@ use crate::snapshot::check::{Options, PROVEN, check as check_store};
 /// Problems that are named, unless all are asked for: a lost pack makes thousands.
 const SHOWN: usize = 50;
 
+/// Paths of a snapshot that are named, unless all are asked for.
+const SHOWN_PATHS: usize = 100;
+
 /// Verifies the store.
 pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
     let mut store = context.open()?;
@@ -53,9 +56,13 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
     } else {
         for (id, paths) in &report.affected {
             line(format!("snapshot {} lost {}:", &id[..8], count(paths.len() as u64, "path", "paths")));
-            for path in paths {
+            let shown = if context.verbose { paths.len() } else { SHOWN_PATHS };
+            for path in paths.iter().take(shown) {
                 let path = path.display().to_string();
                 line(format!("  {}", if path.is_empty() { "everything" } else { &path }));
+            }
+            if paths.len() > shown {
+                line(format!("  … and {} more: -v lists them all", paths.len() - shown));
             }
         }
         for problem in report.problems.iter().take(if context.verbose { usize::MAX } else { SHOWN }) {

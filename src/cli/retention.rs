@@ -13,22 +13,12 @@ use super::output::{self, count, iso, line, size, time};
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
 use crate::snapshot::look;
-use crate::snapshot::progress::Silent;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 use crate::snapshot::take::now_ms;
 use crate::upkeep::policy::{Candidate, Policy, parse_duration, plan};
-use crate::upkeep::{forget as forgetting, gc as collecting, swarm};
-
-/// Forgotten snapshots are left alone for a day by the upkeep after a snapshot, in milliseconds.
-const GRACE: i64 = 24 * 60 * 60 * 1000;
-/// The upkeep after a snapshot frees space when so many were forgotten before that, and as many as this part of those
-/// that are left: one in so many. So its cost is spread over many snapshots.
-const FORGOTTEN: (usize, usize) = (16, 4);
-/// And at one snapshot of so many at the latest.
-const EVERY: u64 = 64;
-/// It writes at most so many bytes again.
-const SLICE: u64 = 64 * 1024 * 1024;
+use crate::upkeep::tend::tend;
+use crate::upkeep::{forget as forgetting, gc as collecting};
 
 /// Forgets snapshots.
 pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
@@ -229,31 +219,16 @@ pub fn gc(context: &Context, args: &GcArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// What is done for the store after a snapshot now and then, so that nobody must schedule it. It must not fail the
-/// snapshot, which stands.
+/// What is done for the store after a snapshot now and then. It must not fail the snapshot, which stands.
 pub fn upkeep(context: &Context, store: &mut Store, taken: &Record) {
-    let done = swarm::gather(store).and_then(|packs| {
-        // To know what was forgotten, all records have to be read: not each time.
-        if packs == 0 && !taken.sequence.is_multiple_of(EVERY) {
-            return Ok((packs, None));
-        }
-        let history = store.history()?;
-        let before = now_ms() - GRACE;
-        let old = history.ledger().forgotten.values().filter(|at| **at < before).count();
-        if old < FORGOTTEN.0 || old * FORGOTTEN.1 < history.live().count() {
-            return Ok((packs, None));
-        }
-        let options =
-            collecting::Options { forgotten_before: before, rewrite: SLICE, ..collecting::Options::default() };
-        collecting::gc(store, &options, &Silent).map(|outcome| (packs, Some(outcome)))
-    });
-    match done {
-        Ok((packs, outcome)) if context.verbose => {
-            if packs > 0 {
-                output::message(format!("{} put together", count(packs as u64, "small pack was", "small packs were")));
+    match tend(store, taken, now_ms()) {
+        Ok(tended) if context.verbose => {
+            if tended.packs > 0 {
+                let packs = count(tended.packs as u64, "small pack was", "small packs were");
+                output::message(format!("{packs} put together"));
             }
-            if let Some(outcome) = outcome {
-                output::message(format!("freed {}", size(outcome.freed.max(0).cast_unsigned())));
+            if let Some(freed) = tended.freed {
+                output::message(format!("freed {}", size(freed.max(0).cast_unsigned())));
             }
         }
         Ok(_) => {}

@@ -1,7 +1,7 @@
 //! Forgetting snapshots, and bringing them back.
 //!
-//! Both write a ledger and nothing else. What a forgotten snapshot needs stays until `gc` reclaims it; until then it
-//! can be brought back, if all of it is still there.
+//! Both write a ledger, and remove those before it. What a forgotten snapshot needs stays until `gc` reclaims it; until
+//! then it can be brought back, if all of it is still there.
 //!
 //! A full disk must not keep anybody from freeing space: if there is no room for the ledger, the index goes, which is a
 //! cache, and the ledger takes its place.

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use super::forget::{follows, give_up_cache, put};
-use super::mark::mark;
+use super::mark::{Marked, mark};
 use super::plan::{Limits, Plan, plan};
 use super::rewrite::{Rewritten, rewrite};
 use super::survey::Survey;
@@ -141,10 +141,16 @@ fn refuse_if_unknown(store: &Store) -> Result<()> {
 
 /// What a snapshot has lost may come back with a pack that is away, if what that builds on is still there then. So
 /// nothing is freed before the loss was accepted.
-fn refuse_if_lost(store: &Store, survey: &Survey, records: &[Record]) -> Result<()> {
+fn refuse_if_lost(store: &Store, survey: &Survey, records: &[Record], all: &Marked) -> Result<()> {
     let ledger = store.history()?.ledger();
     let is_whole = |record: &&Record| !ledger.losses.contains_key(&record.id) && !ledger.has_forgotten(record.id);
-    let marked = mark(store.catalog(), survey, records.iter().filter(is_whole))?;
+    let apart;
+    let marked = if records.iter().all(|record| is_whole(&record)) {
+        all
+    } else {
+        apart = mark(store.catalog(), survey, records.iter().filter(is_whole))?;
+        &apart
+    };
     let unsound = survey.unsound(&marked.live, &BTreeSet::new());
     let lost = marked.missing.iter().copied().chain(unsound.into_iter().map(|first| survey.id(first))).next();
     match lost {
@@ -197,7 +203,7 @@ fn round(
         ))
         .hint("run `nbak repair`, or forget that snapshot"));
     }
-    refuse_if_lost(store, &survey, &records)?;
+    refuse_if_lost(store, &survey, &records, &marked)?;
     let plan = plan(catalog, &mut survey, &marked, limits)?;
     if options.dry_run {
         outcome.freed = (plan.old_bytes - plan.needed_bytes.min(plan.old_bytes)) as i64;

@@ -5,7 +5,7 @@
 //! the space of what nobody needs any more: it reads all footers ([`survey`]), follows what the snapshots need
 //! ([`mark`]), makes a [`plan`], with the [`forms`] in which differences are stored again, and [`rewrite`]s what is
 //! needed of packs that are mostly waste. [`swarm`] puts small packs together without asking who needs what, which is
-//! quick enough to be done after a snapshot.
+//! quick enough to be done after a snapshot: [`tend`] does it.
 //!
 //! When something is damaged, [`heal`] looks for lost chunks in files that may still hold them, and [`salvage`] sets
 //! damaged packs aside, keeps what is sound of them, and notes what is lost for good.
@@ -26,3 +26,4 @@ pub mod spans;
 pub mod stats;
 pub mod survey;
 pub mod swarm;
+pub mod tend;

@@ -36,9 +36,11 @@ def run(command, env=None):
 
 
 def measured(command, env=None):
-    """The same, with the peak memory of this one process in MiB, by a small child that waits for it."""
+    """The same, with the peak memory of this one process in MiB, by a small child that waits for it. It lets nobody have
+    more than 64 files open."""
     script = (
-        "import resource, subprocess, sys, time; s = time.perf_counter(); c = subprocess.run(sys.argv[1:], "
+        "import resource, subprocess, sys, time; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); "
+        "s = time.perf_counter(); c = subprocess.run(sys.argv[1:], "
         "stdout=subprocess.DEVNULL); t = time.perf_counter() - s; "
         "print(t, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, c.returncode)"
     )
@@ -96,8 +98,10 @@ def years(work, count, nbak):
         packs.append(len(os.listdir(os.path.join(repo, "packs"))))
         if number + 1 in (1, 10, 100, 1000, 5000) or (number + 1) % 5000 == 0:
             last = statistics.median(seconds[-100:])
+            directory.age()
+            _, memory = measured([*base, "snapshot", "-q"], env)
             print(f"{number + 1:6} snapshots: median of the last hundred {last * 1000:.1f} ms, {size(repo) / 1e6:.1f} MB, "
-                  f"{packs[-1]} packs", flush=True)
+                  f"{packs[-1]} packs; one more takes {memory:.0f} MiB", flush=True)
     first, last = statistics.median(seconds[:100]), statistics.median(seconds[-100:])
     print(f"the last hundred / the first hundred: {last / first:.2f} (medians), "
           f"{statistics.mean(seconds[-100:]) / statistics.mean(seconds[:100]):.2f} (means), most packs {max(packs)}")

@@ -171,7 +171,7 @@ pub struct Recent<T: Versioned> {
 }
 
 /// What [`Recent`] keeps, in bytes.
-const RECENT: usize = 12 * 1024 * 1024;
+const RECENT: usize = 4 * 1024 * 1024;
 
 impl<T: Versioned> Default for Recent<T> {
     fn default() -> Self {

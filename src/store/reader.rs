@@ -3,7 +3,8 @@
 //! [`Packs`] reads footers and segments and believes nothing that did not open under the pack's key. Footers stay in
 //! memory once read, up to a bound: 20 bytes a chunk, about 5 MiB for a GiB of pages.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::kept::Kept;
 use super::objects::{Key, Kind, Objects};
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::id::PackId;
 
 /// Footers kept in memory, in bytes: 800,000 chunks.
-const KEPT: usize = 16 * 1024 * 1024;
+const KEPT: usize = 8 * 1024 * 1024;
 /// How much of a pack's end is read at first: the footers of small packs are within it.
 const GUESS: u64 = 16 * 1024;
 
@@ -37,7 +38,14 @@ pub struct Pack {
 pub struct Packs {
     objects: Arc<dyn Objects>,
     keys: Arc<Keys>,
-    opened: Mutex<Kept<PackId, Arc<Pack>>>,
+    opened: Mutex<Opened>,
+}
+
+/// Footers that were opened: those of late, and those that somebody still holds, which are not opened a second time.
+/// A restore holds the footers of all packs that it reads; were there a second of each, memory would not be bounded.
+struct Opened {
+    kept: Kept<PackId, Arc<Pack>>,
+    held: HashMap<PackId, Weak<Pack>>,
 }
 
 impl Pack {
@@ -51,7 +59,7 @@ impl Pack {
 impl Packs {
     /// The packs among `objects`, sealed under `keys`.
     pub fn new(objects: Arc<dyn Objects>, keys: Arc<Keys>) -> Self {
-        Packs { objects, keys, opened: Mutex::new(Kept::up_to(KEPT)) }
+        Packs { objects, keys, opened: Mutex::new(Opened { kept: Kept::up_to(KEPT), held: HashMap::new() }) }
     }
 
     /// The store's objects.
@@ -71,7 +79,8 @@ impl Packs {
 
     /// A pack whose footer was opened not long ago.
     pub fn opened(&self, id: PackId) -> Option<Arc<Pack>> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(id)
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.kept.get(id).or_else(|| opened.held.get(&id)?.upgrade())
     }
 
     /// Opens a pack's footer.
@@ -80,8 +89,13 @@ impl Packs {
             return Ok(pack);
         }
         let pack = Arc::new(self.read(id)?);
-        let cost = pack.cost();
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).put(id, pack.clone(), cost);
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        // Two threads may have read it at once.
+        if let Some(first) = opened.held.get(&id).and_then(Weak::upgrade) {
+            return Ok(first);
+        }
+        opened.kept.put(id, pack.clone(), pack.cost());
+        opened.held.insert(id, Arc::downgrade(&pack));
         Ok(pack)
     }
 
@@ -92,7 +106,9 @@ impl Packs {
 
     /// Forgets the footers in memory, so that the next look is at the disk.
     pub fn forget(&self) {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.kept.clear();
+        opened.held.clear();
     }
 
     /// Reads a pack's footer from the medium, and does not keep it.

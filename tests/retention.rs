@@ -179,6 +179,32 @@ fn a_chain_with_a_hole_is_whole_after_a_repair() {
     }
 }
 
+/// I8: a snapshot that nobody forgot is missed, also where the one after it was forgotten.
+#[test]
+fn a_hole_before_what_was_forgotten_is_named_and_accepted() {
+    for reclaimed in [false, true] {
+        let place = place();
+        let mut made: Vec<_> = (0..6).map(|nth| new_packs(&place, || with_file(&place, "f", nth))).collect();
+        let (_, packs) = made.remove(2);
+        place.ok(&["forget", &made[2].0]);
+        if reclaimed {
+            place.ok(&["gc"]);
+        }
+        for pack in packs {
+            fs::remove_file(pack).expect("removed");
+        }
+        forget_memory(&place);
+        let check = place.run(&["check"]);
+        assert!(check.code == 13 && check.out.contains("the snapshot before it is missing"), "{check:?}");
+        let _ = place.run(&["repair"]);
+        let check = place.ok(&["check", "--read-data"]);
+        assert!(check.out.contains("no problem") && !check.out.contains("came back"), "{check:?}");
+        for at in [0, 1, 3, 4] {
+            place.ok(&["cat", &made[at].0, "f"]);
+        }
+    }
+}
+
 #[test]
 fn every_lost_file_is_counted() {
     let place = place();

@@ -360,7 +360,10 @@ impl Checking<'_> {
         let links = records.iter().map(|(record, mac)| ((record.sequence, record.previous), (record.sequence, *mac)));
         let links = links.zip(names);
         let runs = ledger.runs.iter().map(|run| {
-            let name = format!("what was forgotten, from snapshot number {} to {}", run.first, run.last);
+            let name = match (run.first, run.last) {
+                (first, last) if first == last => format!("snapshot number {first}, which is forgotten"),
+                (first, last) => format!("what was forgotten, snapshots number {first} to {last}"),
+            };
             ((run.start(), (run.last, run.end)), name)
         });
         let links: Vec<_> = links.chain(runs).collect();
@@ -374,7 +377,7 @@ impl Checking<'_> {
                     "{other} and {name} were made after the same one: the older one was away for a while"
                 )),
                 // It came back with a pack that was away while others were forgotten, or after its space was reclaimed.
-                None if ledger.spans(start.0) => self.report.remarks.push(format!(
+                None if ledger.goes_on_after(start.0.saturating_sub(1)) => self.report.remarks.push(format!(
                     "{name} was made after one that is forgotten: it came back with a pack that was away"
                 )),
                 None => {

@@ -142,6 +142,11 @@ impl Ledger {
         self.runs.iter().any(|run| run.first <= number && number <= run.last)
     }
 
+    /// Whether a run goes on after this number: it was forgotten, and so was the next, and no hash tells which they were.
+    pub fn goes_on_after(&self, number: u64) -> bool {
+        self.runs.iter().any(|run| run.first <= number && number < run.last)
+    }
+
     /// Takes in a second ledger of the same generation, made while the first was away: forgotten is what both say.
     pub fn merge(&mut self, other: Ledger) {
         self.forgotten.retain(|id, _| other.has_forgotten(*id));

@@ -15,7 +15,7 @@ use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::index::WHOLE_PACK;
 use crate::snapshot::check::Report;
 use crate::snapshot::history::History;
-use crate::snapshot::ledger::{Ledger, Loss, MOST_LOST, Mac, Run, is_ledger};
+use crate::snapshot::ledger::{Ledger, Loss, MOST_LOST, Mac, Run, Start, is_ledger};
 use crate::snapshot::record::Record;
 use crate::snapshot::store::Store;
 use crate::store::objects::{Key, Kind};
@@ -184,23 +184,27 @@ pub fn note_losses(store: &mut Store, report: &Report) -> Result<Vec<(SnapshotId
     Ok(lost)
 }
 
-/// Writes a run where the snapshot before one is missing: what came before it was lost, and that is known now. Else a
-/// check would say so for ever, and hide the next thing that goes wrong.
+/// Writes a run where the snapshot before one is missing, or before those of a run: what came before it was lost, and
+/// that is known now. Else a check would say so for ever, and hide the next thing that goes wrong.
 fn accept_gaps(history: &History, ledger: &mut Ledger) {
-    let live: Vec<_> = history.known().iter().filter(|one| !one.forgotten).collect();
+    let live = || history.known().iter().filter(|one| !one.forgotten);
     let mut ends: BTreeMap<u64, Vec<Mac>> = BTreeMap::new();
     let runs = ledger.runs.iter().map(|run| (run.last, run.end));
-    for (number, mac) in runs.chain(live.iter().map(|one| (one.record.sequence, one.mac))) {
+    for (number, mac) in runs.chain(live().map(|one| (one.record.sequence, one.mac))) {
         ends.entry(number + 1).or_default().push(mac);
     }
-    for record in live.iter().map(|one| &one.record) {
-        let Some(previous) = record.previous.filter(|_| record.sequence > 1) else { continue };
-        if ends.get(&record.sequence).is_some_and(|ends| ends.contains(&previous)) || ledger.spans(record.sequence) {
+    let mut starts: Vec<Start> = live().map(|one| (one.record.sequence, one.record.previous)).collect();
+    starts.extend(ledger.runs.iter().map(Run::start));
+    starts.sort_unstable();
+    starts.dedup();
+    for (number, previous) in starts {
+        let Some(previous) = previous.filter(|_| number > 1) else { continue };
+        if ends.get(&number).is_some_and(|ends| ends.contains(&previous)) || ledger.goes_on_after(number - 1) {
             continue;
         }
-        let before = ends.range(..record.sequence).next_back().map(|(number, macs)| (*number, macs.first().copied()));
+        let before = ends.range(..number).next_back().map(|(number, macs)| (*number, macs.first().copied()));
         let (first, from) = before.unwrap_or((1, None));
-        ledger.runs.push(Run { first, from, head: None, last: record.sequence - 1, end: previous });
+        ledger.runs.push(Run { first, from, head: None, last: number - 1, end: previous });
     }
     ledger.runs.sort_unstable();
     ledger.runs.dedup();

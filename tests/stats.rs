@@ -188,7 +188,7 @@ fn of_several_it_is_told_what_only_they_hold() {
     assert_near(together, 1_100_000);
     assert_eq!(together, number(&named[1], "together_bytes"));
     let text = place.ok(&["stats", "v2", "v3"]).out;
-    assert!(text.ends_with("forgetting these 2 together would free about 1.1 MB\n"), "{text}");
+    assert!(text.ends_with("these 2 hold 1.1 MB that no other needs\n"), "{text}");
     assert_eq!(place.ok(&["stats", "--snapshots"]).out.lines().count(), 4);
     let before = on_disk(&place);
     place.ok(&["forget", "v2", "v3"]);

@@ -18,35 +18,37 @@ pub struct Args {
     pub command: Command,
 }
 
+const COMMON: &str = "Common options";
+
 /// What every command takes.
 #[derive(Debug, clap::Args)]
 pub struct Common {
     /// The data directory [default: ~/.nodyn, or ~/.lynox if only that is there]
-    #[arg(long, global = true, value_name = "DIR", env = "NBAK_DATA_DIR")]
+    #[arg(long, global = true, help_heading = COMMON, value_name = "DIR", env = "NBAK_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// The store [default: store/ in the backup directory]
-    #[arg(long, global = true, value_name = "DIR", env = "NBAK_REPO")]
+    #[arg(long, global = true, help_heading = COMMON, value_name = "DIR", env = "NBAK_REPO")]
     pub repo: Option<PathBuf>,
     /// Read the vault key from this file; may be given more than once
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = COMMON, value_name = "FILE")]
     pub vault_key_file: Vec<PathBuf>,
     /// Read the vault key from what this shell command prints
-    #[arg(long, global = true, value_name = "COMMAND")]
+    #[arg(long, global = true, help_heading = COMMON, value_name = "COMMAND")]
     pub vault_key_command: Option<String>,
     /// Read a passphrase from the first line of this file
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = COMMON, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
-    /// Wait this many seconds for another process that is writing to the store
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30)]
+    /// Wait this many seconds for another process that is writing to the store; `gc` also for those that read it
+    #[arg(long, global = true, help_heading = COMMON, value_name = "SECONDS", default_value_t = 30)]
     pub lock_wait: u64,
     /// Print results as JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     pub json: bool,
     /// Print results and errors only
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, help_heading = COMMON, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Print more: what is left out and why, and what was not read since nothing in it changed
-    #[arg(short, long, global = true)]
+    /// Print more: what a snapshot leaves out and why, what a check proved, why each snapshot is kept, what is lost
+    #[arg(short, long, global = true, help_heading = COMMON)]
     pub verbose: bool,
 }
 
@@ -118,18 +120,20 @@ pub struct SnapshotsArgs {
 #[derive(Debug, clap::Args)]
 pub struct ForgetArgs {
     /// `latest`, the beginning of an id, a tag, or a time; each names one snapshot
-    #[arg(required_unless_present = "rules", conflicts_with = "rules")]
+    #[arg(conflicts_with = "rules")]
     pub snapshots: Vec<String>,
-    #[command(flatten)]
-    pub rules: Rules,
     /// Forget nothing; say what would be forgotten, and why the others stay
     #[arg(long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub rules: Rules,
 }
 
-/// A policy: what one of the rules keeps stays. It goes for each data directory by itself.
+/// A policy: what one of the rules keeps stays. It goes for each data directory by itself, of which the newest snapshot
+/// always stays.
 #[expect(clippy::struct_field_names, reason = "they are the names of the flags")]
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Policy (instead of names; what one of these keeps stays)")]
 #[group(id = "rules", multiple = true)]
 pub struct Rules {
     /// Keep the last N
@@ -150,7 +154,8 @@ pub struct Rules {
     /// Keep the last of each of N years
     #[arg(long, value_name = "N", value_parser = number)]
     pub keep_yearly: Option<u64>,
-    /// Keep all that are no older than this, counted from the newest: `36h`, `7d`, `1y6m` (m is months)
+    /// Keep all that are no older than this, counted from the newest: `36h`, `7d`, `1y6m` (h hours, d days, w
+    /// weeks, m months, y years)
     #[arg(long, value_name = "TIME")]
     pub keep_within: Option<String>,
     /// Keep all with this tag; may be given more than once
@@ -161,7 +166,7 @@ pub struct Rules {
 /// Arguments of `undelete`.
 #[derive(Debug, clap::Args)]
 pub struct UndeleteArgs {
-    /// The beginning of an id, a tag, or a time; or `all`
+    /// `latest` of the forgotten, the beginning of an id, a tag, or a time; or `all`
     #[arg(required = true)]
     pub snapshots: Vec<String>,
 }
@@ -332,15 +337,15 @@ pub struct StatsArgs {
 const STATS_HELP: &str = "\
 All sizes but those of the files are as stored: compressed, and each thing once. Of each snapshot it is said:
 
-size: bytes of its files
+(first figure): bytes of its files
 
 added: what it needs, and no earlier snapshot that is still there does
 
-alone: what no other snapshot needs. That is about what forgetting it, and then `nbak gc`, would free; not all of it \
-at once, since something may be what another version is the difference from, or too small a part of its pack
+alone: what no other snapshot needs. Forgetting it, and then `nbak gc`, frees at most that: what another version is the \
+difference from stays, and what is too small a part of its pack stays until more of that pack is waste
 
-Of several that are named it is also said what forgetting all of them would free. That is more than the sum, for what \
-some of them share and no other has goes too. Forgotten snapshots count for nothing: what only they need is not \
+Of several that are named it is also said what they hold together and no other does. That is the sum or more, for \
+what some of them share and no other has counts too. Forgotten snapshots count for nothing: what only they need is not \
 needed. What was added on a day is counted as far as it is still needed.";
 
 /// Arguments of `repair`.
@@ -349,7 +354,7 @@ needed. What was added on a day is counted as far as it is still needed.";
 pub struct RepairArgs {
     #[command(subcommand)]
     pub what: Option<Repair>,
-    /// Look for lost data in these documented backups too, or folders of such [default: the backup directory]
+    /// Look for lost data in these documented backups, or folders of such, besides those in the backup directory
     #[arg(long, value_name = "DIR")]
     pub from: Vec<PathBuf>,
     /// Take no snapshot of the data directory, which would store again what is at hand

@@ -54,6 +54,12 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
             "known_losses": report.known.iter().map(|(id, _)| id).collect::<Vec<_>>(),
         }));
     } else {
+        for problem in report.problems.iter().take(if context.verbose { usize::MAX } else { SHOWN }) {
+            line(format!("I{}: {}: {}", problem.invariant, problem.subject, problem.what));
+        }
+        if report.problems.len() > SHOWN && !context.verbose {
+            line(format!("… and {} more problems: -v lists them all", report.problems.len() - SHOWN));
+        }
         for (id, paths) in &report.affected {
             line(format!("snapshot {} lost {}:", &id[..8], count(paths.len() as u64, "path", "paths")));
             let shown = if context.verbose { paths.len() } else { SHOWN_PATHS };
@@ -64,12 +70,6 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
             if paths.len() > shown {
                 line(format!("  … and {} more: -v lists them all", paths.len() - shown));
             }
-        }
-        for problem in report.problems.iter().take(if context.verbose { usize::MAX } else { SHOWN }) {
-            line(format!("I{}: {}: {}", problem.invariant, problem.subject, problem.what));
-        }
-        if report.problems.len() > SHOWN && !context.verbose {
-            line(format!("… and {} more problems: -v lists them all", report.problems.len() - SHOWN));
         }
         report.remarks.iter().for_each(|remark| line(format!("remark: {remark}")));
         for (number, what) in PROVEN.iter().filter(|_| context.verbose) {

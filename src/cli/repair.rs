@@ -2,6 +2,8 @@
 //!
 //! What was lost is a line of the result; that anything was is the error, and exit code 13.
 
+use std::collections::HashSet;
+
 use serde_json::json;
 
 use super::args::{Repair, RepairArgs};
@@ -33,6 +35,8 @@ fn all(context: &Context, args: &RepairArgs) -> Result<u8> {
             "stored_again_bytes": taken.map_or(0, |taken| taken.stored_bytes),
             "records_put_back": repaired.records,
             "chunks_from_backups": repaired.healed,
+            "backups_looked_in": repaired.looked_in,
+            "whole_again": repaired.whole_again.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "packs_set_aside": repaired.set_aside.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "sealed_backups": repaired.sealed,
             "remarks": repaired.remarks,
@@ -58,7 +62,8 @@ fn all(context: &Context, args: &RepairArgs) -> Result<u8> {
     Err(Error::integrity(format!("{lost} lost something for good, which is written down; everything else restores"))
         .hint(
             "`nbak snapshots -v` names what is lost; if a copy of the store has it, bring the packs back before the \
-             next `nbak gc`; a documented backup of that time has it too",
+             next `nbak gc`, and run `nbak repair` again; a documented backup of that time has it too, databases in \
+             another form: restore it as a whole",
         ))
 }
 
@@ -81,8 +86,12 @@ fn report(context: &Context, repaired: &Repaired) {
     if let Some(why) = &repaired.not_taken {
         line(format!("took no snapshot: {why}"));
     }
-    if repaired.healed > 0 {
-        line(format!("found {} in documented backups", count(repaired.healed, "lost chunk", "lost chunks")));
+    if repaired.healed > 0 || repaired.looked_in > 0 {
+        line(format!(
+            "found {} in {}",
+            count(repaired.healed, "lost chunk", "lost chunks"),
+            count(repaired.looked_in, "documented backup", "documented backups")
+        ));
     }
     let aside = repaired.set_aside.len() as u64;
     if aside > 0 {
@@ -100,6 +109,9 @@ fn report(context: &Context, repaired: &Repaired) {
         let what = count(*paths, "file or directory", "files and directories");
         line(format!("snapshot {} lost {what}{}", id.short(), if repaired.news { "" } else { ", as was known" }));
     }
+    for id in &repaired.whole_again {
+        line(format!("snapshot {} has again all that it had lost", id.short()));
+    }
     if context.verbose {
         repaired.remarks.iter().for_each(output::message);
     }
@@ -114,10 +126,14 @@ fn index(context: &Context) -> Result<u8> {
     let (lost, snapshots) = index
         .lost()
         .fold((0, 0), |(n, m), (_, records)| (n + 1, m + records.iter().filter(|record| !is_ledger(record)).count()));
+    let before: Vec<_> = store.records()?.iter().map(|record| record.id).collect();
     store.catalog_mut().index_mut().discard();
     drop(store);
     let store = Store::open(&repo, &credentials, Access::Write(context.patience()))?;
     context.warn(&store);
+    // Those of packs that are there and do not open.
+    let after: HashSet<_> = store.records()?.iter().map(|record| record.id).collect();
+    let unlisted = before.iter().filter(|id| !after.contains(id)).count() as u64;
     let packs = store.catalog().index().packs().count() as u64;
     let unreadable = store.catalog().index().unreadable().len() as u64;
     if context.json {
@@ -126,6 +142,7 @@ fn index(context: &Context) -> Result<u8> {
             "unreadable_packs": unreadable,
             "accepted_lost_packs": lost,
             "accepted_lost_snapshots": snapshots,
+            "unlisted_snapshots": unlisted,
         }));
     } else {
         if let Some(losses) = &losses {
@@ -134,8 +151,10 @@ fn index(context: &Context) -> Result<u8> {
         line(format!("the index was made anew from {}", count(packs, "pack", "packs")));
     }
     if unreadable > 0 {
-        return Err(Error::integrity(format!("{} be read", count(unreadable, "pack could not", "packs could not")))
-            .hint("run `nbak check` to see which snapshots lost something"));
+        let what = count(unreadable, "pack could not", "packs could not");
+        let gone = count(unlisted, "snapshot is", "snapshots are");
+        return Err(Error::integrity(format!("{what} be read, and {gone} not listed any more"))
+            .hint("bring the packs back from a copy of the store that `nbak check` names, or run `nbak repair`"));
     }
     Ok(0)
 }

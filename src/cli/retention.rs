@@ -23,9 +23,18 @@ use crate::upkeep::{forget as forgetting, gc as collecting};
 /// Forgets snapshots.
 pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
     let now = ZonedDateTime::now();
+    let policy = policy(&args.rules)?;
+    if args.snapshots.is_empty() && policy.is_empty() {
+        return Err(Error::usage("it is not said which snapshots to forget")
+            .hint("name some, or give a policy such as `--keep-daily 14 --keep-weekly 8 --dry-run`"));
+    }
     let mut store = open(context, args.dry_run)?;
     let verdicts: Vec<(Record, Vec<String>)> = if args.snapshots.is_empty() {
-        by_policy(&store, &policy(&args.rules)?, &now)?
+        let known: BTreeSet<&String> = store.history()?.live().flat_map(|record| &record.tags).collect();
+        for tag in policy.tags.iter().filter(|tag| !known.contains(tag)) {
+            output::warning(format!("no snapshot has the tag {tag}: it keeps none"));
+        }
+        by_policy(&store, &policy, &now)?
     } else {
         let named: Result<BTreeSet<SnapshotId>> =
             args.snapshots.iter().map(|name| context.select(&store, name).map(|record| record.id)).collect();
@@ -62,6 +71,9 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         line(format!("{} {verb}, {stay} stay", count(gone.len() as u64, "snapshot", "snapshots")));
         if !args.dry_run && !gone.is_empty() {
             line("`nbak gc` frees the space; until then `nbak undelete` brings back what was forgotten");
+        }
+        if stay == 0 && !gone.is_empty() {
+            output::warning("no snapshot stays");
         }
     }
     Ok(0)
@@ -118,7 +130,7 @@ pub fn undelete(context: &Context, args: &UndeleteArgs) -> Result<u8> {
         .map(|one| one.record.clone())
         .collect();
     if there.is_empty() {
-        return Err(Error::failed("there is no forgotten snapshot that could be brought back")
+        return Err(Error::usage("there is no forgotten snapshot that could be brought back")
             .hint("`gc` has reclaimed what was forgotten, or nothing was"));
     }
     let ids: Result<BTreeSet<SnapshotId>> = if args.snapshots == ["all"] {

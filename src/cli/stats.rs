@@ -146,7 +146,7 @@ fn list(context: &Context, store: &Store, stats: &Stats, named: &BTreeSet<Snapsh
         return Ok(());
     }
     if named.len() > 1 {
-        line(format!("forgetting these {} together would free about {}", named.len(), size(stats.together_bytes)));
+        line(format!("these {} hold {} that no other needs", named.len(), size(stats.together_bytes)));
     } else if stats.shares.is_empty() {
         context.say("the store holds no snapshot yet");
     }

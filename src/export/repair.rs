@@ -14,7 +14,7 @@
 //! Killed at any point it leaves the store no worse than before, and is run again.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::backup::Backup;
 use super::list;
@@ -54,6 +54,10 @@ pub struct Repaired {
     pub not_taken: Option<String>,
     /// Chunks that were found in documented backups.
     pub healed: u64,
+    /// Backups that were looked in.
+    pub looked_in: u64,
+    /// Snapshots that were known to have lost something, and have it again.
+    pub whole_again: Vec<SnapshotId>,
     /// Backups that no key that was given opens.
     pub sealed: Vec<String>,
     /// Files of backups that could not be read, and why.
@@ -76,6 +80,10 @@ impl BackupManager {
         let mut repaired = Repaired::default();
         if let Some(missing) = options.backups.iter().find(|path| !path.is_dir()) {
             return Err(Error::usage("there is no such folder of backups").at(missing).hint("nothing was changed"));
+        }
+        let holds_none = |path: &&PathBuf| backups_in(path).is_empty() && Backup::open(path).is_err();
+        if let Some(empty) = options.backups.iter().find(holds_none) {
+            return Err(Error::usage("there is no documented backup there").at(empty).hint("nothing was changed"));
         }
         let mut store = self.open_to_repair()?;
         let report = look(&mut store, progress)?;
@@ -124,6 +132,8 @@ impl BackupManager {
         let report = check(&store, check::Options::default(), progress)?;
         repaired.lost = note_losses(&mut store, &report)?;
         let ledger = store.history()?.ledger();
+        let is_whole = |id: &&SnapshotId| !ledger.losses.contains_key(id);
+        repaired.whole_again = known.keys().filter(is_whole).copied().collect();
         repaired.news = repaired.lost.iter().any(|(id, _)| ledger.losses.get(id) != known.get(id));
         repaired.problems = check(&store, check::Options::default(), progress)?.problems;
         Ok(repaired)
@@ -153,7 +163,7 @@ impl BackupManager {
         }
         let mut places: Vec<PathBuf> = Vec::new();
         for folder in [&self.places.backup_dir].into_iter().chain(&options.backups) {
-            places.extend(list::list(folder).unwrap_or_default().into_iter().rev().map(|listed| listed.path));
+            places.extend(backups_in(folder));
         }
         // One that was named may be a backup itself.
         places.extend(options.backups.iter().filter(|path| Backup::open(path).is_ok()).cloned());
@@ -165,7 +175,10 @@ impl BackupManager {
                 break;
             }
             match Backup::open(&place) {
-                Ok(backup) => self.offer(&backup, &mut healer, repaired)?,
+                Ok(backup) => {
+                    repaired.looked_in += 1;
+                    self.offer(&backup, &mut healer, repaired)?;
+                }
                 Err(error) => repaired.remarks.push(error.to_string()),
             }
         }
@@ -204,6 +217,11 @@ impl BackupManager {
         }
         Ok(())
     }
+}
+
+/// The backups in `folder`, the newest first; none if there is no such folder.
+fn backups_in(folder: &Path) -> Vec<PathBuf> {
+    list::list(folder).unwrap_or_default().into_iter().rev().map(|listed| listed.path).collect()
 }
 
 /// Checks all data, and remembers what is damaged.

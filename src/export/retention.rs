@@ -26,7 +26,9 @@ pub struct Decision {
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Which of `backups` are older than `days` at `now_ms` and may go; `days` 0 keeps all. `good` is the newest that is
-/// known to be whole: it stays, and so does the newest by what manifests say. Age is what a manifest says too.
+/// known to be whole: it stays, and so does the newest by what manifests say, and the newest that was not made for the
+/// sake of a restore: a safety backup may hold the very state that somebody wanted to be rid of. Age is what a manifest
+/// says too.
 pub fn plan(backups: &[Listed], days: u32, now_ms: i64, good: Option<&str>) -> Vec<Decision> {
     let age = |one: &Listed| one.created_ms.filter(|_| one.damage.is_none()).map(|ms| now_ms.saturating_sub(ms));
     let newest = |by: &dyn Fn(&&Listed) -> bool| {
@@ -36,6 +38,7 @@ pub fn plan(backups: &[Listed], days: u32, now_ms: i64, good: Option<&str>) -> V
     };
     // A date in the future may be a lie: it must not cost the newest of those that can be right.
     let past_newest = newest(&|one| age(one).is_some_and(|age| age >= 0));
+    let regular = newest(&|one| !one.before_restore && age(one).is_some_and(|age| age >= 0));
     let newest = newest(&|_| true);
     let decide = |one: &Listed| {
         let name = one.name.as_str();
@@ -52,6 +55,9 @@ pub fn plan(backups: &[Listed], days: u32, now_ms: i64, good: Option<&str>) -> V
         }
         if Some(name) == newest || Some(name) == past_newest {
             return stays("the newest one");
+        }
+        if Some(name) == regular {
+            return stays("the newest that is not a safety backup");
         }
         if Some(name) == good {
             return stays("the newest one that is known to be whole");
@@ -143,6 +149,14 @@ mod tests {
         assert!(removed(&backups, 0, None).is_empty());
         let exactly = Listed { created_ms: Some(NOW - 30 * DAY_MS), ..listed("a", 0) };
         assert!(removed(&[exactly, listed("b", 0)], 30, None).is_empty());
+    }
+
+    #[test]
+    fn safety_backups_are_not_all_that_stays() {
+        let safety = Listed { before_restore: true, ..listed("c", 1) };
+        assert_eq!(removed(&[listed("a", 50), listed("b", 40), safety.clone()], 30, None), ["a"]);
+        let old = Listed { created_ms: Some(NOW - 35 * DAY_MS), ..safety };
+        assert_eq!(removed(&[listed("a", 3), old], 30, None), ["c"]);
     }
 
     #[test]

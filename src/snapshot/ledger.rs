@@ -142,7 +142,7 @@ impl Ledger {
         self.runs.iter().any(|run| run.first <= number && number <= run.last)
     }
 
-    /// Whether a run goes on after this number: it was forgotten, and so was the next, and no hash tells which they were.
+    /// Whether a run goes on after this number: it was forgotten, and so was the next, and no hash tells which.
     pub fn goes_on_after(&self, number: u64) -> bool {
         self.runs.iter().any(|run| run.first <= number && number < run.last)
     }

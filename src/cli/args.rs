@@ -341,8 +341,8 @@ All sizes but those of the files are as stored: compressed, and each thing once.
 
 added: what it needs, and no earlier snapshot that is still there does
 
-alone: what no other snapshot needs. Forgetting it, and then `nbak gc`, frees at most that: what another version is the \
-difference from stays, and what is too small a part of its pack stays until more of that pack is waste
+alone: what no other snapshot needs. Forgetting it, and then `nbak gc`, frees at most that: what another version is \
+the difference from stays, and what is too small a part of its pack stays until more of that pack is waste
 
 Of several that are named it is also said what they hold together and no other does. That is the sum or more, for \
 what some of them share and no other has counts too. Forgotten snapshots count for nothing: what only they need is not \

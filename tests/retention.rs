@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{KEY, Place, noise};
+use common::{KEY, Place, Random, copy, noise};
 use serde_json::Value;
 
 fn snapshot(place: &Place, tags: &[&str]) -> String {
@@ -227,4 +227,107 @@ fn every_lost_file_is_counted() {
         assert!(repair.out.contains(&format!("snapshot {} lost 150 files", &id[..8])), "{repair:?}");
     }
     place.ok(&["check"]);
+}
+
+/// I23: what was lost and is known to be missing was not forgotten. It counts again when it is back.
+#[test]
+fn what_was_missing_at_a_repair_counts_when_it_comes_back() {
+    let place = place();
+    with_file(&place, "one", 1);
+    let (lost, packs) = new_packs(&place, || with_file(&place, "two", 2));
+    fs::remove_file(place.data.join("two")).expect("removed");
+    let last = with_file(&place, "three", 3);
+    let away = place.path("away");
+    fs::rename(&packs[0], &away).expect("moved");
+    forget_memory(&place);
+    let repair = place.run(&["repair"]);
+    assert!(repair.code == 13 && repair.err.contains("1 snapshot is missing altogether"), "{repair:?}");
+    place.ok(&["check"]);
+    // It stays known, also over what is forgotten beside it.
+    place.ok(&["forget", &last]);
+    place.ok(&["gc"]);
+    place.ok(&["check"]);
+    assert!(place.ok(&["repair"]).out.contains("nothing is wrong"));
+    fs::rename(&away, &packs[0]).expect("moved back");
+    assert!(listed(&place, &[]).contains(&lost));
+    let check = place.ok(&["check", "--read-data"]);
+    assert!(!check.out.contains("remark"), "{check:?}");
+    place.ok(&["gc"]);
+    place.ok(&["cat", &lost, "two"]);
+    place.ok(&["check", "--read-data"]);
+}
+
+/// I5: that as much was lost before does not hide what is lost now.
+#[test]
+fn another_loss_than_the_known_one_is_named() {
+    let place = place();
+    let packs: Vec<_> = (0..3).map(|nth| new_packs(&place, || with_file(&place, &nth.to_string(), nth)).1).collect();
+    fs::create_dir(place.data.join("below")).expect("made");
+    let (_, more) = new_packs(&place, || with_file(&place, "below/precious", 7));
+    // Its record must stay: it is in a later pack too, with all that is small.
+    fs::write(place.data.join("note"), "more").expect("written");
+    let whole = snapshot(&place, &[]);
+    let (saved, copied) = (place.path("saved"), place.path("copied"));
+    copy(&place.data, &saved);
+    for name in ["0", "1", "2", "below/precious"] {
+        fs::remove_file(place.data.join(name)).expect("removed");
+    }
+    snapshot(&place, &[]);
+    packs.iter().for_each(|packs| damage(&packs[0], 200));
+    assert_eq!(place.run(&["repair"]).code, 13);
+    place.ok(&["check"]);
+    for name in ["0", "1"] {
+        fs::copy(saved.join(name), place.data.join(name)).expect("copied");
+    }
+    snapshot(&place, &[]);
+    place.ok(&["check", "--read-data"]);
+    copy(&place.repo, &copied);
+    damage(&copied.join("packs").join(more[0].file_name().expect("a name")), 200);
+    let elsewhere = Place { repo: copied, key: Some(KEY), ..Place::empty() };
+    let check = elsewhere.run(&["check", "--read-data"]);
+    assert!(check.code == 13 && check.out.contains("below/precious"), "{check:?}");
+    assert!(check.out.contains(&format!("snapshot {} lost", &whole[..8])), "{check:?}");
+}
+
+/// I22: a copy of what counts has no lock for readers yet.
+#[test]
+fn who_reads_a_copy_is_seen_too() {
+    let place = place();
+    with_file(&place, "one", 1);
+    fs::remove_file(place.repo.join("readers")).expect("removed");
+    place.ok(&["snapshots"]);
+    assert!(place.repo.join("readers").exists());
+}
+
+/// What something builds on is no waste that could be freed: nothing is written again for it, time after time.
+#[test]
+fn gc_comes_to_rest() {
+    let place = place();
+    let mut dice = Random::seeded("gc comes to rest");
+    for round in 0..4 * common::rounds() as u64 {
+        let mut pages = noise(dice.next(), 4096 * 200);
+        let mut ids = Vec::new();
+        for _ in 0..12 {
+            for _ in 0..dice.below(40) {
+                let at = (dice.below(200) * 4096 + dice.below(3500)) as usize;
+                pages[at..at + 30].copy_from_slice(&noise(dice.next(), 30));
+            }
+            fs::write(place.data.join("pages"), &pages).expect("written");
+            ids.push(snapshot(&place, &[]));
+            if dice.below(3) == 0 {
+                let id = ids.swap_remove(dice.below(ids.len() as u64) as usize);
+                place.ok(&["forget", &id]);
+                if dice.below(2) == 0 {
+                    place.ok(&["gc"]);
+                }
+            }
+        }
+        let written = || {
+            let said: Value = serde_json::from_str(&place.ok(&["gc", "--json"]).out).expect("JSON");
+            said["written_packs"].as_u64().expect("a number")
+        };
+        let runs: Vec<u64> = (0..4).map(|_| written()).collect();
+        assert_eq!(runs[2..], [0, 0], "round {round}: {runs:?}");
+        place.ok(&["check", "--read-data"]);
+    }
 }

@@ -40,6 +40,8 @@ fn all(context: &Context, args: &RepairArgs) -> Result<u8> {
             "packs_set_aside": repaired.set_aside.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "sealed_backups": repaired.sealed,
             "remarks": repaired.remarks,
+            "missing_snapshots": repaired.missing,
+            "unknown_packs": repaired.unknown,
             "lost": repaired.lost.iter()
                 .map(|(id, paths)| json!({"snapshot": id.to_string(), "paths": paths})).collect::<Vec<_>>(),
             "problems": repaired.problems.iter()
@@ -58,13 +60,25 @@ fn all(context: &Context, args: &RepairArgs) -> Result<u8> {
     if !repaired.news {
         return Ok(0);
     }
-    let lost = count(repaired.lost.len() as u64, "snapshot has", "snapshots have");
-    Err(Error::integrity(format!("{lost} lost something for good, which is written down; everything else restores"))
-        .hint(
-            "`nbak snapshots -v` names what is lost; if a copy of the store has it, bring the packs back before the \
+    let mut what = Vec::new();
+    if !repaired.lost.is_empty() {
+        what.push(format!(
+            "{} lost something for good, which is written down",
+            count(repaired.lost.len() as u64, "snapshot has", "snapshots have")
+        ));
+    }
+    if repaired.missing > 0 {
+        what.push(format!("{} missing altogether", count(repaired.missing, "snapshot is", "snapshots are")));
+    }
+    if repaired.unknown > 0 {
+        let packs = count(repaired.unknown, "pack was set aside", "packs were set aside");
+        what.push(format!("{packs} of which it is not known any more what was in it: the newest snapshots, perhaps"));
+    }
+    Err(Error::integrity(format!("{}; everything else restores", what.join("; "))).hint(
+        "`nbak snapshots -v` names what is lost; if a copy of the store has it, bring the packs back before the \
              next `nbak gc`, and run `nbak repair` again; a documented backup of that time has it too, databases in \
              another form: restore it as a whole",
-        ))
+    ))
 }
 
 fn report(context: &Context, repaired: &Repaired) {
@@ -78,7 +92,7 @@ fn report(context: &Context, repaired: &Repaired) {
     if let Some(taken) = &repaired.taken {
         let id = taken.record.id.short();
         line(if taken.unchanged {
-            format!("the data directory is as snapshot {id} has it: nothing of it was lost")
+            format!("the data directory is as snapshot {id} has it: nothing of that directory was lost")
         } else {
             format!("took snapshot {id}, with what was at hand of what was lost")
         });

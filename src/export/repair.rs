@@ -30,7 +30,9 @@ use crate::snapshot::take::{self, Taken};
 use crate::store::segment::MAX_DEPTH;
 use crate::store::sink::PackSink;
 use crate::upkeep::heal::Healer;
-use crate::upkeep::salvage::{forget_nothing, lost_chunks, note_losses, orphaned_ledger, orphaned_records, set_aside};
+use crate::upkeep::salvage::{
+    AGAIN, forget_nothing, lost_chunks, note_losses, orphaned_ledger, orphaned_records, set_aside,
+};
 
 /// What to repair with.
 #[derive(Debug, Clone, Default)]
@@ -66,7 +68,11 @@ pub struct Repaired {
     pub set_aside: Vec<PackId>,
     /// Snapshots that lost something, and how many paths.
     pub lost: Vec<(SnapshotId, u64)>,
-    /// That was not known before.
+    /// Snapshots whose very record is missing: nobody knows any more which they were.
+    pub missing: u64,
+    /// Packs among those set aside of which nobody knows any more what they held.
+    pub unknown: u64,
+    /// Something of all that was not known before.
     pub news: bool,
     /// What is still wrong beyond that.
     pub problems: Vec<check::Problem>,
@@ -116,25 +122,30 @@ impl BackupManager {
             let report = look(&mut store, progress)?;
             let unreadable = store.catalog().index().unreadable().iter().map(|(pack, _)| (*pack, WHOLE_PACK));
             let damaged: BTreeSet<_> = report.damaged.iter().copied().chain(unreadable).collect();
-            let (aside, unknown) = set_aside(&mut store, &damaged)?;
-            if unknown || store.catalog().index().lost_all() {
+            let aside = set_aside(&mut store, &damaged)?;
+            repaired.unknown += aside.unknown;
+            if aside.unknown > 0 || store.catalog().index().lost_all() {
                 forget_nothing(&mut store)?;
             }
             // What is gone or set aside is accepted now: the ledger says what that took.
             store.catalog_mut().index_mut().discard();
             drop(store);
             store = self.open_to_repair()?;
-            if aside.is_empty() {
+            if aside.packs.is_empty() {
                 break;
             }
-            repaired.set_aside.extend(aside);
+            repaired.set_aside.extend(aside.packs);
         }
-        let report = check(&store, check::Options::default(), progress)?;
-        repaired.lost = note_losses(&mut store, &report)?;
+        let mut report = check(&store, check::Options::default(), progress)?;
+        if let Some(error) = report.unread.take() {
+            return Err(error.also(AGAIN));
+        }
+        (repaired.lost, repaired.missing) = note_losses(&mut store, &report)?;
         let ledger = store.history()?.ledger();
         let is_whole = |id: &&SnapshotId| !ledger.losses.contains_key(id);
         repaired.whole_again = known.keys().filter(is_whole).copied().collect();
-        repaired.news = repaired.lost.iter().any(|(id, _)| ledger.losses.get(id) != known.get(id));
+        repaired.news = (repaired.unknown, repaired.missing) != (0, 0);
+        repaired.news |= repaired.lost.iter().any(|(id, _)| ledger.losses.get(id) != known.get(id));
         repaired.problems = check(&store, check::Options::default(), progress)?.problems;
         Ok(repaired)
     }
@@ -226,7 +237,10 @@ fn backups_in(folder: &Path) -> Vec<PathBuf> {
 
 /// Checks all data, and remembers what is damaged.
 fn look(store: &mut Store, progress: &dyn Progress) -> Result<Report> {
-    let report = check(store, EVERYTHING, progress)?;
+    let mut report = check(store, EVERYTHING, progress)?;
+    if let Some(error) = report.unread.take() {
+        return Err(error.also(AGAIN));
+    }
     store.remember_damaged(&report.read, &report.damaged);
     Ok(report)
 }

@@ -30,7 +30,7 @@ use super::recipe::Recipe;
 use super::record::Record;
 use super::store::Store;
 use super::tree::{Content, Node, Tree};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId, RecipeId, SnapshotId, TreeId, random_bytes};
 use crate::index::{WHOLE_PACK, lineage};
 use crate::store::objects::{Key, Kind};
@@ -82,6 +82,8 @@ pub struct Report {
     pub affected: Vec<(String, Vec<PathBuf>)>,
     /// Those of which the ledger says so already, and that did not lose more since.
     pub known: Vec<(String, Vec<PathBuf>)>,
+    /// What could not be read for another reason than damage: then not all that is said here need be so.
+    pub unread: Option<Error>,
 }
 
 /// What a check proves, by the numbers of docs/ARCHITECTURE.md, and how. The others are about what was done and not
@@ -193,6 +195,13 @@ fn known(segment: &(PackId, u32)) -> ((PackId, u32), String) {
 }
 
 impl Checking<'_> {
+    /// What fails for another reason than damage says nothing of what is stored.
+    fn not_read(&mut self, error: Error) {
+        if !error.is_damage() {
+            self.report.unread.get_or_insert(error);
+        }
+    }
+
     fn place(&self, id: PackId) -> String {
         self.store.objects().place(Key::new(Kind::Pack, id.0))
     }
@@ -214,8 +223,12 @@ impl Checking<'_> {
                     packs.push(pack);
                 }
                 Err(error) => {
-                    self.report.damaged.insert((id, WHOLE_PACK));
                     self.report.add(3, self.place(id), error.what());
+                    if error.is_damage() {
+                        self.report.damaged.insert((id, WHOLE_PACK));
+                    } else {
+                        self.report.unread.get_or_insert(error);
+                    }
                 }
             }
         }
@@ -277,25 +290,31 @@ impl Checking<'_> {
             .begin("reading packs", segments.iter().map(|(pack, n)| u64::from(pack.footer.segments[*n].stored)).sum());
         self.report.segments_read = segments.len() as u64;
         self.report.bytes_read = segments.iter().map(|(pack, n)| u64::from(pack.footer.segments[*n].stored)).sum();
-        let bad = Mutex::new(Vec::new());
+        let (bad, unread) = (Mutex::new(Vec::new()), Mutex::new(None));
         let order = lineage::families(self.store.catalog(), segments, |(pack, number)| (pack, *number as u32));
         // What is found is no error of the check's own.
         let _ = order.run(|&(pack, number)| {
-            if let Err(why) = self.read_segment(pack, number) {
+            if let Err(error) = self.read_segment(pack, number) {
+                let why = error.what();
+                if !error.is_damage() {
+                    unread.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+                }
                 bad.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((pack, number, why));
             }
             progress.advance(u64::from(pack.footer.segments[number].stored));
             Ok(())
         });
         progress.end();
+        let unread = unread.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.report.unread = self.report.unread.take().or(unread);
         self.report.read = chosen.iter().map(|pack| pack.id).collect();
         let bad = bad.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         bad.into_iter().map(|(pack, number, why)| ((pack.id, number as u32), why)).collect()
     }
 
-    fn read_segment(&self, pack: &Pack, number: usize) -> Result<(), String> {
+    fn read_segment(&self, pack: &Pack, number: usize) -> Result<()> {
         let catalog = self.store.catalog();
-        let plain = catalog.segment(pack, number).map_err(|error| error.what())?;
+        let plain = catalog.segment(pack, number)?;
         let entry = &pack.footer.segments[number];
         let mut start = 0;
         for chunk in &entry.chunks {
@@ -307,7 +326,10 @@ impl Checking<'_> {
                 Segment::Recipe => Stored::<Recipe>::parse(bytes).is_ok(),
             };
             if !sound {
-                return Err(format!("chunk {} in segment {number} has other content than its id says", chunk.id));
+                let id = chunk.id;
+                return Err(Error::integrity(format!(
+                    "chunk {id} in segment {number} has other content than its id says"
+                )));
             }
         }
         Ok(())
@@ -369,6 +391,16 @@ impl Checking<'_> {
         let links: Vec<_> = links.chain(runs).collect();
         let mut ends: HashMap<Start, Option<&str>> = HashMap::from([((1, None), None)]);
         ends.extend(links.iter().map(|((_, (last, mac)), _)| ((last + 1, Some(*mac)), None)));
+        ends.extend(ledger.gaps.iter().map(|gap| ((gap.last + 1, Some(gap.end)), None)));
+        // What is known to be missing follows on something too, and that must be there. It is no second branch of what
+        // follows on the same: it may be the very snapshot, come back.
+        for gap in &ledger.gaps {
+            let start = (gap.first, gap.from);
+            if !ends.contains_key(&start) && !ledger.goes_on_after(gap.first.saturating_sub(1)) {
+                let name = format!("what is known to be missing, up to snapshot number {}", gap.last);
+                self.report.add(8, name, "the snapshot before it is missing too: run `nbak repair`");
+            }
+        }
         for ((start, _), name) in &links {
             match ends.get_mut(start) {
                 Some(none @ None) => *none = Some(name),
@@ -421,10 +453,7 @@ impl Checking<'_> {
         let (lost, unknown) = (self.lost.clone(), self.unknown);
         self.follow(record);
         let paths = self.report.affected.drain(affected..).next().map_or_else(Vec::new, |(_, paths)| paths);
-        // Only the first of them are noted by name.
-        let is_noted = |path: &PathBuf| loss.paths.iter().any(|noted| *noted == path.to_string_lossy());
-        let named = paths.iter().take(loss.paths.len());
-        if paths.len() as u64 > loss.count || (paths.len() as u64 == loss.count && !named.clone().all(is_noted)) {
+        if !loss.covers(&paths) {
             self.report.add(5, format!("snapshot {}", record.id), "it lost more than was known: run `nbak repair`");
             self.report.affected.push((record.id.to_string(), paths));
             return;
@@ -459,6 +488,7 @@ impl Checking<'_> {
             Ok(tree) => tree,
             Err(error) => {
                 self.report.add(4, format!("directory {id}"), error.what());
+                self.not_read(error);
                 self.unknown = true;
                 self.trees.insert(id, false);
                 lost.push(path.to_path_buf());
@@ -516,6 +546,7 @@ impl Checking<'_> {
             }
             Err(error) => {
                 self.report.add(4, format!("recipe {id}"), error.what());
+                self.not_read(error);
                 self.unknown = true;
                 None
             }

@@ -12,6 +12,7 @@
 //! its packs are deleted: space can be freed on a disk that has none.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,19 @@ impl Run {
     }
 }
 
+/// Snapshots that are missing in the chain, which is known. Nobody forgot them: if one comes back it counts again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Gap {
+    /// The number of the first.
+    pub first: u64,
+    /// The hash of the record before it, if that is known.
+    pub from: Option<Mac>,
+    /// The number of the last.
+    pub last: u64,
+    /// The hash of the last: what follows on it says so.
+    pub end: Mac,
+}
+
 /// What of a snapshot is known to be lost.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Loss {
@@ -65,6 +79,24 @@ pub struct Loss {
     pub count: u64,
 }
 
+impl Loss {
+    /// Whether all of `paths`, in the order of a walk, are among those that are known to be lost. Only the first are
+    /// noted by name: of what comes after them no more may be lost than were counted.
+    pub fn covers(&self, paths: &[PathBuf]) -> bool {
+        let noted: HashSet<&Path> = self.paths.iter().map(Path::new).collect();
+        let last = self.paths.last().map(Path::new);
+        let others: Vec<&Path> = paths.iter().map(PathBuf::as_path).filter(|path| !is_in(&noted, path)).collect();
+        let hidden = self.count.saturating_sub(self.paths.len() as u64);
+        others.len() as u64 <= hidden && others.iter().all(|path| last.is_none_or(|last| *path > last))
+    }
+}
+
+/// Whether `path` is noted, or a directory that it is in.
+fn is_in(noted: &HashSet<&Path>, path: &Path) -> bool {
+    let is = |path: &Path| noted.contains(path) || noted.contains(Path::new(&*path.to_string_lossy()));
+    path.ancestors().any(is)
+}
+
 /// What the store knows of its snapshots besides their records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger {
@@ -72,6 +104,8 @@ pub struct Ledger {
     pub generation: u64,
     /// The forgotten, for the chain.
     pub runs: Vec<Run>,
+    /// What is missing between, in no order.
+    pub gaps: BTreeSet<Gap>,
     /// Those of them that can be brought back, and when they were forgotten: milliseconds since 1970.
     pub forgotten: BTreeMap<SnapshotId, i64>,
     /// Those whose space was reclaimed, as long as a pack still holds their record.
@@ -82,6 +116,8 @@ pub struct Ledger {
 
 /// `first`, `from`, `head`, `last`, `end`.
 type WireRun = (u64, Option<String>, Option<String>, u64, String);
+/// `first`, `from`, `last`, `end`.
+type WireGap = (u64, Option<String>, u64, String);
 
 #[derive(Default, Serialize, Deserialize)]
 struct Wire {
@@ -90,6 +126,8 @@ struct Wire {
     generation: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     runs: Vec<WireRun>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gaps: Vec<WireGap>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     forgotten: Vec<(String, i64)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -116,7 +154,11 @@ pub fn is_ledger(record: &[u8]) -> bool {
 impl Ledger {
     /// Whether there is nothing to know.
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty() && self.forgotten.is_empty() && self.reclaimed.is_empty() && self.losses.is_empty()
+        self.runs.is_empty()
+            && self.gaps.is_empty()
+            && self.forgotten.is_empty()
+            && self.reclaimed.is_empty()
+            && self.losses.is_empty()
     }
 
     /// Whether the snapshot `id` was forgotten.
@@ -142,9 +184,12 @@ impl Ledger {
         self.runs.iter().any(|run| run.first <= number && number <= run.last)
     }
 
-    /// Whether a run goes on after this number: it was forgotten, and so was the next, and no hash tells which.
+    /// Whether a run or a gap goes on after this number: that snapshot was forgotten or lost, and so was the next, and
+    /// no hash tells which.
     pub fn goes_on_after(&self, number: u64) -> bool {
-        self.runs.iter().any(|run| run.first <= number && number < run.last)
+        let runs = self.runs.iter().map(|run| (run.first, run.last));
+        let mut all = runs.chain(self.gaps.iter().map(|gap| (gap.first, gap.last)));
+        all.any(|(first, last)| first <= number && number < last)
     }
 
     /// Takes in a second ledger of the same generation, made while the first was away: forgotten is what both say.
@@ -154,6 +199,7 @@ impl Ledger {
         self.runs.extend(other.runs);
         self.runs.sort_unstable();
         self.runs.dedup();
+        self.gaps.extend(other.gaps);
         self.losses.extend(other.losses);
     }
 
@@ -174,6 +220,10 @@ impl Ledger {
         for run in &self.runs {
             let wire = (run.first, run.from.map(hex), run.head.map(hex), run.last, hex(run.end));
             take(160, &mut |part| part.runs.push(wire.clone()));
+        }
+        for gap in &self.gaps {
+            let wire = (gap.first, gap.from.map(hex), gap.last, hex(gap.end));
+            take(120, &mut |part| part.gaps.push(wire.clone()));
         }
         for (id, at) in &self.forgotten {
             take(60, &mut |part| part.forgotten.push((id.to_string(), *at)));
@@ -206,10 +256,17 @@ impl Ledger {
                 return Err(bad("it is of another format version: use a newer nbak"));
             }
             ledger.generation = wire.generation;
+            let mac = |mac: Option<String>| mac.map(|mac| id(&mac).map(|id| id.0)).transpose();
+            let in_range = |first: u64, last: u64| {
+                let is = first > 0 && first <= last && u32::try_from(last).is_ok();
+                is.then_some(()).ok_or_else(|| bad("a number is out of range"))
+            };
+            for (first, from, last, end) in wire.gaps {
+                in_range(first, last)?;
+                ledger.gaps.insert(Gap { first, from: mac(from)?, last, end: id(&end)?.0 });
+            }
             for (first, from, head, last, end) in wire.runs {
-                let in_range = first > 0 && first <= last && u32::try_from(last).is_ok();
-                in_range.then_some(()).ok_or_else(|| bad("a number is out of range"))?;
-                let mac = |mac: Option<String>| mac.map(|mac| id(&mac).map(|id| id.0)).transpose();
+                in_range(first, last)?;
                 ledger.runs.push(Run { first, from: mac(from)?, head: mac(head)?, last, end: id(&end)?.0 });
             }
             for (forgotten, at) in wire.forgotten {

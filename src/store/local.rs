@@ -102,7 +102,7 @@ impl LocalDirectory {
         let path = self.path(key);
         // Whoever can write to the store could leave a pipe there, and every reader would wait for ever.
         let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        let open = OpenOptions::new().read(true).custom_flags(flags).open(&path);
+        let open = twice(|| OpenOptions::new().read(true).custom_flags(flags).open(&path));
         let file = open.map_err(|error| unreadable(&path, error))?;
         if file.metadata().is_ok_and(|meta| meta.is_file()) {
             Ok(file)
@@ -136,7 +136,7 @@ impl Objects for LocalDirectory {
     fn get_range(&self, key: Key, offset: u64, length: usize) -> Result<Vec<u8>> {
         let file = self.open(key)?;
         let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, offset).map_err(|error| match error.kind() {
+        twice(|| file.read_exact_at(&mut bytes, offset)).map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => {
                 Error::integrity("a stored object is shorter than it should be").at(self.path(key))
             }
@@ -147,7 +147,7 @@ impl Objects for LocalDirectory {
 
     fn size(&self, key: Key) -> Result<u64> {
         let path = self.path(key);
-        Ok(std::fs::metadata(&path).map_err(|error| unreadable(&path, error))?.len())
+        Ok(twice(|| std::fs::metadata(&path)).map_err(|error| unreadable(&path, error))?.len())
     }
 
     fn list(&self, kind: Kind) -> Result<Vec<[u8; 16]>> {
@@ -193,12 +193,23 @@ impl Objects for LocalDirectory {
 
     fn set_aside(&self, key: Key) -> Result<()> {
         let folder = self.root.join(QUARANTINE);
+        if folder.is_symlink() {
+            return Err(Error::failed("a symbolic link stands in the place of the store's quarantine")
+                .at(&folder)
+                .hint("remove the link; the folder is made anew"));
+        }
         create_folder(&folder)?;
-        let (path, target) = (self.path(key), folder.join(SlotId(key.id).to_string()));
-        match rename_new(&path, &target) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(Error::io("set a stored object aside", &path, error)),
-            Ok(()) => {}
+        let (path, name) = (self.path(key), SlotId(key.id).to_string());
+        let mut number = 0u32;
+        loop {
+            // One may be there that was put back, and is damaged still.
+            let target = folder.join(if number == 0 { name.clone() } else { format!("{name}-{number}") });
+            match rename_new(&path, &target) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
+                Err(error) => return Err(Error::io("set a stored object aside", &path, error)),
+                Ok(()) => break,
+            }
         }
         sync_folder(&folder)?;
         sync_folder(&self.root.join(key.kind.folder()))
@@ -206,6 +217,15 @@ impl Objects for LocalDirectory {
 
     fn place(&self, key: Key) -> String {
         self.path(key).display().to_string()
+    }
+}
+
+/// Does `act` a second time if it fails, for a disk or a network that hiccups. Not if something is not there, or is too
+/// short.
+fn twice<T>(mut act: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    match act() {
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => act(),
+        other => other,
     }
 }
 

@@ -70,7 +70,7 @@ impl WriterLock {
         Ok(WriterLock { file })
     }
 
-    /// Makes the readers' lock, if it is not there. If not, readers have none, and wait for nothing.
+    /// Makes the readers' lock, if it is not there.
     pub fn make_for_readers(root: &Path) {
         let _ = open(&root.join(READERS));
     }
@@ -98,11 +98,16 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Begins to read the store at `root`; nothing if it has no lock that can be taken. It is made by whoever writes:
-    /// reading writes nothing.
+    /// Begins to read the store at `root`; nothing if it has no lock that can be taken. A copy has none yet:
+    /// it is made, if it can be.
     pub fn begin(root: &Path) -> Option<Reading> {
         let flags = rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(root.join(READERS)).ok()?;
+        let path = root.join(READERS);
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => open(&path).ok()?,
+            Err(_) => return None,
+        };
         let start = Instant::now();
         while file.try_lock_shared().is_err() {
             if start.elapsed() >= MOMENT {

@@ -6,6 +6,7 @@
 //! A full disk must not keep anybody from freeing space: if there is no room for the ledger, the index goes, which is a
 //! cache, and the ledger takes its place.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -73,36 +74,38 @@ pub(super) fn follows(history: &History, ledger: &Ledger) -> Vec<Start> {
 
 /// Puts `ledger`; on a full disk in the place of the index. Then those before it go: if the newest is lost some day, an
 /// older one must not take its place, which names as forgotten what was brought back since. Answers with how many packs
-/// went, and their bytes.
-pub(super) fn put(store: &mut Store, ledger: Ledger) -> Result<(u64, u64)> {
+/// went, and with the bytes that the store has less by all this.
+pub(super) fn put(store: &mut Store, ledger: Ledger) -> Result<(u64, i64)> {
     match store.put_ledger(ledger.clone()) {
         Err(error) if error.is_full() && give_up_cache(store) => store.put_ledger(ledger)?,
         other => other?,
     }
     let generation = store.history()?.ledger().generation;
     let catalog = store.catalog();
-    let (mut old, mut bytes) = (BTreeSet::new(), 0);
+    let (mut old, mut old_bytes, mut new_bytes) = (BTreeSet::new(), 0, 0);
     for id in catalog.index().packs_with_records().collect::<Vec<_>>() {
         let Ok(pack) = catalog.packs().open(id) else { continue };
         let records = pack.footer.records.iter().map(Vec::as_slice);
-        let is_old = pack.footer.segments.is_empty()
-            && pack.footer.records.iter().all(|record| is_ledger(record))
-            && Ledger::decode(records).is_ok_and(|ledger| ledger.generation < generation);
-        if is_old {
-            old.insert(id);
-            bytes += pack.size;
+        let is_one = pack.footer.segments.is_empty() && pack.footer.records.iter().all(|record| is_ledger(record));
+        match Ledger::decode(records).map(|ledger| ledger.generation.cmp(&generation)) {
+            Ok(Ordering::Less) if is_one => {
+                old.insert(id);
+                old_bytes += pack.size as i64;
+            }
+            Ok(Ordering::Equal) if is_one => new_bytes += pack.size as i64,
+            _ => {}
         }
     }
     if old.is_empty() {
-        return Ok((0, 0));
+        return Ok((0, -new_bytes));
     }
     match store.begin_deleting(Duration::ZERO)? {
         Ok(deleting) => {
             remove(store, deleting, &old, &[], &[])?;
-            Ok((old.len() as u64, bytes))
+            Ok((old.len() as u64, old_bytes - new_bytes))
         }
         // Somebody reads: the next one finds them.
-        Err(_) => Ok((0, 0)),
+        Err(_) => Ok((0, -new_bytes)),
     }
 }
 

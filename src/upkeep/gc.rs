@@ -350,7 +350,7 @@ fn note_reclaimed(store: &mut Store, options: &Options, outcome: &mut Outcome) -
         Err(error) => Err(error),
         Ok(removed) => {
             outcome.deleted += removed.0;
-            outcome.freed += removed.1 as i64;
+            outcome.freed += removed.1;
             Ok(())
         }
     }

@@ -37,6 +37,8 @@ pub struct Plan {
     pub gone: BTreeSet<usize>,
     /// Packs to write again.
     pub rewrite: BTreeSet<usize>,
+    /// Those of them that are for their waste alone.
+    wasted: BTreeSet<usize>,
     /// Whether each *copy* is to be kept.
     pub kept: Vec<bool>,
     /// How differences in packs that are written again are stored.
@@ -84,8 +86,42 @@ struct Planning<'a> {
     rewrite: BTreeSet<usize>,
 }
 
+/// How often a plan is made anew since packs in it were not worth it.
+const ROUNDS: usize = 4;
+
 /// Makes a plan.
 pub fn plan(catalog: &Catalog, survey: &mut Survey, marked: &Marked, limits: &Limits) -> Result<Plan> {
+    let mut full = BTreeSet::new();
+    let mut round = 0;
+    loop {
+        round += 1;
+        let mut plan = plan_without(catalog, survey, marked, limits, &full)?;
+        // What is dead weight shows only when it is settled what is written again. A pack that is full with it would be
+        // written again for nothing, and by every gc that comes.
+        let kept =
+            needed_bytes(catalog, survey, |first| survey.copies(first).filter(|copy| plan.kept[*copy as usize]))?;
+        let is_full = |number: &usize| {
+            let size = survey.packs[*number].size;
+            plan.wasted.contains(number) && size.saturating_sub(kept[*number]) * WASTE <= size
+        };
+        let more: Vec<usize> = plan.rewrite.iter().copied().filter(is_full).collect();
+        if more.is_empty() || round == ROUNDS {
+            let of = |number: &usize| kept[*number].min(survey.packs[*number].size);
+            plan.needed_bytes = plan.rewrite.iter().map(of).sum();
+            return Ok(plan);
+        }
+        full.extend(more);
+    }
+}
+
+/// Makes a plan in which the packs `full` are no waste.
+fn plan_without(
+    catalog: &Catalog,
+    survey: &mut Survey,
+    marked: &Marked,
+    limits: &Limits,
+    full: &BTreeSet<usize>,
+) -> Result<Plan> {
     let needed =
         needed_bytes(catalog, survey, |first| survey.copies(first).filter(move |_| marked.live[first as usize]))?;
     let chosen = vec![NONE; survey.len()];
@@ -95,7 +131,7 @@ pub fn plan(catalog: &Catalog, survey: &mut Survey, marked: &Marked, limits: &Li
     let mut planning = Planning { catalog, survey, marked, damaged, unsound, needed, chosen, rewrite };
     planning.choose_data();
     planning.weigh_copies()?;
-    planning.choose_packs(limits);
+    let wasted = planning.choose_packs(limits, full);
     let versions = planning.choose_versions()?;
     planning.weigh_data();
     let Planning { survey, chosen, mut rewrite, needed, unsound, .. } = planning;
@@ -117,7 +153,8 @@ pub fn plan(catalog: &Catalog, survey: &mut Survey, marked: &Marked, limits: &Li
     let stays = |number: &usize| !gone.contains(number) && !rewrite.contains(number);
     Ok(Plan {
         old_bytes: gone.iter().chain(&rewrite).map(size).sum(),
-        needed_bytes: rewrite.iter().map(|number| needed[*number].min(size(number))).sum(),
+        needed_bytes: 0,
+        wasted,
         left_bytes: (0..survey.packs.len())
             .filter(stays)
             .map(|number| size(&number).saturating_sub(needed[number]))
@@ -216,16 +253,17 @@ impl Planning<'_> {
         Ok(())
     }
 
-    /// Which packs are written again: those with much waste, then swarms of small ones, up to the limit.
-    fn choose_packs(&mut self, limits: &Limits) {
+    /// Which packs are written again: those with much waste, then swarms of small ones, up to the limit. Those in
+    /// `full` have none that could be freed. Answers with the former.
+    fn choose_packs(&mut self, limits: &Limits, full: &BTreeSet<usize>) -> BTreeSet<usize> {
         let may = |number: &usize| {
             let pack = &self.survey.packs[*number];
             !limits.held.contains(&pack.id) && !pack.has_ledger
         };
         let size = |number: usize| self.survey.packs[number].size;
         let waste = |number: usize| size(number).saturating_sub(self.needed[number]);
-        let mut wasted: Vec<usize> =
-            (0..self.survey.packs.len()).filter(may).filter(|number| waste(*number) * WASTE > size(*number)).collect();
+        let is_wasted = |number: &usize| waste(*number) * WASTE > size(*number) && !full.contains(number);
+        let mut wasted: Vec<usize> = (0..self.survey.packs.len()).filter(may).filter(is_wasted).collect();
         wasted.sort_by_key(|number| std::cmp::Reverse(waste(*number)));
         // Each size has eight times that of the one below: so each byte is put together with others a few times only.
         let mut sizes: HashMap<u32, Vec<usize>> = HashMap::new();
@@ -234,15 +272,20 @@ impl Planning<'_> {
                 sizes.entry(size(number).max(1).ilog2() / 3).or_default().push(number);
             }
         }
-        let swarms = sizes.into_values().filter(|swarm| swarm.len() >= SWARM);
+        let swarms: Vec<usize> = sizes.into_values().filter(|swarm| swarm.len() >= SWARM).flatten().collect();
         let mut left = limits.bytes;
-        for number in wasted.into_iter().chain(swarms.flatten()) {
+        let mut for_waste: BTreeSet<usize> = wasted.iter().copied().collect();
+        for number in &swarms {
+            for_waste.remove(number);
+        }
+        for number in wasted.into_iter().chain(swarms) {
             // What is dead weight is not known yet, and small.
             let cost = self.needed[number] + 1;
             if cost <= left && self.rewrite.insert(number) {
                 left -= cost;
             }
         }
+        for_waste
     }
 
     /// Whether the copy lies in a pack that is written again.

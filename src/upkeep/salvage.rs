@@ -15,7 +15,7 @@ use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::index::WHOLE_PACK;
 use crate::snapshot::check::Report;
 use crate::snapshot::history::History;
-use crate::snapshot::ledger::{Ledger, Loss, MOST_LOST, Mac, Run, Start, is_ledger};
+use crate::snapshot::ledger::{Gap, Ledger, Loss, MOST_LOST, Mac, Run, Start, is_ledger};
 use crate::snapshot::record::Record;
 use crate::snapshot::store::Store;
 use crate::store::objects::{Key, Kind};
@@ -80,39 +80,70 @@ pub fn orphaned_ledger(store: &Store) -> Result<Option<Ledger>> {
     Ok(ledgers.max_by_key(|ledger| ledger.generation).filter(|ledger| ledger.generation > newest))
 }
 
-/// Sets the packs aside in which `damaged` segments are, after what is sound of them was stored again. Answers with the
-/// packs that were set aside, and whether it is not known what one of them held. The index must be made anew
-/// afterwards.
-pub fn set_aside(store: &mut Store, damaged: &BTreeSet<(PackId, u32)>) -> Result<(Vec<PackId>, bool)> {
+/// What [`set_aside`] did.
+#[derive(Debug, Default)]
+pub struct Aside {
+    /// Packs that were set aside.
+    pub packs: Vec<PackId>,
+    /// How many of them nobody knows any more what they held: snapshots, perhaps.
+    pub unknown: u64,
+}
+
+/// Sets the packs aside in which `damaged` segments are, after what is sound of them was stored again. Each is looked
+/// at once more before: one read that failed is no damage. The index must be made anew afterwards.
+pub fn set_aside(store: &mut Store, damaged: &BTreeSet<(PackId, u32)>) -> Result<Aside> {
     let mut packs: BTreeMap<PackId, BTreeSet<u32>> = BTreeMap::new();
     for (pack, segment) in damaged {
         packs.entry(*pack).or_default().insert(*segment);
     }
-    let (mut aside, mut unknown) = (Vec::new(), false);
-    for (id, segments) in packs {
+    let mut aside = Aside::default();
+    for (id, mut segments) in packs {
         let packs = store.catalog().packs();
-        // What cannot be opened just now, for want of a right or of descriptors, is not damaged.
-        if segments.contains(&WHOLE_PACK)
-            && let Err(error) = packs.read(id)
-            && !error.is_damage()
-        {
-            return Err(error.also("nothing more was set aside: run it again when this pack can be read"));
-        }
-        let pack = if segments.contains(&WHOLE_PACK) {
+        packs.forget();
+        let pack = match packs.open(id) {
+            Ok(pack) => {
+                let mut still = BTreeSet::new();
+                for number in segments.into_iter().filter(|number| *number != WHOLE_PACK) {
+                    if !opens(store, &pack, number)? {
+                        still.insert(number);
+                    }
+                }
+                segments = still;
+                if segments.is_empty() {
+                    continue;
+                }
+                Some(pack)
+            }
             // The index may remember what its footer said.
-            let remembered = store.catalog().index().remembered(id);
-            remembered.map(|(salt, size, footer)| Arc::new(packs.outlined(id, size, salt, footer)))
-        } else {
-            Some(packs.open(id)?)
+            Err(error) if error.is_damage() => {
+                segments.insert(WHOLE_PACK);
+                let remembered = store.catalog().index().remembered(id);
+                remembered.map(|(salt, size, footer)| Arc::new(packs.outlined(id, size, salt, footer)))
+            }
+            // What cannot be opened just now, for want of a right or of descriptors, is not damaged.
+            Err(error) => return Err(error.also(AGAIN)),
         };
         match pack {
             Some(pack) => keep_sound(store, &pack, &segments)?,
-            None => unknown = true,
+            None => aside.unknown += 1,
         }
         store.objects().set_aside(Key::new(Kind::Pack, id.0))?;
-        aside.push(id);
+        aside.packs.push(id);
     }
-    Ok((aside, unknown))
+    Ok(aside)
+}
+
+/// What to do when something could not be read that may be whole.
+pub const AGAIN: &str = "nothing more was changed: run it again when this can be read";
+
+/// Whether a segment that was found damaged opens now, and is what its footer says.
+fn opens(store: &Store, pack: &Pack, number: u32) -> Result<bool> {
+    let Some(entry) = pack.footer.segments.get(number as usize) else { return Ok(true) };
+    match store.catalog().segment(pack, number as usize) {
+        Ok(plain) => Ok(is_what_it_says(store, entry, &plain)),
+        Err(error) if error.is_damage() => Ok(false),
+        Err(error) => Err(error.also(AGAIN)),
+    }
 }
 
 /// Stores what is sound of a pack again, with its records.
@@ -163,8 +194,8 @@ fn add_known(store: &Store, sink: &mut PackSink, entry: &SegmentEntry, plain: &[
 }
 
 /// Notes in the ledger what the snapshots have lost for good, as a check found it. Answers with those that lost
-/// something: id, and how many paths.
-pub fn note_losses(store: &mut Store, report: &Report) -> Result<Vec<(SnapshotId, u64)>> {
+/// something, id and how many paths; and with the number of those whose very record is missing, which was not known.
+pub fn note_losses(store: &mut Store, report: &Report) -> Result<(Vec<(SnapshotId, u64)>, u64)> {
     let history = store.history()?;
     let mut ledger = history.ledger().clone();
     // Of a forgotten one nobody looked; it may be brought back.
@@ -177,26 +208,36 @@ pub fn note_losses(store: &mut Store, report: &Report) -> Result<Vec<(SnapshotId
     }
     let lost = ledger.losses.iter().filter(|(id, _)| !forgotten.contains_key(id));
     let lost = lost.map(|(id, loss)| (*id, loss.count)).collect();
-    accept_gaps(history, &mut ledger);
+    let missing = accept_gaps(history, &mut ledger);
     if ledger != *history.ledger() {
         put(store, ledger)?;
     }
-    Ok(lost)
+    Ok((lost, missing))
 }
 
-/// Writes a run where the snapshot before one is missing, or before those of a run: what came before it was lost, and
-/// that is known now. Else a check would say so for ever, and hide the next thing that goes wrong.
-fn accept_gaps(history: &History, ledger: &mut Ledger) {
+/// Notes a gap where the snapshot before one is missing, or before those of a run: what came before it was lost, and
+/// that is known now. Else a check would say so for ever, and hide the next thing that goes wrong. Answers with how
+/// many snapshots are missing that were not known to be.
+fn accept_gaps(history: &History, ledger: &mut Ledger) -> u64 {
     let live = || history.known().iter().filter(|one| !one.forgotten);
     let mut ends: BTreeMap<u64, Vec<Mac>> = BTreeMap::new();
-    let runs = ledger.runs.iter().map(|run| (run.last, run.end));
-    for (number, mac) in runs.chain(live().map(|one| (one.record.sequence, one.mac))) {
+    let known = ledger.runs.iter().map(|run| (run.last, run.end));
+    let known = known.chain(live().map(|one| (one.record.sequence, one.mac)));
+    for (number, mac) in known.clone() {
         ends.entry(number + 1).or_default().push(mac);
+    }
+    // Those that came back are missing no longer.
+    let there: BTreeSet<(u64, Mac)> = known.collect();
+    ledger.gaps.retain(|gap| !there.contains(&(gap.last, gap.end)));
+    for gap in &ledger.gaps {
+        ends.entry(gap.last + 1).or_default().push(gap.end);
     }
     let mut starts: Vec<Start> = live().map(|one| (one.record.sequence, one.record.previous)).collect();
     starts.extend(ledger.runs.iter().map(Run::start));
+    starts.extend(ledger.gaps.iter().map(|gap| (gap.first, gap.from)));
     starts.sort_unstable();
     starts.dedup();
+    let mut missing = 0;
     for (number, previous) in starts {
         let Some(previous) = previous.filter(|_| number > 1) else { continue };
         if ends.get(&number).is_some_and(|ends| ends.contains(&previous)) || ledger.goes_on_after(number - 1) {
@@ -204,10 +245,10 @@ fn accept_gaps(history: &History, ledger: &mut Ledger) {
         }
         let before = ends.range(..number).next_back().map(|(number, macs)| (*number, macs.first().copied()));
         let (first, from) = before.unwrap_or((1, None));
-        ledger.runs.push(Run { first, from, head: None, last: number - 1, end: previous });
+        ledger.gaps.insert(Gap { first, from, last: number - 1, end: previous });
+        missing += number - first;
     }
-    ledger.runs.sort_unstable();
-    ledger.runs.dedup();
+    missing
 }
 
 /// Takes back that snapshots were forgotten, if it is not known what a pack held that is gone: it may have been the

@@ -273,7 +273,9 @@ fn another_loss_than_the_known_one_is_named() {
         fs::remove_file(place.data.join(name)).expect("removed");
     }
     snapshot(&place, &[]);
-    packs.iter().for_each(|packs| damage(&packs[0], 200));
+    for packs in &packs {
+        damage(&packs[0], 200);
+    }
     assert_eq!(place.run(&["repair"]).code, 13);
     place.ok(&["check"]);
     for name in ["0", "1"] {
@@ -304,7 +306,7 @@ fn who_reads_a_copy_is_seen_too() {
 fn gc_comes_to_rest() {
     let place = place();
     let mut dice = Random::seeded("gc comes to rest");
-    for round in 0..4 * common::rounds() as u64 {
+    for round in 0..4 * common::rounds() {
         let mut pages = noise(dice.next(), 4096 * 200);
         let mut ids = Vec::new();
         for _ in 0..12 {

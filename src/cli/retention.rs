@@ -130,7 +130,7 @@ pub fn undelete(context: &Context, args: &UndeleteArgs) -> Result<u8> {
         .map(|one| one.record.clone())
         .collect();
     if there.is_empty() {
-        return Err(Error::usage("there is no forgotten snapshot that could be brought back")
+        return Err(Error::failed("there is no forgotten snapshot that could be brought back")
             .hint("`gc` has reclaimed what was forgotten, or nothing was"));
     }
     let ids: Result<BTreeSet<SnapshotId>> = if args.snapshots == ["all"] {

@@ -29,6 +29,8 @@ enum Kind {
     Key,
     /// Stored bytes are not what was written.
     Integrity,
+    /// A service on the net failed or refused; what was done on this machine stands.
+    Remote,
 }
 
 /// An error that ends the operation. Opaque: ask it with the `is_` methods, print it with `Display`
@@ -78,6 +80,11 @@ impl Error {
     /// Stored bytes that are damaged, missing, or not what they claim to be.
     pub fn integrity(message: impl Into<String>) -> Self {
         Self::new(Kind::Integrity, message)
+    }
+
+    /// A service on the net that failed, or refused.
+    pub fn remote(message: impl Into<String>) -> Self {
+        Self::new(Kind::Remote, message)
     }
 
     /// An I/O error on `path`. Where the system's answer alone says what to do, that is the hint; what is about the
@@ -186,6 +193,11 @@ impl Error {
         self.0.kind == Kind::NoStore
     }
 
+    /// A service on the net failed.
+    pub fn is_remote(&self) -> bool {
+        self.0.kind == Kind::Remote
+    }
+
     /// Another process holds the lock.
     pub fn is_locked(&self) -> bool {
         self.0.kind == Kind::Locked
@@ -213,6 +225,7 @@ impl Error {
             Kind::Locked => 11,
             Kind::Key => 12,
             Kind::Integrity => 13,
+            Kind::Remote => 14,
         }
     }
 }

@@ -75,6 +75,10 @@ pub enum Command {
     Export(ExportArgs),
     /// Make, list, verify, restore and remove documented backups
     Backup(BackupArgs),
+    /// Give this program access to Google Drive, or take it back
+    Auth(AuthArgs),
+    /// Copy the store to Google Drive, or from there
+    Gdrive(StoreCopyArgs),
     /// Verify that the store is whole
     Check(CheckArgs),
     /// Show what the store holds, and what each snapshot has in it
@@ -268,14 +272,105 @@ pub struct BackupArgs {
     #[command(subcommand)]
     pub action: Option<BackupAction>,
     #[command(flatten)]
+    pub create: CreateArgs,
+}
+
+/// Arguments of `backup create`.
+#[derive(Debug, Default, clap::Args)]
+pub struct CreateArgs {
+    #[command(flatten)]
     pub form: FormArgs,
+    #[command(flatten)]
+    pub rate: RateArgs,
+}
+
+/// How fast bytes go to and from Google Drive.
+#[derive(Debug, Default, clap::Args)]
+pub struct RateArgs {
+    /// Send to Google Drive, and receive from it, at most so many bytes a second: `500k`, `2M`
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub limit_rate: Option<u64>,
+}
+
+/// Arguments of `auth`.
+#[derive(Debug, clap::Args)]
+pub struct AuthArgs {
+    #[command(subcommand)]
+    pub action: Auth,
+}
+
+/// What can be done about access.
+#[derive(Debug, Subcommand)]
+pub enum Auth {
+    /// Let this program put files into your Google Drive, and see those files only
+    Google {
+        /// Show a code to type on another device, for servers and containers without a browser
+        #[arg(long)]
+        device: bool,
+    },
+    /// Say whether there is access
+    Status,
+    /// Take the access back, at Google and here
+    Revoke,
+}
+
+/// Arguments of `gdrive`.
+#[derive(Debug, clap::Args)]
+pub struct StoreCopyArgs {
+    #[command(subcommand)]
+    pub action: StoreCopy,
+}
+
+/// Which way the store goes.
+#[derive(Debug, Subcommand)]
+pub enum StoreCopy {
+    /// Copy to Google Drive what of the store is not there yet
+    Push(RateArgs),
+    /// Make the store on this machine from the copy in Google Drive, or bring it up to date
+    Pull {
+        /// The store's id, if there are several
+        #[arg(long, value_name = "ID")]
+        store: Option<String>,
+        #[command(flatten)]
+        rate: RateArgs,
+    },
+}
+
+/// What can be done with backups in Google Drive.
+#[derive(Debug, Subcommand)]
+pub enum Gdrive {
+    /// List them, the oldest first
+    List,
+    /// Upload a backup
+    Upload {
+        /// Its name, or its path [default: the newest]
+        name: Option<String>,
+        #[command(flatten)]
+        rate: RateArgs,
+    },
+    /// Download one and put it in place of what is in the data directory, after a safety backup of that
+    Restore {
+        #[command(flatten)]
+        restore: BackupRestoreArgs,
+        #[command(flatten)]
+        rate: RateArgs,
+    },
+    /// Remove those that are older than the retention, never the newest complete one
+    Prune {
+        /// Remove what is older than this many days; 0 removes nothing [default: backup_retention_days, or 30]
+        #[arg(long, value_name = "N")]
+        days: Option<u32>,
+        /// Remove nothing; say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 /// What can be done with documented backups.
 #[derive(Debug, Subcommand)]
 pub enum BackupAction {
     /// Take a snapshot, write it as a backup, and verify what was written [this is what `backup` alone does]
-    Create(FormArgs),
+    Create(CreateArgs),
     /// List the backups, the oldest first
     List,
     /// Verify a backup: files, sizes, checksums, databases
@@ -285,6 +380,11 @@ pub enum BackupAction {
     },
     /// Put a backup in place of what is in the data directory, after a safety backup of that
     Restore(BackupRestoreArgs),
+    /// The backups in Google Drive
+    Gdrive {
+        #[command(subcommand)]
+        action: Gdrive,
+    },
     /// Remove backups that are older than the retention
     Prune {
         /// Remove what is older than this many days; 0 removes nothing [default: backup_retention_days, or 30]
@@ -420,6 +520,18 @@ fn number(text: &str) -> Result<u64, String> {
 
 fn dialect(text: &str) -> Result<Dialect, String> {
     Dialect::parse(text).ok_or_else(|| "it is nodyn or lynox".to_owned())
+}
+
+/// A number of bytes: with `k`, `M` or `G` for thousands, millions and thousands of millions.
+fn rate(text: &str) -> Result<u64, String> {
+    let (digits, factor) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1000),
+        Some(b'M') => (&text[..text.len() - 1], 1_000_000),
+        Some(b'G') => (&text[..text.len() - 1], 1_000_000_000),
+        _ => (text, 1),
+    };
+    let number: u64 = digits.parse().map_err(|_| "write it as 500k, 2M or 1G".to_owned())?;
+    number.checked_mul(factor).filter(|rate| *rate >= 1000).ok_or_else(|| "it is below 1k, or too large".to_owned())
 }
 
 fn percent(text: &str) -> Result<f64, String> {

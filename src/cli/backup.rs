@@ -9,12 +9,14 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::args::{BackupAction, BackupArgs, BackupRestoreArgs, ExportArgs, FormArgs, LiveArgs};
+use super::args::{BackupAction, BackupArgs, BackupRestoreArgs, CreateArgs, ExportArgs, LiveArgs};
 use super::context::Context;
+use super::drive;
 use super::output::{self, count, iso, line, size, time};
 use super::restore::missing;
+use crate::drive::backups::Uploaded;
 use crate::error::{Error, Result};
-use crate::export::backup::MacState;
+use crate::export::backup::{Backup, MacState};
 use crate::export::dialect::Dialect;
 use crate::export::inplace::Replaced;
 use crate::export::manager::{BackupManager, Created};
@@ -34,15 +36,16 @@ pub fn export(context: &Context, args: ExportArgs) -> Result<u8> {
     let record = context.select(&store, &args.snapshot)?;
     warn_of_plaintext(&manager);
     let written = manager.export(&store, &record, args.to, record.started, &context.bars())?;
-    report(context, &written, &record.id.to_string(), start);
+    report(context, &written, &record.id.to_string(), start, None);
     Ok(if written.left_out.is_empty() { 0 } else { INCOMPLETE })
 }
 
 /// `backup`.
 pub fn run(context: &Context, args: BackupArgs) -> Result<u8> {
     match args.action {
-        None => create(context, &args.form),
-        Some(BackupAction::Create(form)) => create(context, &form),
+        None => create(context, &args.create),
+        Some(BackupAction::Create(args)) => create(context, &args),
+        Some(BackupAction::Gdrive { action }) => drive::backups(context, action),
         Some(BackupAction::List) => list(context),
         Some(BackupAction::Verify { name }) => verify(context, name.as_deref()),
         Some(BackupAction::Restore(args)) => restore(context, args),
@@ -73,9 +76,9 @@ fn warn_of_plaintext(manager: &BackupManager) {
     }
 }
 
-fn create(context: &Context, form: &FormArgs) -> Result<u8> {
+fn create(context: &Context, args: &CreateArgs) -> Result<u8> {
     let start = Instant::now();
-    let manager = context.backups(form.dialect)?;
+    let manager = context.backups(args.form.dialect)?;
     if !context.data_dir()?.is_dir() {
         return Err(Error::failed("the data directory is not there")
             .at(context.data_dir()?)
@@ -94,7 +97,12 @@ fn create(context: &Context, form: &FormArgs) -> Result<u8> {
     if !context.quiet {
         created.taken.remarks.iter().for_each(output::warning);
     }
-    report(context, &created.written, &created.taken.record.id.to_string(), start);
+    let uploaded = drive::after_backup(context, &created.written.path, &args.rate);
+    report(context, &created.written, &created.taken.record.id.to_string(), start, uploaded.as_ref());
+    // The backup stands; that it is on this machine only is said, and is another exit code.
+    if let Some(Err(error)) = uploaded {
+        return Err(error.also("the backup on this machine is whole; the next `nbak backup gdrive upload` goes on"));
+    }
     let whole = created.taken.unreadable.is_empty() && created.written.left_out.is_empty();
     Ok(if whole { 0 } else { INCOMPLETE })
 }
@@ -104,7 +112,7 @@ fn counts(manifest: &Manifest) -> (u64, u64) {
     (files().count() as u64, files().map(|entry| entry.size).sum())
 }
 
-fn report(context: &Context, written: &Written, snapshot: &str, start: Instant) {
+fn report(context: &Context, written: &Written, snapshot: &str, start: Instant, uploaded: Option<&Result<Uploaded>>) {
     let duration_ms = start.elapsed().as_millis() as u64;
     for (path, why) in &written.left_out {
         output::warning(format!("not in the backup, only in the snapshot: {}: {why}", path.display()));
@@ -129,7 +137,8 @@ fn report(context: &Context, written: &Written, snapshot: &str, start: Instant) 
             "left_out": left_out,
             "warnings": written.remarks,
             "duration_ms": duration_ms,
-            "uploaded": false,
+            "uploaded": matches!(uploaded, Some(Ok(_))),
+            "upload_error": uploaded.and_then(|uploaded| uploaded.as_ref().err()).map(Error::what),
         }));
         return;
     }
@@ -144,6 +153,9 @@ fn report(context: &Context, written: &Written, snapshot: &str, start: Instant) 
         duration_ms as f64 / 1000.0,
     ));
     line(written.path.display().to_string());
+    if let Some(Ok(uploaded)) = uploaded {
+        line(drive::said(uploaded));
+    }
 }
 
 fn list(context: &Context) -> Result<u8> {
@@ -287,10 +299,20 @@ fn prune(context: &Context, days: Option<u32>, dry_run: bool) -> Result<u8> {
 fn restore(context: &Context, args: BackupRestoreArgs) -> Result<u8> {
     let manager = context.backups(None)?;
     let backup = manager.find_backup(args.name.as_deref())?;
+    restore_this(context, &manager, &backup, args)
+}
+
+/// Restores `backup`, wherever it lies.
+pub fn restore_this(
+    context: &Context,
+    manager: &BackupManager,
+    backup: &Backup,
+    args: BackupRestoreArgs,
+) -> Result<u8> {
     let what = format!("backup {} of {}", backup.name, time(backup.manifest.created_ms));
     let options = options(args.only, args.allow_unsigned, &args.live);
     confirm(context, &what, args.live.yes)?;
-    carry_out(context, &what, |safety, progress| manager.restore_backup(&backup, &options, safety, progress))
+    carry_out(context, &what, |safety, progress| manager.restore_backup(backup, &options, safety, progress))
 }
 
 /// `restore SNAP --in-place`.

@@ -13,10 +13,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use jiff::ZonedDateTime;
-use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::args::{Common, NewKey};
+use super::config::{self, Config};
 use super::output::{self, Bars};
 use crate::crypto::secret::Credential;
 use crate::error::{Error, Result};
@@ -26,17 +26,11 @@ use crate::snapshot::look;
 use crate::snapshot::places::Places;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
-use crate::source::exclude::Exclusions;
 
 /// The environment variables that hold the vault key.
 const KEY_VARIABLES: [&str; 2] = ["NODYN_VAULT_KEY", "LYNOX_VAULT_KEY"];
 /// A key or a passphrase is at most this long, in bytes.
 const KEY_LIMIT: u64 = 4096;
-
-/// Days that documented backups are kept, if nothing else is said.
-const RETENTION_DAYS: u32 = 30;
-/// The most days that can be said.
-const RETENTION_MOST: u64 = 365;
 
 /// What the commands work with.
 pub struct Context {
@@ -53,36 +47,6 @@ pub struct Context {
     pub quiet: bool,
     /// Print more.
     pub verbose: bool,
-}
-
-/// What the configuration file says, as far as it is about snapshots.
-#[derive(Debug)]
-pub struct Config {
-    /// Where backups go.
-    pub backup_dir: Option<PathBuf>,
-    /// Globs that are left out.
-    pub exclude: Vec<String>,
-    /// Compress every file apart from all others.
-    pub separate_files: bool,
-    /// Encrypt documented backups, if there is a vault key.
-    pub encrypt: bool,
-    /// Days to keep documented backups; 0 keeps them for ever.
-    pub retention_days: u32,
-    /// There is a file, and it could not be understood: what it says of the store's place is not known.
-    pub unreadable: bool,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Config {
-            backup_dir: None,
-            exclude: Vec::new(),
-            separate_files: false,
-            encrypt: true,
-            retention_days: RETENTION_DAYS,
-            unreadable: false,
-        }
-    }
 }
 
 impl Context {
@@ -148,7 +112,7 @@ impl Context {
                 return Ok(Config { unreadable: true, ..Config::default() });
             }
         };
-        let (config, warnings) = read_config(&text);
+        let (config, warnings) = config::read(&text);
         for why in warnings {
             output::warning(format!("{}: {why}", path.display()));
         }
@@ -348,68 +312,6 @@ fn read_small(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-fn read_config(text: &str) -> (Config, Vec<String>) {
-    let mut warnings = Vec::new();
-    let mut config = Config::default();
-    let root: Value = match serde_json::from_str(text.trim_start_matches('\u{feff}')) {
-        Ok(root) => root,
-        Err(error) => {
-            config.unreadable = true;
-            return (config, vec![format!("the configuration is not JSON, and is left aside: {error}")]);
-        }
-    };
-    match &root["backup_dir"] {
-        Value::Null => {}
-        Value::String(path) if !path.is_empty() => config.backup_dir = Some(PathBuf::from(path)),
-        _ => warnings.push("`backup_dir` is not a path".to_owned()),
-    }
-    match &root["nbak"]["exclude"] {
-        Value::Null => {}
-        Value::Array(globs) if globs.iter().all(Value::is_string) => {
-            let globs = globs.iter().filter_map(|glob| glob.as_str().map(str::to_owned));
-            // One that means nothing, or everything, must not keep anybody from a backup.
-            config.exclude = globs
-                .filter(|glob| {
-                    let why = if glob.trim_matches(['/', '.', ' ']).is_empty() {
-                        Some("it would leave out everything".to_owned())
-                    } else {
-                        Exclusions::new(Vec::new(), std::slice::from_ref(glob)).err().map(|error| error.to_string())
-                    };
-                    warnings.extend(why.iter().map(|why| {
-                        format!(
-                            "`nbak.exclude` has `{glob}`, which is left aside, so that it leaves out nothing: {why}"
-                        )
-                    }));
-                    why.is_none()
-                })
-                .collect();
-        }
-        _ => warnings.push("`nbak.exclude` is not a list of globs".to_owned()),
-    }
-    match &root["nbak"]["separate_files"] {
-        Value::Null => {}
-        Value::Bool(on) => config.separate_files = *on,
-        _ => warnings.push("`nbak.separate_files` is neither true nor false".to_owned()),
-    }
-    match &root["backup_encrypt"] {
-        Value::Null => {}
-        Value::Bool(on) => config.encrypt = *on,
-        _ => warnings.push("`backup_encrypt` is neither true nor false: backups are encrypted".to_owned()),
-    }
-    match (&root["backup_retention_days"], root["backup_retention_days"].as_u64()) {
-        (Value::Null, _) => {}
-        (_, Some(days)) if days <= RETENTION_MOST => config.retention_days = days as u32,
-        _ => {
-            // What is meant is not known: nothing may be removed for it.
-            config.retention_days = 0;
-            warnings.push(format!(
-                "`backup_retention_days` is no whole number from 0 to {RETENTION_MOST}: no backup is removed"
-            ));
-        }
-    }
-    (config, warnings)
-}
-
 /// Tells of a vault key that is none: it opens what it sealed, and who made a mistake would not know.
 fn warn_of_weak(what: &str, credential: &Credential) {
     if let Credential::VaultKey(key) = credential
@@ -546,19 +448,6 @@ fn key_in(text: &str) -> std::result::Result<Option<String>, usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn configuration_mistakes_are_warnings() {
-        let (config, warnings) = read_config(r#"{"backup_dir": "~/b", "nbak": {"exclude": ["*.tmp"]}, "other": 1}"#);
-        assert_eq!((config.backup_dir, config.exclude), (Some(PathBuf::from("~/b")), vec!["*.tmp".to_owned()]));
-        assert!(warnings.is_empty());
-        let (config, warnings) = read_config(r#"{"backup_dir": 3, "nbak": {"exclude": "x"}}"#);
-        assert_eq!((config.backup_dir, warnings.len()), (None, 2));
-        let (config, warnings) = read_config(r#"{"nbak": {"exclude": ["*.a", "[", "/", "*.b"]}}"#);
-        assert_eq!((config.exclude.join(" "), warnings.len()), ("*.a *.b".to_owned(), 2), "{warnings:?}");
-        assert_eq!(read_config("{").1.len(), 1);
-        assert_eq!(read_config("\u{feff}{}").1.len(), 0);
-    }
 
     #[test]
     fn lines_of_an_env_file_are_taken_as_the_application_takes_them() {

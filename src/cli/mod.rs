@@ -7,7 +7,9 @@
 mod args;
 mod backup;
 mod check;
+mod config;
 mod context;
+mod drive;
 mod key;
 mod look;
 mod output;
@@ -96,6 +98,8 @@ fn run(context: &Context, command: Command) -> Result<u8> {
         Command::Restore(args) => restore::restore(context, args),
         Command::Export(args) => backup::export(context, args),
         Command::Backup(args) => backup::run(context, args),
+        Command::Auth(args) => drive::auth(context, &args.action),
+        Command::Gdrive(args) => drive::copy_store(context, &args.action),
         Command::Check(args) => check::check(context, &args),
         Command::Stats(args) => stats::stats(context, &args),
         Command::Repair(args) => repair::repair(context, &args),

@@ -41,7 +41,7 @@ pub fn complete() -> Result<()> {
 }
 
 /// `text` as it may be sent to a terminal. Names of files come from anywhere, and can hold any control sequence.
-fn shown(text: &str) -> Cow<'_, str> {
+pub fn shown(text: &str) -> Cow<'_, str> {
     let is_command = char::is_control;
     if !text.contains(is_command) {
         return Cow::Borrowed(text);

@@ -7,6 +7,8 @@
 //! The manifest's key is ours, and comes from one of two places ([`MacSource`]). A vault key with little entropy is
 //! slowed down by Argon2id there: an unencrypted backup must not become a quick way to try vault keys.
 
+use aes_gcm::aead::Aead;
+use aes_gcm::{Aes256Gcm, Nonce};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -90,6 +92,30 @@ pub fn mac_key_of_vault(vault: &Credential, source: MacSource, salt: &[u8; 32]) 
 /// The key of a manifest's MAC from a store.
 pub fn mac_key_of_store(keys: &Keys, salt: &[u8; 32]) -> Secret {
     derive(salt, keys.manifests.expose(), &[MAC_INFO])
+}
+
+/// Bytes of the salt of a sealed grant.
+pub const GRANT_SALT: usize = 32;
+const GRANT_INFO: &[u8] = b"nbak v1 remote grant";
+
+/// The key that seals what a remote service granted. The salt is drawn for each writing, so each key seals once.
+fn grant_key(vault: &Credential, salt: &[u8; GRANT_SALT]) -> Option<Aes256Gcm> {
+    let key = if vault.is_strong() {
+        derive(salt, vault.expose(), &[GRANT_INFO])
+    } else {
+        derive(salt, stretch(vault, salt, ARGON2)?.expose(), &[GRANT_INFO])
+    };
+    Some(Aes256Gcm::new(key.expose().into()))
+}
+
+/// Seals `plain`; nothing if there is not enough memory to slow down a weak key.
+pub fn seal_grant(vault: &Credential, salt: &[u8; GRANT_SALT], plain: &[u8]) -> Option<Vec<u8>> {
+    grant_key(vault, salt)?.encrypt(&Nonce::default(), plain).ok()
+}
+
+/// Opens what [`seal_grant`] sealed; nothing if it was not under this key.
+pub fn open_grant(vault: &Credential, salt: &[u8; GRANT_SALT], sealed: &[u8]) -> Option<Vec<u8>> {
+    grant_key(vault, salt)?.decrypt(&Nonce::default(), sealed).ok()
 }
 
 /// HMAC-SHA256 (RFC 2104) over `message`.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::backup::Backup;
 use super::dialect::Dialect;
+use super::manifest::Manifest;
 use super::names::{self, MANIFEST};
 use crate::error::{Error, Result};
 
@@ -70,20 +71,20 @@ fn look_at(path: &Path, file_name: &OsStr, kind: FileType) -> Option<Listed> {
     }
     let dated = names::is_dated(&name);
     if kind.is_symlink() {
-        return dated.then(|| damaged(path, &name, "it is a symbolic link, which is not followed".to_owned()));
+        return dated.then(|| Listed::damaged(path, &name, "it is a symbolic link, which is not followed".to_owned()));
     }
     // A name that is all there is to go by needs no look inside; neither does a folder without a manifest.
     if !kind.is_dir() || !dated && !may_be_there(&path.join(MANIFEST)) {
         return None;
     }
     if file_name.to_str().is_none() {
-        return Some(damaged(path, &name, "its name is not UTF-8: rename it".to_owned()));
+        return Some(Listed::damaged(path, &name, "its name is not UTF-8: rename it".to_owned()));
     }
     match Backup::open(path) {
-        Ok(backup) => Some(whole(backup)),
+        Ok(backup) => Some(Listed::whole(backup.name, backup.path, backup.manifest)),
         // It was removed, or got its name, since the folder was read.
         Err(_) if std::fs::symlink_metadata(path).is_err() => None,
-        Err(error) => Some(damaged(path, &name, error.what())),
+        Err(error) => Some(Listed::damaged(path, &name, error.what())),
     }
 }
 
@@ -95,36 +96,39 @@ fn may_be_there(path: &Path) -> bool {
     }
 }
 
-fn whole(backup: Backup) -> Listed {
-    let manifest = backup.manifest;
-    let files = || manifest.files.iter().filter(|entry| !entry.kind.is_directory());
-    Listed {
-        name: backup.name,
-        path: backup.path,
-        created_ms: Some(manifest.created_ms),
-        bytes: files().fold(0, |sum, entry| entry.size.saturating_add(sum)),
-        files: files().count() as u64,
-        encrypted: manifest.encrypted,
-        dialect: Some(manifest.dialect),
-        damage: None,
-        version: manifest.version,
-        before_restore: manifest.own.as_ref().is_some_and(|own| own.before_restore),
-        snapshot: manifest.own.map(|own| own.snapshot),
+impl Listed {
+    /// One whose manifest could be read.
+    pub fn whole(name: String, path: PathBuf, manifest: Manifest) -> Listed {
+        let files = || manifest.files.iter().filter(|entry| !entry.kind.is_directory());
+        Listed {
+            name,
+            path,
+            created_ms: Some(manifest.created_ms),
+            bytes: files().fold(0, |sum, entry| entry.size.saturating_add(sum)),
+            files: files().count() as u64,
+            encrypted: manifest.encrypted,
+            dialect: Some(manifest.dialect),
+            damage: None,
+            version: manifest.version,
+            before_restore: manifest.own.as_ref().is_some_and(|own| own.before_restore),
+            snapshot: manifest.own.map(|own| own.snapshot),
+        }
     }
-}
 
-fn damaged(path: &Path, name: &str, why: String) -> Listed {
-    Listed {
-        name: name.to_owned(),
-        path: path.to_path_buf(),
-        created_ms: names::date_of(name),
-        bytes: 0,
-        files: 0,
-        encrypted: false,
-        version: String::new(),
-        snapshot: None,
-        before_restore: false,
-        dialect: None,
-        damage: Some(why),
+    /// One that cannot be read, and why.
+    pub fn damaged(path: &Path, name: &str, why: String) -> Listed {
+        Listed {
+            name: name.to_owned(),
+            path: path.to_path_buf(),
+            created_ms: names::date_of(name),
+            bytes: 0,
+            files: 0,
+            encrypted: false,
+            version: String::new(),
+            snapshot: None,
+            before_restore: false,
+            dialect: None,
+            damage: Some(why),
+        }
     }
 }

@@ -56,7 +56,7 @@ pub struct Durable(());
 
 impl Durable {
     /// For implementations of [`Objects`], when the object is durable.
-    pub(super) fn promise() -> Self {
+    pub(crate) fn promise() -> Self {
         Durable(())
     }
 }

@@ -17,8 +17,8 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::objects::{Durable, Key, Kind, Objects};
-use super::pack::{Footer, HEADER, Header, MAX_CHUNKS, MAX_RECORD, TRAILER, encode_trailer};
-use super::segment::{self, ChunkEntry, Codec, Content, SegmentEntry, TARGET};
+use super::pack::{Footer, HEADER, Header, MAX_CHUNKS, MAX_FOOTER, MAX_RECORD, TRAILER, encode_trailer};
+use super::segment::{self, ChunkEntry, Codec, Content, MAX_PLAIN, SegmentEntry, TARGET};
 use crate::crypto::keys::Keys;
 use crate::crypto::seal::{PackSealer, Ticket, Tickets};
 use crate::error::{Error, Result};
@@ -26,6 +26,8 @@ use crate::id::{ChunkId, PackId};
 
 /// A pack is closed when it holds this much plaintext, in bytes.
 pub const PACK_TARGET: usize = 16 * 1024 * 1024;
+/// No pack is larger: its target, one segment more, and its footer.
+pub const PACK_MOST: u64 = (PACK_TARGET + MAX_PLAIN + MAX_FOOTER) as u64;
 /// A segment is closed when it holds this many chunks.
 const SEGMENT_CHUNKS: usize = 4096;
 /// A pack is closed when it holds this many segments: half of the numbers that there are.
@@ -145,11 +147,11 @@ impl PackSink {
 
     /// Adds a chunk that the store does not have.
     pub fn add(&mut self, content: Content, id: ChunkId, plain: &[u8]) -> Result<()> {
-        if plain.len() > segment::MAX_PLAIN {
+        if plain.len() > MAX_PLAIN {
             return Err(Error::failed(format!(
                 "a piece of metadata of {} bytes is larger than the {} that the format allows",
                 plain.len(),
-                segment::MAX_PLAIN
+                MAX_PLAIN
             ))
             .hint("a directory may hold up to about a million entries"));
         }

@@ -1,0 +1,154 @@
+//! Access tokens: one at a time, fresh when it is asked for.
+//!
+//! **Single flight.** Whoever finds the token stale refreshes it while the others wait for the lock, and then have the
+//! new one. **What is permanent** is told apart from what passes: `invalid_grant` means that nobody will ever accept
+//! this grant again, and says so; a server that fails is asked again, and never costs the grant.
+
+use std::sync::{Mutex, PoisonError};
+
+use reqwest::Method;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::bases::Bases;
+use super::grant::{Grant, Keeper};
+use super::http::{Answer, Ask, Http, Send, Trouble};
+use super::retry::Patience;
+use crate::error::{Error, Result};
+
+/// A token is renewed so long before it expires, in milliseconds.
+const EARLY: i64 = 120_000;
+/// What is asked for: only what this program made itself.
+pub const SCOPE: &str = "https://www.googleapis.com/auth/drive.file";
+
+/// Who this program is, for Google.
+pub struct App {
+    /// The client id.
+    pub id: String,
+    /// The client secret.
+    pub secret: Zeroizing<String>,
+}
+
+/// What a token endpoint answers.
+#[derive(Deserialize)]
+pub(super) struct TokenAnswer {
+    pub(super) access_token: Zeroizing<String>,
+    #[serde(default)]
+    pub(super) expires_in: u32,
+    #[serde(default)]
+    pub(super) refresh_token: Option<Zeroizing<String>>,
+    #[serde(default)]
+    pub(super) scope: Option<String>,
+}
+
+/// How it refuses.
+#[derive(Deserialize, Default)]
+pub(super) struct TokenRefusal {
+    #[serde(default)]
+    pub(super) error: String,
+}
+
+/// Gives access tokens.
+pub struct Access {
+    app: App,
+    keeper: Keeper,
+    grant: Mutex<Grant>,
+}
+
+impl Access {
+    /// By what `keeper` keeps; an error if that is nothing.
+    pub fn open(app: App, keeper: Keeper) -> Result<Access> {
+        let Some(grant) = keeper.load()? else {
+            return Err(Error::remote("nobody has granted access to Google Drive yet").hint("run `nbak auth google`"));
+        };
+        Ok(Access { app, keeper, grant: Mutex::new(grant) })
+    }
+
+    /// A token that is good for some minutes. If `refused` is the one at hand, a new one.
+    pub fn token(
+        &self,
+        http: &Http,
+        bases: &Bases,
+        patience: Patience,
+        refused: Option<&str>,
+    ) -> Result<Zeroizing<String>> {
+        let mut grant = self.grant.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_good = grant.expires_ms - EARLY > now_ms() && Some(grant.access_token.as_str()) != refused;
+        if !is_good || grant.access_token.is_empty() {
+            self.refresh(http, bases, patience, &mut grant)?;
+        }
+        Ok(grant.access_token.clone())
+    }
+
+    fn refresh(&self, http: &Http, bases: &Bases, patience: Patience, grant: &mut Grant) -> Result<()> {
+        let mut tries = patience.begin();
+        let answer = loop {
+            let fields = vec![
+                ("client_id", grant.client_id.clone()),
+                ("client_secret", self.app.secret.to_string()),
+                ("refresh_token", grant.refresh_token.to_string()),
+                ("grant_type", "refresh_token".to_owned()),
+            ];
+            match post(http, &bases.token, fields) {
+                Ok(answer) if answer.status == 200 => break answer,
+                Ok(answer) => return Err(refused(&answer)),
+                Err(trouble) => tries.after("cannot renew the access to Google Drive", trouble)?,
+            }
+        };
+        let fresh: TokenAnswer = parse(&answer)?;
+        grant.access_token = fresh.access_token;
+        grant.expires_ms = now_ms() + i64::from(fresh.expires_in) * 1000;
+        // An answer may leave it out: then the old one stays.
+        if let Some(token) = fresh.refresh_token {
+            grant.refresh_token = token;
+        }
+        // What cannot be kept is asked for again next time.
+        let _ = self.keeper.store(grant);
+        Ok(())
+    }
+}
+
+pub(super) fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+pub(super) fn post(http: &Http, url: &reqwest::Url, fields: Vec<(&'static str, String)>) -> Result<Answer, Trouble> {
+    let ask =
+        Ask { method: Method::POST, url: url.clone(), token: None, headers: Vec::new(), body: Send::Form(fields) };
+    match http.ask(ask) {
+        // An endpoint for tokens says 401 of the program, not of a token.
+        Err(Trouble::Token) => Err(Trouble::Lasting(
+            Error::remote("Google does not know this client id and secret")
+                .hint("set GOOGLE_CLIENT_ID and GOOGLE_CLIENT_SECRET as the Google Cloud console shows them"),
+        )),
+        other => other,
+    }
+}
+
+pub(super) fn parse(answer: &Answer) -> Result<TokenAnswer> {
+    serde_json::from_slice(&answer.body).map_err(|_| Error::remote("Google answers with no token that can be read"))
+}
+
+pub(super) fn refusal(answer: &Answer) -> String {
+    serde_json::from_slice::<TokenRefusal>(&answer.body).unwrap_or_default().error
+}
+
+/// Why no token is given, by the answer's word.
+pub(super) fn refused(answer: &Answer) -> Error {
+    match refusal(answer).as_str() {
+        "invalid_grant" => Error::remote("Google does not accept what was granted any more").hint(
+            "run `nbak auth google` again; it was revoked, or expired: with a consent screen in testing mode that \
+             happens after 7 days, so publish it",
+        ),
+        "invalid_client" | "unauthorized_client" | "deleted_client" => {
+            Error::remote("Google does not know this client id and secret")
+                .hint("set GOOGLE_CLIENT_ID and GOOGLE_CLIENT_SECRET as the Google Cloud console shows them")
+        }
+        "access_denied" => Error::remote("access was denied").hint("run `nbak auth google` again, and allow it"),
+        "expired_token" => Error::remote("the code has expired").hint("run `nbak auth google` again"),
+        word if (1..60).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') => {
+            Error::remote(format!("Google gives no token: {word}"))
+        }
+        _ => Error::remote(format!("Google gives no token (status {})", answer.status)),
+    }
+}

@@ -1,0 +1,476 @@
+//! Drive's calls, each tried until it succeeds, is refused, or was tried often enough.
+//!
+//! What an answer says is believed only as far as it is checked here: ids have a pattern, lists have an end, an upload
+//! goes on at the service and nowhere else. Names are checked by whoever makes paths of them.
+
+use std::collections::{BTreeMap, HashSet};
+
+use reqwest::{Method, Url};
+use serde::Deserialize;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::access::Access;
+use super::bases::Bases;
+use super::http::{Answer, Ask, Http, Send, Trouble};
+use super::retry::Patience;
+use crate::error::{Error, Result};
+
+/// The type of a folder.
+const FOLDER: &str = "application/vnd.google-apps.folder";
+/// What is asked of a file.
+const FIELDS: &str = "id,name,mimeType,size,md5Checksum,sha256Checksum,appProperties,createdTime";
+/// A list has at most so many pages.
+const PAGES_MOST: usize = 2000;
+/// And that many entries.
+const ENTRIES_MOST: usize = 1_000_000;
+
+/// A file or folder there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// Its id.
+    pub id: String,
+    /// Its name, as it is: not checked.
+    pub name: String,
+    /// Whether it is a folder.
+    pub is_folder: bool,
+    /// Its size in bytes; 0 for a folder.
+    pub size: u64,
+    /// MD5 of its bytes, if Drive says so: 32 digits.
+    pub md5: Option<String>,
+    /// SHA-256 of its bytes, if Drive says so: 64 digits.
+    pub sha256: Option<String>,
+    /// What this program noted with it.
+    pub properties: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire {
+    id: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    mime_type: String,
+    #[serde(default)]
+    size: Option<String>,
+    #[serde(default)]
+    md5_checksum: Option<String>,
+    #[serde(default)]
+    sha256_checksum: Option<String>,
+    #[serde(default)]
+    app_properties: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    #[serde(default)]
+    next_page_token: Option<String>,
+    #[serde(default)]
+    incomplete_search: bool,
+    #[serde(default)]
+    files: Vec<Wire>,
+}
+
+#[derive(Deserialize)]
+struct Ids {
+    #[serde(default)]
+    ids: Vec<String>,
+}
+
+/// What became of a part of an upload, or of asking for it.
+#[derive(Debug)]
+pub enum Part {
+    /// So many bytes are there.
+    Stored(u64),
+    /// The file is complete.
+    Complete(Remote),
+    /// The session is no more.
+    Gone,
+}
+
+/// Drive, for one account.
+pub struct Drive {
+    http: Http,
+    bases: Bases,
+    access: Access,
+    patience: Patience,
+}
+
+fn malformed(what: &str) -> Error {
+    Error::remote(format!("Google Drive answers with {what} that cannot be read"))
+        .hint("try again; if it stays so, something else answers in Drive's place: look at your proxies")
+}
+
+/// Whether this is an id that can stand in an address.
+fn is_id(id: &str) -> bool {
+    (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+impl Wire {
+    fn checked(self) -> Result<Remote> {
+        let is_folder = self.mime_type == FOLDER;
+        let size = match &self.size {
+            Some(size) => size.parse().map_err(|_| malformed("a size"))?,
+            None => 0,
+        };
+        let digest = |text: Option<String>, digits| match text.map(|text| text.to_ascii_lowercase()) {
+            Some(text) if is_hex(&text, digits) => Ok(Some(text)),
+            Some(_) => Err(malformed("a checksum")),
+            None => Ok(None),
+        };
+        if !is_id(&self.id) {
+            return Err(malformed("an id"));
+        }
+        Ok(Remote {
+            md5: digest(self.md5_checksum, 32)?,
+            sha256: digest(self.sha256_checksum, 64)?,
+            id: self.id,
+            name: self.name,
+            is_folder,
+            size,
+            properties: self.app_properties,
+        })
+    }
+}
+
+/// Reads an object: a list would do for the library, field by field.
+fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8], what: &str) -> Result<T> {
+    let is_object = bytes.trim_ascii_start().first() == Some(&b'{');
+    let read = is_object.then(|| serde_json::from_slice(bytes).ok()).flatten();
+    read.ok_or_else(|| malformed(what))
+}
+
+/// Reads one file's description, as any answer may have it.
+pub fn parse_file(bytes: &[u8]) -> Result<Remote> {
+    object::<Wire>(bytes, "a file")?.checked()
+}
+
+/// Reads one page of a list: its entries, and the token of the next page.
+pub fn parse_page(bytes: &[u8]) -> Result<(Vec<Remote>, Option<String>)> {
+    let page: Page = object(bytes, "a list")?;
+    if page.incomplete_search {
+        return Err(Error::remote("Google Drive did not look everywhere for a list").hint("try again later"));
+    }
+    let files: Result<Vec<Remote>> = page.files.into_iter().map(Wire::checked).collect();
+    Ok((files?, page.next_page_token.filter(|token| !token.is_empty())))
+}
+
+/// A string in a query.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+impl Drive {
+    /// Drive at `bases`, as `access` allows.
+    pub fn new(http: Http, bases: Bases, access: Access, patience: Patience) -> Drive {
+        Drive { http, bases, access, patience }
+    }
+
+    /// How often things are tried.
+    pub fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    fn token(&self, refused: Option<&str>) -> Result<Zeroizing<String>> {
+        self.access.token(&self.http, &self.bases, self.patience, refused)
+    }
+
+    fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Url {
+        let mut url = self.bases.api.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.clear().extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        url
+    }
+
+    /// One call, tried again while that is of use.
+    fn call(&self, what: &str, make: &dyn Fn() -> (Method, Url, Send)) -> Result<Answer> {
+        let mut tries = self.patience.begin();
+        let mut token = self.token(None)?;
+        loop {
+            let (method, url, body) = make();
+            match self.http.ask(Ask { method, url, token: Some(&token), headers: Vec::new(), body }) {
+                Ok(answer) => return Ok(answer),
+                Err(trouble) => {
+                    let renew = matches!(trouble, Trouble::Token);
+                    tries.after(what, trouble)?;
+                    if renew {
+                        token = self.token(Some(&token))?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn get(&self, what: &str, path: &[&str], query: &[(&str, &str)]) -> Result<Answer> {
+        self.call(what, &|| (Method::GET, self.url(path, query), Send::Nothing))
+    }
+
+    /// Everything for which `query` holds, that is not in the bin.
+    fn list(&self, query: &str) -> Result<Vec<Remote>> {
+        let what = "cannot list what is in Google Drive";
+        let query = format!("{query} and trashed=false");
+        let fields = format!("nextPageToken,incompleteSearch,files({FIELDS})");
+        let (mut found, mut tokens, mut token) = (Vec::new(), HashSet::new(), None::<String>);
+        for _ in 0..PAGES_MOST {
+            let mut asked = vec![
+                ("q", query.as_str()),
+                ("spaces", "drive"),
+                ("pageSize", "1000"),
+                ("fields", fields.as_str()),
+                ("orderBy", "createdTime"),
+            ];
+            if let Some(token) = &token {
+                asked.push(("pageToken", token));
+            }
+            let answer = self.get(what, &["drive", "v3", "files"], &asked)?;
+            if answer.status != 200 {
+                return Err(Error::remote(format!("{what}: status {}", answer.status)));
+            }
+            let (files, next) = parse_page(&answer.body)?;
+            found.extend(files);
+            match next {
+                None => return Ok(found),
+                Some(next) if tokens.insert(next.clone()) && found.len() <= ENTRIES_MOST => token = Some(next),
+                Some(_) => break,
+            }
+        }
+        Err(Error::remote(format!("{what}: the list has no end")))
+    }
+
+    /// What is in a folder.
+    pub fn children(&self, folder: &str) -> Result<Vec<Remote>> {
+        self.list(&format!("{} in parents", quoted(folder)))
+    }
+
+    /// What is in a folder under one name.
+    pub fn named(&self, folder: &str, name: &str) -> Result<Vec<Remote>> {
+        self.list(&format!("{} in parents and name={}", quoted(folder), quoted(name)))
+    }
+
+    /// Fresh ids. An upload that names one can be repeated: it cannot be there twice.
+    pub fn ids(&self, count: usize) -> Result<Vec<String>> {
+        let what = "cannot get ids from Google Drive";
+        let count = count.clamp(1, 1000);
+        let path = ["drive", "v3", "files", "generateIds"];
+        let answer = self.get(what, &path, &[("count", &count.to_string()), ("space", "drive")])?;
+        let ids: Ids = object(&answer.body, "ids")?;
+        if answer.status != 200 || ids.ids.len() < count || !ids.ids.iter().all(|id| is_id(id)) {
+            return Err(malformed("ids"));
+        }
+        Ok(ids.ids)
+    }
+
+    /// The folder `name` in `parent`, made if it is not there. Of several the oldest.
+    pub fn folder(&self, parent: &str, name: &str) -> Result<String> {
+        let what = "cannot make a folder in Google Drive";
+        if let Some(found) = self.named(parent, name)?.into_iter().find(|found| found.is_folder) {
+            return Ok(found.id);
+        }
+        let id = self.ids(1)?.remove(0);
+        let body = json!({"id": id, "name": name, "mimeType": FOLDER, "parents": [parent]}).to_string();
+        let make = || {
+            (Method::POST, self.url(&["drive", "v3", "files"], &[("fields", "id")]), Send::Json(body.clone().into()))
+        };
+        match self.call(what, &make)?.status {
+            // It is there already: an earlier try went through.
+            200 | 201 | 409 => Ok(id),
+            status => Err(Error::remote(format!("{what}: {name}: status {status}"))),
+        }
+    }
+
+    /// What is known of a file; nothing if it is not there.
+    pub fn file(&self, id: &str) -> Result<Option<Remote>> {
+        let what = "cannot look at a file in Google Drive";
+        let fields = format!("{FIELDS},trashed");
+        let answer = self.get(what, &["drive", "v3", "files", id], &[("fields", &fields)])?;
+        match answer.status {
+            200 => parse_file(&answer.body).map(Some),
+            404 => Ok(None),
+            status => Err(Error::remote(format!("{what}: status {status}"))),
+        }
+    }
+
+    /// Deletes a file, or a folder with all that is in it. One that is not there is no failure.
+    pub fn delete(&self, id: &str) -> Result<()> {
+        let what = "cannot remove a file from Google Drive";
+        let answer =
+            self.call(what, &|| (Method::DELETE, self.url(&["drive", "v3", "files", id], &[]), Send::Nothing))?;
+        match answer.status {
+            200 | 204 | 404 | 410 => Ok(()),
+            status => Err(Error::remote(format!("{what}: status {status}"))),
+        }
+    }
+
+    /// Begins to upload `size` bytes as the new file `id`; answers with the session's address, a secret. Nothing if the
+    /// file is there already.
+    pub fn begin_upload(
+        &self,
+        id: &str,
+        parent: &str,
+        name: &str,
+        properties: &BTreeMap<String, String>,
+        size: u64,
+    ) -> Result<Option<Zeroizing<String>>> {
+        let what = format!("cannot begin to upload {name}");
+        let metadata = json!({
+            "id": id, "name": name, "parents": [parent], "appProperties": properties,
+            "mimeType": "application/octet-stream",
+        });
+        let body = metadata.to_string();
+        let mut tries = self.patience.begin();
+        let mut token = self.token(None)?;
+        loop {
+            let url = self.url(&["upload", "drive", "v3", "files"], &[("uploadType", "resumable"), ("fields", FIELDS)]);
+            let headers = vec![
+                ("x-upload-content-type", "application/octet-stream".to_owned()),
+                ("x-upload-content-length", size.to_string()),
+            ];
+            let body = Send::Json(body.clone().into());
+            match self.http.ask(Ask { method: Method::POST, url, token: Some(&token), headers, body }) {
+                Ok(answer) if answer.status == 200 => {
+                    let address = answer.location.ok_or_else(|| malformed("no address for an upload"))?;
+                    let parsed = Url::parse(&address).map_err(|_| malformed("an address for an upload"))?;
+                    if !self.bases.may_upload_to(&parsed) {
+                        return Err(Error::remote(format!("{what}: it would go to a server that is not Google's")));
+                    }
+                    return Ok(Some(Zeroizing::new(address)));
+                }
+                Ok(answer) if answer.status == 409 => return Ok(None),
+                Ok(answer) => return Err(Error::remote(format!("{what}: status {}", answer.status))),
+                Err(trouble) => {
+                    let renew = matches!(trouble, Trouble::Token);
+                    tries.after(&what, trouble)?;
+                    if renew {
+                        token = self.token(Some(&token))?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends a part of an upload, once; with nothing to send, asks what is there.
+    pub fn send_part(&self, session: &str, part: Option<(u64, Vec<u8>)>, total: u64) -> Result<Part, Trouble> {
+        let url = Url::parse(session).ok().filter(|url| self.bases.may_upload_to(url));
+        let Some(url) = url else { return Ok(Part::Gone) };
+        let token = self.token(None).map_err(Trouble::Lasting)?;
+        let (range, body) = match part {
+            Some((offset, bytes)) if !bytes.is_empty() => {
+                (format!("bytes {offset}-{}/{total}", offset + bytes.len() as u64 - 1), Send::Part(bytes))
+            }
+            _ => (format!("bytes */{total}"), Send::Nothing),
+        };
+        let headers = vec![("content-range", range)];
+        let answer = match self.http.ask(Ask { method: Method::PUT, url, token: Some(&token), headers, body }) {
+            Err(Trouble::Token) => {
+                self.token(Some(&token)).map_err(Trouble::Lasting)?;
+                return Err(Trouble::Token);
+            }
+            other => other?,
+        };
+        match answer.status {
+            200 | 201 => parse_file(&answer.body).map(Part::Complete).map_err(Trouble::Lasting),
+            308 => {
+                let stored = match &answer.range {
+                    None => Some(0),
+                    Some(range) => {
+                        range.strip_prefix("bytes=0-").and_then(|last| last.parse::<u64>().ok()).map(|n| n + 1)
+                    }
+                };
+                stored
+                    .filter(|stored| *stored <= total)
+                    .map(Part::Stored)
+                    .ok_or_else(|| Trouble::Lasting(malformed("a range")))
+            }
+            404 | 410 => Ok(Part::Gone),
+            status => Err(Trouble::Passing(format!("status {status}"), None)),
+        }
+    }
+
+    /// Gives the bytes of a file from `offset` on to `take`, up to `length` in all.
+    pub fn read(
+        &self,
+        remote: &Remote,
+        offset: u64,
+        length: u64,
+        take: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let what = format!("cannot download {}", shown(&remote.name));
+        let mut tries = self.patience.begin();
+        let (mut at, end) = (offset, offset + length);
+        while at < end {
+            let token = self.token(None)?;
+            let url = self.url(&["drive", "v3", "files", &remote.id], &[("alt", "media")]);
+            let ask = Ask { method: Method::GET, url, token: Some(&token), headers: Vec::new(), body: Send::Nothing };
+            let before = at;
+            let mut counted = |bytes: &[u8]| {
+                at += bytes.len() as u64;
+                take(bytes)
+            };
+            let Err(trouble) = self.http.fetch(ask, before, end - before, &mut counted) else { break };
+            if at > before {
+                tries.progress();
+            }
+            let renew = matches!(trouble, Trouble::Token);
+            tries.after(&what, trouble)?;
+            if renew {
+                self.token(Some(&token))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A whole file that is no longer than `most`.
+    pub fn read_whole(&self, remote: &Remote, most: u64) -> Result<Vec<u8>> {
+        if remote.size > most {
+            return Err(Error::remote(format!("{} is larger than it can be", shown(&remote.name))));
+        }
+        let mut bytes = Vec::with_capacity(remote.size as usize);
+        self.read(remote, 0, remote.size, &mut |part| {
+            bytes.extend_from_slice(part);
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+}
+
+/// A name from there, for a message: a stranger may have chosen it.
+pub fn shown(name: &str) -> String {
+    name.chars().take(200).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_right_is_refused() {
+        for page in [
+            "",
+            "[]",
+            "{\"files\":1}",
+            "{\"files\":[{\"name\":\"x\"}]}",
+            "{\"files\":[{\"id\":\"../x\"}]}",
+            "{\"files\":[{\"id\":\"a\",\"size\":\"-1\"}]}",
+            "{\"files\":[{\"id\":\"a\",\"size\":7}]}",
+            "{\"files\":[{\"id\":\"a\",\"md5Checksum\":\"x\"}]}",
+            "{\"incompleteSearch\":true}",
+        ] {
+            assert!(parse_page(page.as_bytes()).is_err(), "{page}");
+        }
+        let (files, next) =
+            parse_page(b"{\"files\":[{\"id\":\"a-_9\",\"size\":\"3\"}],\"nextPageToken\":\"t\"}").expect("a page");
+        assert_eq!((files[0].size, next.as_deref()), (3, Some("t")));
+        assert_eq!(parse_page(b"{}").expect("an empty page"), (Vec::new(), None));
+        assert_eq!(quoted("it's \\"), "'it\\'s \\\\'");
+    }
+}

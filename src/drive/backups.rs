@@ -1,7 +1,7 @@
 //! Documented backups in Drive: one folder each, the manifest last.
 //!
-//! `nodyn-backups/<name>/…`, with real folders inside. Files go in any order, several at a time, and `manifest.json` when
-//! all others are there and were compared: a folder without one is no backup, and nobody takes it for one. What is
+//! `nodyn-backups/<name>/…`, with real folders inside. Files go in any order, several at a time, and `manifest.json`
+//! when all others are there and were compared: a folder without one is no backup, and nobody takes it for one. What is
 //! there already, with the same size and checksum, is not sent again; what is there twice, or with other content, is
 //! removed.
 //!

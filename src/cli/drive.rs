@@ -107,7 +107,8 @@ fn grant(context: &Context, device: bool) -> Result<u8> {
         })?
     } else {
         login.in_browser(&|address| {
-            output::message(format!("Open this address in a browser on this machine, and allow it:\n{address}"));
+            output::message("Open this address in a browser on this machine, and allow it:");
+            output::message(address);
             open_browser(address);
         })?
     };

@@ -115,14 +115,7 @@ pub(super) fn now_ms() -> i64 {
 pub(super) fn post(http: &Http, url: &reqwest::Url, fields: Vec<(&'static str, String)>) -> Result<Answer, Trouble> {
     let ask =
         Ask { method: Method::POST, url: url.clone(), token: None, headers: Vec::new(), body: Send::Form(fields) };
-    match http.ask(ask) {
-        // An endpoint for tokens says 401 of the program, not of a token.
-        Err(Trouble::Token) => Err(Trouble::Lasting(
-            Error::remote("Google does not know this client id and secret")
-                .hint("set GOOGLE_CLIENT_ID and GOOGLE_CLIENT_SECRET as the Google Cloud console shows them"),
-        )),
-        other => other,
-    }
+    http.ask_plainly(ask).map(|(answer, _)| answer)
 }
 
 pub(super) fn parse(answer: &Answer) -> Result<TokenAnswer> {
@@ -144,6 +137,8 @@ pub(super) fn refused(answer: &Answer) -> Error {
             Error::remote("Google does not know this client id and secret")
                 .hint("set GOOGLE_CLIENT_ID and GOOGLE_CLIENT_SECRET as the Google Cloud console shows them")
         }
+        "" if answer.status == 401 => Error::remote("Google does not know this client id and secret")
+            .hint("set GOOGLE_CLIENT_ID and GOOGLE_CLIENT_SECRET as the Google Cloud console shows them"),
         "access_denied" => Error::remote("access was denied").hint("run `nbak auth google` again, and allow it"),
         "expired_token" => Error::remote("the code has expired").hint("run `nbak auth google` again"),
         word if (1..60).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') => {

@@ -222,13 +222,8 @@ impl Drive {
         let fields = format!("nextPageToken,incompleteSearch,files({FIELDS})");
         let (mut found, mut tokens, mut token) = (Vec::new(), HashSet::new(), None::<String>);
         for _ in 0..PAGES_MOST {
-            let mut asked = vec![
-                ("q", query.as_str()),
-                ("spaces", "drive"),
-                ("pageSize", "1000"),
-                ("fields", fields.as_str()),
-                ("orderBy", "createdTime"),
-            ];
+            let mut asked =
+                vec![("q", query.as_str()), ("spaces", "drive"), ("pageSize", "1000"), ("fields", fields.as_str())];
             if let Some(token) = &token {
                 asked.push(("pageToken", token));
             }
@@ -239,7 +234,11 @@ impl Drive {
             let (files, next) = parse_page(&answer.body)?;
             found.extend(files);
             match next {
-                None => return Ok(found),
+                None => {
+                    // Where there are several of one name, everybody means the same one.
+                    found.sort_by(|one, other| (&one.name, &one.id).cmp(&(&other.name, &other.id)));
+                    return Ok(found);
+                }
                 Some(next) if tokens.insert(next.clone()) && found.len() <= ENTRIES_MOST => token = Some(next),
                 Some(_) => break,
             }
@@ -270,7 +269,7 @@ impl Drive {
         Ok(ids.ids)
     }
 
-    /// The folder `name` in `parent`, made if it is not there. Of several the oldest.
+    /// The folder `name` in `parent`, made if it is not there.
     pub fn folder(&self, parent: &str, name: &str) -> Result<String> {
         let what = "cannot make a folder in Google Drive";
         if let Some(found) = self.named(parent, name)?.into_iter().find(|found| found.is_folder) {

@@ -135,14 +135,24 @@ impl Http {
 
     /// Asks, and reads the whole answer, which must not be long.
     pub fn ask(&self, ask: Ask<'_>) -> Result<Answer, Trouble> {
+        let (answer, wait) = self.ask_plainly(ask)?;
+        match answer.status {
+            401 => Err(Trouble::Token),
+            403 => Err(forbidden(&answer.body, wait)),
+            _ => Ok(answer),
+        }
+    }
+
+    /// The same for a service that has another meaning of 401 and 403; with how long it says to wait.
+    pub fn ask_plainly(&self, ask: Ask<'_>) -> Result<(Answer, Option<Duration>), Trouble> {
         let response = self.send(ask)?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (location, range) = (text(LOCATION), text(RANGE));
         let body = read_all(response, ANSWER_MOST)?;
-        judge(status, &headers, &body)?;
-        Ok(Answer { status, location, range, body })
+        judge(status, &headers)?;
+        Ok((Answer { status, location, range, body }, asked_to_wait(&headers)))
     }
 
     /// Asks for `length` bytes of a file from `offset` on, of all that it has, and gives them to `take`. Answers with
@@ -161,8 +171,12 @@ impl Http {
         if status != 206 && !(status == 200 && offset == 0) {
             let headers = response.headers().clone();
             let body = read_all(response, ANSWER_MOST)?;
-            judge(status, &headers, &body)?;
-            return Err(Trouble::Lasting(Error::remote(format!("a download was answered with status {status}"))));
+            judge(status, &headers)?;
+            return Err(match status {
+                401 => Trouble::Token,
+                403 => forbidden(&body, asked_to_wait(&headers)),
+                _ => Trouble::Lasting(Error::remote(format!("a download was answered with status {status}"))),
+            });
         }
         let begins = format!("bytes {offset}-");
         let names = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
@@ -244,14 +258,15 @@ fn read_all(response: Response, most: u64) -> Result<Vec<u8>, Trouble> {
     }
 }
 
-/// What a status means that nobody waits for.
-fn judge(status: u16, headers: &HeaderMap, body: &[u8]) -> Result<(), Trouble> {
-    let wait = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    let wait = wait.map(Duration::from_secs);
+fn asked_to_wait(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// What a status means wherever it comes from.
+fn judge(status: u16, headers: &HeaderMap) -> Result<(), Trouble> {
     match status {
-        401 => Err(Trouble::Token),
-        408 | 429 | 500..=599 => Err(Trouble::Passing(format!("status {status}"), wait)),
-        403 => Err(forbidden(body, wait)),
+        408 | 429 | 500..=599 => Err(Trouble::Passing(format!("status {status}"), asked_to_wait(headers))),
         300..=307 => Err(Trouble::Lasting(Error::remote(format!(
             "the service sends elsewhere (status {status}), which is not followed"
         )))),

@@ -153,7 +153,8 @@ impl Place {
 pub fn bare() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nbak"));
     for (name, _) in std::env::vars_os() {
-        if ["NODYN_", "LYNOX_", "NBAK_"].iter().any(|prefix| name.as_bytes().starts_with(prefix.as_bytes())) {
+        if ["NODYN_", "LYNOX_", "NBAK_", "GOOGLE_"].iter().any(|prefix| name.as_bytes().starts_with(prefix.as_bytes()))
+        {
             command.env_remove(name);
         }
     }

@@ -7,6 +7,7 @@
 
 mod backup_names;
 mod chunker;
+mod drive_reply;
 mod key_slot;
 mod manifest;
 mod nbak;
@@ -23,6 +24,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("backup_names", backup_names::body),
     ("chunker", chunker::body),
+    ("drive_reply", drive_reply::body),
     ("key_slot", key_slot::body),
     ("manifest", manifest::body),
     ("nbak", nbak::body),

@@ -23,6 +23,7 @@ pub fn all() -> Vec<Seed> {
     };
     add("backup_names", export_seeds::backup_names());
     add("chunker", chunker());
+    add("drive_reply", drive_reply());
     add("key_slot", key_slot());
     add("manifest", export_seeds::manifest());
     add("nbak", nbak());
@@ -34,6 +35,21 @@ pub fn all() -> Vec<Seed> {
 }
 
 type Named = Vec<(String, Vec<u8>)>;
+
+fn drive_reply() -> Named {
+    let sha = "ab".repeat(32);
+    named([
+        ("empty", b"{}".to_vec()),
+        ("page", br#"{"files":[{"id":"a-_9","name":"history.db","mimeType":"application/octet-stream","size":"7"}],"nextPageToken":"t"}"#.to_vec()),
+        ("file", format!(r#"{{"id":"x1","name":"a/b","size":"3","md5Checksum":"{}","sha256Checksum":"{sha}","appProperties":{{"nbak_path":"a/b"}}}}"#, "0f".repeat(16)).into_bytes()),
+        ("folder", br#"{"id":"f","name":"..","mimeType":"application/vnd.google-apps.folder"}"#.to_vec()),
+        ("incomplete", br#"{"incompleteSearch":true,"files":[]}"#.to_vec()),
+        ("bad id", br#"{"files":[{"id":"../x"}]}"#.to_vec()),
+        ("bad size", br#"{"id":"a","size":"-1"}"#.to_vec()),
+        ("control", b"{\"id\":\"a\",\"name\":\"\\u001b[2J\"}".to_vec()),
+        ("a list", b"[[],[],1]".to_vec()),
+    ])
+}
 
 fn named<const N: usize>(seeds: [(&str, Vec<u8>); N]) -> Named {
     seeds.into_iter().map(|(name, data)| (name.to_owned(), data)).collect()

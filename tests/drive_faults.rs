@@ -1,6 +1,6 @@
 //! A thousand scripts of faults: lost connections before and after a request was carried out, parts that are stored in
-//! part, sessions that end, refusals, servers that fail. Afterwards Drive holds one whole copy of each file, nothing half
-//! is listed as whole, and no request was repeated without bound.
+//! part, sessions that end, refusals, servers that fail. Afterwards Drive holds one whole copy of each file, nothing
+//! half is listed as whole, and no request was repeated without bound.
 //!
 //! `NBAK_TEST_ROUNDS` multiplies how many scripts have their turn; a run prints the seed of one that fails.
 
@@ -9,20 +9,10 @@ mod drive_common;
 mod fake_drive;
 
 use std::fs;
-use std::time::Duration;
 
-use common::{KEY, Place, noise};
-use drive_common::Cloud;
-use fake_drive::{CLIENT_ID, CLIENT_SECRET};
-use nbak::crypto::secret::Credential;
-use nbak::drive::access::{Access, App};
-use nbak::drive::api::Drive;
+use common::noise;
+use drive_common::{Cloud, drive, store_grant};
 use nbak::drive::backups::Backups;
-use nbak::drive::bases::Bases;
-use nbak::drive::grant::Keeper;
-use nbak::drive::http::Http;
-use nbak::drive::limit::Limit;
-use nbak::drive::retry::Patience;
 use nbak::drive::sessions::Sessions;
 use nbak::export::backup::Backup;
 
@@ -30,16 +20,6 @@ use nbak::export::backup::Backup;
 const SCRIPTS: u64 = 20;
 /// Faults in one script.
 const FAULTS: usize = 25;
-
-const PATIENCE: Patience = Patience { first: Duration::from_millis(1), longest: Duration::from_millis(4), tries: 8 };
-
-fn drive(cloud: &Cloud) -> Drive {
-    let app = App { id: CLIENT_ID.to_owned(), secret: CLIENT_SECRET.to_owned().into() };
-    let keeper = Keeper::new(&cloud.place.data, vec![Credential::VaultKey(KEY.to_owned())]);
-    let access = Access::open(app, keeper).expect("a grant");
-    let bases = Bases::loopback(&cloud.fake.base()).expect("loopback");
-    Drive::new(Http::new(Limit::new(None)).expect("a client"), bases, access, PATIENCE)
-}
 
 /// A machine with one backup, of some small files and one of several parts.
 fn machine() -> (Cloud, Backup) {
@@ -49,7 +29,7 @@ fn machine() -> (Cloud, Backup) {
         fs::write(cloud.place.data.join(name), noise(seed, size)).expect("written");
     }
     cloud.place.ok(&["backup"]);
-    cloud.grant();
+    store_grant(&cloud);
     let backups = fs::read_dir(cloud.place.data.join("backups")).expect("a folder");
     let path = backups.map(|entry| entry.expect("one").path()).find(|path| path.join("manifest.json").exists());
     let backup = Backup::open(&path.expect("a backup")).expect("it opens");
@@ -111,5 +91,4 @@ fn whatever_breaks_there_is_one_whole_copy() {
     }
     println!("at most {most} requests for one script");
     assert!(!cloud.place.data.join(".nbak-uploads.json").exists(), "nothing has begun that did not end");
-    let _ = Place::empty;
 }

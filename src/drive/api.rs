@@ -253,7 +253,9 @@ impl Drive {
 
     /// What is in a folder under one name.
     pub fn named(&self, folder: &str, name: &str) -> Result<Vec<Remote>> {
-        self.list(&format!("{} in parents and name={}", quoted(folder), quoted(name)))
+        let mut found = self.list(&format!("{} in parents and name={}", quoted(folder), quoted(name)))?;
+        found.retain(|remote| remote.name == name);
+        Ok(found)
     }
 
     /// Fresh ids. An upload that names one can be repeated: it cannot be there twice.

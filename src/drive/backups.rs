@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::export::backup::Backup;
 use crate::export::dialect::Dialect;
 use crate::export::list::Listed;
-use crate::export::manifest::{BYTES_MAX, Manifest};
+use crate::export::manifest::{BYTES_MAX, Kind as EntryKind, Manifest};
 use crate::export::names::{self, MANIFEST};
 use crate::export::retention::{self, Decision};
 
@@ -372,7 +372,8 @@ fn plan<'a>(name: &str, manifest: &'a Manifest, files: &'a Files) -> Result<Vec<
             remote.ok_or_else(|| bad(&entry.path, "it has another size or checksum than the manifest says"))?;
         wanted.push(Wanted { path: entry.path.clone(), remote, sha256: Some(&entry.sha256) });
     }
-    for folder in manifest.files.iter().filter(|entry| entry.kind.is_directory()) {
+    // Older backups name a knowledge graph's folder, and not what is in it.
+    for folder in manifest.files.iter().filter(|entry| entry.kind == EntryKind::KuzuDir) {
         let inside = files
             .iter()
             .filter(|(path, _)| path.strip_prefix(folder.path.as_str()).is_some_and(|rest| rest.starts_with('/')));

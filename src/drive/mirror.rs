@@ -74,6 +74,9 @@ impl<'a> DriveObjects<'a> {
 
 impl Objects for DriveObjects<'_> {
     fn put(&self, key: Key, parts: &[&[u8]]) -> Result<Durable> {
+        if self.folder(key.kind).objects.contains_key(&key.id) {
+            return Err(Error::failed("a stored object of this name is there already").at(self.place(key)));
+        }
         let content = Parts(parts);
         let sums = sums(&content)?;
         let parent = self.folder(key.kind).id.clone();

@@ -37,11 +37,23 @@ pub fn all() -> Vec<Seed> {
 type Named = Vec<(String, Vec<u8>)>;
 
 fn drive_reply() -> Named {
-    let sha = "ab".repeat(32);
+    let (md5, sha) = ("0f".repeat(16), "ab".repeat(32));
     named([
         ("empty", b"{}".to_vec()),
-        ("page", br#"{"files":[{"id":"a-_9","name":"history.db","mimeType":"application/octet-stream","size":"7"}],"nextPageToken":"t"}"#.to_vec()),
-        ("file", format!(r#"{{"id":"x1","name":"a/b","size":"3","md5Checksum":"{}","sha256Checksum":"{sha}","appProperties":{{"nbak_path":"a/b"}}}}"#, "0f".repeat(16)).into_bytes()),
+        (
+            "page",
+            br#"{"files":[{"id":"a-_9","name":"history.db","mimeType":"application/octet-stream","size":"7"}],
+                "nextPageToken":"t"}"#
+                .to_vec(),
+        ),
+        (
+            "file",
+            format!(
+                r#"{{"id":"x1","name":"a/b","size":"3","md5Checksum":"{md5}","sha256Checksum":"{sha}",
+                    "appProperties":{{"nbak_path":"a/b"}}}}"#
+            )
+            .into_bytes(),
+        ),
         ("folder", br#"{"id":"f","name":"..","mimeType":"application/vnd.google-apps.folder"}"#.to_vec()),
         ("incomplete", br#"{"incompleteSearch":true,"files":[]}"#.to_vec()),
         ("bad id", br#"{"files":[{"id":"../x"}]}"#.to_vec()),

@@ -102,6 +102,21 @@ fn names_lead_nowhere() {
     assert!(damage.as_ref().is_some_and(|why| why.contains("..")), "{damage:?}");
 }
 
+/// The application flattens folders into names, and another client may not: both are read.
+#[test]
+fn names_with_folders_in_them_are_read() {
+    let scene = Scene::new();
+    let fake = &scene.cloud.fake;
+    let top = format!("nodyn-backups/{}", scene.backup.name);
+    let file = fake.at(&format!("{top}/a/one")).expect("there");
+    let folder = fake.at(&top).expect("there");
+    fake.remove(&fake.at(&format!("{top}/a")).expect("there").id);
+    fake.add_file(&folder.id, "a/one", &file.content);
+    let target = tempfile::tempdir().expect("a folder");
+    scene.download(target.path()).expect("downloaded");
+    scene.assert_is_right(target.path());
+}
+
 #[test]
 fn lies_about_files_are_noticed() {
     for (what, hostile) in

@@ -135,8 +135,9 @@ impl Bars {
 impl Progress for Bars {
     fn begin(&self, what: &str, total: u64) {
         self.with(|bar| {
-            let style =
-                ProgressStyle::with_template("{msg:12} {wide_bar} {percent:>3}% {elapsed_precise} (left: {eta})");
+            let style = ProgressStyle::with_template(
+                "{msg:12} {wide_bar} {percent:>3}% {bytes_per_sec} {elapsed_precise} (left: {eta})",
+            );
             let fresh = ProgressBar::new(total).with_message(what.to_owned());
             fresh.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             // The bar's own thread panics if it cannot be made: one is tried first.

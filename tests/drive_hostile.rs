@@ -117,6 +117,42 @@ fn names_with_folders_in_them_are_read() {
     scene.assert_is_right(target.path());
 }
 
+/// Two machines that make a backup in the same second: neither takes the other's for its own.
+#[test]
+fn another_machine_of_the_same_second_is_left_alone() {
+    let scene = Scene::new();
+    let fake = &scene.cloud.fake;
+    let top = fake.at("nodyn-backups").expect("there");
+    let folder = fake.at(&format!("nodyn-backups/{}", scene.backup.name)).expect("there");
+    // As if another machine had made it.
+    fake.change(&folder.id, |file| _ = file.app_properties.insert("nbak_backup".to_owned(), "f".repeat(64)));
+    let before = fake.children(&folder.id).len();
+    scene.upload().expect("uploaded");
+    assert_eq!(fake.children(&folder.id).len(), before);
+    let folders = fake.children(&top.id);
+    assert_eq!(folders.len(), 2);
+    let name = scene.backup.name.clone();
+    let why = scene.with(|backups| backups.find(Some(&name)).map(drop)).expect_err("it is not clear which").to_string();
+    assert!(folders.iter().all(|folder| why.contains(&folder.id)), "{why}");
+    scene.with(|backups| backups.find(Some(&folders[1].id)).map(drop)).expect("by its id");
+}
+
+/// What is wrong there is no backup while it is mended.
+#[test]
+fn a_backup_that_is_mended_is_none_meanwhile() {
+    let scene = Scene::new();
+    let fake = &scene.cloud.fake;
+    let file = fake.at(&format!("nodyn-backups/{}/a/one", scene.backup.name)).expect("there");
+    fake.remove(&file.id);
+    fake.storage_quota(1000);
+    scene.upload().expect_err("there is no room");
+    let damage = scene.with(|backups| Ok(backups.list()?.remove(0).listed.damage)).expect("a list");
+    assert!(damage.is_some_and(|why| why.contains("incomplete")));
+    fake.storage_quota(None);
+    scene.upload().expect("uploaded");
+    scene.cloud.assert_holds_once(&scene.backup.path);
+}
+
 #[test]
 fn lies_about_files_are_noticed() {
     for (what, hostile) in

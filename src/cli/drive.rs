@@ -232,10 +232,11 @@ pub fn backups(context: &Context, action: Gdrive) -> Result<u8> {
 fn list(context: &Context) -> Result<u8> {
     let line_ = Line::open(context, &RateArgs::default())?;
     let all = line_.backups().list()?;
-    for Stored { listed, .. } in &all {
+    for Stored { id, listed } in &all {
         if context.json {
             output::json(&json!({
                 "name": listed.name,
+                "id": id,
                 "created": listed.created_ms.map(iso),
                 "bytes": listed.bytes,
                 "files": listed.files,

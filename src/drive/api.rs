@@ -273,12 +273,19 @@ impl Drive {
 
     /// The folder `name` in `parent`, made if it is not there.
     pub fn folder(&self, parent: &str, name: &str) -> Result<String> {
-        let what = "cannot make a folder in Google Drive";
         if let Some(found) = self.named(parent, name)?.into_iter().find(|found| found.is_folder) {
             return Ok(found.id);
         }
+        self.make_folder(parent, name, &BTreeMap::new())
+    }
+
+    /// A new folder, whether there is one of that name or not.
+    pub fn make_folder(&self, parent: &str, name: &str, properties: &BTreeMap<String, String>) -> Result<String> {
+        let what = "cannot make a folder in Google Drive";
         let id = self.ids(1)?.remove(0);
-        let body = json!({"id": id, "name": name, "mimeType": FOLDER, "parents": [parent]}).to_string();
+        let metadata =
+            json!({"id": id, "name": name, "mimeType": FOLDER, "parents": [parent], "appProperties": properties});
+        let body = metadata.to_string();
         let make = || {
             (Method::POST, self.url(&["drive", "v3", "files"], &[("fields", "id")]), Send::Json(body.clone().into()))
         };

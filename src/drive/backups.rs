@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::export::backup::Backup;
 use crate::export::dialect::Dialect;
 use crate::export::list::Listed;
-use crate::export::manifest::{BYTES_MAX, Kind as EntryKind, Manifest};
+use crate::export::manifest::{BYTES_MAX, FileEntry, Kind as EntryKind, Manifest};
 use crate::export::names::{self, MANIFEST};
 use crate::export::retention::{self, Decision};
 
@@ -33,8 +33,10 @@ const AT_ONCE: usize = 3;
 const STRETCH: u64 = 8 * 1024 * 1024;
 /// The top of the account.
 const ROOT: &str = "root";
-/// Notes the backup and the path with each file, for whoever looks at it there.
+/// Notes the path with each file, for whoever looks at it there.
 const PROPERTY: &str = "nbak_path";
+/// Notes with a backup's folder which it is: its manifest's checksum.
+const BACKUP: &str = "nbak_backup";
 
 /// A backup in Drive.
 #[derive(Debug, Clone)]
@@ -74,8 +76,9 @@ impl Backups<'_> {
     /// Uploads `backup`, as far as it is not there.
     pub fn upload(&self, backup: &Backup, watch: Watch<'_>) -> Result<Uploaded> {
         let top = self.drive.folder(ROOT, backup.manifest.dialect.drive_folder())?;
-        let folder = self.drive.folder(&top, &backup.name)?;
-        let there = self.below(&folder)?;
+        let folder = self.folder_of(&top, backup)?;
+        let mut there = self.below(&folder)?;
+        self.take_back_manifest(backup, &mut there)?;
         let mut paths = files_of(&backup.path)?;
         paths.retain(|path| path != MANIFEST);
         let folders = Folders { drive: self.drive, known: Mutex::new(BTreeMap::from([(String::new(), folder)])) };
@@ -112,6 +115,34 @@ impl Backups<'_> {
         }
         one(&MANIFEST.to_owned())?;
         Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The folder of this very backup. One of the same name may be another machine's, made in the same second: it is
+    /// left alone.
+    fn folder_of(&self, top: &str, backup: &Backup) -> Result<String> {
+        let checksum = &backup.manifest.checksum;
+        let is_its = |folder: &&Remote| folder.is_folder && folder.properties.get(BACKUP) == Some(checksum);
+        if let Some(own) = self.drive.named(top, &backup.name)?.iter().find(is_its) {
+            return Ok(own.id.clone());
+        }
+        let properties = BTreeMap::from([(BACKUP.to_owned(), checksum.clone())]);
+        self.drive.make_folder(top, &backup.name, &properties)
+    }
+
+    /// A folder with a manifest is a backup. If something in it is missing or wrong, which is about to be mended, it is
+    /// none until it is.
+    fn take_back_manifest(&self, backup: &Backup, there: &mut Files) -> Result<()> {
+        let is_there = |entry: &&FileEntry| {
+            let fits =
+                |copy: &Remote| copy.size == entry.size && copy.sha256.as_ref().is_none_or(|s| *s == entry.sha256);
+            entry.kind.is_directory() || there.get(&entry.path).is_some_and(|copies| copies.iter().any(fits))
+        };
+        if there.contains_key(MANIFEST) && !backup.manifest.files.iter().all(|entry| is_there(&entry)) {
+            for copy in there.remove(MANIFEST).unwrap_or_default() {
+                self.drive.delete(&copy.id)?;
+            }
+        }
+        Ok(())
     }
 
     /// Uploads one file unless it is there; answers whether it was sent. Other copies go.
@@ -208,14 +239,24 @@ impl Backups<'_> {
         Manifest::parse(&self.drive.read_whole(remote, BYTES_MAX)?)
     }
 
-    /// The backup called `name`, or the newest that is complete and was not made before a restore.
+    /// The backup called `name`, or whose folder has this id, or the newest that is complete and was not made before a restore.
     pub fn find(&self, name: Option<&str>) -> Result<Stored> {
         let all = self.list()?;
         let hint = "`nbak backup gdrive list` lists them";
         if let Some(name) = name {
-            let found = all.into_iter().rfind(|one| one.listed.name == name);
-            return found
-                .ok_or_else(|| Error::no_store(format!("there is no backup {name} in Google Drive")).hint(hint));
+            let is_meant = |one: &Stored| one.listed.name == name || one.id == name;
+            let mut found: Vec<Stored> = all.into_iter().filter(is_meant).collect();
+            // One that is not complete is in nobody's way.
+            if found.len() > 1 {
+                found.retain(|one| one.listed.damage.is_none());
+            }
+            if found.len() > 1 {
+                let ids: Vec<&str> = found.iter().map(|one| one.id.as_str()).collect();
+                let what = format!("there are several backups {name} in Google Drive, of several machines");
+                return Err(Error::usage(what).hint(format!("name one by its id: {}", ids.join(", "))));
+            }
+            let what = || Error::no_store(format!("there is no backup {name} in Google Drive")).hint(hint);
+            return found.pop().ok_or_else(what);
         }
         let whole = || all.iter().rev().filter(|one| one.listed.damage.is_none());
         let newest = whole().find(|one| !one.listed.before_restore).or_else(|| whole().next());

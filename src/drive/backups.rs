@@ -239,7 +239,8 @@ impl Backups<'_> {
         Manifest::parse(&self.drive.read_whole(remote, BYTES_MAX)?)
     }
 
-    /// The backup called `name`, or whose folder has this id, or the newest that is complete and was not made before a restore.
+    /// The backup called `name`, or whose folder has this id, or the newest that is complete and was not made before a
+    /// restore.
     pub fn find(&self, name: Option<&str>) -> Result<Stored> {
         let all = self.list()?;
         let hint = "`nbak backup gdrive list` lists them";

@@ -193,6 +193,13 @@ impl Error {
         self.0.kind == Kind::NoStore
     }
 
+    /// The same as the failure of something on the net: what was to be done on this machine is done.
+    #[must_use]
+    pub fn into_remote(mut self) -> Self {
+        self.0.kind = Kind::Remote;
+        self
+    }
+
     /// A service on the net failed.
     pub fn is_remote(&self) -> bool {
         self.0.kind == Kind::Remote

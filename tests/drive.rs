@@ -131,18 +131,24 @@ fn a_failed_upload_is_made_up_for() {
 
     cloud.fake.storage_quota(None);
     std::thread::sleep(Duration::from_millis(1100));
+    // Whatever keeps it from being uploaded, the backup was made.
+    let mut nobody = cloud.command(&["backup"]);
+    nobody.env_remove("GOOGLE_CLIENT_ID");
+    let unknown = Run::of(nobody);
+    assert!(unknown.code == 14 && unknown.err.contains("GOOGLE_CLIENT_ID"), "{unknown:?}");
+    std::thread::sleep(Duration::from_millis(1100));
     cloud.ok(&["backup"]);
     let listed = cloud.ok(&["backup", "gdrive", "list", "--json"]);
-    assert_eq!(listed.out.lines().count(), 2);
+    assert_eq!(listed.out.lines().count(), 3);
     assert!(!listed.out.contains("incomplete") && listed.out.contains(&first), "{listed:?}");
     // Not wanted any more.
     fs::write(cloud.place.data.join("config.json"), r#"{"backup_gdrive": false}"#).expect("written");
     std::thread::sleep(Duration::from_millis(1100));
     assert_eq!(json(&cloud.ok(&["backup", "--json"]))["uploaded"], false);
-    assert_eq!(cloud.ok(&["backup", "gdrive", "list", "--json"]).out.lines().count(), 2);
+    assert_eq!(cloud.ok(&["backup", "gdrive", "list", "--json"]).out.lines().count(), 3);
     // Nothing old enough; then all but the newest complete one.
     cloud.ok(&["backup", "gdrive", "prune"]);
-    assert_eq!(cloud.ok(&["backup", "gdrive", "list", "--json"]).out.lines().count(), 2);
+    assert_eq!(cloud.ok(&["backup", "gdrive", "list", "--json"]).out.lines().count(), 3);
 }
 
 /// A grant that was revoked elsewhere is told apart from trouble that passes.

@@ -24,7 +24,7 @@ use crate::drive::limit::Limit;
 use crate::drive::login::Login;
 use crate::drive::mirror::{DriveObjects, Moved, pull, push, stores};
 use crate::drive::retry::Patience;
-use crate::drive::sessions::{FILE as UPLOADS, Sessions};
+use crate::drive::sessions::{FILE as UPLOADS, Sessions, Waiting};
 use crate::error::{Error, Result};
 use crate::export::backup::Backup;
 use crate::export::files::rename_new;
@@ -180,26 +180,38 @@ fn revoke(context: &Context) -> Result<u8> {
 pub fn after_backup(context: &Context, backup: &Path, rate: &RateArgs) -> Option<Result<Uploaded>> {
     let wanted = context.config().is_ok_and(|config| config.gdrive);
     let granted = context.data_dir().is_ok_and(|data| data.join(GRANT).exists());
-    (wanted && granted).then(|| {
-        let name = backup.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // Noted before anything can fail, so that the next run knows of it.
-        Sessions::open(context.data_dir()?.join(UPLOADS)).wait(&name);
-        let line = Line::open(context, rate)?;
-        let folder = backup.parent().unwrap_or(Path::new("."));
-        let mut all = Uploaded::default();
-        for name in line.sessions.waiting() {
-            let path = folder.join(&name);
-            if crate::export::names::check_name(&name).is_err() || !path.is_dir() {
-                line.sessions.arrived(&name);
-                continue;
-            }
-            let one = upload_one(context, &line, &Backup::open(&path)?)?;
-            all.files += one.files;
-            all.bytes += one.bytes;
-            all.kept += one.kept;
+    (wanted && granted).then(|| upload_waiting(context, backup, rate).map_err(Error::into_remote))
+}
+
+fn upload_waiting(context: &Context, backup: &Path, rate: &RateArgs) -> Result<Uploaded> {
+    let name = backup.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let waiting = Waiting::of(&context.data_dir()?);
+    // Noted before anything can fail, so that the next run knows of it.
+    waiting.add(&name)?;
+    let line = Line::open(context, rate)?;
+    let folder = backup.parent().unwrap_or(Path::new("."));
+    let (mut all, mut damaged) = (Uploaded::default(), None);
+    for name in waiting.names() {
+        let path = folder.join(&name);
+        if !path.is_dir() {
+            waiting.remove(&name);
+            continue;
         }
-        Ok(all)
-    })
+        match Backup::open(&path).and_then(|backup| upload_one(context, &line, &backup)) {
+            Ok(one) => {
+                all.files += one.files;
+                all.bytes += one.bytes;
+                all.kept += one.kept;
+            }
+            // It is said once, and keeps no other back.
+            Err(error) if error.is_integrity() => {
+                waiting.remove(&name);
+                damaged = damaged.or(Some(error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    damaged.map_or(Ok(all), Err)
 }
 
 fn upload_one(context: &Context, line: &Line, backup: &Backup) -> Result<Uploaded> {
@@ -209,7 +221,7 @@ fn upload_one(context: &Context, line: &Line, backup: &Backup) -> Result<Uploade
     let uploaded = line.backups().upload(backup, &|bytes| bars.advance(bytes));
     bars.end();
     let uploaded = uploaded?;
-    line.sessions.arrived(&backup.name);
+    Waiting::of(&context.data_dir()?).remove(&backup.name);
     Ok(uploaded)
 }
 

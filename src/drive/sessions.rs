@@ -4,14 +4,17 @@
 //! where this one ended, and makes no second copy. The address lets anybody upload who has it: the file is 0600, and
 //! the addresses are never shown. What is lost with it costs bytes that are sent again, and nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::error::{Error, Result};
 use crate::export::files::{read_bounded, write_durably};
+use crate::export::names::check_name;
 
 /// The file's name in the data directory.
 pub const FILE: &str = ".nbak-uploads.json";
@@ -29,69 +32,87 @@ pub struct Session {
     pub sha256: String,
 }
 
-/// What is noted.
-#[derive(Default, Serialize, Deserialize)]
-struct Noted {
-    /// Uploads that have begun, by what is uploaded to where.
-    #[serde(default)]
-    begun: BTreeMap<String, Session>,
-    /// Backups that are to be uploaded, and were not yet.
-    #[serde(default)]
-    waiting: BTreeSet<String>,
-}
-
 /// What has begun, and what is to be done.
 pub struct Sessions {
     path: PathBuf,
-    noted: Mutex<Noted>,
+    begun: Mutex<BTreeMap<String, Session>>,
 }
 
 impl Sessions {
     /// Those that are noted at `path`. What cannot be read is forgotten.
     pub fn open(path: PathBuf) -> Sessions {
         let bytes = read_bounded(&path, MOST).map(Zeroizing::new).ok();
-        let noted = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        Sessions { path, noted: Mutex::new(noted) }
+        let begun = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        Sessions { path, begun: Mutex::new(begun) }
     }
 
     /// The upload of `what`, if one has begun.
     pub fn get(&self, what: &str) -> Option<Session> {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner).begun.get(what).cloned()
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).get(what).cloned()
     }
 
     /// Notes that the upload of `what` has begun.
     pub fn put(&self, what: &str, session: Session) {
-        self.change(|noted| drop(noted.begun.insert(what.to_owned(), session)));
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.insert(what.to_owned(), session);
+        self.write(&begun);
     }
 
     /// Notes that it has ended.
     pub fn end(&self, what: &str) {
-        self.change(|noted| drop(noted.begun.remove(what)));
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        if begun.remove(what).is_some() {
+            self.write(&begun);
+        }
+    }
+
+    fn write(&self, begun: &BTreeMap<String, Session>) {
+        // Best effort: see above.
+        if begun.is_empty() {
+            let _ = std::fs::remove_file(&self.path);
+        } else if let Ok(bytes) = serde_json::to_vec(begun).map(Zeroizing::new) {
+            let _ = write_durably(&self.path, &bytes);
+        }
+    }
+}
+
+/// The folder's name in the data directory.
+const WAITING: &str = ".nbak-waiting";
+
+/// Backups that are to be uploaded: an empty file for each, so that processes that come and go do not undo each other's
+/// notes.
+pub struct Waiting(PathBuf);
+
+impl Waiting {
+    /// Those of `data_dir`.
+    pub fn of(data_dir: &Path) -> Waiting {
+        Waiting(data_dir.join(WAITING))
     }
 
     /// Notes that the backup `name` is to be uploaded.
-    pub fn wait(&self, name: &str) {
-        self.change(|noted| _ = noted.waiting.insert(name.to_owned()));
+    pub fn add(&self, name: &str) -> Result<()> {
+        let failed = |error| Error::io("note a backup that is to be uploaded", &self.0, error);
+        match std::fs::DirBuilder::new().mode(0o700).create(&self.0) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
+            _ => {}
+        }
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600).open(self.0.join(name)).map(drop).map_err(failed)
     }
 
     /// Notes that it was, or never will be.
-    pub fn arrived(&self, name: &str) {
-        self.change(|noted| _ = noted.waiting.remove(name));
+    pub fn remove(&self, name: &str) {
+        // Then it is looked at once more, and found to be there.
+        let _ = std::fs::remove_file(self.0.join(name));
+        let _ = std::fs::remove_dir(&self.0);
     }
 
-    /// The backups that are to be uploaded.
-    pub fn waiting(&self) -> Vec<String> {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner).waiting.iter().cloned().collect()
-    }
-
-    fn change(&self, act: impl FnOnce(&mut Noted)) {
-        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        act(&mut noted);
-        // Best effort: see above.
-        if noted.begun.is_empty() && noted.waiting.is_empty() {
-            let _ = std::fs::remove_file(&self.path);
-        } else if let Ok(bytes) = serde_json::to_vec(&*noted).map(Zeroizing::new) {
-            let _ = write_durably(&self.path, &bytes);
-        }
+    /// Their names, the oldest first. What cannot be the name of a backup is none.
+    pub fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.retain(|name| check_name(name).is_ok());
+        names.sort_unstable();
+        names
     }
 }

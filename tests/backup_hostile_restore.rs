@@ -18,7 +18,7 @@ use nbak::snapshot::progress::Silent;
 use hostile_backup::{KEY, Verdict, credential, mac_keys, make, outside};
 
 /// For each round.
-const BACKUPS: u64 = 1_700;
+const BACKUPS: u64 = 1_000;
 const THREADS: u64 = 2;
 
 /// What must not change: names, kinds, modes and bytes.

@@ -17,7 +17,7 @@ use nbak::drive::sessions::Sessions;
 use nbak::export::backup::Backup;
 
 /// Scripts in one run.
-const SCRIPTS: u64 = 20;
+const SCRIPTS: u64 = 12;
 /// Faults in one script.
 const FAULTS: usize = 25;
 

@@ -325,7 +325,7 @@ pub struct StoreCopyArgs {
 #[derive(Debug, Subcommand)]
 pub enum StoreCopy {
     /// Copy to Google Drive what of the store is not there yet
-    Push(RateArgs),
+    Push(PushArgs),
     /// Make the store on this machine from the copy in Google Drive, or bring it up to date
     Pull {
         /// The store's id, if there are several
@@ -334,6 +334,19 @@ pub enum StoreCopy {
         #[command(flatten)]
         rate: RateArgs,
     },
+}
+
+/// Arguments of `gdrive push`.
+#[derive(Debug, clap::Args)]
+pub struct PushArgs {
+    /// Compare what is there already by its checksum too, which reads the whole store here
+    #[arg(long)]
+    pub read_data: bool,
+    /// Remove there what is not in the store any more, since `gc` removed it
+    #[arg(long)]
+    pub prune: bool,
+    #[command(flatten)]
+    pub rate: RateArgs,
 }
 
 /// What can be done with backups in Google Drive.

@@ -12,13 +12,14 @@ use serde_json::{Value, json};
 use super::args::{BackupAction, BackupArgs, BackupRestoreArgs, CreateArgs, ExportArgs, LiveArgs};
 use super::context::Context;
 use super::drive;
-use super::output::{self, count, iso, line, size, time};
+use super::output::{self, count, iso, line, shown, size, time};
 use super::restore::missing;
 use crate::drive::backups::Uploaded;
 use crate::error::{Error, Result};
 use crate::export::backup::{Backup, MacState};
 use crate::export::dialect::Dialect;
 use crate::export::inplace::Replaced;
+use crate::export::list::Listed;
 use crate::export::manager::{BackupManager, Created};
 use crate::export::manifest::Manifest;
 use crate::export::restore::{Options, Restored};
@@ -162,42 +163,47 @@ fn list(context: &Context) -> Result<u8> {
     let manager = context.backups(None)?;
     let backups = manager.list_backups()?;
     for backup in &backups {
-        if context.json {
-            output::json(&json!({
-                "name": backup.name,
-                "path": backup.path.to_string_lossy(),
-                "created": backup.created_ms.map(iso),
-                "bytes": backup.bytes,
-                "files": backup.files,
-                "encrypted": backup.encrypted,
-                "version": backup.version,
-                "dialect": backup.dialect.map(Dialect::as_str),
-                "snapshot": backup.snapshot,
-                "before_restore": backup.before_restore,
-                "damaged": backup.damage,
-            }));
-            continue;
-        }
-        let name = &backup.name;
-        if let Some(why) = &backup.damage {
-            line(format!("{name:26}  damaged: {why}"));
-            continue;
-        }
-        line(format!(
-            "{name:26}  {}  {:>9}  {:>7} files  {}  version {:<8}{}{}",
-            backup.created_ms.map_or_else(|| "-".to_owned(), time),
-            size(backup.bytes),
-            backup.files,
-            if backup.encrypted { "encrypted" } else { "plain    " },
-            backup.version,
-            backup.snapshot.as_ref().map_or_else(String::new, |id| format!("  snapshot {}", id.get(..8).unwrap_or(id))),
-            if backup.before_restore { "  made before a restore" } else { "" },
-        ));
+        tell_backup(context, backup, ("path", &backup.path.to_string_lossy()));
     }
     if backups.is_empty() && !context.json {
         context.say("there is no backup yet: `nbak backup` makes one");
     }
     Ok(0)
+}
+
+/// One backup in a list, with what says where it is.
+pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &str)) {
+    if context.json {
+        output::json(&json!({
+            "name": backup.name,
+            place: value,
+            "created": backup.created_ms.map(iso),
+            "bytes": backup.bytes,
+            "files": backup.files,
+            "encrypted": backup.encrypted,
+            "version": backup.version,
+            "dialect": backup.dialect.map(Dialect::as_str),
+            "snapshot": backup.snapshot,
+            "before_restore": backup.before_restore,
+            "damaged": backup.damage,
+        }));
+        return;
+    }
+    let name = shown(&backup.name);
+    if let Some(why) = &backup.damage {
+        line(format!("{name:26}  damaged: {}", shown(why)));
+        return;
+    }
+    line(format!(
+        "{name:26}  {}  {:>9}  {:>7} files  {}  version {:<8}{}{}",
+        backup.created_ms.map_or_else(|| "-".to_owned(), time),
+        size(backup.bytes),
+        backup.files,
+        if backup.encrypted { "encrypted" } else { "plain    " },
+        shown(&backup.version),
+        backup.snapshot.as_ref().map_or_else(String::new, |id| format!("  snapshot {}", id.get(..8).unwrap_or(id))),
+        if backup.before_restore { "  made before a restore" } else { "" },
+    ));
 }
 
 fn verify(context: &Context, name: Option<&str>) -> Result<u8> {

@@ -1,7 +1,7 @@
 //! Drive's calls, each tried until it succeeds, is refused, or was tried often enough.
 //!
-//! What an answer says is believed only as far as it is checked here: ids have a pattern, lists have an end, an upload
-//! goes on at the service and nowhere else. Names are checked by whoever makes paths of them.
+//! What an answer says is believed only as far as it is checked, here and in [`super::remote`]: lists have an end, an
+//! upload goes on at the service and nowhere else.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -13,65 +13,17 @@ use zeroize::Zeroizing;
 use super::access::Access;
 use super::bases::Bases;
 use super::http::{Answer, Ask, Http, Send, Trouble};
+use super::remote::{FOLDER, Remote, is_id, malformed, object, parse_file, parse_page, shown};
 use super::retry::Patience;
+use super::sums::Sums;
 use crate::error::{Error, Result};
 
-/// The type of a folder.
-const FOLDER: &str = "application/vnd.google-apps.folder";
 /// What is asked of a file.
-const FIELDS: &str = "id,name,mimeType,size,md5Checksum,sha256Checksum,appProperties,createdTime";
+const FIELDS: &str = "id,name,mimeType,size,md5Checksum,sha256Checksum,appProperties,createdTime,parents,trashed";
 /// A list has at most so many pages.
 const PAGES_MOST: usize = 2000;
 /// And that many entries.
 const ENTRIES_MOST: usize = 1_000_000;
-
-/// A file or folder there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remote {
-    /// Its id.
-    pub id: String,
-    /// Its name, as it is: not checked.
-    pub name: String,
-    /// Whether it is a folder.
-    pub is_folder: bool,
-    /// Its size in bytes; 0 for a folder.
-    pub size: u64,
-    /// MD5 of its bytes, if Drive says so: 32 digits.
-    pub md5: Option<String>,
-    /// SHA-256 of its bytes, if Drive says so: 64 digits.
-    pub sha256: Option<String>,
-    /// What this program noted with it.
-    pub properties: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Wire {
-    id: String,
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    mime_type: String,
-    #[serde(default)]
-    size: Option<String>,
-    #[serde(default)]
-    md5_checksum: Option<String>,
-    #[serde(default)]
-    sha256_checksum: Option<String>,
-    #[serde(default)]
-    app_properties: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Page {
-    #[serde(default)]
-    next_page_token: Option<String>,
-    #[serde(default)]
-    incomplete_search: bool,
-    #[serde(default)]
-    files: Vec<Wire>,
-}
 
 #[derive(Deserialize)]
 struct Ids {
@@ -90,75 +42,15 @@ pub enum Part {
     Gone,
 }
 
+/// A further header line.
+type Header = (&'static str, String);
+
 /// Drive, for one account.
 pub struct Drive {
     http: Http,
     bases: Bases,
     access: Access,
     patience: Patience,
-}
-
-fn malformed(what: &str) -> Error {
-    Error::remote(format!("Google Drive answers with {what} that cannot be read"))
-        .hint("try again; if it stays so, something else answers in Drive's place: look at your proxies")
-}
-
-/// Whether this is an id that can stand in an address.
-fn is_id(id: &str) -> bool {
-    (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
-}
-
-fn is_hex(text: &str, digits: usize) -> bool {
-    text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-impl Wire {
-    fn checked(self) -> Result<Remote> {
-        let is_folder = self.mime_type == FOLDER;
-        let size = match &self.size {
-            Some(size) => size.parse().map_err(|_| malformed("a size"))?,
-            None => 0,
-        };
-        let digest = |text: Option<String>, digits| match text.map(|text| text.to_ascii_lowercase()) {
-            Some(text) if is_hex(&text, digits) => Ok(Some(text)),
-            Some(_) => Err(malformed("a checksum")),
-            None => Ok(None),
-        };
-        if !is_id(&self.id) {
-            return Err(malformed("an id"));
-        }
-        Ok(Remote {
-            md5: digest(self.md5_checksum, 32)?,
-            sha256: digest(self.sha256_checksum, 64)?,
-            id: self.id,
-            name: self.name,
-            is_folder,
-            size,
-            properties: self.app_properties,
-        })
-    }
-}
-
-/// Reads an object: a list would do for the library, field by field.
-fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8], what: &str) -> Result<T> {
-    let is_object = bytes.trim_ascii_start().first() == Some(&b'{');
-    let read = is_object.then(|| serde_json::from_slice(bytes).ok()).flatten();
-    read.ok_or_else(|| malformed(what))
-}
-
-/// Reads one file's description, as any answer may have it.
-pub fn parse_file(bytes: &[u8]) -> Result<Remote> {
-    object::<Wire>(bytes, "a file")?.checked()
-}
-
-/// Reads one page of a list: its entries, and the token of the next page.
-pub fn parse_page(bytes: &[u8]) -> Result<(Vec<Remote>, Option<String>)> {
-    let page: Page = object(bytes, "a list")?;
-    if page.incomplete_search {
-        return Err(Error::remote("Google Drive did not look everywhere for a list").hint("try again later"));
-    }
-    let files: Result<Vec<Remote>> = page.files.into_iter().map(Wire::checked).collect();
-    Ok((files?, page.next_page_token.filter(|token| !token.is_empty())))
 }
 
 /// A string in a query.
@@ -193,12 +85,12 @@ impl Drive {
     }
 
     /// One call, tried again while that is of use.
-    fn call(&self, what: &str, make: &dyn Fn() -> (Method, Url, Send)) -> Result<Answer> {
+    fn call(&self, what: &str, headers: &[Header], make: &dyn Fn() -> (Method, Url, Send)) -> Result<Answer> {
         let mut tries = self.patience.begin();
         let mut token = self.token(None)?;
         loop {
             let (method, url, body) = make();
-            match self.http.ask(Ask { method, url, token: Some(&token), headers: Vec::new(), body }) {
+            match self.http.ask(Ask { method, url, token: Some(&token), headers: headers.to_vec(), body }) {
                 Ok(answer) => return Ok(answer),
                 Err(trouble) => {
                     let renew = matches!(trouble, Trouble::Token);
@@ -212,7 +104,7 @@ impl Drive {
     }
 
     fn get(&self, what: &str, path: &[&str], query: &[(&str, &str)]) -> Result<Answer> {
-        self.call(what, &|| (Method::GET, self.url(path, query), Send::Nothing))
+        self.call(what, &[], &|| (Method::GET, self.url(path, query), Send::Nothing))
     }
 
     /// Everything for which `query` holds, that is not in the bin.
@@ -289,20 +181,19 @@ impl Drive {
         let make = || {
             (Method::POST, self.url(&["drive", "v3", "files"], &[("fields", "id")]), Send::Json(body.clone().into()))
         };
-        match self.call(what, &make)?.status {
+        match self.call(what, &[], &make)?.status {
             // It is there already: an earlier try went through.
             200 | 201 | 409 => Ok(id),
             status => Err(Error::remote(format!("{what}: {name}: status {status}"))),
         }
     }
 
-    /// What is known of a file; nothing if it is not there.
+    /// What is known of a file; nothing if it is not there, or was thrown away.
     pub fn file(&self, id: &str) -> Result<Option<Remote>> {
         let what = "cannot look at a file in Google Drive";
-        let fields = format!("{FIELDS},trashed");
-        let answer = self.get(what, &["drive", "v3", "files", id], &[("fields", &fields)])?;
+        let answer = self.get(what, &["drive", "v3", "files", id], &[("fields", FIELDS)])?;
         match answer.status {
-            200 => parse_file(&answer.body).map(Some),
+            200 => parse_file(&answer.body).map(|remote| Some(remote).filter(|remote| !remote.is_trashed)),
             404 => Ok(None),
             status => Err(Error::remote(format!("{what}: status {status}"))),
         }
@@ -312,7 +203,7 @@ impl Drive {
     pub fn delete(&self, id: &str) -> Result<()> {
         let what = "cannot remove a file from Google Drive";
         let answer =
-            self.call(what, &|| (Method::DELETE, self.url(&["drive", "v3", "files", id], &[]), Send::Nothing))?;
+            self.call(what, &[], &|| (Method::DELETE, self.url(&["drive", "v3", "files", id], &[]), Send::Nothing))?;
         match answer.status {
             200 | 204 | 404 | 410 => Ok(()),
             status => Err(Error::remote(format!("{what}: status {status}"))),
@@ -335,34 +226,28 @@ impl Drive {
             "mimeType": "application/octet-stream",
         });
         let body = metadata.to_string();
-        let mut tries = self.patience.begin();
-        let mut token = self.token(None)?;
-        loop {
-            let url = self.url(&["upload", "drive", "v3", "files"], &[("uploadType", "resumable"), ("fields", FIELDS)]);
-            let headers = vec![
-                ("x-upload-content-type", "application/octet-stream".to_owned()),
-                ("x-upload-content-length", size.to_string()),
-            ];
-            let body = Send::Json(body.clone().into());
-            match self.http.ask(Ask { method: Method::POST, url, token: Some(&token), headers, body }) {
-                Ok(answer) if answer.status == 200 => {
-                    let address = answer.location.ok_or_else(|| malformed("no address for an upload"))?;
-                    let parsed = Url::parse(&address).map_err(|_| malformed("an address for an upload"))?;
-                    if !self.bases.may_upload_to(&parsed) {
-                        return Err(Error::remote(format!("{what}: it would go to a server that is not Google's")));
-                    }
-                    return Ok(Some(Zeroizing::new(address)));
+        let headers = [
+            ("x-upload-content-type", "application/octet-stream".to_owned()),
+            ("x-upload-content-length", size.to_string()),
+        ];
+        let query = [("uploadType", "resumable"), ("fields", FIELDS)];
+        let path = ["upload", "drive", "v3", "files"];
+        let make = || (Method::POST, self.url(&path, &query), Send::Json(body.clone().into()));
+        let answer = self.call(&what, &headers, &make)?;
+        match answer.status {
+            200 => {
+                let address = answer.location.ok_or_else(|| malformed("no address for an upload"))?;
+                let parsed = Url::parse(&address).map_err(|_| malformed("an address for an upload"))?;
+                if !self.bases.may_upload_to(&parsed) {
+                    return Err(Error::remote(format!("{what}: it would go to a server that is not Google's")));
                 }
-                Ok(answer) if answer.status == 409 => return Ok(None),
-                Ok(answer) => return Err(Error::remote(format!("{what}: status {}", answer.status))),
-                Err(trouble) => {
-                    let renew = matches!(trouble, Trouble::Token);
-                    tries.after(&what, trouble)?;
-                    if renew {
-                        token = self.token(Some(&token))?;
-                    }
-                }
+                Ok(Some(Zeroizing::new(address)))
             }
+            409 => Ok(None),
+            // The folder was removed meanwhile.
+            404 => Err(Error::remote(format!("{what}: the folder in Google Drive is not there any more"))
+                .hint("run it again: the folder is made anew")),
+            status => Err(Error::remote(format!("{what}: status {status}"))),
         }
     }
 
@@ -437,7 +322,7 @@ impl Drive {
         Ok(())
     }
 
-    /// A whole file that is no longer than `most`.
+    /// A whole file that is no longer than `most`, with the checksum that Drive says it has.
     pub fn read_whole(&self, remote: &Remote, most: u64) -> Result<Vec<u8>> {
         if remote.size > most {
             return Err(Error::remote(format!("{} is larger than it can be", shown(&remote.name))));
@@ -447,13 +332,13 @@ impl Drive {
             bytes.extend_from_slice(part);
             Ok(())
         })?;
+        let says = remote.sha256.is_some() || remote.md5.is_some();
+        if says && !Sums::of(&bytes)?.are_of(remote, remote.size) {
+            let what = format!("{} does not come from Google Drive as it lies there", shown(&remote.name));
+            return Err(Error::integrity(what).hint("try again; if it stays so, another copy is needed"));
+        }
         Ok(bytes)
     }
-}
-
-/// A name from there, for a message: a stranger may have chosen it.
-pub fn shown(name: &str) -> String {
-    name.chars().take(200).flat_map(char::escape_debug).collect()
 }
 
 #[cfg(test)]
@@ -461,24 +346,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_right_is_refused() {
-        for page in [
-            "",
-            "[]",
-            "{\"files\":1}",
-            "{\"files\":[{\"name\":\"x\"}]}",
-            "{\"files\":[{\"id\":\"../x\"}]}",
-            "{\"files\":[{\"id\":\"a\",\"size\":\"-1\"}]}",
-            "{\"files\":[{\"id\":\"a\",\"size\":7}]}",
-            "{\"files\":[{\"id\":\"a\",\"md5Checksum\":\"x\"}]}",
-            "{\"incompleteSearch\":true}",
-        ] {
-            assert!(parse_page(page.as_bytes()).is_err(), "{page}");
-        }
-        let (files, next) =
-            parse_page(b"{\"files\":[{\"id\":\"a-_9\",\"size\":\"3\"}],\"nextPageToken\":\"t\"}").expect("a page");
-        assert_eq!((files[0].size, next.as_deref()), (3, Some("t")));
-        assert_eq!(parse_page(b"{}").expect("an empty page"), (Vec::new(), None));
+    fn a_query_says_what_is_meant() {
         assert_eq!(quoted("it's \\"), "'it\\'s \\\\'");
     }
 }

@@ -27,7 +27,7 @@ const MOST: u64 = 64 * 1024;
 pub struct Grant {
     /// Whose program it was granted to.
     pub client_id: String,
-    /// For how it was granted, a refresh must name the secret or need not.
+    /// What was granted, as Google said it.
     pub scope: String,
     /// Gives access tokens, until it is revoked.
     pub refresh_token: Zeroizing<String>,
@@ -71,29 +71,47 @@ impl Keeper {
         &self.path
     }
 
-    /// Whether what is kept is sealed.
+    /// Whether what is stored from now on is sealed.
     pub fn seals(&self) -> bool {
         !self.vaults.is_empty()
     }
 
-    /// The grant, if there is one.
-    pub fn load(&self) -> Result<Option<Grant>> {
-        let bad = |why: &str| {
-            Error::failed(format!("what Google granted cannot be read: {why}"))
-                .at(&self.path)
-                .hint("run `nbak auth google` again")
-        };
+    /// Whether what is kept is sealed, by the file itself; no if there is none that can be read.
+    pub fn is_sealed(&self) -> bool {
+        self.wire().ok().flatten().is_some_and(|wire| wire.sealed.is_some() && wire.grant.is_none())
+    }
+
+    fn bad(&self, why: &str) -> Error {
+        Error::failed(format!("what Google granted cannot be read: {why}"))
+            .at(&self.path)
+            .hint("run `nbak auth google` again")
+    }
+
+    /// The file, if there is one.
+    fn wire(&self) -> Result<Option<Wire>> {
         let bytes = match read_bounded(&self.path, MOST) {
             Ok(bytes) => Zeroizing::new(bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("read what Google granted", &self.path, error)),
         };
-        let wire: Wire = serde_json::from_slice(&bytes).map_err(|_| bad("it is malformed"))?;
+        let wire: Wire = serde_json::from_slice(&bytes).map_err(|_| self.bad("it is malformed"))?;
         if wire.format != 1 {
-            return Err(bad("it is of another format version: use a newer nbak"));
+            return Err(self.bad("it is of another format version: use a newer nbak"));
         }
+        Ok(Some(wire))
+    }
+
+    /// The grant, if there is one. One that stands in the clear is sealed as soon as there is a key.
+    pub fn load(&self) -> Result<Option<Grant>> {
+        let bad = |why: &str| self.bad(why);
+        let Some(wire) = self.wire()? else { return Ok(None) };
         let (Some(salt), Some(sealed)) = (&wire.salt, &wire.sealed) else {
-            return wire.grant.map(Some).ok_or_else(|| bad("it is empty"));
+            let grant = wire.grant.ok_or_else(|| bad("it is empty"))?;
+            if self.seals() {
+                // What fails is told by whoever asks whether it is sealed.
+                let _ = self.store(&grant);
+            }
+            return Ok(Some(grant));
         };
         let salt = salt_of(salt).ok_or_else(|| bad("its salt is malformed"))?;
         let sealed = STANDARD.decode(sealed).map_err(|_| bad("it is malformed"))?;

@@ -37,8 +37,13 @@ struct DeviceAnswer {
     verification_url: String,
     #[serde(default)]
     expires_in: u32,
-    #[serde(default)]
+    #[serde(default = "five")]
     interval: u32,
+}
+
+/// What RFC 8628 says for an answer without an interval, in seconds.
+fn five() -> u32 {
+    5
 }
 
 /// What a login needs.

@@ -1,22 +1,26 @@
 //! The store in Drive: its objects, through the storage seam, so that what is pushed can be pulled on another machine.
 //!
 //! `nbak-stores/<store>/packs/…` and `keys/…`, each object under its own name. Objects never change, so a name that is
-//! there need not be sent again. Packs go before key slots, and those with snapshots' records after all others in the
-//! order of the records: whatever ends a push, what is there is a store in which every snapshot is whole, or none yet.
-//! A pull writes packs first and slots last, so that a half of it is no store that opens.
+//! there with the same size need not be sent again. What goes there, and comes back, is [`push`] and [`pull`].
+//!
+//! Two machines that begin at the same moment may make a folder twice. Then what is in both counts, and what is new
+//! goes to the first.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::api::{Drive, Remote};
-use super::backups::{Watch, at_once};
+use super::api::Drive;
+use super::remote::Remote;
 use super::sessions::Sessions;
-use super::upload::{Content, Job, sums, upload};
-use crate::crypto::slot::{Method, Slot};
+use super::sums::{Content, Sums};
+use super::upload::{Job, upload};
 use crate::error::{Error, Result};
 use crate::id::{SlotId, StoreId};
 use crate::store::objects::{Durable, Key, Kind, Objects};
-use crate::store::sink::PACK_MOST;
+
+mod held;
+pub mod pull;
+pub mod push;
 
 /// The folder of all stores.
 const TOP: &str = "nbak-stores";
@@ -31,7 +35,8 @@ pub struct DriveObjects<'a> {
 }
 
 struct Folder {
-    id: String,
+    /// None if there is none yet.
+    id: Option<String>,
     objects: BTreeMap<[u8; 16], Vec<Remote>>,
 }
 
@@ -42,33 +47,96 @@ fn place_of(kind: Kind) -> usize {
     }
 }
 
+/// The folders called `name` in those called `parents`.
+fn folders(drive: &Drive, parents: &[String], name: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for parent in parents {
+        let named = drive.named(parent, name)?;
+        found.extend(named.into_iter().filter(|one| one.is_folder).map(|folder| folder.id));
+    }
+    Ok(found)
+}
+
 impl<'a> DriveObjects<'a> {
-    /// The objects of the store `id`, whose folders are made if they are not there.
+    /// The objects of the store `id`, which may not be there yet.
     pub fn open(drive: &'a Drive, sessions: &'a Sessions, id: StoreId) -> Result<DriveObjects<'a>> {
         let store = id.to_string();
-        let top = drive.folder("root", TOP)?;
-        let own = drive.folder(&top, &store)?;
+        let tops = folders(drive, &["root".to_owned()], TOP)?;
+        let own = folders(drive, &tops, &store)?;
         let open = |kind: Kind| -> Result<Mutex<Folder>> {
-            let id = drive.folder(&own, kind.folder())?;
+            let ids = folders(drive, &own, kind.folder())?;
             let mut objects: BTreeMap<[u8; 16], Vec<Remote>> = BTreeMap::new();
-            // What is not named like an object is not ours.
-            for remote in drive.children(&id)?.into_iter().filter(|remote| !remote.is_folder) {
-                if let Ok(name) = SlotId::parse(&remote.name) {
-                    objects.entry(name.0).or_default().push(remote);
+            for id in &ids {
+                // What is not named like an object is not ours.
+                for remote in drive.children(id)?.into_iter().filter(|remote| !remote.is_folder) {
+                    if let Ok(name) = SlotId::parse(&remote.name) {
+                        objects.entry(name.0).or_default().push(remote);
+                    }
                 }
             }
-            Ok(Mutex::new(Folder { id, objects }))
+            Ok(Mutex::new(Folder { id: ids.into_iter().next(), objects }))
         };
         Ok(DriveObjects { folders: [open(Kind::Slot)?, open(Kind::Pack)?], drive, sessions, store })
     }
 
-    fn folder(&self, kind: Kind) -> std::sync::MutexGuard<'_, Folder> {
+    fn folder(&self, kind: Kind) -> MutexGuard<'_, Folder> {
         self.folders[place_of(kind)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remote(&self, key: Key) -> Result<Remote> {
-        let found = self.folder(key.kind).objects.get(&key.id).and_then(|copies| copies.first().cloned());
+    /// The folder that new objects go to, made if need be. One at a time: two threads would make it twice.
+    fn folder_to_fill(&self, kind: Kind) -> Result<String> {
+        let mut folder = self.folder(kind);
+        if let Some(id) = &folder.id {
+            return Ok(id.clone());
+        }
+        let top = self.drive.folder("root", TOP)?;
+        let own = self.drive.folder(&top, &self.store)?;
+        let id = self.drive.folder(&own, kind.folder())?;
+        folder.id = Some(id.clone());
+        Ok(id)
+    }
+
+    /// All copies of an object; at least one.
+    fn copies(&self, key: Key) -> Result<Vec<Remote>> {
+        let found = self.folder(key.kind).objects.get(&key.id).cloned().filter(|copies| !copies.is_empty());
         found.ok_or_else(|| Error::integrity("a stored object is missing").at(self.place(key)))
+    }
+
+    /// The ids of one kind, in the order in which they came there.
+    fn in_order(&self, kind: Kind) -> Vec<[u8; 16]> {
+        let folder = self.folder(kind);
+        let first = |copies: &Vec<Remote>| copies.iter().map(|copy| copy.created_ms).min();
+        let mut ids: Vec<_> = folder.objects.iter().map(|(id, copies)| (first(copies), *id)).collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// How many bytes all objects have.
+    pub fn size_of_all(&self) -> u64 {
+        let of =
+            |kind| self.folder(kind).objects.values().filter_map(|copies| copies.first()).map(|one| one.size).sum();
+        let (slots, packs): (u64, u64) = (of(Kind::Slot), of(Kind::Pack));
+        slots + packs
+    }
+
+    /// Whether a copy of this size is there; with `sums`, one that is the same.
+    fn holds(&self, key: Key, size: u64, sums: Option<&Sums>) -> bool {
+        let is = |copy: &Remote| copy.size == size && sums.is_none_or(|sums| sums.are_of(copy, size));
+        self.folder(key.kind).objects.get(&key.id).is_some_and(|copies| copies.iter().any(is))
+    }
+
+    /// Puts `content` in the place of what is there under this name, if anything is.
+    fn replace(&self, key: Key, content: &dyn Content) -> Result<()> {
+        let sums = Sums::of(content)?;
+        let parent = self.folder_to_fill(key.kind)?;
+        let name = SlotId(key.id).to_string();
+        let session = format!("store {}/{key}", self.store);
+        let properties = BTreeMap::new();
+        let job = Job { key: &session, parent: &parent, name: &name, properties, content, sums: &sums };
+        let remote = upload(self.drive, self.sessions, &job, &|_| {})?;
+        // Only now: at no time is there none.
+        let others = self.folder(key.kind).objects.insert(key.id, vec![remote.clone()]).unwrap_or_default();
+        others.iter().filter(|other| other.id != remote.id).try_for_each(|other| self.drive.delete(&other.id))
     }
 }
 
@@ -77,20 +145,12 @@ impl Objects for DriveObjects<'_> {
         if self.folder(key.kind).objects.contains_key(&key.id) {
             return Err(Error::failed("a stored object of this name is there already").at(self.place(key)));
         }
-        let content = Parts(parts);
-        let sums = sums(&content)?;
-        let parent = self.folder(key.kind).id.clone();
-        let name = SlotId(key.id).to_string();
-        let session = format!("store {}/{key}", self.store);
-        let properties = BTreeMap::new();
-        let job = Job { key: &session, parent: &parent, name: &name, properties, content: &content, sums: &sums };
-        let remote = upload(self.drive, self.sessions, &job, &|_| {})?;
-        self.folder(key.kind).objects.entry(key.id).or_default().push(remote);
+        self.replace(key, &Parts(parts))?;
         Ok(Durable::promise())
     }
 
     fn get_range(&self, key: Key, offset: u64, length: usize) -> Result<Vec<u8>> {
-        let remote = self.remote(key)?;
+        let remote = self.copies(key)?.swap_remove(0);
         if offset.checked_add(length as u64).is_none_or(|end| end > remote.size) {
             return Err(Error::integrity("a stored object is shorter than it should be").at(self.place(key)));
         }
@@ -103,7 +163,7 @@ impl Objects for DriveObjects<'_> {
     }
 
     fn size(&self, key: Key) -> Result<u64> {
-        Ok(self.remote(key)?.size)
+        Ok(self.copies(key)?.swap_remove(0).size)
     }
 
     fn list(&self, kind: Kind) -> Result<Vec<[u8; 16]>> {
@@ -113,6 +173,18 @@ impl Objects for DriveObjects<'_> {
     fn delete(&self, key: Key) -> Result<()> {
         let copies = self.folder(key.kind).objects.remove(&key.id).unwrap_or_default();
         copies.iter().try_for_each(|copy| self.drive.delete(&copy.id))
+    }
+
+    /// Any copy that is what Drive says it is.
+    fn get(&self, key: Key, limit: u64) -> Result<Vec<u8>> {
+        let mut failed = None;
+        for copy in self.copies(key)? {
+            match self.drive.read_whole(&copy, limit) {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => failed = failed.or(Some(error.at(self.place(key)))),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::integrity("a stored object is missing").at(self.place(key))))
     }
 
     fn place(&self, key: Key) -> String {
@@ -150,6 +222,14 @@ pub struct Moved {
     pub bytes: u64,
     /// Objects that were there already.
     pub kept: u64,
+    /// Objects here that are sound, and not what is there under their name: neither was touched.
+    pub differ: u64,
+    /// Objects that took the place of a copy that was not the same.
+    pub replaced: u64,
+    /// Objects that were removed there.
+    pub removed: u64,
+    /// Objects there that are not here.
+    pub extra: u64,
 }
 
 /// The stores there.
@@ -162,79 +242,4 @@ pub fn stores(drive: &Drive) -> Result<Vec<StoreId>> {
     found.sort_unstable();
     found.dedup();
     Ok(found)
-}
-
-/// Copies what `to` has not yet: packs with `data` alone, then those with `records`, in their order, each after the one
-/// before; then the key slots, none of which may be one that anybody opens. As long as there is no slot no order is
-/// needed: then nobody opens what is there.
-pub fn push(
-    from: &dyn Objects,
-    to: &DriveObjects<'_>,
-    data: &[[u8; 16]],
-    records: &[[u8; 16]],
-    watch: Watch<'_>,
-) -> Result<Moved> {
-    let slots = from.list(Kind::Slot)?;
-    for id in &slots {
-        let key = Key::new(Kind::Slot, *id);
-        let slot = Slot::parse(&from.get(key, 64 * 1024)?)
-            .map_err(|error| Error::integrity(error.to_string()).at(from.place(key)))?;
-        if slot.method == Method::Open {
-            return Err(Error::key(
-                "this store is not protected: who reads it in Google Drive could read all that is in it",
-            )
-            .hint("set NODYN_VAULT_KEY, run `nbak key rotate`, then push"));
-        }
-    }
-    let mut moved = Moved::default();
-    copy_all(from, to, Kind::Pack, data, &mut moved, watch)?;
-    let together = if to.list(Kind::Slot)?.is_empty() { records.len().max(1) } else { 1 };
-    for some in records.chunks(together) {
-        copy_all(from, to, Kind::Pack, some, &mut moved, watch)?;
-    }
-    copy_all(from, to, Kind::Slot, &slots, &mut moved, watch)?;
-    // A slot that was removed here must not open the copy there.
-    for id in to.list(Kind::Slot)?.into_iter().filter(|id| !slots.contains(id)) {
-        to.delete(Key::new(Kind::Slot, id))?;
-    }
-    Ok(moved)
-}
-
-/// Copies what `to` has not yet: packs, then key slots.
-pub fn pull(from: &DriveObjects<'_>, to: &dyn Objects, watch: Watch<'_>) -> Result<Moved> {
-    let mut moved = Moved::default();
-    let packs = from.list(Kind::Pack)?;
-    let slots = from.list(Kind::Slot)?;
-    if slots.is_empty() {
-        return Err(Error::no_store("that store in Google Drive has no keys: its first push did not end"));
-    }
-    copy_all(from, to, Kind::Pack, &packs, &mut moved, watch)?;
-    copy_all(from, to, Kind::Slot, &slots, &mut moved, watch)?;
-    Ok(moved)
-}
-
-fn copy_all(
-    from: &dyn Objects,
-    to: &dyn Objects,
-    kind: Kind,
-    ids: &[[u8; 16]],
-    moved: &mut Moved,
-    watch: Watch<'_>,
-) -> Result<()> {
-    let there: std::collections::BTreeSet<[u8; 16]> = to.list(kind)?.into_iter().collect();
-    let missing: Vec<[u8; 16]> = ids.iter().copied().filter(|id| !there.contains(id)).collect();
-    moved.kept += (ids.len() - missing.len()) as u64;
-    let bytes = std::sync::atomic::AtomicU64::new(0);
-    at_once(&missing, &|id| {
-        let key = Key::new(kind, *id);
-        let content = from.get(key, PACK_MOST)?;
-        let durable = to.put(key, &[&content])?;
-        drop(durable);
-        bytes.fetch_add(content.len() as u64, std::sync::atomic::Ordering::Relaxed);
-        watch(content.len() as u64);
-        Ok(())
-    })?;
-    moved.objects += missing.len() as u64;
-    moved.bytes += bytes.into_inner();
-    Ok(())
 }

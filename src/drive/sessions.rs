@@ -5,6 +5,8 @@
 //! the addresses are never shown. What is lost with it costs bytes that are sent again, and nothing else.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -30,6 +32,9 @@ pub struct Session {
     pub address: Zeroizing<String>,
     /// SHA-256 of what is being uploaded.
     pub sha256: String,
+    /// The id of the folder that it goes to.
+    #[serde(default)]
+    pub parent: String,
 }
 
 /// What has begun, and what is to be done.
@@ -79,8 +84,8 @@ impl Sessions {
 /// The folder's name in the data directory.
 const WAITING: &str = ".nbak-waiting";
 
-/// Backups that are to be uploaded: an empty file for each, so that processes that come and go do not undo each other's
-/// notes.
+/// Backups that are to be uploaded: a file for each, so that processes that come and go do not undo each other's notes.
+/// It has the path of the folder that the backup is in: by the next run another may be configured.
 pub struct Waiting(PathBuf);
 
 impl Waiting {
@@ -89,15 +94,17 @@ impl Waiting {
         Waiting(data_dir.join(WAITING))
     }
 
-    /// Notes that the backup `name` is to be uploaded.
-    pub fn add(&self, name: &str) -> Result<()> {
+    /// Notes that the backup `name` in `folder` is to be uploaded.
+    pub fn add(&self, name: &str, folder: &Path) -> Result<()> {
         let failed = |error| Error::io("note a backup that is to be uploaded", &self.0, error);
         match std::fs::DirBuilder::new().mode(0o700).create(&self.0) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
             _ => {}
         }
         let mut options = std::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600).open(self.0.join(name)).map(drop).map_err(failed)
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(self.0.join(name)).map_err(failed)?;
+        std::io::Write::write_all(&mut file, folder.as_os_str().as_bytes()).map_err(failed)
     }
 
     /// Notes that it was, or never will be.
@@ -107,12 +114,16 @@ impl Waiting {
         let _ = std::fs::remove_dir(&self.0);
     }
 
-    /// Their names, the oldest first. What cannot be the name of a backup is none.
-    pub fn names(&self) -> Vec<String> {
+    /// Their names with the folders that they are in, the oldest first. What cannot be the name of a backup is none.
+    pub fn all(&self) -> Vec<(String, PathBuf)> {
         let entries = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
         let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.retain(|name| check_name(name).is_ok());
         names.sort_unstable();
-        names
+        let with_folder = |name: String| {
+            let folder = read_bounded(&self.0.join(&name), 4096).ok()?;
+            Some((name, PathBuf::from(OsString::from_vec(folder))))
+        };
+        names.into_iter().filter_map(with_folder).collect()
     }
 }

@@ -3,7 +3,7 @@
 //! The input is one answer, read as a page of a list and as a file. What is accepted can stand in an address, and has
 //! checksums of the right length.
 
-use nbak::drive::api::{Remote, parse_file, parse_page, shown};
+use nbak::drive::remote::{Remote, parse_file, parse_page, shown};
 
 pub fn body(data: &[u8]) {
     if let Ok((files, next)) = parse_page(data) {

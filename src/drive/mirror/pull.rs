@@ -1,0 +1,123 @@
+//! What Drive has of a store, and this machine has not.
+//!
+//! Packs come first and slots last, so that half a pull is no store that opens. Into a store that opens already packs
+//! come one by one, in the order in which they went there: then every snapshot that is seen is whole.
+//!
+//! What comes is compared with the checksum that Drive has for it, and with the header that such an object has; with
+//! the store's keys at hand, all of it must open. What is here is compared too. What differs is set aside, for people to
+//! look at, and fetched; but what is here and opens stays, whatever is there.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::held::sound;
+use super::push::SLOT_MOST;
+use super::{DriveObjects, Moved};
+use crate::crypto::keys::Keys;
+use crate::crypto::slot::Slot;
+use crate::drive::backups::{Watch, at_once};
+use crate::drive::sums::Sums;
+use crate::error::{Error, Result};
+use crate::id::{PackId, StoreId};
+use crate::store::objects::{Key, Kind, Objects};
+use crate::store::pack::{HEADER, Header};
+use crate::store::sink::PACK_MOST;
+
+/// Copies what `to` has not yet of the store `id`; with its `keys`, if it opens already.
+pub fn pull(
+    from: &DriveObjects<'_>,
+    id: StoreId,
+    keys: Option<&Arc<Keys>>,
+    to: &dyn Objects,
+    watch: Watch<'_>,
+) -> Result<Moved> {
+    let slots = from.in_order(Kind::Slot);
+    if slots.is_empty() {
+        return Err(Error::no_store("that store in Google Drive has no keys: its first push did not end"));
+    }
+    let moved = Mutex::new(Moved::default());
+    let one = |key: Key| One { from, id, keys, to, key }.pull(&moved, watch);
+    let packs = from.in_order(Kind::Pack);
+    let together = if to.list(Kind::Slot)?.is_empty() { packs.len().max(1) } else { 1 };
+    let pack = |pack: &[u8; 16]| one(Key::new(Kind::Pack, *pack));
+    packs.chunks(together).try_for_each(|some| at_once(some, &pack))?;
+    slots.iter().try_for_each(|slot| one(Key::new(Kind::Slot, *slot)))?;
+    Ok(moved.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// One object.
+struct One<'a> {
+    from: &'a DriveObjects<'a>,
+    id: StoreId,
+    keys: Option<&'a Arc<Keys>>,
+    to: &'a dyn Objects,
+    key: Key,
+}
+
+impl One<'_> {
+    fn pull(&self, moved: &Mutex<Moved>, watch: Watch<'_>) -> Result<()> {
+        let (from, to, key) = (self.from, self.to, self.key);
+        let note = |what: &dyn Fn(&mut Moved)| what(&mut moved.lock().unwrap_or_else(PoisonError::into_inner));
+        let limit = if key.kind == Kind::Slot { SLOT_MOST } else { PACK_MOST };
+        let here = match to.size(key) {
+            Ok(size) if size <= limit => Some(to.get(key, limit)?),
+            Ok(_) => Some(Vec::new()),
+            Err(error) if error.is_integrity() => None,
+            Err(error) => return Err(error),
+        };
+        let is_here = here.is_some();
+        if let Some(here) = here {
+            let length = here.len() as u64;
+            if from.holds(key, length, Some(&Sums::of(&here)?)) {
+                watch(length);
+                note(&|moved| moved.kept += 1);
+                return Ok(());
+            }
+            if self.is_sound(here) {
+                watch(length);
+                note(&|moved| moved.differ += 1);
+                return Ok(());
+            }
+        }
+        let bytes = from.get(key, limit)?;
+        belongs(&bytes, self.id, key).map_err(|why| Error::integrity(why).at(from.place(key)))?;
+        let length = bytes.len() as u64;
+        let put = |bytes: &[u8]| -> Result<()> {
+            if is_here {
+                to.set_aside(key)?;
+            }
+            to.put(key, &[bytes]).map(drop)
+        };
+        match (self.keys, key.kind) {
+            (Some(keys), Kind::Pack) => put(&sound(keys, PackId(key.id), bytes, from.place(key))?.bytes)?,
+            _ => put(&bytes)?,
+        }
+        watch(length);
+        note(&|moved| {
+            moved.objects += 1;
+            moved.replaced += u64::from(is_here);
+            moved.bytes += length;
+        });
+        Ok(())
+    }
+
+    /// Whether this is known to be what the store has under that name. A slot that parses is: it has a checksum.
+    fn is_sound(&self, here: Vec<u8>) -> bool {
+        match (self.keys, self.key.kind) {
+            (_, Kind::Slot) => belongs(&here, self.id, self.key).is_ok(),
+            (Some(keys), Kind::Pack) => sound(keys, PackId(self.key.id), here, String::new()).is_ok(),
+            (None, Kind::Pack) => false,
+        }
+    }
+}
+
+/// Whether these are the bytes of that object of that store, as far as its head says.
+fn belongs(bytes: &[u8], id: StoreId, key: Key) -> Result<(), String> {
+    let (store, own) = match key.kind {
+        Kind::Slot => Slot::parse(bytes).map(|slot| (slot.store, slot.id.0)).map_err(|error| error.to_string())?,
+        Kind::Pack => {
+            let header = Header::decode(&bytes[..bytes.len().min(HEADER)]).map_err(|why| why.to_string())?;
+            (header.store, header.pack.0)
+        }
+    };
+    if store == id && own == key.id { Ok(()) } else { Err("it is another object than its name says".to_owned()) }
+}

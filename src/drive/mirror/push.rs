@@ -1,0 +1,128 @@
+//! What the store has and Drive has not.
+//!
+//! Packs with data alone come first, then those with snapshots' records, in their order and each after the one before,
+//! then the key slots: whatever ends a push, what is there is a store in which every snapshot is whole, or none yet. As
+//! long as no slot is there no order is needed, since nobody opens what is there.
+//!
+//! A pack goes only if all that is in it opens: a copy must not take over what is damaged here. What is sent are the
+//! very bytes that were looked at.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use super::held::sound;
+use super::{DriveObjects, Moved};
+use crate::crypto::slot::{Method, Slot};
+use crate::drive::backups::{Watch, at_once};
+use crate::drive::sums::{Content, Sums};
+use crate::error::{Error, Result};
+use crate::id::PackId;
+use crate::store::objects::{Key, Kind, Objects};
+use crate::store::reader::Packs;
+use crate::store::sink::PACK_MOST;
+
+/// A key slot is at most this long, in bytes.
+pub(super) const SLOT_MOST: u64 = 64 * 1024;
+
+/// What is to go.
+pub struct Order {
+    /// Packs with data alone.
+    pub data: Vec<PackId>,
+    /// Packs with records, the oldest first.
+    pub records: Vec<PackId>,
+    /// Whether to compare what is there already by its checksum, not only by its size.
+    pub compare: bool,
+    /// Whether to remove packs there that are not here.
+    pub prune: bool,
+}
+
+/// Why a store without a key does not go.
+pub fn unprotected() -> Error {
+    Error::key("this store is not protected: who reads it in Google Drive could read all that is in it")
+        .hint("set NODYN_VAULT_KEY, run `nbak key rotate`, then push")
+}
+
+/// Copies what `to` has not yet, as `order` says.
+pub fn push(from: &Packs, to: &DriveObjects<'_>, order: &Order, watch: Watch<'_>) -> Result<Moved> {
+    let here = from.objects();
+    let slots = slots(&**here)?;
+    let moved = Mutex::new(Moved::default());
+    let pack = |id: &PackId| one_pack(from, to, *id, order.compare, &moved, watch);
+    at_once(&order.data, &pack)?;
+    let together = if to.list(Kind::Slot)?.is_empty() { order.records.len().max(1) } else { 1 };
+    order.records.chunks(together).try_for_each(|some| at_once(some, &pack))?;
+    at_once(&slots, &|(key, bytes): &(Key, Vec<u8>)| {
+        let sums = Sums::of(bytes)?;
+        put(to, *key, bytes, to.holds(*key, bytes.size(), Some(&sums)), &moved)
+    })?;
+    let mut moved = moved.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // A slot that was removed here must not open the copy there.
+    for id in to.list(Kind::Slot)?.into_iter().filter(|id| slots.iter().all(|(key, _)| key.id != *id)) {
+        to.delete(Key::new(Kind::Slot, id))?;
+        moved.removed += 1;
+    }
+    let own: BTreeSet<[u8; 16]> = here.list(Kind::Pack)?.into_iter().collect();
+    // The newest first: what refers to others came after them.
+    for id in to.in_order(Kind::Pack).into_iter().rev().filter(|id| !own.contains(id)) {
+        if order.prune {
+            to.delete(Key::new(Kind::Pack, id))?;
+            moved.removed += 1;
+        } else {
+            moved.extra += 1;
+        }
+    }
+    Ok(moved)
+}
+
+/// The key slots, none of which may be one that anybody opens.
+fn slots(here: &dyn Objects) -> Result<Vec<(Key, Vec<u8>)>> {
+    let mut slots = Vec::new();
+    for id in here.list(Kind::Slot)? {
+        let key = Key::new(Kind::Slot, id);
+        let bytes = here.get(key, SLOT_MOST)?;
+        let slot = Slot::parse(&bytes).map_err(|error| Error::integrity(error.to_string()).at(here.place(key)))?;
+        if slot.method == Method::Open {
+            return Err(unprotected());
+        }
+        slots.push((key, bytes));
+    }
+    Ok(slots)
+}
+
+fn one_pack(
+    from: &Packs,
+    to: &DriveObjects<'_>,
+    id: PackId,
+    compare: bool,
+    moved: &Mutex<Moved>,
+    watch: Watch<'_>,
+) -> Result<()> {
+    let (here, key) = (from.objects(), Key::new(Kind::Pack, id.0));
+    let size = here.size(key)?;
+    let is_there = to.holds(key, size, None);
+    if is_there && !compare {
+        moved.lock().unwrap_or_else(PoisonError::into_inner).kept += 1;
+        watch(size);
+        return Ok(());
+    }
+    let bytes = sound(from.keys(), id, here.get(key, PACK_MOST)?, here.place(key)).map_err(|error| {
+        error.hint("what is damaged is not pushed; `nbak repair` mends the store as far as it can, then push again")
+    })?;
+    let is_same = is_there && to.holds(key, size, Some(&Sums::of(&*bytes)?));
+    put(to, key, &*bytes, is_same, moved)?;
+    watch(size);
+    Ok(())
+}
+
+fn put(to: &DriveObjects<'_>, key: Key, bytes: &dyn Content, is_there: bool, moved: &Mutex<Moved>) -> Result<()> {
+    let is_other = !is_there && to.size(key).is_ok();
+    if !is_there {
+        to.replace(key, bytes)?;
+    }
+    let mut moved = moved.lock().unwrap_or_else(PoisonError::into_inner);
+    moved.kept += u64::from(is_there);
+    moved.replaced += u64::from(is_other);
+    moved.objects += u64::from(!is_there);
+    moved.bytes += if is_there { 0 } else { bytes.size() };
+    Ok(())
+}

@@ -4,8 +4,8 @@
 //! come one by one, in the order in which they went there: then every snapshot that is seen is whole.
 //!
 //! What comes is compared with the checksum that Drive has for it, and with the header that such an object has; with
-//! the store's keys at hand, all of it must open. What is here is compared too. What differs is set aside, for people to
-//! look at, and fetched; but what is here and opens stays, whatever is there.
+//! the store's keys at hand, all of it must open. What is here is compared too. What differs is set aside, for people
+//! to look at, and fetched; but what is here and opens stays, whatever is there.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -7,12 +7,13 @@
 //! The way back: record, tree, recipe, location, segment, chunk, file.
 //!
 //! A room uses only rooms above it in this list: `error`, `codec`, `id`, `crypto`, `store`, `index`; beside them
-//! `chunk` and `source`, which know nothing of storage; then `snapshot`, `upkeep`, `export`, `drive`; then `cli`. A
+//! `chunk` and `source`, which know nothing of storage; then `snapshot`, `upkeep`, `export`, `drive`, `config`, `schedule`; then `cli`. A
 //! test holds the order.
 
 pub mod chunk;
 pub mod cli;
 pub mod codec;
+pub mod config;
 pub mod crypto;
 pub mod drive;
 pub mod error;

@@ -38,6 +38,7 @@ const ROOMS: &[(&str, May)] = &[
     ("upkeep", UseAllAbove),
     ("export", UseAllAbove),
     ("drive", UseOnly(&["error", "id", "codec", "crypto", "store", "export"])),
+    ("config", UseOnly(&["error", "source", "upkeep"])),
     ("schedule", UseAllAbove),
     ("cli", UseAllAbove),
 ];

@@ -87,6 +87,12 @@ pub enum Command {
     Repair(RepairArgs),
     /// Show and change what opens the store
     Key(KeyArgs),
+    /// Show what is set, and by whom
+    Config(ConfigArgs),
+    /// Print a shell's completions for this program
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    Man(ManArgs),
 }
 
 /// Arguments of `snapshot`.
@@ -312,6 +318,39 @@ pub enum Auth {
     Status,
     /// Take the access back, at Google and here
     Revoke,
+}
+
+/// Arguments of `config`.
+#[derive(Debug, clap::Args)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub action: ConfigAction,
+}
+
+/// What can be asked about the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigAction {
+    /// List every key, its value, and where that comes from
+    Show,
+    /// Print a JSON schema of config.json, for editors
+    Schema,
+    /// Print the table of all keys, as Markdown
+    Table,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, clap::Args)]
+pub struct CompletionsArgs {
+    /// For which shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, clap::Args)]
+pub struct ManArgs {
+    /// Where they are written, one file for each command
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 /// Arguments of `gdrive`.

@@ -16,8 +16,9 @@ use jiff::ZonedDateTime;
 use zeroize::Zeroizing;
 
 use super::args::{Common, NewKey};
-use super::config::{self, Config};
 use super::output::{self, Bars};
+use crate::config::layers::Layers;
+use crate::config::read::{self, Config};
 use crate::crypto::secret::Credential;
 use crate::error::{Error, Result};
 use crate::export::dialect::Dialect;
@@ -103,18 +104,10 @@ impl Context {
     }
 
     fn read_config(&self) -> Result<Config> {
-        let path = self.data_dir()?.join("config.json");
-        let text = match read_small(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Config::default()),
-            Err(error) => {
-                output::warning(format!("cannot read the configuration: {}: {error}", path.display()));
-                return Ok(Config { unreadable: true, ..Config::default() });
-            }
-        };
-        let (config, warnings) = config::read(&text);
+        let data_dir = self.data_dir()?;
+        let (config, warnings) = read::read(layers(&data_dir));
         for why in warnings {
-            output::warning(format!("{}: {why}", path.display()));
+            output::warning(why);
         }
         Ok(config)
     }
@@ -479,4 +472,27 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).expect("linked");
         assert!(key_in_env_file(&link).is_err(), "a link");
     }
+}
+
+/// The user's file, the project's in the folder in which the command was given, and the environment.
+fn layers(data_dir: &Path) -> Layers {
+    let mut layers = Layers::default();
+    let user = data_dir.join("config.json");
+    let dialect = if data_dir.file_name().is_some_and(|name| name == ".lynox") { ".lynox" } else { ".nodyn" };
+    let project = std::env::current_dir().ok().map(|folder| folder.join(dialect).join("config.json"));
+    // Who stands in the home directory has one file, not two.
+    let is_other = |path: &PathBuf| match (path.canonicalize(), user.canonicalize()) {
+        (Ok(project), Ok(user)) => project != user,
+        _ => true,
+    };
+    let project = project.filter(is_other);
+    for (path, is_project) in [(Some(&user), false), (project.as_ref(), true)] {
+        let Some(path) = path else { continue };
+        match read_small(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            read => layers.add_file(path, read.map_err(|error| error.to_string()), is_project),
+        }
+    }
+    layers.add_environment(&|name| std::env::var(name).ok());
+    layers
 }

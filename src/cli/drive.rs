@@ -61,19 +61,14 @@ impl Line {
 
 /// Who this program is for Google: as the environment says, or the configuration.
 fn app(context: &Context) -> Result<App> {
-    let (id, secret) = &context.config()?.google_client;
-    let from = |name: &str, other: &Option<String>| {
-        std::env::var(name).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).or(other.clone())
-    };
-    let (id, secret) = (from("GOOGLE_CLIENT_ID", id), from("GOOGLE_CLIENT_SECRET", secret));
-    let (Some(id), Some(secret)) = (id, secret) else {
+    let (Some(id), Some(secret)) = &context.config()?.google_client else {
         return Err(Error::usage("it is not known which Google client this is").hint(
             "make one in the Google Cloud console (APIs and services, credentials, OAuth client: desktop app, or TVs \
              and limited input devices for --device), switch the Google Drive API on, and set GOOGLE_CLIENT_ID and \
              GOOGLE_CLIENT_SECRET, or google_client_id and google_client_secret in config.json",
         ));
     };
-    Ok(App { id, secret: Zeroizing::new(secret) })
+    Ok(App { id: id.clone(), secret: Zeroizing::new(secret.clone()) })
 }
 
 fn keeper(context: &Context) -> Result<Keeper> {

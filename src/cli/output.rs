@@ -53,6 +53,11 @@ pub fn shown(text: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
+/// Prints a result of many lines that this program made itself.
+pub fn text(text: &str) {
+    text.lines().for_each(result);
+}
+
 /// Prints a result as one line of JSON.
 pub fn json(value: &Value) {
     result(&value.to_string());

@@ -1,0 +1,139 @@
+//! Where settings come from: the user's file, the project's, the environment. A higher layer wins, key by key.
+//!
+//! A project's file lies in the folder in which a command was given, and may be a stranger's: it may set only what the
+//! application lets it set, and that it turns encryption off is said aloud.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::keys::{KEYS, Kind, variable};
+use super::lines::lines;
+
+/// Who set a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody.
+    Default,
+    /// A file, and the line in it.
+    File(PathBuf, usize),
+    /// An environment variable.
+    Variable(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => write!(f, "default"),
+            Origin::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Origin::Variable(name) => write!(f, "${name}"),
+        }
+    }
+}
+
+/// One place that sets values.
+struct Layer {
+    root: Value,
+    /// The file, and the lines of its keys.
+    file: Option<(PathBuf, BTreeMap<String, usize>)>,
+    is_project: bool,
+}
+
+/// All layers, the lowest first.
+#[derive(Default)]
+pub struct Layers {
+    layers: Vec<Layer>,
+    /// What is wrong, with file and line.
+    pub warnings: Vec<String>,
+    /// The user's file is there, and cannot be understood.
+    pub unreadable: bool,
+}
+
+impl Layers {
+    /// Adds what a file says. `Err` is why it could not be read at all.
+    pub fn add_file(&mut self, path: &Path, text: Result<String, String>, is_project: bool) {
+        let place = path.display();
+        let text = match text {
+            Ok(text) => text,
+            Err(why) => {
+                self.unreadable |= !is_project;
+                self.warnings.push(format!("cannot read the configuration: {place}: {why}"));
+                return;
+            }
+        };
+        let text = text.trim_start_matches('\u{feff}');
+        let root: Value = match serde_json::from_str(text) {
+            Ok(root @ Value::Object(_)) => root,
+            Ok(_) => {
+                self.unreadable |= !is_project;
+                self.warnings.push(format!("{place}:1: the configuration is no JSON object, and is left aside"));
+                return;
+            }
+            Err(error) => {
+                self.unreadable |= !is_project;
+                let line = error.line();
+                self.warnings
+                    .push(format!("{place}:{line}: the configuration is not JSON, and is left aside: {error}"));
+                return;
+            }
+        };
+        let lines = lines(text);
+        let at = |path: &str| lines.get(path).copied().unwrap_or(1);
+        if is_project {
+            for key in KEYS.iter().filter(|key| !key.project && !lookup(&root, key.path).is_null()) {
+                let line = at(key.path);
+                self.warnings
+                    .push(format!("{place}:{line}: `{}` cannot be set by a project, and is left aside", key.path));
+            }
+            if root["backup_encrypt"] == Value::Bool(false) {
+                let line = at("backup_encrypt");
+                self.warnings.push(format!("{place}:{line}: this project turns the encryption of backups off"));
+            }
+        }
+        // What is ours alone has no keys that we do not know.
+        for path in lines.keys().filter(|path| path.starts_with("nbak.") && !path.starts_with("nbak.notify")) {
+            let known = |key: &&super::keys::Key| key.path == path || key.path.starts_with(&format!("{path}."));
+            if !KEYS.iter().any(|key| known(&key)) {
+                self.warnings.push(format!("{place}:{}: `{path}` is not known, and is left aside", at(path)));
+            }
+        }
+        self.layers.push(Layer { root, file: Some((path.to_path_buf(), lines)), is_project });
+    }
+
+    /// Adds what the environment says.
+    pub fn add_environment(&mut self, get: &dyn Fn(&str) -> Option<String>) {
+        let mut root = Value::Object(serde_json::Map::new());
+        for key in KEYS {
+            let Some(text) = get(&variable(key.path)).filter(|text| !text.trim().is_empty()) else { continue };
+            let text = text.trim();
+            let as_text = matches!(key.kind, Kind::Text | Kind::Path | Kind::Cron);
+            let value = if as_text { None } else { serde_json::from_str(text).ok() };
+            let mut at = &mut root;
+            for part in key.path.split('.') {
+                at = &mut at[part];
+            }
+            *at = value.unwrap_or_else(|| Value::String(text.to_owned()));
+        }
+        self.layers.push(Layer { root, file: None, is_project: false });
+    }
+
+    /// What the layers say of the key at `path`, the lowest first.
+    pub fn say(&self, path: &str, by_project: bool) -> Vec<(Value, Origin)> {
+        let layers = self.layers.iter().filter(|layer| by_project || !layer.is_project);
+        let all = layers.map(|layer| {
+            let origin = match &layer.file {
+                Some((file, lines)) => Origin::File(file.clone(), lines.get(path).copied().unwrap_or(1)),
+                None => Origin::Variable(variable(path)),
+            };
+            (lookup(&layer.root, path).clone(), origin)
+        });
+        all.filter(|(value, _)| !value.is_null()).collect()
+    }
+}
+
+/// What stands at `path`; null if nothing does.
+fn lookup<'a>(root: &'a Value, path: &str) -> &'a Value {
+    path.split('.').fold(root, |at, part| &at[part])
+}

@@ -48,7 +48,7 @@ fn the_whole_story() {
     let refused = cloud.run(&["backup", "gdrive", "list"]);
     assert!(refused.code == 14 && refused.err.contains("nbak auth google"), "{refused:?}");
     cloud.grant();
-    assert!(cloud.ok(&["auth", "status"]).out.contains("access to Google Drive since"));
+    assert!(cloud.ok(&["auth", "status"]).out.contains("Google accepts it"));
 
     // Every backup goes there by itself.
     let made = json(&cloud.ok(&["backup", "--json"]));

@@ -12,7 +12,7 @@ use std::fs;
 
 use common::noise;
 use drive_common::{Cloud, drive, store_grant};
-use nbak::drive::backups::Backups;
+use nbak::drive::backups::{Backups, Owner};
 use nbak::drive::sessions::Sessions;
 use nbak::export::backup::Backup;
 
@@ -51,7 +51,7 @@ fn whatever_breaks_there_is_one_whole_copy() {
         let mut runs = 0;
         loop {
             let drive = drive(&cloud);
-            let backups = Backups { drive: &drive, sessions: &sessions };
+            let backups = Backups { drive: &drive, sessions: &sessions, own: &Owner::default() };
             // What is there meanwhile is complete, or is not called so.
             match backups.upload(&backup, &|_| {}) {
                 Ok(_) => break,
@@ -77,7 +77,7 @@ fn whatever_breaks_there_is_one_whole_copy() {
         let mut runs = 0;
         loop {
             let drive = drive(&cloud);
-            let backups = Backups { drive: &drive, sessions: &sessions };
+            let backups = Backups { drive: &drive, sessions: &sessions, own: &Owner::default() };
             match backups.find(None).and_then(|stored| backups.download(&stored, &folder, &|_| {})) {
                 Ok(_) => break,
                 Err(error) => {

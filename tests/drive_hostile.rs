@@ -12,7 +12,7 @@ use std::path::Path;
 use common::noise;
 use drive_common::{Cloud, drive, store_grant};
 use fake_drive::{FakeDrive, Hostile};
-use nbak::drive::backups::Backups;
+use nbak::drive::backups::{Backups, Owner};
 use nbak::drive::mirror::{DriveObjects, stores};
 use nbak::drive::sessions::Sessions;
 use nbak::error::Error;
@@ -46,7 +46,7 @@ impl Scene {
     fn with<T>(&self, act: impl FnOnce(&Backups<'_>) -> Result<T, Error>) -> Result<T, Error> {
         let drive = drive(&self.cloud);
         let sessions = Sessions::open(self.cloud.place.data.join(".nbak-uploads.json"));
-        act(&Backups { drive: &drive, sessions: &sessions })
+        act(&Backups { drive: &drive, sessions: &sessions, own: &Owner::default() })
     }
 
     fn assert_is_right(&self, target: &Path) {

@@ -7,6 +7,7 @@ mod drive_common;
 mod fake_drive;
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -195,7 +196,7 @@ fn what_is_damaged_there_is_not_pulled() {
     new.grant();
     let refused = new.run(&["gdrive", "pull"]);
     assert!(refused.code == 13 && refused.err.contains(&name), "{refused:?}");
-    assert!(new.place.slots().is_empty(), "half a pull is no store");
+    assert_eq!(new.place.packs().len(), packs.len() - 1, "all else came");
     assert!(cloud.fake.corrupt(&there.id, 5000), "and back");
     new.ok(&["gdrive", "pull"]);
     new.ok(&["check", "--read-data"]);
@@ -336,14 +337,168 @@ fn rates_are_kept_and_proxies_used() {
     new.grant();
     let down = took(&new, &["backup", "gdrive", "restore", "--yes", "--limit-rate", "2M"]);
     assert!(down > 1.0, "3.4 MB came in {down} s");
-    // Nobody listens there: a proxy that is used shows.
-    let mut through = cloud.command(&["auth", "revoke"]);
-    through.env("http_proxy", "http://127.0.0.1:9").env("no_proxy", "");
-    let start = Instant::now();
+    // A proxy from the environment is asked for a way to Google; for a server on this machine there is none.
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}", proxy.local_addr().expect("an address"));
+    let mut here = cloud.command(&["auth", "status"]);
+    here.env("http_proxy", &address).env("HTTPS_PROXY", &address).env("no_proxy", "");
+    assert_eq!(Run::of(here).code, 0);
+    let mut through = cloud.command(&["auth", "status"]);
+    through.env_remove("NBAK_GOOGLE_BASE").env("HTTPS_PROXY", &address).env("no_proxy", "");
     let mut child = through.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
-    std::thread::sleep(Duration::from_millis(1500));
-    assert!(child.try_wait().expect("asked").is_none(), "it did not try the proxy: {:?}", start.elapsed());
+    let (mut stream, _) = proxy.accept().expect("it comes");
+    let mut head = [0; 64];
+    let read = stream.read(&mut head).expect("read");
+    let head = String::from_utf8_lossy(&head[..read]).into_owned();
+    assert!(head.starts_with("CONNECT oauth2.googleapis.com:443"), "{head}");
     child.kill().expect("killed");
     child.wait().expect("ended");
-    assert!(cloud.place.data.join(".nbak-google.json").exists());
+}
+
+/// Several machines share an account: nobody restores another's unasked, and nobody removes another's last one.
+#[test]
+fn machines_do_not_take_each_others() {
+    let cloud = machine();
+    cloud.ok(&["backup"]);
+    let first = newest_backup(&cloud).file_name().expect("a name").to_string_lossy().into_owned();
+    let second = cloud.on_a_new_machine();
+    second.grant();
+    fs::write(second.place.data.join("else"), noise(8, 1000)).expect("written");
+    std::thread::sleep(Duration::from_millis(1100));
+    second.ok(&["backup"]);
+    // Each has its own; a third has to say whose.
+    cloud.ok(&["backup", "gdrive", "restore", "--yes"]);
+    assert!(!cloud.place.data.join("else").exists());
+    let third = cloud.on_a_new_machine();
+    third.grant();
+    let refused = third.run(&["backup", "gdrive", "restore", "--yes"]);
+    assert!(refused.code == 2 && refused.err.contains(&first) && refused.err.contains("by its id"), "{refused:?}");
+    let listed = third.ok(&["backup", "gdrive", "list"]).out;
+    assert!(listed.contains(&*second.place.data.to_string_lossy()), "{listed}");
+    // However old: the newest of each stays.
+    for folder in cloud.fake.at("nodyn-backups").map(|top| cloud.fake.children(&top.id)).unwrap_or_default() {
+        assert!(folder.app_properties.contains_key("nbak_machine"));
+    }
+    let before = third.ok(&["backup", "gdrive", "list"]).out.lines().count();
+    third.ok(&["backup", "gdrive", "prune", "--days", "1"]);
+    assert_eq!(third.ok(&["backup", "gdrive", "list"]).out.lines().count(), before);
+}
+
+/// Who uploaded once is told when there is no access any more, until it is taken back on purpose.
+#[test]
+fn a_lost_grant_is_told() {
+    let cloud = machine();
+    cloud.ok(&["backup"]);
+    fs::remove_file(cloud.place.data.join(".nbak-google.json")).expect("removed");
+    std::thread::sleep(Duration::from_millis(1100));
+    let told = cloud.run(&["backup"]);
+    assert!(told.code == 14 && told.err.contains("nbak auth google"), "{told:?}");
+    let lost = newest_backup(&cloud).file_name().expect("a name").to_string_lossy().into_owned();
+    cloud.grant();
+    std::thread::sleep(Duration::from_millis(1100));
+    cloud.ok(&["backup"]);
+    assert!(cloud.ok(&["backup", "gdrive", "list"]).out.contains(&lost), "it was made up for");
+    // At Google it was taken back: that is what status says.
+    cloud.fake.invalid_grant(true);
+    let refused = cloud.run(&["auth", "status"]);
+    assert!(refused.code == 14 && refused.err.contains("does not accept"), "{refused:?}");
+    assert!(cloud.ok(&["auth", "status", "--offline"]).out.contains("not asked"));
+    cloud.fake.invalid_grant(false);
+    let mut nobody = cloud.command(&["auth", "revoke"]);
+    nobody.env_remove("GOOGLE_CLIENT_ID").env_remove("GOOGLE_CLIENT_SECRET");
+    assert_eq!(Run::of(nobody).code, 0);
+    std::thread::sleep(Duration::from_millis(1100));
+    cloud.ok(&["backup"]);
+}
+
+/// What a restore would refuse is refused before anything is downloaded; what is here already is not downloaded again.
+#[test]
+fn nothing_is_downloaded_in_vain() {
+    let cloud = machine();
+    cloud.ok(&["backup"]);
+    cloud.ok(&["backup", "gdrive", "verify"]);
+    let new = cloud.on_a_new_machine();
+    new.grant();
+    let before = cloud.fake.bytes_out();
+    let small = |cloud: &Cloud| cloud.fake.bytes_out() - before < 50_000;
+    assert_eq!(new.run(&["backup", "gdrive", "restore"]).code, 2);
+    assert_eq!(new.run(&["backup", "gdrive", "restore", "--yes", "--only", "nowhere"]).code, 2);
+    assert!(small(&cloud), "{} bytes came for nothing", cloud.fake.bytes_out() - before);
+    // On the machine that has it, it is taken from there.
+    fs::remove_file(cloud.place.data.join("three")).expect("removed");
+    let restored = cloud.ok(&["backup", "gdrive", "restore", "--yes"]);
+    assert!(restored.err.contains("on this machine already") && small(&cloud), "{restored:?}");
+    assert_eq!(fs::read(cloud.place.data.join("three")).expect("back"), noise(3, 300_000));
+    assert!(!cloud.place.data.join("backups/.nbak-gdrive").exists());
+    // A file in the bin shows in a verify, and an upload mends it.
+    let victim = cloud.fake.files().into_iter().find(|file| file.name.starts_with("two")).expect("there");
+    cloud.fake.change(&victim.id, |file| file.trashed = true);
+    let name = json(&cloud.ok(&["backup", "gdrive", "list", "--json"]))["name"].as_str().expect("a name").to_owned();
+    let refused = cloud.run(&["backup", "gdrive", "verify", &name]);
+    assert!(refused.code == 13 && refused.err.contains("two") && refused.err.contains("mends it"), "{refused:?}");
+    cloud.ok(&["backup", "gdrive", "upload", &name]);
+    cloud.ok(&["backup", "gdrive", "verify", &name]);
+}
+
+/// A prune looks at the files of what it keeps: a newest backup that lost something there costs no older one.
+#[test]
+fn the_last_that_restores_is_not_pruned() {
+    let cloud = machine();
+    cloud.ok(&["backup"]);
+    let first = newest_backup(&cloud);
+    // It is forty days old, as its manifest says; nobody compares that with its seal here.
+    let manifest = cloud.fake.files().into_iter().find(|file| file.name == "manifest.json").expect("there");
+    let text = String::from_utf8(manifest.content.to_vec()).expect("JSON");
+    let old = regex_date(&text);
+    cloud.fake.remove(&manifest.id);
+    cloud.fake.add_file(&manifest.parents[0], "manifest.json", old.as_bytes());
+    std::thread::sleep(Duration::from_millis(1100));
+    cloud.ok(&["backup"]);
+    let second = newest_backup(&cloud).file_name().expect("a name").to_string_lossy().into_owned();
+    let folder = cloud.fake.at(&format!("nodyn-backups/{second}")).expect("there");
+    let lost = cloud.fake.children(&folder.id).into_iter().find(|file| file.name.starts_with("two")).expect("there");
+    cloud.fake.change(&lost.id, |file| file.trashed = true);
+    cloud.ok(&["backup", "gdrive", "prune", "--days", "30"]);
+    let name = first.file_name().expect("a name").to_string_lossy().into_owned();
+    cloud.ok(&["backup", "gdrive", "verify", &name]);
+    cloud.fake.change(&lost.id, |file| file.trashed = false);
+    cloud.ok(&["backup", "gdrive", "prune", "--days", "30"]);
+    assert_eq!(cloud.run(&["backup", "gdrive", "verify", &name]).code, 10, "now it goes");
+}
+
+/// The manifest with a date of long ago.
+fn regex_date(text: &str) -> String {
+    let at = text.find("\"created_at\": \"").expect("a date") + 15;
+    format!("{}2026-01-01{}", &text[..at], &text[at + 10..])
+}
+
+/// What is in a folder that an older manifest names as a whole: nobody can tell which copy is right.
+#[test]
+fn unvouched_folders_are_left_alone_where_they_differ() {
+    let cloud = machine();
+    let backup = cloud.place.data.join("backups/20260326T030000Z");
+    fs::create_dir_all(backup.join("knowledge-graph")).expect("made");
+    for name in ["one", "two"] {
+        fs::write(backup.join("knowledge-graph").join(name), noise(7, 500)).expect("written");
+    }
+    let empty = nbak::export::files::sha256(&mut &b""[..]).expect("read").0;
+    let manifest = format!(
+        r#"{{"version": "1.0.0", "created_at": "2026-03-26T03:00:00.000Z", "nodyn_dir": "/home/x/.nodyn",
+        "encrypted": false,
+        "files": [{{"path": "knowledge-graph", "size_bytes": 0, "checksum_sha256": "", "type": "kuzu_dir"}}],
+        "checksum": "{empty}"}}"#
+    );
+    fs::write(backup.join("manifest.json"), manifest).expect("written");
+    cloud.ok(&["backup", "gdrive", "upload", "20260326T030000Z"]);
+    let before = there(&cloud);
+    let file = backup.join("knowledge-graph/two");
+    let whole = fs::read(&file).expect("read");
+    for damage in [|path: &Path| fs::remove_file(path).expect("removed"), |path: &Path| flip(path, 100)] {
+        damage(&file);
+        let refused = cloud.run(&["backup", "gdrive", "upload", "20260326T030000Z"]);
+        assert!(refused.code == 13 && refused.err.contains("knowledge-graph"), "{refused:?}");
+        assert!(there(&cloud) == before);
+        fs::write(&file, &whole).expect("written");
+    }
+    cloud.ok(&["backup", "gdrive", "upload", "20260326T030000Z"]);
 }

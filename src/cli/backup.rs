@@ -11,10 +11,9 @@ use serde_json::{Value, json};
 
 use super::args::{BackupAction, BackupArgs, BackupRestoreArgs, CreateArgs, ExportArgs, LiveArgs};
 use super::context::Context;
-use super::drive;
+use super::drive::{self, After};
 use super::output::{self, count, iso, line, shown, size, time};
 use super::restore::missing;
-use crate::drive::backups::Uploaded;
 use crate::error::{Error, Result};
 use crate::export::backup::{Backup, MacState};
 use crate::export::dialect::Dialect;
@@ -37,7 +36,7 @@ pub fn export(context: &Context, args: ExportArgs) -> Result<u8> {
     let record = context.select(&store, &args.snapshot)?;
     warn_of_plaintext(&manager);
     let written = manager.export(&store, &record, args.to, record.started, &context.bars())?;
-    report(context, &written, &record.id.to_string(), start, None);
+    report(context, &written, &record.id.to_string(), start, &After::default());
     Ok(if written.left_out.is_empty() { 0 } else { INCOMPLETE })
 }
 
@@ -98,11 +97,23 @@ fn create(context: &Context, args: &CreateArgs) -> Result<u8> {
     if !context.quiet {
         created.taken.remarks.iter().for_each(output::warning);
     }
-    let uploaded = drive::after_backup(context, &created.written.path, &args.rate);
-    report(context, &created.written, &created.taken.record.id.to_string(), start, uploaded.as_ref());
-    // The backup stands; that it is on this machine only is said, and is another exit code.
-    if let Some(Err(error)) = uploaded {
-        return Err(error.also("the backup on this machine is whole; the next `nbak backup gdrive upload` goes on"));
+    let snapshot = created.taken.record.id.to_string();
+    let upload = || drive::after_backup(context, &created.written.path, &args.rate);
+    // People see it before anything goes anywhere; JSON is one object, and comes last.
+    let after = if context.json {
+        let after = upload();
+        report(context, &created.written, &snapshot, start, &after);
+        after
+    } else {
+        report(context, &created.written, &snapshot, start, &After::default());
+        upload()
+    };
+    if let Some(uploaded) = after.done.as_ref().filter(|_| !context.json) {
+        line(drive::said(uploaded));
+    }
+    if let Some(error) = after.error {
+        // The backup stands; that it is on this machine only is said, and is another exit code.
+        return Err(error.also("the backup on this machine is whole; the next `nbak backup` uploads what is missing"));
     }
     let whole = created.taken.unreadable.is_empty() && created.written.left_out.is_empty();
     Ok(if whole { 0 } else { INCOMPLETE })
@@ -113,7 +124,7 @@ fn counts(manifest: &Manifest) -> (u64, u64) {
     (files().count() as u64, files().map(|entry| entry.size).sum())
 }
 
-fn report(context: &Context, written: &Written, snapshot: &str, start: Instant, uploaded: Option<&Result<Uploaded>>) {
+fn report(context: &Context, written: &Written, snapshot: &str, start: Instant, after: &After) {
     let duration_ms = start.elapsed().as_millis() as u64;
     for (path, why) in &written.left_out {
         output::warning(format!("not in the backup, only in the snapshot: {}: {why}", path.display()));
@@ -138,8 +149,8 @@ fn report(context: &Context, written: &Written, snapshot: &str, start: Instant, 
             "left_out": left_out,
             "warnings": written.remarks,
             "duration_ms": duration_ms,
-            "uploaded": matches!(uploaded, Some(Ok(_))),
-            "upload_error": uploaded.and_then(|uploaded| uploaded.as_ref().err()).map(Error::what),
+            "uploaded": after.done.is_some(),
+            "upload_error": after.error.as_ref().map(Error::what),
         }));
         return;
     }
@@ -154,16 +165,13 @@ fn report(context: &Context, written: &Written, snapshot: &str, start: Instant, 
         duration_ms as f64 / 1000.0,
     ));
     line(written.path.display().to_string());
-    if let Some(Ok(uploaded)) = uploaded {
-        line(drive::said(uploaded));
-    }
 }
 
 fn list(context: &Context) -> Result<u8> {
     let manager = context.backups(None)?;
     let backups = manager.list_backups()?;
     for backup in &backups {
-        tell_backup(context, backup, ("path", &backup.path.to_string_lossy()));
+        tell_backup(context, backup, ("path", &backup.path.to_string_lossy()), "");
     }
     if backups.is_empty() && !context.json {
         context.say("there is no backup yet: `nbak backup` makes one");
@@ -171,12 +179,14 @@ fn list(context: &Context) -> Result<u8> {
     Ok(0)
 }
 
-/// One backup in a list, with what says where it is.
-pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &str)) {
+/// One backup in a list, with what says where it is, and of which machine if that is not plain.
+pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &str), machine: &str) {
     if context.json {
         output::json(&json!({
             "name": backup.name,
             place: value,
+            "source_dir": backup.source_dir,
+            "machine": machine,
             "created": backup.created_ms.map(iso),
             "bytes": backup.bytes,
             "files": backup.files,
@@ -191,11 +201,12 @@ pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &s
     }
     let name = shown(&backup.name);
     if let Some(why) = &backup.damage {
-        line(format!("{name:26}  damaged: {}", shown(why)));
+        let what = if why.starts_with("incomplete") { "" } else { "damaged: " };
+        line(format!("{name:26}  {what}{}", shown(why)));
         return;
     }
     line(format!(
-        "{name:26}  {}  {:>9}  {:>7} files  {}  version {:<8}{}{}",
+        "{name:26}  {}  {:>9}  {:>7} files  {}  version {:<8}{}{}{}",
         backup.created_ms.map_or_else(|| "-".to_owned(), time),
         size(backup.bytes),
         backup.files,
@@ -203,6 +214,11 @@ pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &s
         shown(&backup.version),
         backup.snapshot.as_ref().map_or_else(String::new, |id| format!("  snapshot {}", id.get(..8).unwrap_or(id))),
         if backup.before_restore { "  made before a restore" } else { "" },
+        if machine.is_empty() {
+            String::new()
+        } else {
+            format!("  {} on {}", shown(&backup.source_dir), shown(machine))
+        },
     ));
 }
 
@@ -339,17 +355,23 @@ fn options(only: Vec<PathBuf>, allow_unsigned: bool, live: &LiveArgs) -> Options
     Options { only, allow_unsigned, into_live: live.into_live, without_safety_backup: live.without_safety_backup }
 }
 
+/// Refuses where nobody can be asked, and no flag says it.
+pub fn may_replace(context: &Context, yes: bool) -> Result<()> {
+    if yes || std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+        return Ok(());
+    }
+    Err(Error::usage("this replaces what is in the data directory, and there is nobody to ask")
+        .at(context.data_dir()?)
+        .hint("give --yes; nothing was changed"))
+}
+
 /// Asks on a terminal; elsewhere the flag has to say it.
 fn confirm(context: &Context, what: &str, yes: bool) -> Result<()> {
+    may_replace(context, yes)?;
     if yes {
         return Ok(());
     }
     let data = context.data_dir()?;
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(Error::usage("this replaces what is in the data directory, and there is nobody to ask")
-            .at(data)
-            .hint("give --yes; nothing was changed"));
-    }
     output::message(format!(
         "This puts {what} in place of what is in {}. A safety backup of that is made first. Go on? [y/N]",
         data.display()

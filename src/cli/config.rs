@@ -46,11 +46,11 @@ fn show(context: &Context) -> Result<u8> {
 }
 
 /// `completions`.
-pub fn completions(shell: Shell) -> Result<u8> {
+pub fn completions(shell: Shell) -> u8 {
     let mut bytes = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "nbak", &mut bytes);
     output::text(&String::from_utf8_lossy(&bytes));
-    Ok(0)
+    0
 }
 
 /// `man`.

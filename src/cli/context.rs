@@ -438,6 +438,29 @@ fn key_in(text: &str) -> std::result::Result<Option<String>, usize> {
     Ok(found)
 }
 
+/// The user's file, the project's in the folder in which the command was given, and the environment.
+fn layers(data_dir: &Path) -> Layers {
+    let mut layers = Layers::default();
+    let user = data_dir.join("config.json");
+    let dialect = if data_dir.file_name().is_some_and(|name| name == ".lynox") { ".lynox" } else { ".nodyn" };
+    let project = std::env::current_dir().ok().map(|folder| folder.join(dialect).join("config.json"));
+    // Who stands in the home directory has one file, not two.
+    let is_other = |path: &PathBuf| match (path.canonicalize(), user.canonicalize()) {
+        (Ok(project), Ok(user)) => project != user,
+        _ => true,
+    };
+    let project = project.filter(is_other);
+    for (path, is_project) in [(Some(&user), false), (project.as_ref(), true)] {
+        let Some(path) = path else { continue };
+        match read_small(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            read => layers.add_file(path, read.map_err(|error| error.to_string()), is_project),
+        }
+    }
+    layers.add_environment(&|name| std::env::var(name).ok());
+    layers
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -472,27 +495,4 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).expect("linked");
         assert!(key_in_env_file(&link).is_err(), "a link");
     }
-}
-
-/// The user's file, the project's in the folder in which the command was given, and the environment.
-fn layers(data_dir: &Path) -> Layers {
-    let mut layers = Layers::default();
-    let user = data_dir.join("config.json");
-    let dialect = if data_dir.file_name().is_some_and(|name| name == ".lynox") { ".lynox" } else { ".nodyn" };
-    let project = std::env::current_dir().ok().map(|folder| folder.join(dialect).join("config.json"));
-    // Who stands in the home directory has one file, not two.
-    let is_other = |path: &PathBuf| match (path.canonicalize(), user.canonicalize()) {
-        (Ok(project), Ok(user)) => project != user,
-        _ => true,
-    };
-    let project = project.filter(is_other);
-    for (path, is_project) in [(Some(&user), false), (project.as_ref(), true)] {
-        let Some(path) = path else { continue };
-        match read_small(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            read => layers.add_file(path, read.map_err(|error| error.to_string()), is_project),
-        }
-    }
-    layers.add_environment(&|name| std::env::var(name).ok());
-    layers
 }

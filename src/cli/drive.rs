@@ -9,12 +9,12 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::args::{BackupRestoreArgs, Gdrive, RateArgs};
-use super::backup::{restore_this, tell_backup};
+use super::backup::{may_replace, restore_this, tell_backup};
 use super::context::Context;
 use super::output::{self, count, line, shown, size};
 use crate::drive::access::{Access, App};
 use crate::drive::api::Drive;
-use crate::drive::backups::{Backups, Stored, Uploaded};
+use crate::drive::backups::{Backups, Owner, Stored, Uploaded};
 use crate::drive::bases::Bases;
 use crate::drive::grant::{FILE as GRANT, Keeper};
 use crate::drive::http::Http;
@@ -33,6 +33,8 @@ pub mod store;
 
 /// Held while this process talks to Drive for a data directory.
 const LOCK: &str = ".nbak-drive.lock";
+/// Is there when something was uploaded, until the access is taken back.
+pub const USED: &str = ".nbak-drive-used";
 /// Where downloads lie until they are complete, in the backup directory.
 const DOWNLOADS: &str = ".nbak-gdrive";
 
@@ -40,6 +42,7 @@ const DOWNLOADS: &str = ".nbak-gdrive";
 struct Line {
     drive: Drive,
     sessions: Sessions,
+    own: Owner,
     _lock: WriterLock,
 }
 
@@ -49,14 +52,30 @@ impl Line {
         let access = Access::open(app(context)?, keeper(context)?)?;
         let lock = WriterLock::acquire_at(&data.join(LOCK), "talking to Google Drive", context.patience())?;
         lock.sign();
-        let http = Http::new(Limit::new(rate.limit_rate))?;
-        let drive = Drive::new(http, Bases::from_env()?, access, Patience::default());
-        Ok(Line { drive, sessions: Sessions::open(data.join(UPLOADS)), _lock: lock })
+        let bases = Bases::from_env()?;
+        let http = Http::new(Limit::new(rate.limit_rate), &bases)?;
+        let drive = Drive::new(http, bases, access, patience(context));
+        let source_dir = data.canonicalize().unwrap_or(data.clone()).to_string_lossy().into_owned();
+        let own = Owner { machine: machine(), source_dir };
+        Ok(Line { drive, sessions: Sessions::open(data.join(UPLOADS)), own, _lock: lock })
     }
 
     fn backups(&self) -> Backups<'_> {
-        Backups { drive: &self.drive, sessions: &self.sessions }
+        Backups { drive: &self.drive, sessions: &self.sessions, own: &self.own }
     }
+}
+
+/// This machine's name. A container's is drawn anew for each, and says nothing.
+fn machine() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let is_drawn = name.len() == 12 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_drawn { "container".to_owned() } else { name }
+}
+
+/// How often things are tried; what is tried again is said.
+fn patience(context: &Context) -> Patience {
+    let tell: fn(&str) = |text| output::message(text);
+    Patience { tell: Some(tell).filter(|_| !context.quiet), ..Patience::default() }
 }
 
 /// Who this program is for Google: as the environment says, or the configuration.
@@ -75,30 +94,57 @@ fn keeper(context: &Context) -> Result<Keeper> {
     Ok(Keeper::new(&context.data_dir()?, context.credentials()?))
 }
 
-/// Uploads a backup that was just made, if that is wanted and there is access; and those that could not be before.
-pub fn after_backup(context: &Context, backup: &Path, rate: &RateArgs) -> Option<Result<Uploaded>> {
-    let wanted = context.config().is_ok_and(|config| config.gdrive);
-    let granted = context.data_dir().is_ok_and(|data| data.join(GRANT).exists());
-    (wanted && granted).then(|| upload_waiting(context, backup, rate).map_err(Error::into_remote))
+/// What became of the upload of a backup that was just made.
+#[derive(Default)]
+pub struct After {
+    /// What was uploaded of it, and of others that waited; none if it could not be.
+    pub done: Option<Uploaded>,
+    /// What went wrong, with it or with another.
+    pub error: Option<Error>,
 }
 
-fn upload_waiting(context: &Context, backup: &Path, rate: &RateArgs) -> Result<Uploaded> {
-    let name = backup.file_name().unwrap_or_default().to_string_lossy().into_owned();
+/// Uploads a backup that was just made, if that is wanted and there is access; and those that could not be before.
+pub fn after_backup(context: &Context, backup: &Path, rate: &RateArgs) -> After {
+    let (Ok(config), Ok(data)) = (context.config(), context.data_dir()) else { return After::default() };
+    // Who uploaded once is not to find out in the hour of need that nothing was any more.
+    let expected = data.join(GRANT).exists() || data.join(USED).exists();
+    if !config.gdrive || !expected {
+        return After::default();
+    }
+    let mut after = After::default();
+    if config.unreadable {
+        let what = "not uploaded to Google Drive: the configuration cannot be read, and may say so";
+        after.error = Some(Error::remote(what).hint("mend config.json"));
+    } else {
+        after.error = upload_waiting(context, backup, rate, &mut after.done).err().map(Error::into_remote);
+    }
+    after
+}
+
+fn upload_waiting(context: &Context, backup: &Path, rate: &RateArgs, done: &mut Option<Uploaded>) -> Result<()> {
+    let own = backup.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let waiting = Waiting::of(&context.data_dir()?);
     // Noted before anything can fail, so that the next run knows of it.
     let folder = backup.parent().unwrap_or(Path::new("."));
-    waiting.add(&name, folder)?;
+    waiting.add(&own, folder)?;
     let line = Line::open(context, rate)?;
-    let (mut all, mut damaged) = (Uploaded::default(), None);
-    for (name, folder) in waiting.all() {
+    // This one first: what is wrong with another is not its fault.
+    let mut all = waiting.all();
+    all.sort_by_key(|(name, _)| *name != own);
+    let mut damaged = None;
+    for (name, folder) in all {
         let path = folder.join(&name);
         if !path.is_dir() {
-            output::warning(format!("backup {name} is gone, and was never uploaded whole: {}", path.display()));
-            waiting.remove(&name);
+            // A disk that is not there today may be there tomorrow.
+            if folder.is_dir() {
+                output::warning(format!("backup {name} is gone, and was never uploaded whole: {}", path.display()));
+                waiting.remove(&name);
+            }
             continue;
         }
         match Backup::open(&path).and_then(|backup| upload_one(context, &line, &backup)) {
             Ok(one) => {
+                let all = done.get_or_insert_default();
                 all.files += one.files;
                 all.bytes += one.bytes;
                 all.kept += one.kept;
@@ -106,12 +152,12 @@ fn upload_waiting(context: &Context, backup: &Path, rate: &RateArgs) -> Result<U
             // It is said once, and keeps no other back.
             Err(error) if error.is_integrity() => {
                 waiting.remove(&name);
-                damaged = damaged.or(Some(error));
+                damaged = damaged.or(Some(error.also(format!("of backup {name}, which was not uploaded"))));
             }
             Err(error) => return Err(error),
         }
     }
-    damaged.map_or(Ok(all), Err)
+    damaged.map_or(Ok(()), Err)
 }
 
 fn upload_one(context: &Context, line: &Line, backup: &Backup) -> Result<Uploaded> {
@@ -121,13 +167,19 @@ fn upload_one(context: &Context, line: &Line, backup: &Backup) -> Result<Uploade
     let uploaded = line.backups().upload(backup, &|bytes| bars.advance(bytes));
     bars.end();
     let uploaded = uploaded?;
+    // If not, a grant that gets lost is not told, and nothing else.
+    let _ = std::fs::write(context.data_dir()?.join(USED), "");
     Waiting::of(&context.data_dir()?).remove(&backup.name);
     Ok(uploaded)
 }
 
 /// What an upload did, in words.
 pub fn said(uploaded: &Uploaded) -> String {
-    let there = if uploaded.kept > 0 { format!(", {} were there already", uploaded.kept) } else { String::new() };
+    let there = match uploaded.kept {
+        0 => String::new(),
+        1 => ", 1 was there already".to_owned(),
+        kept => format!(", {kept} were there already"),
+    };
     format!("uploaded to Google Drive: {} of {}{there}", count(uploaded.files, "file", "files"), size(uploaded.bytes))
 }
 
@@ -137,6 +189,7 @@ pub fn backups(context: &Context, action: Gdrive) -> Result<u8> {
         Gdrive::List => list(context),
         Gdrive::Upload { name, rate } => upload(context, name.as_deref(), &rate),
         Gdrive::Restore { restore, rate } => download(context, restore, &rate),
+        Gdrive::Verify { name } => verify(context, name.as_deref()),
         Gdrive::Prune { days, dry_run } => prune(context, days, dry_run),
     }
 }
@@ -144,8 +197,8 @@ pub fn backups(context: &Context, action: Gdrive) -> Result<u8> {
 fn list(context: &Context) -> Result<u8> {
     let line_ = Line::open(context, &RateArgs::default())?;
     let all = line_.backups().list()?;
-    for Stored { id, listed } in &all {
-        tell_backup(context, listed, ("id", id));
+    for Stored { id, listed, machine } in &all {
+        tell_backup(context, listed, ("id", id), machine);
     }
     if all.is_empty() && !context.json {
         context.say("there is no backup in Google Drive yet: `nbak backup gdrive upload` puts one there");
@@ -167,15 +220,51 @@ fn upload(context: &Context, name: Option<&str>, rate: &RateArgs) -> Result<u8> 
     Ok(0)
 }
 
+/// Holds a backup there against its manifest, by what Drive says of its files.
+fn verify(context: &Context, name: Option<&str>) -> Result<u8> {
+    let line_ = Line::open(context, &RateArgs::default())?;
+    let stored = line_.backups().find(name)?;
+    line_.backups().verify(&stored)?;
+    let listed = &stored.listed;
+    if context.json {
+        output::json(&json!({"name": listed.name, "id": stored.id, "files": listed.files, "bytes": listed.bytes}));
+    } else {
+        line(format!(
+            "backup {} in Google Drive has all that its manifest names, with the same sizes and checksums: {} of {}",
+            listed.name,
+            count(listed.files, "file", "files"),
+            size(listed.bytes)
+        ));
+    }
+    Ok(0)
+}
+
 /// Downloads a backup to where the others are, and restores it from there.
 fn download(context: &Context, args: BackupRestoreArgs, rate: &RateArgs) -> Result<u8> {
     let manager = context.backups(None)?;
     let places = context.places()?;
+    may_replace(context, args.live.yes)?;
     let line_ = Line::open(context, rate)?;
-    let name = args.name.as_deref();
-    let stored = line_.backups().find(name)?;
+    let stored = line_.backups().find(args.name.as_deref())?;
+    let manifest = line_.backups().manifest_of(&stored)?;
     let name = stored.listed.name.clone();
+    if manifest.encrypted && context.credentials()?.is_empty() {
+        return Err(Error::key(format!("backup {name} is encrypted, and there is no vault key"))
+            .hint("set NODYN_VAULT_KEY, or give --vault-key-file; nothing was downloaded"));
+    }
+    if let Some(missing) = args.only.iter().find(|path| !manifest.files.iter().any(|entry| is_of(&entry.path, path))) {
+        return Err(Error::usage(format!("backup {name} has no {}", missing.display()))
+            .hint("nothing was downloaded, and nothing changed"));
+    }
     let staging = places.backup_dir.join(DOWNLOADS).join(&name);
+    let target = places.backup_dir.join(&name);
+    let here = Backup::open(&target).ok().filter(|here| here.manifest.checksum == manifest.checksum);
+    if let Some(here) = here.filter(|here| line_.backups().is_whole(here)) {
+        context.say(format!("backup {name} is on this machine already, and whole: {}", target.display()));
+        drop(line_);
+        clear_downloads(&places.backup_dir, &staging);
+        return restore_this(context, &manager, &here, args);
+    }
     crate::store::local::create_folder(&staging)?;
     let bars = context.bars();
     bars.begin("downloading", stored.listed.bytes);
@@ -186,22 +275,33 @@ fn download(context: &Context, args: BackupRestoreArgs, rate: &RateArgs) -> Resu
         "downloaded backup {name} from Google Drive: {} of {}{}",
         count(fetched.files, "file", "files"),
         size(fetched.bytes),
-        if fetched.kept > 0 { format!(", {} were there already", fetched.kept) } else { String::new() },
+        if fetched.kept > 0 { format!(", {} there already", fetched.kept) } else { String::new() },
     ));
     drop(line_);
-    // Among the others, unless one of that name is there.
-    let target = places.backup_dir.join(&name);
+    // Among the others, unless something of that name is there.
     let path = match rename_new(&staging, &target) {
         Ok(()) => {
             crate::export::files::sync_folder(&places.backup_dir)?;
-            // Only if nothing else is being downloaded.
-            let _ = std::fs::remove_dir(places.backup_dir.join(DOWNLOADS));
+            clear_downloads(&places.backup_dir, &staging);
             target
         }
         Err(_) if target.exists() => staging,
         Err(error) => return Err(Error::io("put a downloaded backup among the others", &target, error)),
     };
     restore_this(context, &manager, &Backup::open(&path)?, args)
+        .map_err(|error| error.also(format!("the backup is on this machine now: {}", path.display())))
+}
+
+/// Whether the entry at `path` is `wanted`, or below it.
+fn is_of(path: &str, wanted: &Path) -> bool {
+    Path::new(path).starts_with(wanted)
+}
+
+/// Removes a download that is not needed any more, and the folder of downloads if nothing else is in it.
+fn clear_downloads(backup_dir: &Path, staging: &Path) {
+    // What stays takes space, and nothing else.
+    let _ = std::fs::remove_dir_all(staging);
+    let _ = std::fs::remove_dir(backup_dir.join(DOWNLOADS));
 }
 
 fn prune(context: &Context, days: Option<u32>, dry_run: bool) -> Result<u8> {

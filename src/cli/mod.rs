@@ -100,7 +100,7 @@ fn run(context: &Context, command: Command) -> Result<u8> {
         Command::Backup(args) => backup::run(context, args),
         Command::Auth(args) => drive::auth::auth(context, &args.action),
         Command::Config(args) => config::config(context, &args.action),
-        Command::Completions(args) => config::completions(args.shell),
+        Command::Completions(args) => Ok(config::completions(args.shell)),
         Command::Man(args) => config::man(&args.dir),
         Command::Gdrive(args) => drive::store::copy_store(context, &args.action),
         Command::Check(args) => check::check(context, &args),

@@ -1,9 +1,9 @@
 //! When something is due: five cron fields with names, ranges, lists and steps, or `@daily` and its like.
 //!
-//! The `croner` crate reads the fields and searches; the calendar and the time zones are `jiff`'s, which the whole house
-//! uses. As Vixie cron does it: what has a fixed time and falls into the hour that is skipped in spring comes right after
-//! it, and once only in the hour that is repeated in autumn; what has steps or stars goes by the clock on the wall, and
-//! so comes in both.
+//! The `croner` crate reads the fields and searches; the calendar and the time zones are `jiff`'s, which the whole
+//! house uses. As Vixie cron does it: what has a fixed time and falls into the hour that is skipped in spring comes
+//! right after it, and once only in the hour that is repeated in autumn; what has steps or stars goes by the clock on
+//! the wall, and so comes in both.
 
 use std::cmp::Ordering;
 

@@ -44,7 +44,7 @@ struct Layer {
 /// All layers, the lowest first.
 #[derive(Default)]
 pub struct Layers {
-    layers: Vec<Layer>,
+    all: Vec<Layer>,
     /// What is wrong, with file and line.
     pub warnings: Vec<String>,
     /// The user's file is there, and cannot be understood.
@@ -99,7 +99,7 @@ impl Layers {
                 self.warnings.push(format!("{place}:{}: `{path}` is not known, and is left aside", at(path)));
             }
         }
-        self.layers.push(Layer { root, file: Some((path.to_path_buf(), lines)), is_project });
+        self.all.push(Layer { root, file: Some((path.to_path_buf(), lines)), is_project });
     }
 
     /// Adds what the environment says.
@@ -116,12 +116,12 @@ impl Layers {
             }
             *at = value.unwrap_or_else(|| Value::String(text.to_owned()));
         }
-        self.layers.push(Layer { root, file: None, is_project: false });
+        self.all.push(Layer { root, file: None, is_project: false });
     }
 
     /// What the layers say of the key at `path`, the lowest first.
     pub fn say(&self, path: &str, by_project: bool) -> Vec<(Value, Origin)> {
-        let layers = self.layers.iter().filter(|layer| by_project || !layer.is_project);
+        let layers = self.all.iter().filter(|layer| by_project || !layer.is_project);
         let all = layers.map(|layer| {
             let origin = match &layer.file {
                 Some((file, lines)) => Origin::File(file.clone(), lines.get(path).copied().unwrap_or(1)),

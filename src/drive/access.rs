@@ -34,11 +34,18 @@ pub struct App {
 pub(super) struct TokenAnswer {
     pub(super) access_token: Zeroizing<String>,
     #[serde(default)]
-    pub(super) expires_in: u32,
+    pub(super) expires_in: f64,
     #[serde(default)]
     pub(super) refresh_token: Option<Zeroizing<String>>,
     #[serde(default)]
     pub(super) scope: Option<String>,
+}
+
+impl TokenAnswer {
+    /// When the token expires, in milliseconds since 1970.
+    pub(super) fn expires_ms(&self) -> i64 {
+        now_ms() + (self.expires_in.clamp(0.0, 86_400.0) * 1000.0) as i64
+    }
 }
 
 /// How it refuses.
@@ -80,6 +87,12 @@ impl Access {
         Ok(grant.access_token.clone())
     }
 
+    /// Asks for a new token, whatever there is: whether Google still accepts what was granted.
+    pub fn prove(&self, http: &Http, bases: &Bases, patience: Patience) -> Result<()> {
+        let mut grant = self.grant.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh(http, bases, patience, &mut grant)
+    }
+
     fn refresh(&self, http: &Http, bases: &Bases, patience: Patience, grant: &mut Grant) -> Result<()> {
         let mut tries = patience.begin();
         let answer = loop {
@@ -96,14 +109,17 @@ impl Access {
             }
         };
         let fresh: TokenAnswer = parse(&answer)?;
+        grant.expires_ms = fresh.expires_ms();
         grant.access_token = fresh.access_token;
-        grant.expires_ms = now_ms() + i64::from(fresh.expires_in) * 1000;
         // An answer may leave it out: then the old one stays.
         if let Some(token) = fresh.refresh_token {
             grant.refresh_token = token;
         }
-        // What cannot be kept is asked for again next time.
-        let _ = self.keeper.store(grant);
+        // What cannot be kept is asked for again next time. What somebody granted meanwhile is not written over.
+        let is_ours = |kept: Option<Grant>| kept.is_some_and(|kept| kept.granted_ms == grant.granted_ms);
+        if self.keeper.load().is_ok_and(is_ours) {
+            let _ = self.keeper.store(grant);
+        }
         Ok(())
     }
 }
@@ -119,7 +135,13 @@ pub(super) fn post(http: &Http, url: &reqwest::Url, fields: Vec<(&'static str, S
 }
 
 pub(super) fn parse(answer: &Answer) -> Result<TokenAnswer> {
-    serde_json::from_slice(&answer.body).map_err(|_| Error::remote("Google answers with no token that can be read"))
+    let token: Option<TokenAnswer> = serde_json::from_slice(&answer.body).ok();
+    // One with a line's end in it would be another header.
+    let is_one = |token: &TokenAnswer| {
+        let text = &token.access_token;
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    token.filter(is_one).ok_or_else(|| Error::remote("Google answers with no token that can be read"))
 }
 
 pub(super) fn refusal(answer: &Answer) -> String {
@@ -133,10 +155,13 @@ pub(super) fn refused(answer: &Answer) -> Error {
             "run `nbak auth google` again; it was revoked, or expired: with a consent screen in testing mode that \
              happens after 7 days, so publish it",
         ),
-        "invalid_client" | "unauthorized_client" | "deleted_client" => {
-            Error::remote("Google does not know this client id and secret")
-                .hint("set GOOGLE_CLIENT_ID and GOOGLE_CLIENT_SECRET as the Google Cloud console shows them")
-        }
+        "invalid_client" | "unauthorized_client" | "deleted_client" => Error::remote(
+            "Google does not know this client id and secret, or not for this",
+        )
+        .hint(
+            "set GOOGLE_CLIENT_ID and GOOGLE_CLIENT_SECRET as the Google Cloud console shows them; --device needs a \
+                 client of the type TVs and Limited Input devices",
+        ),
         "" if answer.status == 401 => Error::remote("Google does not know this client id and secret")
             .hint("set GOOGLE_CLIENT_ID and GOOGLE_CLIENT_SECRET as the Google Cloud console shows them"),
         "access_denied" => Error::remote("access was denied").hint("run `nbak auth google` again, and allow it"),

@@ -4,6 +4,7 @@
 //! upload goes on at the service and nowhere else.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::{Mutex, PoisonError};
 
 use reqwest::{Method, Url};
 use serde::Deserialize;
@@ -20,6 +21,8 @@ use crate::error::{Error, Result};
 
 /// What is asked of a file.
 const FIELDS: &str = "id,name,mimeType,size,md5Checksum,sha256Checksum,appProperties,createdTime,parents,trashed";
+/// So many ids are asked for at a time.
+const IDS: usize = 20;
 /// A list has at most so many pages.
 const PAGES_MOST: usize = 2000;
 /// And that many entries.
@@ -51,6 +54,8 @@ pub struct Drive {
     bases: Bases,
     access: Access,
     patience: Patience,
+    /// Ids that Drive gave, and nothing has yet.
+    ids: Mutex<Vec<String>>,
 }
 
 /// A string in a query.
@@ -61,7 +66,7 @@ fn quoted(text: &str) -> String {
 impl Drive {
     /// Drive at `bases`, as `access` allows.
     pub fn new(http: Http, bases: Bases, access: Access, patience: Patience) -> Drive {
-        Drive { http, bases, access, patience }
+        Drive { http, bases, access, patience, ids: Mutex::default() }
     }
 
     /// How often things are tried.
@@ -163,6 +168,15 @@ impl Drive {
         Ok(ids.ids)
     }
 
+    /// One fresh id; Drive is asked for several at a time.
+    pub fn id(&self) -> Result<String> {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if ids.is_empty() {
+            *ids = self.ids(IDS)?;
+        }
+        ids.pop().ok_or_else(|| malformed("no id"))
+    }
+
     /// The folder `name` in `parent`, made if it is not there.
     pub fn folder(&self, parent: &str, name: &str) -> Result<String> {
         if let Some(found) = self.named(parent, name)?.into_iter().find(|found| found.is_folder) {
@@ -174,7 +188,7 @@ impl Drive {
     /// A new folder, whether there is one of that name or not.
     pub fn make_folder(&self, parent: &str, name: &str, properties: &BTreeMap<String, String>) -> Result<String> {
         let what = "cannot make a folder in Google Drive";
-        let id = self.ids(1)?.remove(0);
+        let id = self.id()?;
         let metadata =
             json!({"id": id, "name": name, "mimeType": FOLDER, "parents": [parent], "appProperties": properties});
         let body = metadata.to_string();

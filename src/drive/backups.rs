@@ -23,6 +23,8 @@ mod send;
 
 /// Files that are under way at a time: each takes a part in memory, and Drive's quotas are per user and minute.
 const AT_ONCE: usize = 3;
+/// Notes with a backup's folder which machine it is of.
+const MACHINE: &str = "nbak_machine";
 /// The top of the account.
 const ROOT: &str = "root";
 
@@ -33,6 +35,24 @@ pub struct Stored {
     pub id: String,
     /// What its manifest says; damage if it has none, or none that can be read.
     pub listed: Listed,
+    /// The machine that uploaded it; empty if that was not noted.
+    pub machine: String,
+}
+
+/// Whose a backup is: several machines may share an account.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    /// The machine's name.
+    pub machine: String,
+    /// The data directory.
+    pub source_dir: String,
+}
+
+impl Stored {
+    /// Whose it is.
+    pub fn owner(&self) -> Owner {
+        Owner { machine: self.machine.clone(), source_dir: self.listed.source_dir.clone() }
+    }
 }
 
 /// What an upload did.
@@ -55,6 +75,8 @@ pub struct Backups<'a> {
     pub drive: &'a Drive,
     /// Uploads that have begun.
     pub sessions: &'a Sessions,
+    /// Whose the backups of this machine are.
+    pub own: &'a Owner,
 }
 
 /// Files below a remote folder, by their paths; more than one if there are several of the same name.
@@ -91,7 +113,8 @@ impl Backups<'_> {
             for top in tops.into_iter().filter(|top| top.is_folder) {
                 for folder in self.drive.children(&top.id)?.into_iter().filter(|child| child.is_folder) {
                     let listed = self.look_at(&folder)?;
-                    found.push(Stored { id: folder.id, listed });
+                    let machine = folder.properties.get(MACHINE).cloned().unwrap_or_default();
+                    found.push(Stored { id: folder.id, listed, machine });
                 }
             }
         }
@@ -107,7 +130,7 @@ impl Backups<'_> {
         }
         let manifests = self.drive.named(&folder.id, MANIFEST)?;
         let Some(manifest) = manifests.iter().find(|remote| !remote.is_folder) else {
-            let why = "incomplete: it has no manifest, since its upload did not end".to_owned();
+            let why = "incomplete: it has no manifest, since its upload has not ended".to_owned();
             return Ok(Listed::damaged(Path::new(""), &folder.name, why));
         };
         Ok(match self.manifest(manifest) {
@@ -124,8 +147,9 @@ impl Backups<'_> {
         Manifest::parse(&self.drive.read_whole(remote, BYTES_MAX)?)
     }
 
-    /// The backup called `name`, or whose folder has this id, or the newest that is complete and was not made before a
-    /// restore.
+    /// The backup called `name`, or whose folder has this id, or the newest of this machine that is complete and was
+    /// not made before a restore. On a new machine, that of the only one there is, or of the only one with a data
+    /// directory at the same place; whose is meant of several is for a person to say.
     pub fn find(&self, name: Option<&str>) -> Result<Stored> {
         let all = self.list()?;
         let hint = "`nbak backup gdrive list` lists them";
@@ -144,26 +168,75 @@ impl Backups<'_> {
             let what = || Error::no_store(format!("there is no backup {name} in Google Drive")).hint(hint);
             return found.pop().ok_or_else(what);
         }
-        let whole = || all.iter().rev().filter(|one| one.listed.damage.is_none());
-        let newest = whole().find(|one| !one.listed.before_restore).or_else(|| whole().next());
-        newest.cloned().ok_or_else(|| Error::no_store("there is no complete backup in Google Drive").hint(hint))
+        let mut newest: BTreeMap<Owner, &Stored> = BTreeMap::new();
+        for one in all.iter().filter(|one| one.listed.damage.is_none()) {
+            // They are sorted: a later one wins, unless it was made before a restore and the other was not.
+            let known = newest.entry(one.owner()).or_insert(one);
+            if !one.listed.before_restore || known.listed.before_restore {
+                *known = one;
+            }
+        }
+        if let Some(own) = newest.get(self.own) {
+            return Ok((*own).clone());
+        }
+        if newest.keys().any(|owner| owner.source_dir == self.own.source_dir) {
+            newest.retain(|owner, _| owner.source_dir == self.own.source_dir);
+        }
+        let names = newest.iter().map(|(owner, one)| {
+            let machine = if owner.machine.is_empty() { "a machine that is not named" } else { &owner.machine };
+            format!("{} (backup {} of {} on {})", one.id, one.listed.name, owner.source_dir, shown(machine))
+        });
+        let names = names.collect::<Vec<_>>().join(", ");
+        match newest.into_values().collect::<Vec<_>>().as_slice() {
+            [one] => Ok((*one).clone()),
+            [] => Err(Error::no_store("there is no complete backup in Google Drive").hint(hint)),
+            _ => Err(Error::usage("the backups in Google Drive are of several machines, and none of them is this one")
+                .hint(format!("name one by its id: {names}"))),
+        }
     }
 
-    /// Removes backups there that are older than `days`, never the newest complete one, nor what is not known to be
-    /// one.
+    /// Removes backups there that are older than `days`, never the newest complete one of each machine, nor what is not
+    /// known to be one.
     pub fn prune(&self, days: u32, now_ms: i64, dry_run: bool) -> Result<Vec<Decision>> {
         let all = self.list()?;
-        let listed: Vec<Listed> = all.iter().map(|one| one.listed.clone()).collect();
-        let newest = listed.iter().rev().find(|one| one.damage.is_none() && !one.before_restore);
-        let decisions = retention::plan(&listed, days, now_ms, newest.map(|one| one.name.as_str()));
-        for (one, _) in all.iter().zip(&decisions).filter(|(_, decision)| !decision.keep && !dry_run) {
-            // Without its manifest it is no backup any more, however the rest ends.
-            for manifest in self.drive.named(&one.id, MANIFEST)? {
-                self.drive.delete(&manifest.id)?;
-            }
-            self.drive.delete(&one.id)?;
+        let mut owners: BTreeMap<Owner, Vec<&Stored>> = BTreeMap::new();
+        for one in &all {
+            owners.entry(one.owner()).or_default().push(one);
         }
-        Ok(decisions)
+        let mut decided = Vec::new();
+        for stored in owners.into_values() {
+            let listed: Vec<Listed> = stored.iter().map(|one| one.listed.clone()).collect();
+            // The newest that has all its files there, by what Drive says of them. Without one, none goes.
+            let mut good = None;
+            for one in stored.iter().rev().filter(|one| one.listed.damage.is_none()) {
+                match self.verify(one) {
+                    Ok(()) => {
+                        good = Some(one.listed.name.as_str());
+                        break;
+                    }
+                    Err(error) if error.is_integrity() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let days = if good.is_some() { days } else { 0 };
+            let decisions = retention::plan(&listed, days, now_ms, good);
+            for (one, _) in stored.iter().zip(&decisions).filter(|(_, decision)| !decision.keep && !dry_run) {
+                // Without its manifest it is no backup any more, however the rest ends.
+                for manifest in self.drive.named(&one.id, MANIFEST)? {
+                    self.drive.delete(&manifest.id)?;
+                }
+                self.drive.delete(&one.id)?;
+            }
+            decided.extend(decisions);
+        }
+        decided.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(decided)
+    }
+
+    /// What is not as it should be with a backup there, by its manifest and by what Drive says of its files: nothing is
+    /// downloaded but the manifest.
+    pub fn verify(&self, stored: &Stored) -> Result<()> {
+        self.plan(stored).map(drop)
     }
 }
 

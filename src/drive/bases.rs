@@ -76,6 +76,11 @@ impl Bases {
         })
     }
 
+    /// Whether this is a server on this very machine.
+    pub fn is_loopback(&self) -> bool {
+        self.api.scheme() == "http"
+    }
+
     /// Whether an upload may go on at `address`, which an answer named: a token goes there, and all of the data.
     pub fn may_upload_to(&self, address: &Url) -> bool {
         let is_googles = address.scheme() == "https"

@@ -117,7 +117,12 @@ impl Keeper {
         let sealed = STANDARD.decode(sealed).map_err(|_| bad("it is malformed"))?;
         let opened = self.vaults.iter().find_map(|vault| open_grant(vault, &salt, &sealed));
         let Some(plain) = opened.map(Zeroizing::new) else {
-            return Err(Error::key("what Google granted is sealed under another vault key")
+            let what = if self.vaults.is_empty() {
+                "what Google granted is sealed under the vault key, and none is given"
+            } else {
+                "what Google granted is sealed under another vault key"
+            };
+            return Err(Error::key(what)
                 .at(&self.path)
                 .hint("give that key with --vault-key-file, or run `nbak auth google` again"));
         };

@@ -16,6 +16,7 @@ use reqwest::header::{
 use reqwest::{Method, Url};
 use serde::Deserialize;
 
+use super::bases::Bases;
 use super::limit::Limit;
 use crate::error::{Error, Result};
 
@@ -119,11 +120,12 @@ impl Read for Slowed {
 }
 
 impl Http {
-    /// A client whose proxies come from the environment, as usual.
-    pub fn new(limit: Limit) -> Result<Http> {
+    /// A client whose proxies come from the environment, as usual; none for `bases` on this very machine.
+    pub fn new(limit: Limit, bases: &Bases) -> Result<Http> {
         // The first one in the process stays, and is the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
+        let builder = if bases.is_loopback() { Client::builder().no_proxy() } else { Client::builder() };
+        let client = builder
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(20))
             .timeout(SHORT)

@@ -143,6 +143,7 @@ impl Login<'_> {
 
     fn granted(&self, answer: &Answer) -> Result<Grant> {
         let token = parse(answer)?;
+        let expires_ms = token.expires_ms();
         let Some(refresh_token) = token.refresh_token else {
             return Err(Error::remote("Google grants access for an hour only")
                 .hint("remove this program's access in your Google account, and run `nbak auth google` again"));
@@ -157,8 +158,8 @@ impl Login<'_> {
             scope,
             refresh_token,
             granted_ms: now_ms(),
+            expires_ms,
             access_token: token.access_token,
-            expires_ms: now_ms() + i64::from(token.expires_in) * 1000,
         })
     }
 
@@ -168,7 +169,11 @@ impl Login<'_> {
         let mut tries = self.patience.begin();
         loop {
             match post(self.http, &self.bases.revoke, vec![("token", grant.refresh_token.to_string())]) {
-                Ok(answer) if answer.status == 200 || answer.status == 400 => return keeper.remove(),
+                Ok(answer) if answer.status == 200 => return keeper.remove(),
+                // Google knows of none any more.
+                Ok(answer) if matches!(refusal(&answer).as_str(), "invalid_token" | "invalid_grant") => {
+                    return keeper.remove();
+                }
                 Ok(answer) => {
                     let why = format!("status {}", answer.status);
                     tries.again("cannot revoke the access at Google", &why, None)?;
@@ -215,9 +220,13 @@ fn wait_for_code(listener: &TcpListener, redirect: &str, state: &str) -> Result<
 /// The path that a browser asks for.
 fn requested(stream: &mut TcpStream) -> Option<String> {
     stream.set_nonblocking(false).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    let start = Instant::now();
     let (mut head, mut block) = (Vec::new(), [0; 1024]);
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < REQUEST_MOST {
+    while !head.windows(4).any(|end| end == b"\r\n\r\n")
+        && head.len() < REQUEST_MOST
+        && start.elapsed() < Duration::from_secs(4)
+    {
         match stream.read(&mut block) {
             Ok(0) | Err(_) => break,
             Ok(read) => head.extend_from_slice(&block[..read]),

@@ -6,7 +6,7 @@
 //! Two machines that begin at the same moment may make a folder twice. Then what is in both counts, and what is new
 //! goes to the first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::api::Drive;
@@ -32,7 +32,12 @@ pub struct DriveObjects<'a> {
     store: String,
     /// By kind: the folder, and what is in it by id.
     folders: [Mutex<Folder>; 2],
+    /// Key slots of which a note says that they were removed.
+    retired: Mutex<BTreeSet<[u8; 16]>>,
 }
+
+/// How the name of such a note ends.
+const RETIRED: &str = ".retired";
 
 struct Folder {
     /// None if there is none yet.
@@ -63,6 +68,7 @@ impl<'a> DriveObjects<'a> {
         let store = id.to_string();
         let tops = folders(drive, &["root".to_owned()], TOP)?;
         let own = folders(drive, &tops, &store)?;
+        let retired = Mutex::new(BTreeSet::new());
         let open = |kind: Kind| -> Result<Mutex<Folder>> {
             let ids = folders(drive, &own, kind.folder())?;
             let mut objects: BTreeMap<[u8; 16], Vec<Remote>> = BTreeMap::new();
@@ -71,12 +77,15 @@ impl<'a> DriveObjects<'a> {
                 for remote in drive.children(id)?.into_iter().filter(|remote| !remote.is_folder) {
                     if let Ok(name) = SlotId::parse(&remote.name) {
                         objects.entry(name.0).or_default().push(remote);
+                    } else if let Some(Ok(name)) = remote.name.strip_suffix(RETIRED).map(SlotId::parse) {
+                        retired.lock().unwrap_or_else(PoisonError::into_inner).insert(name.0);
                     }
                 }
             }
             Ok(Mutex::new(Folder { id: ids.into_iter().next(), objects }))
         };
-        Ok(DriveObjects { folders: [open(Kind::Slot)?, open(Kind::Pack)?], drive, sessions, store })
+        let folders = [open(Kind::Slot)?, open(Kind::Pack)?];
+        Ok(DriveObjects { drive, sessions, store, folders, retired })
     }
 
     fn folder(&self, kind: Kind) -> MutexGuard<'_, Folder> {
@@ -111,6 +120,12 @@ impl<'a> DriveObjects<'a> {
         ids.into_iter().map(|(_, id)| id).collect()
     }
 
+    /// When the newest object came there, in milliseconds since 1970.
+    pub fn newest(&self) -> Option<i64> {
+        let folder = self.folder(Kind::Pack);
+        folder.objects.values().flatten().map(|one| one.created_ms).max()
+    }
+
     /// How many bytes all objects have.
     pub fn size_of_all(&self) -> u64 {
         let of =
@@ -123,6 +138,39 @@ impl<'a> DriveObjects<'a> {
     fn holds(&self, key: Key, size: u64, sums: Option<&Sums>) -> bool {
         let is = |copy: &Remote| copy.size == size && sums.is_none_or(|sums| sums.are_of(copy, size));
         self.folder(key.kind).objects.get(&key.id).is_some_and(|copies| copies.iter().any(is))
+    }
+
+    /// Whether a note says that this key slot was removed.
+    fn is_retired(&self, id: [u8; 16]) -> bool {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
+    /// Removes a key slot, and leaves a note; answers whether it was there.
+    fn retire(&self, id: [u8; 16]) -> Result<bool> {
+        if !self.is_retired(id) {
+            let parent = self.folder_to_fill(Kind::Slot)?;
+            let name = format!("{}{RETIRED}", SlotId(id));
+            let (content, session) = (Vec::new(), format!("store {}/keys/{name}", self.store));
+            let (properties, sums) = (BTreeMap::new(), Sums::of(&content)?);
+            let job = Job { key: &session, parent: &parent, name: &name, properties, content: &content, sums: &sums };
+            upload(self.drive, self.sessions, &job, &|_| {})?;
+            self.retired.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        }
+        let was_there = self.folder(Kind::Slot).objects.contains_key(&id);
+        self.delete(Key::new(Kind::Slot, id))?;
+        Ok(was_there)
+    }
+
+    /// Looks once more whether all of `keys` are there: somebody may have thrown them away meanwhile.
+    fn require(&self, mut keys: impl Iterator<Item = Key>) -> Result<()> {
+        let id = StoreId::parse(&self.store).map_err(|_| Error::failed("a store has another name"))?;
+        let now = DriveObjects::open(self.drive, self.sessions, id)?;
+        match keys.find(|key| !now.folder(key.kind).objects.contains_key(&key.id)) {
+            None => Ok(()),
+            Some(key) => Err(Error::remote("something went into Google Drive's bin while it was pushed")
+                .at(self.place(key))
+                .hint("run it again: what lies in the bin counts as not there")),
+        }
     }
 
     /// Puts `content` in the place of what is there under this name, if anything is.
@@ -228,8 +276,12 @@ pub struct Moved {
     pub replaced: u64,
     /// Objects that were removed there.
     pub removed: u64,
-    /// Objects there that are not here.
+    /// Packs there that are not here.
     pub extra: u64,
+    /// Key slots here that another machine removed: they were not pushed.
+    pub retired: Vec<SlotId>,
+    /// What could not be pulled, and why.
+    pub bad: Vec<String>,
 }
 
 /// The stores there.

@@ -22,11 +22,13 @@ pub struct Patience {
     pub longest: Duration,
     /// How often something is tried that gets nowhere.
     pub tries: u32,
+    /// Told of the second try and those after it: nobody likes to wait and not know for what.
+    pub tell: Option<fn(&str)>,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Patience { first: Duration::from_millis(500), longest: Duration::from_secs(32), tries: 8 }
+        Patience { first: Duration::from_millis(500), longest: Duration::from_secs(32), tries: 8, tell: None }
     }
 }
 
@@ -55,6 +57,9 @@ impl Tries {
         if self.done >= self.patience.tries {
             return Err(Error::remote(format!("{what}: {why}, {} times", self.done))
                 .hint("what is done so far is kept: run it again later"));
+        }
+        if let Some(tell) = self.patience.tell.filter(|_| self.done > 1) {
+            tell(&format!("{what}: {why}; trying again"));
         }
         let full = self.patience.first.saturating_mul(1 << (self.done - 1).min(16)).min(self.patience.longest);
         let part = f64::from(u32::from_le_bytes(random_bytes())) / f64::from(u32::MAX);

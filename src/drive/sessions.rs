@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::remote::is_id;
 use crate::error::{Error, Result};
 use crate::export::files::{read_bounded, write_durably};
 use crate::export::names::check_name;
@@ -47,7 +48,9 @@ impl Sessions {
     /// Those that are noted at `path`. What cannot be read is forgotten.
     pub fn open(path: PathBuf) -> Sessions {
         let bytes = read_bounded(&path, MOST).map(Zeroizing::new).ok();
-        let begun = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let begun = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let mut begun: BTreeMap<String, Session> = begun.unwrap_or_default();
+        begun.retain(|_, session| is_id(&session.id) && is_id(&session.parent));
         Sessions { path, begun: Mutex::new(begun) }
     }
 

@@ -78,7 +78,7 @@ fn send(drive: &Drive, sessions: &Sessions, job: &Job<'_>, sent: &dyn Fn(u64)) -
         let Some(open) = &session else {
             let own = match id.clone() {
                 Some(id) => id,
-                None => drive.ids(1)?.remove(0),
+                None => drive.id()?,
             };
             id = Some(own.clone());
             let Some(address) = drive.begin_upload(&own, job.parent, job.name, &job.properties, size)? else {

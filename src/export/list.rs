@@ -38,6 +38,8 @@ pub struct Listed {
     pub before_restore: bool,
     /// Whose names it uses.
     pub dialect: Option<Dialect>,
+    /// The data directory that it was made of.
+    pub source_dir: String,
     /// Why it cannot be read, if it cannot. That its files are whole is only known after verifying.
     pub damage: Option<String>,
 }
@@ -108,6 +110,7 @@ impl Listed {
             files: files().count() as u64,
             encrypted: manifest.encrypted,
             dialect: Some(manifest.dialect),
+            source_dir: manifest.source_dir,
             damage: None,
             version: manifest.version,
             before_restore: manifest.own.as_ref().is_some_and(|own| own.before_restore),
@@ -128,6 +131,7 @@ impl Listed {
             snapshot: None,
             before_restore: false,
             dialect: None,
+            source_dir: String::new(),
             damage: Some(why),
         }
     }

@@ -129,6 +129,7 @@ mod tests {
             snapshot: None,
             before_restore: false,
             dialect: None,
+            source_dir: String::new(),
             damage: None,
         }
     }

@@ -8,6 +8,7 @@
 //! snapshot. Reading such a store is fine, and says that it is not protected.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -355,6 +356,8 @@ impl Store {
             )
             .hint("open the store with the key that is to stay, or use `nbak key rotate`"));
         }
+        // Noted first: a copy of the store elsewhere must not be opened by it either.
+        retire(&self.root, id)?;
         self.objects.delete(Key::new(Kind::Slot, id.0))?;
         self.slots.remove(at);
         Ok(())
@@ -488,4 +491,22 @@ fn refusal(root: &Path, slots: &[Slot], damaged: &[String], credentials: &[Crede
     } else {
         error.because(format!("besides, a key slot is damaged: {}", damaged.join("; ")))
     }
+}
+
+/// The file that names the key slots that were removed, one on a line.
+const RETIRED: &str = "retired-keys";
+
+/// The key slots that were removed from the store at `root`.
+pub fn retired(root: &Path) -> Vec<SlotId> {
+    let text = std::fs::read_to_string(root.join(RETIRED)).unwrap_or_default();
+    text.lines().filter_map(|line| SlotId::parse(line.trim()).ok()).collect()
+}
+
+fn retire(root: &Path, id: SlotId) -> Result<()> {
+    let path = root.join(RETIRED);
+    let failed = |error| Error::io("note that a key slot is removed", &path, error);
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.append(true).create(true).mode(0o600).open(&path).map_err(failed)?;
+    std::io::Write::write_all(&mut file, format!("{id}\n").as_bytes()).map_err(failed)?;
+    file.sync_data().map_err(failed)
 }

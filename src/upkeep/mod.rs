@@ -27,3 +27,4 @@ pub mod stats;
 pub mod survey;
 pub mod swarm;
 pub mod tend;
+pub mod whole;

@@ -158,8 +158,10 @@ pub fn drive(cloud: &Cloud) -> Drive {
     let app = App { id: CLIENT_ID.to_owned(), secret: CLIENT_SECRET.to_owned().into() };
     let access = Access::open(app, keeper(cloud)).expect("a grant");
     let bases = Bases::loopback(&cloud.fake.base()).expect("loopback");
-    let patience = Patience { first: Duration::from_millis(1), longest: Duration::from_millis(4), tries: 8 };
-    Drive::new(Http::new(Limit::new(None)).expect("a client"), bases, access, patience)
+    let patience =
+        Patience { first: Duration::from_millis(1), longest: Duration::from_millis(4), tries: 8, tell: None };
+    let http = Http::new(Limit::new(None), &bases).expect("a client");
+    Drive::new(http, bases, access, patience)
 }
 
 /// Visits an address as a browser does: with redirects.

@@ -6,25 +6,26 @@ use std::io::IsTerminal;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
+use zeroize::Zeroizing;
 
-use super::{app, keeper};
+use super::{USED, app, keeper, patience};
 use crate::cli::args::Auth;
 use crate::cli::context::Context;
 use crate::cli::output::{self, iso, line, shown, time};
+use crate::drive::access::{Access, App};
 use crate::drive::bases::Bases;
 use crate::drive::grant::{Grant, Keeper};
 use crate::drive::http::Http;
 use crate::drive::limit::Limit;
 use crate::drive::login::Login;
-use crate::drive::retry::Patience;
 use crate::drive::sessions::FILE as UPLOADS;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// `auth`.
 pub fn auth(context: &Context, action: &Auth) -> Result<u8> {
     match action {
         Auth::Google { device } => grant(context, *device),
-        Auth::Status => status(context),
+        Auth::Status { offline } => status(context, *offline),
         Auth::Revoke => revoke(context),
     }
 }
@@ -33,10 +34,13 @@ fn grant(context: &Context, device: bool) -> Result<u8> {
     let (app, keeper) = (app(context)?, keeper(context)?);
     let data = context.data_dir()?;
     if !data.is_dir() {
-        return Err(Error::failed("the data directory is not there").at(data).hint("name it with --data-dir"));
+        // A new machine has none yet, and what is granted has to lie somewhere.
+        crate::store::local::create_folder(&data)?;
+        context.say(format!("made the data directory {}", data.display()));
     }
-    let (http, bases) = (Http::new(Limit::new(None))?, Bases::from_env()?);
-    let login = Login { http: &http, bases: &bases, app: &app, patience: Patience::default() };
+    let bases = Bases::from_env()?;
+    let http = Http::new(Limit::new(None), &bases)?;
+    let login = Login { http: &http, bases: &bases, app: &app, patience: patience(context) };
     let grant = if device {
         login.on_device(&|address, code| {
             output::message(format!("On any device, open {} and type the code {}", shown(address), shown(code)));
@@ -55,7 +59,7 @@ fn grant(context: &Context, device: bool) -> Result<u8> {
             keeper.path().display()
         ));
     }
-    tell(context, &keeper, Some(&grant));
+    tell(context, &keeper, Some(&grant), Some(true));
     Ok(0)
 }
 
@@ -68,14 +72,20 @@ fn open_browser(address: &str) {
     }
 }
 
-fn status(context: &Context) -> Result<u8> {
+fn status(context: &Context, offline: bool) -> Result<u8> {
     let keeper = keeper(context)?;
     let grant = keeper.load()?;
-    tell(context, &keeper, grant.as_ref());
+    if grant.is_some() && !offline {
+        let bases = Bases::from_env()?;
+        let http = Http::new(Limit::new(None), &bases)?;
+        Access::open(app(context)?, self::keeper(context)?)?.prove(&http, &bases, patience(context))?;
+    }
+    let holds = (grant.is_some() && !offline).then_some(true);
+    tell(context, &keeper, grant.as_ref(), holds);
     Ok(u8::from(grant.is_none()))
 }
 
-fn tell(context: &Context, keeper: &Keeper, grant: Option<&Grant>) {
+fn tell(context: &Context, keeper: &Keeper, grant: Option<&Grant>, holds: Option<bool>) {
     if context.json {
         output::json(&json!({
             "granted": grant.is_some(),
@@ -83,14 +93,16 @@ fn tell(context: &Context, keeper: &Keeper, grant: Option<&Grant>) {
             "scope": grant.map(|grant| &grant.scope),
             "sealed": keeper.is_sealed(),
             "path": keeper.path().to_string_lossy(),
+            "holds": holds,
         }));
         return;
     }
     match grant {
         None => line("there is no access to Google Drive: `nbak auth google` asks for it"),
         Some(grant) => line(format!(
-            "access to Google Drive since {}, for files of this program only; kept {}sealed in {}",
+            "access to Google Drive since {}, for files of this program only; {}; kept {}sealed in {}",
             time(grant.granted_ms),
+            if holds.is_some() { "Google accepts it" } else { "Google was not asked" },
             if keeper.is_sealed() { "" } else { "not " },
             keeper.path().display()
         )),
@@ -98,9 +110,12 @@ fn tell(context: &Context, keeper: &Keeper, grant: Option<&Grant>) {
 }
 
 fn revoke(context: &Context) -> Result<u8> {
-    let (app, keeper) = (app(context)?, keeper(context)?);
-    let (http, bases) = (Http::new(Limit::new(None))?, Bases::from_env()?);
-    let login = Login { http: &http, bases: &bases, app: &app, patience: Patience::default() };
+    let keeper = keeper(context)?;
+    // To take it back, the token is enough.
+    let app = App { id: String::new(), secret: Zeroizing::default() };
+    let bases = Bases::from_env()?;
+    let http = Http::new(Limit::new(None), &bases)?;
+    let login = Login { http: &http, bases: &bases, app: &app, patience: patience(context) };
     let was_there = login.revoke(&keeper).map_err(|error| {
         let file = keeper.path().display();
         error.hint(format!(
@@ -109,7 +124,9 @@ fn revoke(context: &Context) -> Result<u8> {
         ))
     })?;
     // What had begun belongs to an access that is no more.
-    let _ = std::fs::remove_file(context.data_dir()?.join(UPLOADS));
+    for name in [UPLOADS, USED] {
+        let _ = std::fs::remove_file(context.data_dir()?.join(name));
+    }
     if context.json {
         output::json(&json!({"revoked": was_there}));
     } else {

@@ -22,9 +22,8 @@ use crate::export::names::{self, MANIFEST};
 const STRETCH: u64 = 8 * 1024 * 1024;
 
 impl Backups<'_> {
-    /// Downloads `stored` into `folder`, which has nothing of another backup. What is there of it, from an earlier try,
-    /// is not fetched again.
-    pub fn download(&self, stored: &Stored, folder: &Path, watch: Watch<'_>) -> Result<Uploaded> {
+    /// A backup's manifest, as bytes and read, and the files that are there: all that it names, as it says.
+    pub(super) fn plan(&self, stored: &Stored) -> Result<(Vec<u8>, Manifest, Files)> {
         let name = &stored.listed.name;
         if let Some(why) = &stored.listed.damage {
             return Err(Error::integrity(format!("backup {name} in Google Drive cannot be restored: {why}")));
@@ -35,9 +34,30 @@ impl Backups<'_> {
         };
         let bytes = self.drive.read_whole(remote, BYTES_MAX)?;
         let manifest = Manifest::parse(&bytes)?;
-        let wanted = plan(name, &manifest, &files)?;
+        wanted(name, &manifest, &files).map_err(|error| {
+            error.hint(format!(
+                "look in Google Drive's bin; where it is whole, `nbak backup gdrive upload {name}` mends it there"
+            ))
+        })?;
+        Ok((bytes, manifest, files))
+    }
+
+    /// The manifest of a backup there, all of whose files are there as it says.
+    pub fn manifest_of(&self, stored: &Stored) -> Result<Manifest> {
+        self.plan(stored).map(|(_, manifest, _)| manifest)
+    }
+
+    /// Downloads `stored` into `folder`, which has nothing of another backup. What is there of it, from an earlier try,
+    /// is not fetched again.
+    pub fn download(&self, stored: &Stored, folder: &Path, watch: Watch<'_>) -> Result<Uploaded> {
+        let (bytes, manifest, files) = self.plan(stored)?;
+        let wanted = wanted(&stored.listed.name, &manifest, &files)?;
         make_folders(folder, &manifest, &wanted)?;
-        enough_room(folder, wanted.iter().map(|one| one.remote.size).sum())?;
+        let missing = |one: &Wanted<'_>| {
+            let there = std::fs::symlink_metadata(folder.join(&one.path)).map_or(0, |meta| meta.len());
+            one.remote.size.saturating_sub(there)
+        };
+        enough_room(folder, wanted.iter().map(missing).sum())?;
         let done = Mutex::new(Uploaded::default());
         at_once(&wanted, &|one: &Wanted<'_>| {
             let fetched = self.fetch(one, &folder.join(&one.path), watch)?;
@@ -116,7 +136,7 @@ impl Wanted<'_> {
 }
 
 /// What to download: what the manifest names, with the sizes that it says.
-fn plan<'a>(name: &str, manifest: &'a Manifest, files: &'a Files) -> Result<Vec<Wanted<'a>>> {
+fn wanted<'a>(name: &str, manifest: &'a Manifest, files: &'a Files) -> Result<Vec<Wanted<'a>>> {
     let bad = |path: &str, why: &str| {
         Error::integrity(format!("backup {name} in Google Drive cannot be restored: {}: {why}", shown(path)))
     };
@@ -175,7 +195,9 @@ fn enough_room(folder: &Path, bytes: u64) -> Result<()> {
     let Ok(disk) = rustix::fs::statvfs(folder) else { return Ok(()) };
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     if bytes > free {
-        return Err(Error::failed(format!("the backup has {bytes} bytes, and there are {free} on the disk")).at(folder));
+        return Err(Error::failed(format!("{bytes} bytes are still to come, and there is room for {free}"))
+            .at(folder)
+            .hint("make room, or name another backup_dir; what has come is kept"));
     }
     Ok(())
 }

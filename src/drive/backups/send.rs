@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Backups, ROOT, Uploaded, Watch, at_once};
+use super::{Backups, Files, MACHINE, ROOT, Uploaded, Watch, at_once};
 use crate::drive::api::Drive;
 use crate::drive::remote::{Remote, shown};
 use crate::drive::sums::{Content, OnDisk, Sums};
@@ -29,6 +29,8 @@ const BACKUP: &str = "nbak_backup";
 
 /// A file of the backup, as it lies here.
 struct Here {
+    /// Whether the manifest names it, and so says what it is; else only a folder that it is in.
+    is_named: bool,
     path: String,
     size: u64,
     sums: Sums,
@@ -47,6 +49,9 @@ impl Backups<'_> {
         let is_there = |here: &Here| {
             there.get(&here.path).is_some_and(|copies| copies.iter().any(|copy| here.sums.are_of(copy, here.size)))
         };
+        if there.contains_key(MANIFEST) {
+            agree_on_folders(backup, &files, &there, &is_there)?;
+        }
         if there.contains_key(MANIFEST) && !files.iter().all(is_there) {
             for copy in there.remove(MANIFEST).unwrap_or_default() {
                 self.drive.delete(&copy.id)?;
@@ -83,6 +88,11 @@ impl Backups<'_> {
         Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether a backup on this machine has all that its manifest names.
+    pub fn is_whole(&self, backup: &Backup) -> bool {
+        whole(backup).is_ok()
+    }
+
     /// The folder of this very backup. One of the same name may be another machine's, made in the same second: it is
     /// left alone.
     fn folder_of(&self, top: &str, backup: &Backup) -> Result<String> {
@@ -91,7 +101,8 @@ impl Backups<'_> {
         if let Some(own) = self.drive.named(top, &backup.name)?.iter().find(is_its) {
             return Ok(own.id.clone());
         }
-        let properties = BTreeMap::from([(BACKUP.to_owned(), checksum.clone())]);
+        let properties =
+            BTreeMap::from([(BACKUP.to_owned(), checksum.clone()), (MACHINE.to_owned(), short(&self.own.machine))]);
         self.drive.make_folder(top, &backup.name, &properties)
     }
 
@@ -104,7 +115,7 @@ impl Backups<'_> {
         copies: Option<&Vec<Remote>>,
         watch: Watch<'_>,
     ) -> Result<bool> {
-        let Here { path, size, sums } = here;
+        let Here { path, size, sums, .. } = here;
         let key = format!("{}/{path}", backup.name);
         let mut copies: Vec<&Remote> = copies.into_iter().flatten().collect();
         let good = copies.iter().position(|copy| sums.are_of(copy, *size)).map(|at| copies.swap_remove(at));
@@ -138,7 +149,7 @@ fn whole(backup: &Backup) -> Result<Vec<Here>> {
             backup.check_folder(entry)?;
             inside(backup, entry)?
         } else {
-            let here = read(&OnDisk::new(backup.file(entry)?, &backup.path.join(&entry.path))?, &entry.path)?;
+            let here = read(&OnDisk::new(backup.file(entry)?, &backup.path.join(&entry.path))?, &entry.path, true)?;
             if here.sums.sha256 != entry.sha256 {
                 return Err(Error::integrity("a file of the backup is not what its manifest says")
                     .at(backup.path.join(&entry.path)));
@@ -156,8 +167,8 @@ fn whole(backup: &Backup) -> Result<Vec<Here>> {
     Ok(found)
 }
 
-fn read(content: &OnDisk, path: &str) -> Result<Here> {
-    Ok(Here { path: path.to_owned(), size: content.size(), sums: Sums::of(content)? })
+fn read(content: &OnDisk, path: &str, is_named: bool) -> Result<Here> {
+    Ok(Here { is_named, path: path.to_owned(), size: content.size(), sums: Sums::of(content)? })
 }
 
 /// What lies in a folder that the manifest names as a whole. Links are not followed, and do not count.
@@ -183,7 +194,7 @@ fn inside(backup: &Backup, entry: &FileEntry) -> Result<Vec<Here>> {
                 })?;
                 if !named.contains(name) {
                     let file = open_regular(&child.path()).map_err(failed)?;
-                    files.push(read(&OnDisk::new(file, &child.path())?, name)?);
+                    files.push(read(&OnDisk::new(file, &child.path())?, name, false)?);
                 }
             }
         }
@@ -191,11 +202,34 @@ fn inside(backup: &Backup, entry: &FileEntry) -> Result<Vec<Here>> {
     Ok(files)
 }
 
+/// What is in a folder that an older manifest names as a whole is vouched for by nobody. If a complete copy there has
+/// something else in it, nobody can tell which is right, and neither is touched.
+fn agree_on_folders(backup: &Backup, files: &[Here], there: &Files, is_there: &dyn Fn(&Here) -> bool) -> Result<()> {
+    let folders = backup.manifest.files.iter().filter(|entry| entry.kind == EntryKind::KuzuDir);
+    let named: BTreeSet<&str> = backup.manifest.files.iter().map(|entry| entry.path.as_str()).collect();
+    for folder in folders {
+        let is_in = |path: &str| {
+            path.strip_prefix(folder.path.as_str()).is_some_and(|rest| rest.starts_with('/')) && !named.contains(path)
+        };
+        let mut here = files.iter().filter(|here| !here.is_named && is_in(&here.path));
+        let ours: BTreeSet<&str> = files.iter().map(|here| here.path.as_str()).collect();
+        let same = here.all(is_there) && there.keys().all(|path| !is_in(path) || ours.contains(path.as_str()));
+        if !same {
+            return Err(Error::integrity(
+                "the copy in Google Drive has other files in this folder than the backup here",
+            )
+            .at(backup.path.join(&folder.path))
+            .hint("its manifest does not say which are right: nothing was touched; compare the two by hand"));
+        }
+    }
+    Ok(())
+}
+
 /// The manifest, which is still the one that was read.
 fn manifest_of(backup: &Backup) -> Result<Here> {
     let path = backup.path.join(MANIFEST);
     let file = open_regular(&path).map_err(|error| Error::io("read a manifest", &path, error))?;
-    let here = read(&OnDisk::new(file, &path)?, MANIFEST)?;
+    let here = read(&OnDisk::new(file, &path)?, MANIFEST, true)?;
     let again = Backup::open(&backup.path)?;
     if again.manifest.checksum != backup.manifest.checksum {
         return Err(Error::failed("the backup was changed while it was read").at(path).hint("run it again"));

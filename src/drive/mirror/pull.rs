@@ -1,12 +1,15 @@
 //! What Drive has of a store, and this machine has not.
 //!
 //! Packs come first and slots last, so that half a pull is no store that opens. Into a store that opens already packs
-//! come one by one, in the order in which they went there: then every snapshot that is seen is whole.
+//! come one by one, in the order in which they went there: then every snapshot that is seen is whole; slots do not,
+//! since one that was removed here would come back. What cannot be pulled is named, and keeps nothing else back.
 //!
 //! What comes is compared with the checksum that Drive has for it, and with the header that such an object has; with
 //! the store's keys at hand, all of it must open. What is here is compared too. What differs is set aside, for people
 //! to look at, and fetched; but what is here and opens stays, whatever is there.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::held::sound;
@@ -22,25 +25,56 @@ use crate::store::objects::{Key, Kind, Objects};
 use crate::store::pack::{HEADER, Header};
 use crate::store::sink::PACK_MOST;
 
-/// Copies what `to` has not yet of the store `id`; with its `keys`, if it opens already.
+/// So much of what fails for another reason than damage is gone past.
+const FAILURES_MOST: usize = 3;
+
+/// Copies what `to` has not yet of the store `id`; with its `keys`, if it opens already. `begins` says that `to` is the
+/// beginning of an earlier pull, and nothing else.
 pub fn pull(
     from: &DriveObjects<'_>,
     id: StoreId,
     keys: Option<&Arc<Keys>>,
     to: &dyn Objects,
+    begins: bool,
     watch: Watch<'_>,
 ) -> Result<Moved> {
     let slots = from.in_order(Kind::Slot);
+    let packs = from.in_order(Kind::Pack);
     if slots.is_empty() {
         return Err(Error::no_store("that store in Google Drive has no keys: its first push did not end"));
     }
+    if packs.is_empty() {
+        return Err(Error::integrity("that store in Google Drive has keys and no packs: nothing is in it")
+            .hint("look in Google Drive's bin"));
+    }
+    let opens = !to.list(Kind::Slot)?.is_empty();
+    if begins && !opens {
+        // What was removed there since, by a prune, is no part of the store any more.
+        let there: BTreeSet<[u8; 16]> = packs.iter().copied().collect();
+        for gone in to.list(Kind::Pack)?.into_iter().filter(|id| !there.contains(id)) {
+            to.set_aside(Key::new(Kind::Pack, gone))?;
+        }
+    }
     let moved = Mutex::new(Moved::default());
-    let one = |key: Key| One { from, id, keys, to, key }.pull(&moved, watch);
-    let packs = from.in_order(Kind::Pack);
-    let together = if to.list(Kind::Slot)?.is_empty() { packs.len().max(1) } else { 1 };
+    let failures = AtomicUsize::new(0);
+    // One that is bad keeps no other back.
+    let one = |key: Key| match (One { from, id, keys, to, key }.pull(&moved, watch)) {
+        Err(error) if error.is_integrity() || error.is_remote() => {
+            if error.is_remote() && failures.fetch_add(1, Ordering::Relaxed) >= FAILURES_MOST {
+                return Err(error);
+            }
+            moved.lock().unwrap_or_else(PoisonError::into_inner).bad.push(error.to_string());
+            Ok(())
+        }
+        other => other,
+    };
+    let together = if opens { 1 } else { packs.len().max(1) };
     let pack = |pack: &[u8; 16]| one(Key::new(Kind::Pack, *pack));
     packs.chunks(together).try_for_each(|some| at_once(some, &pack))?;
-    slots.iter().try_for_each(|slot| one(Key::new(Kind::Slot, *slot)))?;
+    // A slot that was removed here does not come back.
+    if begins || !opens {
+        slots.iter().try_for_each(|slot| one(Key::new(Kind::Slot, *slot)))?;
+    }
     Ok(moved.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 

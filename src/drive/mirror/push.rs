@@ -10,13 +10,13 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use super::held::sound;
+use super::held::{footer, sound};
 use super::{DriveObjects, Moved};
 use crate::crypto::slot::{Method, Slot};
 use crate::drive::backups::{Watch, at_once};
 use crate::drive::sums::{Content, Sums};
 use crate::error::{Error, Result};
-use crate::id::PackId;
+use crate::id::{PackId, SlotId};
 use crate::store::objects::{Key, Kind, Objects};
 use crate::store::reader::Packs;
 use crate::store::sink::PACK_MOST;
@@ -25,15 +25,21 @@ use crate::store::sink::PACK_MOST;
 pub(super) const SLOT_MOST: u64 = 64 * 1024;
 
 /// What is to go.
-pub struct Order {
+pub struct Order<'a> {
     /// Packs with data alone.
     pub data: Vec<PackId>,
     /// Packs with records, the oldest first.
     pub records: Vec<PackId>,
     /// Whether to compare what is there already by its checksum, not only by its size.
     pub compare: bool,
-    /// Whether to remove packs there that are not here.
-    pub prune: bool,
+    /// Removes packs there that are not here, if this agrees that nothing is missing here.
+    pub prune: Option<&'a dyn Fn() -> Result<()>>,
+    /// Whether records of a pack that is not here tell of something that this store does not know.
+    pub is_news: &'a dyn Fn(&[Vec<u8>]) -> Result<bool>,
+    /// Key slots that were removed here.
+    pub retired: Vec<SlotId>,
+    /// Packs there that were looked at before, and told of nothing new; what is found now is added.
+    pub judged: &'a mut BTreeSet<PackId>,
 }
 
 /// Why a store without a key does not go.
@@ -43,35 +49,69 @@ pub fn unprotected() -> Error {
 }
 
 /// Copies what `to` has not yet, as `order` says.
-pub fn push(from: &Packs, to: &DriveObjects<'_>, order: &Order, watch: Watch<'_>) -> Result<Moved> {
+pub fn push(from: &Packs, to: &DriveObjects<'_>, order: &mut Order<'_>, watch: Watch<'_>) -> Result<Moved> {
     let here = from.objects();
     let slots = slots(&**here)?;
+    let own: BTreeSet<[u8; 16]> = here.list(Kind::Pack)?.into_iter().collect();
+    let unknown = look_at_others(from, to, order, &own)?;
     let moved = Mutex::new(Moved::default());
     let pack = |id: &PackId| one_pack(from, to, *id, order.compare, &moved, watch);
     at_once(&order.data, &pack)?;
     let together = if to.list(Kind::Slot)?.is_empty() { order.records.len().max(1) } else { 1 };
     order.records.chunks(together).try_for_each(|some| at_once(some, &pack))?;
+    // A slot that was removed here must not open the copy there; one that another machine removed does not come back.
+    let mut removed = 0;
+    for id in &order.retired {
+        removed += u64::from(to.retire(id.0)?);
+    }
+    let (gone, slots): (Vec<_>, Vec<_>) = slots.into_iter().partition(|(key, _)| to.is_retired(key.id));
     at_once(&slots, &|(key, bytes): &(Key, Vec<u8>)| {
         let sums = Sums::of(bytes)?;
         put(to, *key, bytes, to.holds(*key, bytes.size(), Some(&sums)), &moved)
     })?;
+    let sent = order.data.iter().chain(&order.records).map(|id| Key::new(Kind::Pack, id.0));
+    to.require(sent.chain(slots.iter().map(|(key, _)| *key)))?;
     let mut moved = moved.into_inner().unwrap_or_else(PoisonError::into_inner);
-    // A slot that was removed here must not open the copy there.
-    for id in to.list(Kind::Slot)?.into_iter().filter(|id| slots.iter().all(|(key, _)| key.id != *id)) {
-        to.delete(Key::new(Kind::Slot, id))?;
-        moved.removed += 1;
-    }
-    let own: BTreeSet<[u8; 16]> = here.list(Kind::Pack)?.into_iter().collect();
-    // The newest first: what refers to others came after them.
-    for id in to.in_order(Kind::Pack).into_iter().rev().filter(|id| !own.contains(id)) {
-        if order.prune {
+    moved.removed += removed;
+    moved.retired = gone.into_iter().map(|(key, _)| SlotId(key.id)).collect();
+    let extra: Vec<[u8; 16]> = to.in_order(Kind::Pack).into_iter().filter(|id| !own.contains(id)).collect();
+    moved.extra = extra.len() as u64;
+    if let Some(agrees) = order.prune.filter(|_| !extra.is_empty()) {
+        agrees()?;
+        // The newest first: what refers to others came after them. What could not be read stays.
+        for id in extra.into_iter().rev().filter(|id| !unknown.contains(&PackId(*id))) {
             to.delete(Key::new(Kind::Pack, id))?;
             moved.removed += 1;
-        } else {
-            moved.extra += 1;
+            moved.extra -= 1;
         }
     }
     Ok(moved)
+}
+
+/// Looks at packs there that are not here. If one tells of something that this store does not know, the copy is ahead
+/// of it, and nothing is pushed: an older copy of the store, or another machine's, would undo what is there. Answers
+/// with those that cannot be read.
+fn look_at_others(
+    from: &Packs,
+    to: &DriveObjects<'_>,
+    order: &mut Order<'_>,
+    own: &BTreeSet<[u8; 16]>,
+) -> Result<BTreeSet<PackId>> {
+    let mut unknown = BTreeSet::new();
+    let others = to.in_order(Kind::Pack).into_iter().filter(|id| !own.contains(id)).map(PackId);
+    for id in others.filter(|id| !order.judged.contains(id)).collect::<Vec<_>>() {
+        let judged = footer(from.keys(), id, to).and_then(|footer| (order.is_news)(&footer.records));
+        match judged {
+            Ok(false) => drop(order.judged.insert(id)),
+            Ok(true) => {
+                return Err(Error::failed("the copy in Google Drive has snapshots that this store does not know of")
+                    .hint("run `nbak gdrive pull` first: this store is older, or another machine pushed to it too"));
+            }
+            Err(error) if error.is_integrity() => drop(unknown.insert(id)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(unknown)
 }
 
 /// The key slots, none of which may be one that anybody opens.
@@ -106,7 +146,9 @@ fn one_pack(
         return Ok(());
     }
     let bytes = sound(from.keys(), id, here.get(key, PACK_MOST)?, here.place(key)).map_err(|error| {
-        error.hint("what is damaged is not pushed; `nbak repair` mends the store as far as it can, then push again")
+        error.hint(
+            "what is damaged is not pushed; `nbak gdrive pull` brings back what is sound there, then `nbak repair`",
+        )
     })?;
     let is_same = is_there && to.holds(key, size, Some(&Sums::of(&*bytes)?));
     put(to, key, &*bytes, is_same, moved)?;

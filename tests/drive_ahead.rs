@@ -1,0 +1,262 @@
+//! The store's copy in Google Drive against stores here that are older, damaged, or another machine's: what is sound
+//! there stays there, and what was revoked stays revoked.
+
+mod common;
+mod drive_common;
+mod fake_drive;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::{Place, Run, noise};
+use drive_common::Cloud;
+
+const OTHER_KEY: &str = "YW5vdGhlciBrZXkgb2YgdGhlIHNhbWUgbGVuZ3RoIGFzIHRoZSBmaXJzdA==";
+
+/// A machine with `count` snapshots, each pushed.
+fn machine(count: u64) -> Cloud {
+    let cloud = Cloud::new();
+    cloud.grant();
+    for round in 0..count {
+        step(&cloud, round);
+    }
+    cloud
+}
+
+fn step(cloud: &Cloud, round: u64) {
+    fs::write(cloud.place.data.join("steady"), noise(1, 40_000)).expect("written");
+    fs::write(cloud.place.data.join(format!("file {round}")), noise(100 + round, 50_000)).expect("written");
+    cloud.ok(&["snapshot"]);
+    cloud.ok(&["gdrive", "push"]);
+}
+
+fn snapshots(cloud: &Cloud) -> usize {
+    cloud.ok(&["snapshots", "--json"]).out.lines().count()
+}
+
+/// What a new machine gets of the copy is whole, and has so many snapshots.
+fn assert_copy(cloud: &Cloud, expected: usize) {
+    let new = cloud.on_a_new_machine();
+    new.grant();
+    new.ok(&["gdrive", "pull"]);
+    new.ok(&["check", "--read-data"]);
+    assert_eq!(snapshots(&new), expected);
+}
+
+/// Another machine with a copy of this one's store, as it is now.
+fn clone(cloud: &Cloud) -> Cloud {
+    let new = cloud.on_a_new_machine();
+    common::copy(&cloud.place.repo, &new.place.repo);
+    common::copy(&cloud.place.data, &new.place.data);
+    new
+}
+
+/// Only packs and keys stay, as in a copy of "all that counts".
+fn forget_the_index(repo: &Path) {
+    for entry in fs::read_dir(repo).expect("a folder").map(|entry| entry.expect("one").path()) {
+        if entry.is_file() {
+            fs::remove_file(entry).expect("removed");
+        }
+    }
+}
+
+fn by_age(cloud: &Cloud) -> Vec<PathBuf> {
+    let mut packs = cloud.place.packs();
+    packs.sort_by_key(|path| fs::metadata(path).and_then(|meta| meta.modified()).expect("a time"));
+    packs
+}
+
+#[test]
+fn a_store_that_lost_something_removes_nothing() {
+    let cloud = machine(3);
+    let oldest = by_age(&cloud).remove(0);
+    fs::remove_file(oldest).expect("removed");
+    forget_the_index(&cloud.place.repo);
+    for args in [&["gdrive", "push"][..], &["gdrive", "push", "--prune"]] {
+        let refused = cloud.run(args);
+        assert!(refused.code != 0 && refused.err.contains("gdrive pull"), "{refused:?}");
+    }
+    assert_copy(&cloud, 3);
+    // The way out that is named.
+    cloud.ok(&["gdrive", "pull"]);
+    cloud.ok(&["check", "--read-data"]);
+    cloud.ok(&["gdrive", "push", "--prune"]);
+    assert_copy(&cloud, 3);
+}
+
+#[test]
+fn a_repaired_store_does_not_remove_what_it_lost() {
+    let cloud = machine(2);
+    let largest = cloud.place.packs().into_iter().max_by_key(|path| fs::metadata(path).expect("there").len());
+    let victim = largest.expect("a pack");
+    let mut bytes = fs::read(&victim).expect("read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&victim, bytes).expect("written");
+    for entry in fs::read_dir(&cloud.place.data).expect("a folder").map(|entry| entry.expect("one")) {
+        if entry.file_name().to_string_lossy().starts_with("file") || entry.file_name() == "steady" {
+            fs::remove_file(entry.path()).expect("removed");
+        }
+    }
+    assert_eq!(cloud.run(&["check", "--read-data"]).code, 13);
+    assert_eq!(cloud.run(&["repair"]).code, 13);
+    let refused = cloud.run(&["gdrive", "push", "--prune"]);
+    assert!(refused.code == 13 && refused.err.contains("gdrive pull"), "{refused:?}");
+    let new = cloud.on_a_new_machine();
+    new.grant();
+    new.ok(&["gdrive", "pull"]);
+    let (target, name) = (new.place.path("target"), "file 0");
+    let first = new.ok(&["snapshots", "--json"]).out.lines().next().map(str::to_owned).expect("a snapshot");
+    let id = serde_json::from_str::<serde_json::Value>(&first).expect("JSON")["snapshot"].clone();
+    let id = id.as_str().or(None).map_or_else(|| first.clone(), str::to_owned);
+    let restored = new.run(&["restore", &id, name, "--target", target.to_str().expect("a path")]);
+    assert!(restored.code == 0 && fs::read(target.join(name)).expect("restored") == noise(100, 50_000), "{restored:?}");
+}
+
+#[test]
+fn an_older_copy_of_the_store_undoes_nothing() {
+    let cloud = machine(2);
+    let old = clone(&cloud);
+    step(&cloud, 2);
+    step(&cloud, 3);
+    for args in [&["gdrive", "push"][..], &["gdrive", "push", "--prune"]] {
+        let refused = old.run(args);
+        assert!(refused.code == 1 && refused.err.contains("gdrive pull"), "{refused:?}");
+    }
+    assert_copy(&cloud, 4);
+    old.ok(&["gdrive", "pull"]);
+    assert_eq!(snapshots(&old), 4);
+    // Two that go on from the same: each pulls before it pushes, and nothing is lost.
+    step(&old, 10);
+    fs::write(cloud.place.data.join("mine"), noise(55, 9000)).expect("written");
+    cloud.ok(&["snapshot"]);
+    assert_eq!(cloud.run(&["gdrive", "push", "--prune"]).code, 1);
+    cloud.ok(&["gdrive", "pull"]);
+    cloud.ok(&["gdrive", "push", "--prune"]);
+    assert_copy(&cloud, 6);
+}
+
+/// A key that was removed here opens no copy, and comes back by no pull and no older store.
+#[test]
+fn a_removed_key_stays_removed() {
+    let cloud = machine(2);
+    let old = clone(&cloud);
+    let new_key = cloud.place.path("new key");
+    fs::write(&new_key, OTHER_KEY).expect("written");
+    let new_key = new_key.to_str().expect("a path");
+    cloud.ok(&["key", "rotate", "--new-vault-key-file", new_key]);
+    let with_new = |args: &[&str]| cloud.run(&[args, &["--vault-key-file", new_key]].concat());
+    let granted = cloud.place.data.join(".nbak-google.json");
+    fs::remove_file(granted).expect("sealed by the old key");
+    assert_eq!(with_new(&["auth", "google", "--device"]).code, 0);
+    let pushed = with_new(&["gdrive", "push"]);
+    assert_eq!(pushed.code, 0, "{pushed:?}");
+    assert_eq!(with_new(&["gdrive", "pull"]).code, 0);
+    assert_eq!(with_new(&["key", "list", "--json"]).out.lines().count(), 1, "it did not come back");
+    let refused = old.run(&["gdrive", "push"]);
+    assert!(refused.code == 0 && refused.err.contains("removed by another machine"), "{refused:?}");
+    let new = cloud.on_a_new_machine();
+    new.grant();
+    new.ok(&["gdrive", "pull"]);
+    assert_eq!(new.run(&["snapshots"]).code, 12, "the old key opens nothing");
+    assert_eq!(new.run(&["snapshots", "--vault-key-file", new_key]).code, 0);
+    // A slot that is only not here, since its file was lost, stays there.
+    let second = cloud.place.path("words");
+    fs::write(&second, "a long passphrase of several words").expect("written");
+    let second = second.to_str().expect("a path");
+    assert_eq!(with_new(&["key", "add", "--new-passphrase-file", second]).code, 0);
+    assert_eq!(with_new(&["gdrive", "push"]).code, 0);
+    let slots = cloud.place.slots();
+    let newest = slots.iter().max_by_key(|path| fs::metadata(path).and_then(|meta| meta.modified()).expect("a time"));
+    fs::remove_file(newest.expect("a slot")).expect("removed");
+    assert_eq!(with_new(&["gdrive", "push"]).code, 0);
+    let third = cloud.on_a_new_machine();
+    third.grant();
+    third.ok(&["gdrive", "pull"]);
+    assert_eq!(third.run(&["snapshots", "--passphrase-file", second]).code, 0);
+}
+
+/// One object that is bad there keeps nothing else back.
+#[test]
+fn what_is_bad_there_is_named_and_the_rest_comes() {
+    let cloud = machine(4);
+    let packs = cloud.place.packs();
+    let victim = packs.iter().min_by_key(|path| fs::metadata(path).expect("there").len()).expect("a pack");
+    let name = victim.file_name().expect("a name").to_string_lossy().into_owned();
+    let there = cloud.fake.files().into_iter().find(|file| file.name == name).expect("there");
+    assert!(cloud.fake.corrupt(&there.id, 100));
+    cloud.fake.add_file(&there.parents[0], "00112233445566778899aabbccddeeff", b"junk");
+    let new = cloud.on_a_new_machine();
+    new.grant();
+    let pulled = new.run(&["gdrive", "pull"]);
+    assert!(pulled.code == 13 && pulled.err.contains(&name) && pulled.err.contains("00112233"), "{pulled:?}");
+    assert_eq!(new.place.packs().len(), packs.len() - 1);
+    assert!(snapshots(&new) >= 3, "what is whole can be seen");
+    assert!(cloud.fake.corrupt(&there.id, 100), "and back");
+    assert_eq!(new.run(&["gdrive", "pull"]).code, 13);
+    new.ok(&["check", "--read-data"]);
+    assert_eq!(snapshots(&new), 4);
+}
+
+/// A snapshot that begins while a pull runs makes no store of its own in the same place.
+#[test]
+fn a_pull_and_a_first_snapshot_do_not_mix() {
+    let cloud = machine(3);
+    for after in [0, 30, 60, 100, 150, 220] {
+        let new = cloud.on_a_new_machine();
+        new.grant();
+        fs::write(new.place.data.join("mine"), noise(9, 100)).expect("written");
+        let start =
+            |mut command: Command| command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+        let mut pull = start(new.command(&["gdrive", "pull"]));
+        std::thread::sleep(Duration::from_millis(after));
+        let mut snapshot = start(new.command(&["snapshot"]));
+        let codes = (pull.wait().expect("ended").code(), snapshot.wait().expect("ended").code());
+        assert_eq!(new.place.slots().len(), 1, "after {after} ms: {codes:?}");
+        new.ok(&["check", "--read-data"]);
+    }
+}
+
+/// A pull that was killed anywhere goes on.
+#[test]
+fn a_killed_pull_goes_on() {
+    let cloud = machine(5);
+    let words = cloud.place.path("words");
+    fs::write(&words, "a long passphrase of several words").expect("written");
+    cloud.ok(&["key", "add", "--new-passphrase-file", words.to_str().expect("a path")]);
+    cloud.ok(&["gdrive", "push"]);
+    let new = cloud.on_a_new_machine();
+    new.grant();
+    for after in [20, 40, 60, 80, 100, 120, 140] {
+        let mut child = new.command(&["gdrive", "pull"]);
+        let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+        std::thread::sleep(Duration::from_millis(after));
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+    }
+    // Between the slots: one of them is here, and the key that is given is for the other.
+    new.ok(&["gdrive", "pull"]);
+    let unfinished = new.place.repo.join("pull-unfinished");
+    assert!(!unfinished.exists());
+    for slot in new.place.slots() {
+        let whole = fs::read(&slot).expect("read");
+        fs::remove_file(&slot).expect("removed");
+        fs::write(&unfinished, "").expect("written");
+        new.ok(&["gdrive", "pull"]);
+        assert!(fs::read(&slot).expect("back") == whole && !unfinished.exists());
+    }
+    new.ok(&["check", "--read-data"]);
+    assert_eq!(snapshots(&new), 5);
+}
+
+#[test]
+fn a_damaged_configuration_uploads_nothing() {
+    let cloud = Cloud { place: Place::empty(), ..Cloud::new() };
+    cloud.grant();
+    fs::write(cloud.place.data.join("config.json"), r#"{"backup_gdrive": false,}"#).expect("written");
+    let told: Run = cloud.run(&["backup", "--repo", cloud.place.repo.to_str().expect("a path")]);
+    assert!(told.code == 14 && told.err.contains("mend config.json"), "{told:?}");
+    assert_eq!(cloud.fake.bytes_in(), 0);
+}

@@ -157,7 +157,14 @@ impl Commands for Library<'_> {
         let records = store.records().expect("records");
         let candidates: Vec<Candidate<'_>> = records
             .iter()
-            .map(|one| Candidate { id: one.id, started: one.started, source: &one.source, tags: &one.tags })
+            .map(|one| Candidate {
+                id: one.id,
+                started: one.started,
+                source: &one.source,
+                tags: &one.tags,
+                proven: false,
+                pinned: None,
+            })
             .collect();
         let policy = Policy { last: count, ..Policy::default() };
         let verdicts = plan(&candidates, &policy, &ZonedDateTime::now());

@@ -333,3 +333,49 @@ fn gc_comes_to_rest() {
         place.ok(&["check", "--read-data"]);
     }
 }
+
+fn told(place: &Place, args: &[&str]) -> Vec<Value> {
+    let run = place.ok(&[&["--json"], args].concat());
+    run.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn what_is_pinned_stays_until_it_is_unpinned() {
+    let place = place();
+    let ids: Vec<String> = (0..4).map(|nth| with_file(&place, "f", nth)).collect();
+    place.ok(&["pin", &ids[0], "--reason", "the old office"]);
+    place.ok(&["pin", &ids[1]]);
+    let dry = place.ok(&["forget", "--keep-last", "1", "--dry-run"]);
+    assert!(dry.out.contains("pinned: the old office") && dry.out.contains("1 snapshot would be forgotten"), "{dry:?}");
+    let done = place.ok(&["-v", "forget", "--keep-last", "1"]);
+    assert!(done.out.contains("pinned: the old office"), "{done:?}");
+    assert_eq!(listed(&place, &[]), [&ids[0], &ids[1], &ids[3]].map(String::clone).into());
+    // By name neither, and then none of those that are named with it.
+    for args in [&["forget", &ids[3], &ids[0]][..], &["forget", "--dry-run", &ids[0]]] {
+        let refused = place.run(args);
+        assert!(refused.code == 2 && refused.err.contains("nbak unpin"), "{refused:?}");
+    }
+    assert_eq!(place.run(&["forget", "--force", "--keep-last", "1"]).code, 2, "a policy never does");
+    assert_eq!(listed(&place, &[]).len(), 3);
+    // A mark survives what writes ledgers.
+    place.ok(&["gc"]);
+    place.ok(&["repair"]);
+    forget_memory(&place);
+    let list = told(&place, &["snapshots"]);
+    assert_eq!((&list[0]["pinned"]["reason"], &list[1]["pinned"]["reason"]), (&"the old office".into(), &"".into()));
+    assert!(list[2]["pinned"].is_null() && list[0]["proven"].is_null());
+    assert!(place.ok(&["snapshots"]).out.contains("pinned: the old office"));
+
+    place.ok(&["unpin", &ids[1]]);
+    assert!(place.ok(&["unpin", &ids[1]]).out.contains("was not pinned"));
+    place.ok(&["forget", &ids[1]]);
+    // It comes back with its mark, and loses it with its space.
+    place.ok(&["forget", "--force", &ids[0]]);
+    place.ok(&["undelete", &ids[0]]);
+    assert_eq!(told(&place, &["snapshots"])[0]["pinned"]["reason"], "the old office");
+    place.ok(&["forget", "--force", &ids[0]]);
+    place.ok(&["gc"]);
+    assert_eq!(listed(&place, &[]), [ids[3].clone()].into());
+    place.ok(&["check", "--read-data"]);
+    assert_eq!(place.run(&["pin", "latest", "--reason", &"x".repeat(1001)]).code, 2);
+}

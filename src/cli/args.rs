@@ -65,6 +65,10 @@ pub enum Command {
     Snapshots(SnapshotsArgs),
     /// Forget snapshots, by name or by a policy; `gc` then frees their space
     Forget(ForgetArgs),
+    /// Keep a snapshot, whatever a policy says, until `unpin`
+    Pin(PinArgs),
+    /// Let a pinned snapshot go like any other again
+    Unpin(UnpinArgs),
     /// Bring forgotten snapshots back, as long as `gc` has not reclaimed their space
     Undelete(UndeleteArgs),
     /// Free the space of what no snapshot needs any more
@@ -139,12 +143,32 @@ pub struct ForgetArgs {
     /// Forget nothing; say what would be forgotten, and why the others stay
     #[arg(long)]
     pub dry_run: bool,
+    /// Forget what is named also if it is pinned, or the newest that a drill has restored
+    #[arg(long, requires = "snapshots", conflicts_with = "rules")]
+    pub force: bool,
     #[command(flatten)]
     pub rules: Rules,
 }
 
+/// Arguments of `pin`.
+#[derive(Debug, clap::Args)]
+pub struct PinArgs {
+    /// `latest`, the beginning of an id, a tag, or a time
+    pub snapshot: String,
+    /// Why it is kept, in a few words
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+}
+
+/// Arguments of `unpin`.
+#[derive(Debug, clap::Args)]
+pub struct UnpinArgs {
+    /// `latest`, the beginning of an id, a tag, or a time
+    pub snapshot: String,
+}
+
 /// A policy: what one of the rules keeps stays. It goes for each data directory by itself, of which the newest snapshot
-/// always stays.
+/// always stays, and the newest that a drill restored; what is pinned stays too.
 #[expect(clippy::struct_field_names, reason = "they are the names of the flags")]
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Policy (instead of names; what one of these keeps stays)")]

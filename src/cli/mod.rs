@@ -91,6 +91,8 @@ fn run(context: &Context, command: Command) -> Result<u8> {
         Command::Snapshot(args) => snapshot::take(context, args),
         Command::Snapshots(args) => snapshot::list(context, &args),
         Command::Forget(args) => retention::forget(context, &args),
+        Command::Pin(args) => retention::pin(context, &args),
+        Command::Unpin(args) => retention::unpin(context, &args),
         Command::Undelete(args) => retention::undelete(context, &args),
         Command::Gc(args) => retention::gc(context, &args),
         Command::Ls(args) => look::ls(context, &args),

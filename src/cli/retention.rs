@@ -1,4 +1,4 @@
-//! `forget`, `undelete` and `gc`.
+//! `forget`, `pin`, `unpin`, `undelete` and `gc`.
 //!
 //! None of them asks: what was forgotten can be brought back, and `gc` only takes what was forgotten before.
 
@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use jiff::ZonedDateTime;
 use serde_json::json;
 
-use super::args::{ForgetArgs, GcArgs, Rules, UndeleteArgs};
+use super::args::{ForgetArgs, GcArgs, PinArgs, Rules, UndeleteArgs, UnpinArgs};
 use super::context::Context;
 use super::output::{self, count, iso, line, size, time};
 use crate::error::{Error, Result};
@@ -16,9 +16,9 @@ use crate::snapshot::look;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 use crate::snapshot::take::now_ms;
-use crate::upkeep::policy::{Candidate, Policy, parse_duration, plan};
+use crate::upkeep::policy::{Policy, Reason, candidates, held, parse_duration, plan};
 use crate::upkeep::tend::tend;
-use crate::upkeep::{forget as forgetting, gc as collecting};
+use crate::upkeep::{forget as forgetting, gc as collecting, pin as marking};
 
 /// Forgets snapshots.
 pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
@@ -39,6 +39,9 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         let named: Result<BTreeSet<SnapshotId>> =
             args.snapshots.iter().map(|name| context.select(&store, name).map(|record| record.id)).collect();
         let named = named?;
+        if !args.force {
+            refuse_held(&store, &named, &now)?;
+        }
         let why = |record: &Record| if named.contains(&record.id) { Vec::new() } else { vec!["not named".to_owned()] };
         store.history()?.live().map(|record| (record.clone(), why(record))).collect()
     };
@@ -79,6 +82,51 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
     Ok(0)
 }
 
+/// Fails if one of `named` is pinned, or the newest that a drill restored.
+fn refuse_held(store: &Store, named: &BTreeSet<SnapshotId>, now: &ZonedDateTime) -> Result<()> {
+    let candidates = candidates(store.history()?);
+    let held = held(&candidates, now);
+    let Some((id, reason)) =
+        held.iter().map(|(place, why)| (candidates[*place].id, why)).find(|(id, _)| named.contains(id))
+    else {
+        return Ok(());
+    };
+    let id = id.short();
+    let error = Error::usage(format!("snapshot {id} is to stay: it is {reason}"));
+    Err(match reason {
+        Reason::Pinned(_) => error.hint(format!("`nbak unpin {id}` first, or give --force; nothing was forgotten")),
+        _ => error.hint("`nbak drill` restores a newer one; or give --force; nothing was forgotten"),
+    })
+}
+
+/// Keeps a snapshot, whatever a policy says.
+pub fn pin(context: &Context, args: &PinArgs) -> Result<u8> {
+    let mut store = open(context, false)?;
+    let record = context.select(&store, &args.snapshot)?;
+    let reason = args.reason.trim();
+    marking::pin(&mut store, record.id, reason, now_ms())?;
+    if context.json {
+        output::json(&json!({"snapshot": record.id.to_string(), "pinned": true, "reason": reason}));
+    } else {
+        line(format!("pinned {}  {}", record.id.short(), time(record.started)));
+    }
+    Ok(0)
+}
+
+/// Lets it go like any other again.
+pub fn unpin(context: &Context, args: &UnpinArgs) -> Result<u8> {
+    let mut store = open(context, false)?;
+    let record = context.select(&store, &args.snapshot)?;
+    let was = marking::unpin(&mut store, record.id)?;
+    if context.json {
+        output::json(&json!({"snapshot": record.id.to_string(), "pinned": false, "was_pinned": was}));
+    } else {
+        let verb = if was { "unpinned" } else { "was not pinned:" };
+        line(format!("{verb} {}  {}", record.id.short(), time(record.started)));
+    }
+    Ok(0)
+}
+
 fn open(context: &Context, dry_run: bool) -> Result<Store> {
     let access = if dry_run { Access::Read } else { Access::Write(context.patience()) };
     let store = Store::open(&context.repo()?, &context.credentials()?, access)?;
@@ -102,11 +150,7 @@ fn policy(rules: &Rules) -> Result<Policy> {
 /// Each snapshot with the reasons why it stays; none if it is to be forgotten.
 fn by_policy(store: &Store, policy: &Policy, now: &ZonedDateTime) -> Result<Vec<(Record, Vec<String>)>> {
     let records: Vec<&Record> = store.history()?.live().collect();
-    let candidates: Vec<Candidate<'_>> = records
-        .iter()
-        .map(|record| Candidate { id: record.id, started: record.started, source: &record.source, tags: &record.tags })
-        .collect();
-    let verdicts = plan(&candidates, policy, now);
+    let verdicts = plan(&candidates(store.history()?), policy, now);
     // A clock that was behind makes the newest one look old: it stays all the same.
     let last: HashMap<&str, SnapshotId> = records.iter().map(|record| (record.source.as_str(), record.id)).collect();
     let newest = |record: &Record| last.get(record.source.as_str()) == Some(&record.id);

@@ -16,6 +16,7 @@ use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 use crate::snapshot::take::{Options, Taken, now_ms, take as take_snapshot};
 use crate::snapshot::tree::Consistency;
+use crate::upkeep::policy::Reason;
 
 /// The exit code for a snapshot that was made although some of the source could not be read.
 const INCOMPLETE: u8 = 3;
@@ -197,6 +198,9 @@ pub fn list(context: &Context, args: &SnapshotsArgs) -> Result<u8> {
             if let Some(at) = ledger.forgotten.get(&record.id) {
                 object["forgotten"] = iso(*at);
             }
+            object["proven"] = ledger.proof(record.id).map_or(Value::Null, iso);
+            let pin = ledger.pinned.get(&record.id);
+            object["pinned"] = pin.map_or(Value::Null, |pin| json!({"at": iso(pin.at), "reason": pin.reason}));
             output::json(&object);
             continue;
         }
@@ -218,6 +222,12 @@ pub fn list(context: &Context, args: &SnapshotsArgs) -> Result<u8> {
         }
         if let Some(at) = ledger.forgotten.get(&record.id) {
             let _ = write!(text, "  forgotten {}", time(*at));
+        }
+        if let Some(at) = ledger.proof(record.id) {
+            let _ = write!(text, "  proven {}", time(at));
+        }
+        if let Some(pin) = ledger.pinned.get(&record.id) {
+            let _ = write!(text, "  {}", Reason::Pinned(pin.reason.clone()));
         }
         if let Some(loss) = lost {
             let what = if loss.paths.iter().any(String::is_empty) {

@@ -1,4 +1,5 @@
-//! The ledger: which snapshots were forgotten, which are gone, and what of the others is known to be lost.
+//! The ledger: which snapshots were forgotten, which are gone, what of the others is known to be lost, and which have a
+//! mark: a drill restored them, or somebody wants them kept.
 //!
 //! A store's objects never change (I3), so that a snapshot is forgotten is written beside it: a pack without segments
 //! whose footer holds the ledger, as one record or several. Each ledger is the whole truth of its time and counts one
@@ -26,6 +27,8 @@ const OPENING: &[u8] = br#"{"kind":"#;
 const KIND: &str = "ledger";
 /// Lost paths are named up to this number for each snapshot.
 pub const MOST_LOST: usize = 100;
+/// The longest reason of a pin, in bytes.
+pub const LONGEST_REASON: usize = 1000;
 /// Room for them in one record, in bytes.
 const LOST_ROOM: usize = 16 * 1024;
 
@@ -97,6 +100,15 @@ fn is_in(noted: &HashSet<&Path>, path: &Path) -> bool {
     path.ancestors().any(is)
 }
 
+/// That a snapshot is to be kept, whatever a policy says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pin {
+    /// Since when: milliseconds since 1970.
+    pub at: i64,
+    /// Why, in the words of whoever wants it; may be empty.
+    pub reason: String,
+}
+
 /// What the store knows of its snapshots besides their records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger {
@@ -112,6 +124,10 @@ pub struct Ledger {
     pub reclaimed: BTreeSet<SnapshotId>,
     /// Snapshots that lost something, and what.
     pub losses: BTreeMap<SnapshotId, Loss>,
+    /// Snapshots that a drill restored whole, and when it last did: milliseconds since 1970.
+    pub proven: BTreeMap<SnapshotId, i64>,
+    /// Snapshots that are kept on purpose.
+    pub pinned: BTreeMap<SnapshotId, Pin>,
 }
 
 /// `first`, `from`, `head`, `last`, `end`.
@@ -134,6 +150,10 @@ struct Wire {
     reclaimed: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     losses: Vec<(String, u64, Vec<String>)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    proven: Vec<(String, i64)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pinned: Vec<(String, i64, String)>,
 }
 
 impl Wire {
@@ -151,6 +171,11 @@ pub fn is_ledger(record: &[u8]) -> bool {
     record.starts_with(OPENING)
 }
 
+/// The beginning of `text`, of at most `most` bytes.
+fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}
+
 impl Ledger {
     /// Whether there is nothing to know.
     pub fn is_empty(&self) -> bool {
@@ -159,6 +184,8 @@ impl Ledger {
             && self.forgotten.is_empty()
             && self.reclaimed.is_empty()
             && self.losses.is_empty()
+            && self.proven.is_empty()
+            && self.pinned.is_empty()
     }
 
     /// Whether the snapshot `id` was forgotten.
@@ -192,7 +219,20 @@ impl Ledger {
         all.any(|(first, last)| first <= number && number < last)
     }
 
-    /// Takes in a second ledger of the same generation, made while the first was away: forgotten is what both say.
+    /// When a drill last restored the snapshot `id` whole, if one did and nothing of it is known to be lost since.
+    pub fn proof(&self, id: SnapshotId) -> Option<i64> {
+        self.proven.get(&id).copied().filter(|_| !self.losses.contains_key(&id))
+    }
+
+    /// Drops the marks of snapshots that are not in `there`, or whose space was reclaimed.
+    pub fn drop_marks(&mut self, there: &HashSet<SnapshotId>) {
+        let stays = |id: &SnapshotId| there.contains(id) && !self.reclaimed.contains(id);
+        self.proven.retain(|id, _| stays(id));
+        self.pinned.retain(|id, _| stays(id));
+    }
+
+    /// Takes in a second ledger of the same generation, made while the first was away: forgotten is what both say,
+    /// marked is what one of them says.
     pub fn merge(&mut self, other: Ledger) {
         self.forgotten.retain(|id, _| other.has_forgotten(*id));
         self.reclaimed.retain(|id| other.has_forgotten(*id));
@@ -201,6 +241,14 @@ impl Ledger {
         self.runs.dedup();
         self.gaps.extend(other.gaps);
         self.losses.extend(other.losses);
+        for (id, at) in other.proven {
+            let known = self.proven.entry(id).or_insert(at);
+            *known = at.max(*known);
+        }
+        for (id, pin) in other.pinned {
+            let known = self.pinned.entry(id).or_insert_with(|| pin.clone());
+            *known = pin.max(known.clone());
+        }
     }
 
     /// Its records, each of which a footer takes.
@@ -241,6 +289,14 @@ impl Ledger {
             let paths: Vec<String> = loss.paths.iter().take(MOST_LOST).take_while(fits).cloned().collect();
             take(LOST_ROOM - left + 60, &mut |part| part.losses.push((id.to_string(), loss.count, paths.clone())));
         }
+        for (id, at) in &self.proven {
+            take(60, &mut |part| part.proven.push((id.to_string(), *at)));
+        }
+        for (id, pin) in &self.pinned {
+            let reason = cut(&pin.reason, LONGEST_REASON);
+            // As paths above.
+            take(6 * reason.len() + 60, &mut |part| part.pinned.push((id.to_string(), pin.at, reason.to_owned())));
+        }
         parts.push(part.bytes());
         parts
     }
@@ -277,6 +333,12 @@ impl Ledger {
             }
             for (snapshot, count, paths) in wire.losses {
                 ledger.losses.insert(id(&snapshot)?, Loss { paths, count });
+            }
+            for (proven, at) in wire.proven {
+                ledger.proven.insert(id(&proven)?, at);
+            }
+            for (pinned, at, reason) in wire.pinned {
+                ledger.pinned.insert(id(&pinned)?, Pin { at, reason });
             }
         }
         Ok(ledger)
@@ -462,6 +524,35 @@ mod tests {
     }
 
     #[test]
+    fn of_two_ledgers_of_one_time_marked_is_what_one_says() {
+        let pin = |at, reason: &str| Pin { at, reason: reason.to_owned() };
+        let (mut one, mut other) = (Ledger::default(), Ledger::default());
+        one.proven.extend([(record(1).id, 5), (record(2).id, 9)]);
+        other.proven.extend([(record(2).id, 7), (record(3).id, 6)]);
+        one.pinned.extend([(record(1).id, pin(1, "old")), (record(2).id, pin(1, "a"))]);
+        other.pinned.extend([(record(1).id, pin(2, "new")), (record(3).id, pin(1, "b"))]);
+        one.merge(other);
+        assert_eq!(one.proven, [(record(1).id, 5), (record(2).id, 9), (record(3).id, 6)].into());
+        let pins = [(record(1).id, pin(2, "new")), (record(2).id, pin(1, "a")), (record(3).id, pin(1, "b"))];
+        assert_eq!(one.pinned, pins.into());
+        one.reclaimed.insert(record(1).id);
+        one.losses.insert(record(2).id, Loss::default());
+        assert_eq!((one.proof(record(2).id), one.proof(record(3).id)), (None, Some(6)));
+        one.drop_marks(&[record(1).id, record(2).id].into());
+        assert!(one.proven.keys().eq([&record(2).id]) && one.pinned.keys().eq([&record(2).id]), "{one:?}");
+    }
+
+    /// What nbak 0.1 wrote before there were marks, byte for byte.
+    #[test]
+    fn a_ledger_without_marks_reads_and_writes_as_before() {
+        let old =
+            br#"{"kind":"ledger","format":1,"generation":4,"forgotten":[["000102030405060708090a0b0c0d0e0f",7]]}"#;
+        let read = Ledger::decode([old.as_slice()]).expect("an old one");
+        assert!(read.proven.is_empty() && read.pinned.is_empty() && read.forgotten.len() == 1);
+        assert_eq!(read.encode(), [old.to_vec()]);
+    }
+
+    #[test]
     fn a_fork_keeps_the_end_that_two_follow_on() {
         let mut ledger = Ledger::default();
         for number in [1, 2, 3] {
@@ -480,12 +571,16 @@ mod tests {
             ledger.forgotten.insert(id, i64::MAX);
             if number % 100 == 0 {
                 ledger.losses.insert(id, Loss { paths: vec!["\u{1}".repeat(4000); 40], count: u64::MAX });
+                ledger.pinned.insert(id, Pin { at: i64::MIN, reason: "\u{1}ä".repeat(1000) });
             }
+            ledger.proven.insert(id, i64::MIN);
         }
         let records = ledger.encode();
         assert!(records.iter().all(|record| record.len() <= MAX_RECORD && is_ledger(record)));
         let read = Ledger::decode(records.iter().map(Vec::as_slice)).expect("what was written");
         assert_eq!((read.generation, &read.forgotten), (3, &ledger.forgotten));
         assert_eq!(read.losses.len(), 200);
+        assert_eq!(read.proven, ledger.proven);
+        assert!(read.pinned.len() == 200 && read.pinned.values().all(|pin| pin.reason.len() <= LONGEST_REASON));
     }
 }

@@ -340,6 +340,7 @@ fn note_reclaimed(store: &mut Store, options: &Options, outcome: &mut Outcome) -
     ledger.reclaimed.extend(history.forgotten().map(|one| one.record.id).filter(stray));
     ledger.reclaimed.retain(|id| there.contains(id));
     ledger.losses.retain(|id, _| there.contains(id) && !ledger.reclaimed.contains(id));
+    ledger.drop_marks(&there);
     ledger.join(follows(history, &ledger).into_iter());
     if ledger == *history.ledger() {
         return Ok(());

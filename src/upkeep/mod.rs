@@ -7,6 +7,8 @@
 //! needed of packs that are mostly waste. [`swarm`] puts small packs together without asking who needs what, which is
 //! quick enough to be done after a snapshot: [`tend`] does it.
 //!
+//! [`pin`] notes in the ledger which snapshots are kept on purpose, and which a drill has restored.
+//!
 //! When something is damaged, [`heal`] looks for lost chunks in files that may still hold them, and [`salvage`] sets
 //! damaged packs aside, keeps what is sound of them, and notes what is lost for good.
 //!
@@ -18,6 +20,7 @@ pub mod forms;
 pub mod gc;
 pub mod heal;
 pub mod mark;
+pub mod pin;
 pub mod plan;
 pub mod policy;
 pub mod rewrite;

@@ -18,17 +18,20 @@
 //!   never later than now, so this keeps at least as much; and where nothing is taken for a while, nothing is lost.
 //!   Years to days are the calendar's, hours are real ones; a snapshot of exactly that age stays.
 //!
-//! Three things hold whatever the policy says. The newest snapshot of a data directory stays. One from the future stays
-//! and takes nobody's place: its time is a clock's mistake, and must not cost one whose time can be right. And a
-//! policy without any rule keeps everything; it is for the caller to refuse it.
+//! Five things hold whatever the policy says. The newest snapshot of a data directory stays. One from the future stays
+//! and takes nobody's place: its time is a clock's mistake, and must not cost one whose time can be right. What is
+//! pinned stays, and of those that a drill restored the newest of each data directory ([`held`]): so there is always
+//! one of which it is known that it comes back, and not only hoped. And a policy without any rule keeps everything; it
+//! is for the caller to refuse it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 use jiff::{Span, Timestamp, ZonedDateTime};
 
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
+use crate::snapshot::history::History;
 
 /// One snapshot, as far as retention asks.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +44,10 @@ pub struct Candidate<'a> {
     pub source: &'a str,
     /// Its tags.
     pub tags: &'a [String],
+    /// Whether a drill restored it whole, and nothing of it was lost since.
+    pub proven: bool,
+    /// Why it is pinned, if it is.
+    pub pinned: Option<&'a str>,
 }
 
 /// What is to be kept. A number of 0 is no rule.
@@ -98,6 +105,10 @@ pub enum Reason {
     Within(String),
     /// It has this tag.
     Tag(String),
+    /// It is pinned, for this reason, if one was given.
+    Pinned(String),
+    /// The newest of its data directory that a drill restored, those from the future apart.
+    Proven,
 }
 
 /// What happens to one snapshot.
@@ -175,8 +186,46 @@ impl fmt::Display for Reason {
             Reason::Oldest(period) => write!(f, "{}: the oldest, as there are not enough yet", each(period)),
             Reason::Within(span) => write!(f, "within {span}"),
             Reason::Tag(tag) => write!(f, "tag {tag}"),
+            Reason::Pinned(why) if why.is_empty() => write!(f, "pinned"),
+            Reason::Pinned(why) => write!(f, "pinned: {why}"),
+            Reason::Proven => write!(f, "the newest one that a drill has restored"),
         }
     }
+}
+
+/// All snapshots that were not forgotten, oldest first, with what the ledger says of them.
+pub fn candidates(history: &History) -> Vec<Candidate<'_>> {
+    let ledger = history.ledger();
+    let all = history.live().map(|record| Candidate {
+        id: record.id,
+        started: record.started,
+        source: &record.source,
+        tags: &record.tags,
+        proven: ledger.proof(record.id).is_some(),
+        pinned: ledger.pinned.get(&record.id).map(|pin| pin.reason.as_str()),
+    });
+    all.collect()
+}
+
+/// What no policy takes, and nobody without saying so: what is pinned, and the newest of each data directory that a
+/// drill restored. By place among `candidates`, in their order.
+pub fn held(candidates: &[Candidate<'_>], now: &ZonedDateTime) -> Vec<(usize, Reason)> {
+    let now_ms = now.timestamp().as_millisecond();
+    let mut newest: HashMap<&str, usize> = HashMap::new();
+    for (place, one) in candidates.iter().enumerate().filter(|(_, one)| one.proven && one.started <= now_ms) {
+        let known = newest.entry(one.source).or_insert(place);
+        if candidates[*known].started <= one.started {
+            *known = place;
+        }
+    }
+    let mut held = Vec::new();
+    for (place, one) in candidates.iter().enumerate() {
+        held.extend(one.pinned.map(|why| (place, Reason::Pinned(why.to_owned()))));
+        if newest.get(one.source) == Some(&place) {
+            held.push((place, Reason::Proven));
+        }
+    }
+    held
 }
 
 /// What `policy` makes of `candidates` at `now`: one verdict for each, in their order. Of two that began at the same
@@ -212,6 +261,9 @@ pub fn plan(candidates: &[Candidate<'_>], policy: &Policy, now: &ZonedDateTime) 
                 verdict.keep.push(reason);
             }
         }
+    }
+    for (place, reason) in held(candidates, now) {
+        verdicts[place].keep.push(reason);
     }
     verdicts
 }

@@ -206,6 +206,8 @@ pub fn note_losses(store: &mut Store, report: &Report) -> Result<(Vec<(SnapshotI
         let named = paths.iter().take(MOST_LOST).map(|path| path.to_string_lossy().into_owned());
         ledger.losses.insert(id, Loss { paths: named.collect(), count: paths.len() as u64 });
     }
+    // A drill restored it when it was whole.
+    ledger.proven.retain(|id, _| !ledger.losses.contains_key(id));
     let lost = ledger.losses.iter().filter(|(id, _)| !forgotten.contains_key(id));
     let lost = lost.map(|(id, loss)| (*id, loss.count)).collect();
     let missing = accept_gaps(history, &mut ledger);

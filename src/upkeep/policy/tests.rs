@@ -14,7 +14,7 @@ fn zoned(text: &str, zone: &str) -> ZonedDateTime {
 
 fn candidate(nth: usize, started: i64) -> Candidate<'static> {
     let id = SnapshotId((nth as u128).to_be_bytes());
-    Candidate { id, started, source: "/data", tags: &[] }
+    Candidate { id, started, source: "/data", tags: &[], proven: false, pinned: None }
 }
 
 fn candidates(times: &[&str]) -> Vec<Candidate<'static>> {
@@ -355,4 +355,31 @@ proptest! {
     fn any_text_is_a_span_or_an_error(text in "[0-9ymwdhHs é-]{0,12}") {
         let _ = parse_duration(&text);
     }
+}
+
+#[test]
+fn what_is_pinned_stays_and_the_newest_that_is_proven() {
+    let days = |n: i64| n * 24 * 3_600_000;
+    let now = zoned("1970-02-01T00:00:00Z", "UTC");
+    let all = [
+        Candidate { proven: true, ..candidate(0, days(1)) },
+        Candidate { pinned: Some("the old office"), ..candidate(1, days(2)) },
+        Candidate { proven: true, ..candidate(2, days(3)) },
+        Candidate { source: "/quiet", proven: true, ..candidate(3, days(1)) },
+        Candidate { source: "/quiet", ..candidate(4, days(2)) },
+        candidate(5, days(4)),
+        Candidate { proven: true, pinned: Some(""), ..candidate(6, days(400)) },
+    ];
+    let policy = Policy { last: 1, ..Policy::default() };
+    let keep: Vec<Vec<String>> = plan(&all, &policy, &now)
+        .iter()
+        .map(|verdict| verdict.keep.iter().map(ToString::to_string).collect())
+        .collect();
+    let proven = "the newest one that a drill has restored";
+    assert_eq!(keep[0], [""; 0], "a newer one is proven");
+    assert_eq!(keep[1], ["pinned: the old office"]);
+    assert_eq!(keep[2], [proven], "the one from the future takes nobody's place");
+    assert_eq!(keep[3], [proven]);
+    assert_eq!(keep[5], ["the newest one", "last: number 1"]);
+    assert_eq!(keep[6], ["from the future: was the clock right?", "pinned"]);
 }

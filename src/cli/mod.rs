@@ -9,6 +9,7 @@ mod backup;
 mod check;
 mod config;
 mod context;
+mod drill;
 mod drive;
 mod key;
 mod look;
@@ -98,6 +99,7 @@ fn run(context: &Context, command: Command) -> Result<u8> {
         Command::Ls(args) => look::ls(context, &args),
         Command::Cat(args) => look::cat(context, &args),
         Command::Restore(args) => restore::restore(context, args),
+        Command::Drill(args) => drill::drill(context, &args),
         Command::Export(args) => backup::export(context, args),
         Command::Backup(args) => backup::run(context, args),
         Command::Auth(args) => drive::auth::auth(context, &args.action),

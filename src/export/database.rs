@@ -1,45 +1,12 @@
 //! Databases of a backup: copied by `VACUUM INTO`, checked by `integrity_check`, never written to.
 //!
-//! A database that lies in a backup or in scratch has no other user. It is opened as *immutable*: SQLite then takes no
-//! lock, looks for no log and leaves no `-wal` or `-shm` beside it. Its content came from the data directory, where
-//! anybody's mail may lie, so nothing that its schema names is trusted: no function with side effects, no extension.
+//! A database that lies in a backup or in scratch has no other user, and is opened as such
+//! ([`inspect`](crate::source::sqlite::inspect)).
 
-use std::fmt::Write as _;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
-
-/// Pages that a connection may keep in memory, in KiB.
-const CACHE: i32 = 8 * 1024;
-/// Lines of a failed check that are told.
-const LINES: usize = 5;
-
-/// Why SQLite did not do what it was asked for, in its words.
-#[derive(Debug)]
-pub enum Failure {
-    /// It is about the machine: a full disk, an I/O error. It says nothing about the database.
-    Machine(String),
-    /// It is about the database: malformed, or in need of something that only the application has.
-    Database(String),
-}
-
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(
-                ErrorCode::DiskFull
-                | ErrorCode::SystemIoFailure
-                | ErrorCode::CannotOpen
-                | ErrorCode::OutOfMemory
-                | ErrorCode::ReadOnly
-                | ErrorCode::PermissionDenied,
-            ) => Failure::Machine(error.to_string()),
-            _ => Failure::Database(error.to_string()),
-        }
-    }
-}
+pub use crate::source::sqlite::inspect::{Failure, integrity};
+use crate::source::sqlite::inspect::{open, uri};
 
 /// Copies the database at `from`, which nobody writes to, into the new file `to`, as one compact database without a
 /// log.
@@ -51,47 +18,10 @@ pub fn vacuum_into(from: &Path, to: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs `PRAGMA integrity_check` on the database at `path`; what it found, if it is not sound.
-pub fn integrity(path: &Path) -> Result<(), Failure> {
-    let connection = open(path)?;
-    let check = |connection: &Connection| -> rusqlite::Result<Vec<String>> {
-        let mut statement = connection.prepare(&format!("PRAGMA integrity_check({LINES})"))?;
-        statement.query_map([], |row| row.get(0))?.collect()
-    };
-    match check(&connection) {
-        Ok(lines) if lines == ["ok"] => Ok(()),
-        Ok(lines) => Err(Failure::Database(lines.join("; "))),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn open(path: &Path) -> Result<Connection, Failure> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(uri(path, "?immutable=1"), flags)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    connection.pragma_update(None, "cache_size", -CACHE)?;
-    Ok(connection)
-}
-
-/// SQLite's URI for the file at `path`, which must be absolute: every byte that could mean something in one is spelt
-/// out.
-fn uri(path: &Path, parameters: &str) -> String {
-    let mut uri = "file:".to_owned();
-    for byte in path.as_os_str().as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"/._-".contains(byte) {
-            uri.push(char::from(*byte));
-        } else {
-            let _ = write!(uri, "%{byte:02X}");
-        }
-    }
-    uri.push_str(parameters);
-    uri
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rusqlite::Connection;
 
     #[test]
     fn copies_are_compact_and_nothing_is_left_beside_the_original() {

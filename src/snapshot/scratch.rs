@@ -14,6 +14,10 @@ use std::path::{Path, PathBuf};
 use crate::id::SlotId;
 
 const PREFIX: &str = ".nbak-scratch-";
+/// While it is made.
+const YOUNG: &str = ".nbak-young-";
+/// How often it is tried to make one: somebody may sweep it before it is locked.
+const TRIES: usize = 8;
 const LOCK: &str = "lock";
 
 /// A folder for scratch files, which may not be there yet.
@@ -26,9 +30,15 @@ impl Scratch {
     /// Scratch space in `folder`, and an end to what killed processes left there.
     pub fn beside(folder: &Path) -> Scratch {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-            if is_ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) && is_left(&entry.path()) {
+            let name = entry.file_name();
+            let begins = |prefix| name.to_str().is_some_and(|name| name.starts_with(prefix));
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            if begins(PREFIX) && is_left(&entry.path()) {
                 let _ = remove_tree(&entry.path());
+            } else if begins(YOUNG) {
+                sweep_young(&entry.path());
             }
         }
         Scratch { path: folder.join(format!("{PREFIX}{}", SlotId::random())), made: RefCell::default() }
@@ -38,20 +48,21 @@ impl Scratch {
     pub fn folder(&self) -> io::Result<PathBuf> {
         let mut made = self.made.borrow_mut();
         if made.is_none() {
-            // Made under a name that nobody sweeps, and locked before it gets the other one. A kill in between leaves
-            // an empty folder.
-            let young = self.path.with_file_name(format!(".nbak-young-{}", SlotId::random()));
-            DirBuilder::new().mode(0o700).create(&young)?;
-            let locked = lock(&young).and_then(|file| std::fs::rename(&young, &self.path).map(|()| file));
-            match locked {
-                Ok(file) => *made = Some(file),
-                Err(error) => {
-                    let _ = std::fs::remove_dir_all(&young);
-                    return Err(error);
-                }
-            }
+            *made = Some(self.make(TRIES)?);
         }
         Ok(self.path.clone())
+    }
+
+    /// Made under a name of its own, and locked before it gets the other one.
+    fn make(&self, tries: usize) -> io::Result<File> {
+        let young = self.path.with_file_name(format!("{YOUNG}{}", SlotId::random()));
+        DirBuilder::new().mode(0o700).create(&young)?;
+        let locked = lock(&young).and_then(|file| std::fs::rename(&young, &self.path).map(|()| file));
+        locked.or_else(|error| {
+            let _ = std::fs::remove_dir_all(&young);
+            // It was swept before it was locked.
+            if error.kind() == io::ErrorKind::NotFound && tries > 1 { self.make(tries - 1) } else { Err(error) }
+        })
     }
 }
 
@@ -93,6 +104,18 @@ fn lock(folder: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Removes a folder that was being made, unless its lock is held. Whoever is still at it waits for the lock or finds no
+/// folder, and then makes another: only what is empty goes, and the lock's file only by who has the lock.
+fn sweep_young(folder: &Path) {
+    let no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let place = folder.join(LOCK);
+    let lock = OpenOptions::new().write(true).custom_flags(no_link).open(&place);
+    if lock.as_ref().is_ok_and(|file| file.try_lock().is_ok()) {
+        let _ = std::fs::remove_file(&place);
+    }
+    let _ = std::fs::remove_dir(folder);
+}
+
 /// Whether the process that made `folder` is gone. One without a lock file was being removed.
 fn is_left(folder: &Path) -> bool {
     let no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
@@ -127,5 +150,32 @@ mod tests {
         assert!(folder.exists());
         drop(Scratch::beside(place.path()));
         assert_eq!(names(), 0);
+
+        // Killed even before that.
+        let young = place.path().join(".nbak-young-1");
+        for is_locked in [false, true] {
+            std::fs::create_dir(&young).expect("made");
+            let held = is_locked.then(|| lock(&young).expect("locked"));
+            drop(Scratch::beside(place.path()));
+            assert_eq!(names(), usize::from(is_locked), "somebody is making it");
+            drop(held);
+            drop(Scratch::beside(place.path()));
+            assert_eq!(names(), 0);
+        }
+    }
+
+    #[test]
+    fn many_make_and_sweep_at_once_and_each_has_its_own() {
+        let place = tempfile::tempdir().expect("a folder");
+        let make = || {
+            for _ in 0..100 {
+                let scratch = Scratch::beside(place.path());
+                let folder = scratch.folder().expect("made");
+                std::fs::write(folder.join("copy"), b"plain").expect("written");
+                assert!(folder.join(LOCK).exists() && folder.join("copy").exists());
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(make))));
+        assert_eq!(std::fs::read_dir(place.path()).expect("a folder").count(), 0);
     }
 }

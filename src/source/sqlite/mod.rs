@@ -70,6 +70,7 @@
 //! [`HotJournal::Leave`].
 
 pub(super) mod ffi;
+pub mod inspect;
 
 mod connect;
 mod copy;

@@ -80,6 +80,10 @@ pub enum Command {
     Ls(LsArgs),
     /// Print a file of a snapshot
     Cat(CatArgs),
+    /// List what differs between two snapshots
+    Diff(DiffArgs),
+    /// Say which snapshots have paths that match a glob
+    Find(FindArgs),
     /// Write a snapshot, or some paths of it, into a directory
     Restore(RestoreArgs),
     /// Restore a snapshot for the trial, into scratch space, and look at all that came back
@@ -161,6 +165,22 @@ pub struct CatArgs {
     pub snapshot: String,
     /// A file in it
     pub path: PathBuf,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, clap::Args)]
+pub struct DiffArgs {
+    /// `latest`, the beginning of an id, a tag, or a time
+    pub before: String,
+    /// The other one
+    pub after: String,
+}
+
+/// Arguments of `find`.
+#[derive(Debug, clap::Args)]
+pub struct FindArgs {
+    /// A glob: one without `/` matches a name at any depth, one with `/` a path from the top
+    pub glob: String,
 }
 
 /// Arguments of `restore`.

@@ -7,6 +7,7 @@
 mod args;
 mod backup;
 mod check;
+mod compare;
 mod config;
 mod context;
 mod drill;
@@ -98,6 +99,8 @@ fn run(context: &Context, command: Command) -> Result<u8> {
         Command::Gc(args) => retention::gc(context, &args),
         Command::Ls(args) => look::ls(context, &args),
         Command::Cat(args) => look::cat(context, &args),
+        Command::Diff(args) => compare::diff(context, &args),
+        Command::Find(args) => compare::find(context, &args),
         Command::Restore(args) => restore::restore(context, args),
         Command::Drill(args) => drill::drill(context, &args),
         Command::Export(args) => backup::export(context, args),

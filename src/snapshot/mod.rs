@@ -10,6 +10,7 @@
 //!
 //! [`store`] opens all that belongs to one store; [`take`] makes a snapshot, with [`capture`] for one file and
 //! [`save`] for its content, or for what a database's log says of it ([`marks`]); [`look`] lists and reads one,
+//! [`diff`](mod@diff) says what is different in another,
 //! [`restore`] writes one out into a [`target`]; [`check`] proves that all of it is there.
 
 mod ahead;
@@ -18,6 +19,7 @@ pub mod chain;
 pub mod check;
 mod contents;
 mod delta;
+pub mod diff;
 mod early;
 mod frames;
 mod gather;

@@ -13,7 +13,7 @@
 //! What is not as it should be is a [`Fault`], and does not end the drill. An error does: it is about the machine (no
 //! room, no right), and says nothing of the snapshot. Rows that refer to rows that are not there are remarks: SQLite
 //! lets an application have them, and a snapshot gives back what there was. Whether they are new is for whoever
-//! compares two drills.
+//! compares two drills ([`anomaly`](super::anomaly)).
 //!
 //! Memory is that of a restore, with the list of entries, a chunk for each core, and the numbers of at most
 //! [`MOST_TABLES`] tables.

@@ -9,7 +9,8 @@
 //!
 //! [`pin`] notes in the ledger which snapshots are kept on purpose, and which a drill has restored.
 //!
-//! [`drill`] restores a snapshot for the trial and looks at what came back.
+//! [`drill`] restores a snapshot for the trial and looks at what came back; [`anomaly`] says
+//! what of a new snapshot looks as if something had gone wrong with the data itself.
 //!
 //! When something is damaged, [`heal`] looks for lost chunks in files that may still hold them, and [`salvage`] sets
 //! damaged packs aside, keeps what is sound of them, and notes what is lost for good.
@@ -17,6 +18,7 @@
 //! [`stats`] says what all of that would be worth: what each snapshot alone holds, and what nobody needs. It asks
 //! [`spans`] from which snapshot to which each chunk is needed.
 
+pub mod anomaly;
 pub mod drill;
 pub mod forget;
 pub mod forms;

@@ -7,8 +7,8 @@
 //! The way back: record, tree, recipe, location, segment, chunk, file.
 //!
 //! A room uses only rooms above it in this list: `error`, `codec`, `id`, `crypto`, `store`, `index`; beside them
-//! `chunk` and `source`, which know nothing of storage; then `snapshot`, `upkeep`, `export`, `drive`, `config`,
-//! `schedule`; then `cli`. A test holds the order.
+//! `chunk` and `source`, which know nothing of storage; then `snapshot`, `upkeep`, `export`, `drive`, `notice`,
+//! `config`, `schedule`; then `cli`. A test holds the order.
 
 pub mod chunk;
 pub mod cli;
@@ -20,6 +20,7 @@ pub mod error;
 pub mod export;
 pub mod id;
 pub mod index;
+pub mod notice;
 pub mod snapshot;
 pub mod source;
 pub mod store;

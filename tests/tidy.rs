@@ -38,7 +38,8 @@ const ROOMS: &[(&str, May)] = &[
     ("upkeep", UseAllAbove),
     ("export", UseAllAbove),
     ("drive", UseOnly(&["error", "id", "codec", "crypto", "store", "export"])),
-    ("config", UseOnly(&["error", "source", "upkeep"])),
+    ("notice", UseOnly(&["error", "id"])),
+    ("config", UseOnly(&["error", "source", "upkeep", "notice"])),
     ("schedule", UseAllAbove),
     ("cli", UseAllAbove),
 ];

@@ -21,6 +21,7 @@ pub mod export;
 pub mod id;
 pub mod index;
 pub mod notice;
+pub mod schedule;
 pub mod snapshot;
 pub mod source;
 pub mod store;

@@ -104,6 +104,16 @@ pub enum Command {
     Repair(RepairArgs),
     /// Show and change what opens the store
     Key(KeyArgs),
+    /// Take snapshots and make backups by the schedule, until it is told to end
+    Daemon,
+    /// Before the application starts: make a backup if its version changed
+    Startup(StartupArgs),
+    /// Say how things stand
+    Status,
+    /// Look at everything, and say what to do about what is wrong
+    Doctor,
+    /// Send a test to all channels of `nbak.notify`
+    Notify,
     /// Show what is set, and by whom
     Config(ConfigArgs),
     /// Print a shell's completions for this program
@@ -170,6 +180,9 @@ pub struct CatArgs {
 /// Arguments of `diff`.
 #[derive(Debug, clap::Args)]
 pub struct DiffArgs {
+    /// List no changes, only what is not usual about them
+    #[arg(long)]
+    pub anomalies: bool,
     /// `latest`, the beginning of an id, a tag, or a time
     pub before: String,
     /// The other one
@@ -265,6 +278,14 @@ pub struct CreateArgs {
     pub form: FormArgs,
     #[command(flatten)]
     pub rate: RateArgs,
+}
+
+/// Arguments of `startup`.
+#[derive(Debug, clap::Args)]
+pub struct StartupArgs {
+    /// The version of the application that is about to run
+    #[arg(long, value_name = "VERSION")]
+    pub app_version: String,
 }
 
 /// Arguments of `config`.

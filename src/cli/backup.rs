@@ -77,6 +77,11 @@ fn warn_of_plaintext(manager: &BackupManager) {
 }
 
 fn create(context: &Context, args: &CreateArgs) -> Result<u8> {
+    create_for(context, args).map(|(_, code)| code)
+}
+
+/// Makes a backup; where it is, and the exit code: that it did not get to Google Drive is said, and is no failure of it.
+pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8)> {
     let start = Instant::now();
     let manager = context.backups(args.form.dialect)?;
     if !context.data_dir()?.is_dir() {
@@ -113,10 +118,12 @@ fn create(context: &Context, args: &CreateArgs) -> Result<u8> {
     }
     if let Some(error) = after.error {
         // The backup stands; that it is on this machine only is said, and is another exit code.
-        return Err(error.also("the backup on this machine is whole; the next `nbak backup` uploads what is missing"));
+        let error = error.also("the backup on this machine is whole; the next `nbak backup` uploads what is missing");
+        output::error(&error);
+        return Ok((created.written.path, error.exit_code()));
     }
     let whole = created.taken.unreadable.is_empty() && created.written.left_out.is_empty();
-    Ok(if whole { 0 } else { INCOMPLETE })
+    Ok((created.written.path, if whole { 0 } else { INCOMPLETE }))
 }
 
 fn counts(manifest: &Manifest) -> (u64, u64) {

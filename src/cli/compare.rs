@@ -17,6 +17,7 @@ use crate::id::SnapshotId;
 use crate::snapshot::diff::{Change, diff as compare_snapshots};
 use crate::snapshot::look;
 use crate::snapshot::record::Record;
+use crate::snapshot::store::Store;
 use crate::snapshot::tree::{Entry, Node};
 use crate::upkeep::anomaly::{compare, judge};
 
@@ -25,6 +26,9 @@ pub fn diff(context: &Context, args: &DiffArgs) -> Result<u8> {
     let store = context.open()?;
     let (before, after) = (context.select(&store, &args.before)?, context.select(&store, &args.after)?);
     let (mut added, mut removed, mut changed) = (0, 0, 0);
+    if args.anomalies {
+        return unusual(context, &store, &before, &after);
+    }
     compare_snapshots(&store, &before, &after, &mut |path, change| {
         let (sign, word, old, new) = match &change {
             Change::Added(new) => ('+', "added", None, Some(new)),
@@ -59,9 +63,14 @@ pub fn diff(context: &Context, args: &DiffArgs) -> Result<u8> {
     if !context.json {
         line(format!("{} added, {removed} removed, {changed} changed", count(added, "entry", "entries")));
     }
+    unusual(context, &store, &before, &after)
+}
+
+/// What is not usual between two snapshots.
+fn unusual(context: &Context, store: &Store, before: &Record, after: &Record) -> Result<u8> {
     // Only the one way round is it a history.
     if before.source == after.source && before.started < after.started {
-        for anomaly in judge(&compare(&store, &before, &after)?) {
+        for anomaly in judge(&compare(store, before, after)?) {
             if context.json {
                 let numbers: BTreeMap<&str, u64> = anomaly.numbers.iter().copied().collect();
                 output::json(&json!({"anomaly": anomaly.kind.as_str(), "text": anomaly.text, "numbers": numbers}));

@@ -103,6 +103,11 @@ impl Context {
         Ok(self.read.get_or_init(|| config))
     }
 
+    /// The same, read anew, for whoever keeps it.
+    pub fn own_config(&self) -> Result<Config> {
+        self.read_config()
+    }
+
     fn read_config(&self) -> Result<Config> {
         let data_dir = self.data_dir()?;
         let (config, warnings) = read::read(layers(&data_dir));

@@ -66,7 +66,7 @@ impl Line {
 }
 
 /// This machine's name. A container's is drawn anew for each, and says nothing.
-fn machine() -> String {
+pub fn machine() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let is_drawn = name.len() == 12 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_drawn { "container".to_owned() } else { name }

@@ -10,6 +10,7 @@ mod check;
 mod compare;
 mod config;
 mod context;
+mod daemon;
 mod drill;
 mod drive;
 mod key;
@@ -20,12 +21,14 @@ mod restore;
 mod retention;
 mod snapshot;
 mod stats;
+mod status;
 
 use clap::Parser;
 
-use self::args::{Args, Command};
+use self::args::{Args, Command, Common};
 use self::context::Context;
 use crate::error::Result;
+use crate::schedule::child::{settle_in, threads};
 
 /// Runs the program with the process's arguments; answers its exit code.
 pub fn main() -> u8 {
@@ -38,8 +41,9 @@ pub fn main() -> u8 {
     };
     let context = Context::new(&args.common);
     allow_open_files();
+    settle_in();
     start_threads();
-    match run(&context, args.command).and_then(|code| output::complete().map(|()| code)) {
+    match run(&args.common, &context, args.command).and_then(|code| output::complete().map(|()| code)) {
         Ok(code) => code,
         Err(error) => {
             output::error(&error);
@@ -67,7 +71,7 @@ fn allow_open_files() {
 /// this one does all of the work.
 fn start_threads() {
     use rayon::{ThreadBuilder, ThreadPoolBuilder};
-    let wanted = std::thread::available_parallelism().map_or(1, usize::from);
+    let wanted = threads(std::thread::available_parallelism().map_or(1, usize::from));
     let (hand, given) = crossbeam_channel::unbounded::<ThreadBuilder>();
     // The pool can be started only once, and gives up at the first thread that fails: so the threads are made before.
     let ready = (0..wanted).take_while(|at| {
@@ -87,7 +91,7 @@ fn start_threads() {
     let _ = started;
 }
 
-fn run(context: &Context, command: Command) -> Result<u8> {
+fn run(common: &Common, context: &Context, command: Command) -> Result<u8> {
     backup::recover(context);
     match command {
         Command::Snapshot(args) => snapshot::take(context, args),
@@ -106,6 +110,11 @@ fn run(context: &Context, command: Command) -> Result<u8> {
         Command::Export(args) => backup::export(context, args),
         Command::Backup(args) => backup::run(context, args),
         Command::Auth(args) => drive::auth::auth(context, &args.action),
+        Command::Daemon => daemon::daemon(common, context),
+        Command::Startup(args) => daemon::startup(context, &args),
+        Command::Status => status::status(context),
+        Command::Doctor => status::doctor(context),
+        Command::Notify => daemon::notify(context),
         Command::Config(args) => config::config(context, &args.action),
         Command::Completions(args) => Ok(config::completions(args.shell)),
         Command::Man(args) => config::man(&args.dir),

@@ -130,7 +130,7 @@ impl Kind {
             Kind::CronOrFalse => json!({"anyOf": [{"type": "string"}, {"const": false}]}),
             Kind::Count(most) => json!({"type": "integer", "minimum": 0, "maximum": most}),
             Kind::Globs => json!({"type": "array", "items": {"type": "string"}}),
-            Kind::Channels => json!({"type": "array", "items": {"type": "object", "required": ["type"]}}),
+            Kind::Channels => json!({"type": "array", "items": {"type": "object", "required": ["kind"]}}),
             Kind::OneOf(words, false) => json!({"anyOf": [{"enum": words}, {"const": false}]}),
             Kind::OneOf(words, true) => json!({"anyOf": [{"enum": words}, {"type": "string"}, {"const": false}]}),
         }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::cron::Schedule;
 use super::keys::{KEYS, Key, Kind, find};
 use super::layers::{Layers, Origin};
+use crate::notice::channels::Channels;
 use crate::source::exclude::Exclusions;
 use crate::upkeep::policy::parse_duration;
 
@@ -226,7 +227,8 @@ impl Reading {
             gdrive_push: self.pick("nbak.gdrive_push", When::Never, |value| when(value, kind("nbak.gdrive_push"))),
             stale_hours: self.count("nbak.stale_hours"),
             notify: self.pick("nbak.notify", Vec::new(), |value| {
-                value.as_array().cloned().ok_or_else(|| "is not a list of channels".to_owned())
+                Channels::parse(value)?;
+                Ok(value.as_array().cloned().unwrap_or_default())
             }),
             notify_again_hours: self.count("nbak.notify_again_hours"),
             metrics_file: self.pick("nbak.metrics_file", None, some_path),
@@ -371,7 +373,8 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        let (config, _) = of(r#"{"google_client_secret": "hush", "nbak": {"notify": [{"token": "hush"}]}}"#);
+        let (config, _) =
+            of(r#"{"google_client_secret": "hush", "nbak": {"notify": [{"kind": "ntfy", "url": "https://h/hush"}]}}"#);
         assert!(!format!("{:?}", config.shown).contains("hush"));
     }
 }

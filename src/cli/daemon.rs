@@ -1,0 +1,187 @@
+//! `daemon`, `startup`: what happens by itself.
+//!
+//! One daemon for a data directory. It talks to its supervisor as systemd asks for: when it is ready, that it lives,
+//! that it reads its configuration again, that it ends.
+
+use std::ffi::OsString;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::unbounded;
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::args::{Common, CreateArgs, StartupArgs};
+use super::backup;
+use super::context::Context;
+use super::output;
+use crate::drive::grant::FILE as GRANT;
+use crate::error::{Error, Result};
+use crate::export::dialect::Dialect;
+use crate::notice::channels::Channels;
+use crate::notice::event::Event;
+use crate::notice::message::Notice;
+use crate::schedule::child::Processes;
+use crate::schedule::clock::{Machine, Woken};
+use crate::schedule::daemon::Daemon;
+use crate::schedule::health::DAEMON_LOCK;
+use crate::schedule::metrics;
+use crate::schedule::startup::{Found, before_update};
+use crate::schedule::watch::Teller;
+use crate::snapshot::take::now_ms;
+use crate::store::lock::WriterLock;
+
+/// `daemon`.
+pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
+    let data_dir = context.data_dir()?;
+    if !data_dir.is_dir() {
+        return Err(Error::failed("the data directory is not there").at(data_dir).hint("name it with --data-dir"));
+    }
+    let lock = WriterLock::acquire_at(&data_dir.join(DAEMON_LOCK), "running as daemon here", Duration::ZERO)?;
+    lock.sign();
+    // What keeps every job from working is said now, and not at three in the morning.
+    let config = context.config()?;
+    context.places()?;
+    context.credentials()?;
+    let (give, signals) = unbounded();
+    let mut asked = Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|error| Error::failed("cannot listen for signals").because(error))?;
+    let listen = move || {
+        for signal in &mut asked {
+            let _ = give.send(if signal == SIGHUP { Woken::Reload } else { Woken::End });
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(listen).map_err(Error::thread)?;
+    let text = Arc::new(Mutex::new(String::new()));
+    if config.metrics_port > 0 {
+        metrics::serve(config.metrics_port, text.clone())?;
+    }
+    let alive = || drop(sd_notify::notify(&[NotifyState::Watchdog]));
+    let work = Processes {
+        program: std::env::current_exe()
+            .map_err(|error| Error::failed("cannot find this program").because(error))?
+            .into(),
+        common: passed_on(common),
+        signals: signals.clone(),
+        alive: &alive,
+    };
+    let log = |line: &str| output::message(line);
+    let fresh = || Context::new(common);
+    let load = || {
+        alive();
+        fresh().own_config()
+    };
+    let granted = || data_dir.join(GRANT).exists();
+    let places = || fresh().places();
+    let credentials = || fresh().credentials();
+    let clock = Alive { clock: Machine { signals }, alive: &alive };
+    let running = Daemon { data_dir: &data_dir, clock: &clock, work: &work, load: &load, granted: &granted };
+    let mut teller =
+        Teller { host: super::drive::machine(), places: &places, credentials: &credentials, log: &log, metrics: text };
+    log(&format!(
+        "daemon of {}: backups at `{}`, snapshots {}",
+        data_dir.display(),
+        config.backup_schedule.as_str(),
+        config.snapshot_schedule.as_ref().map_or("never".to_owned(), |at| format!("at `{}`", at.as_str()))
+    ));
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    running.run(&mut teller)?;
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    log("daemon ends");
+    Ok(0)
+}
+
+/// A clock that says at every look that this process lives.
+struct Alive<'a> {
+    clock: Machine,
+    alive: &'a dyn Fn(),
+}
+
+impl crate::schedule::clock::Clock for Alive<'_> {
+    fn now(&self) -> i64 {
+        self.clock.now()
+    }
+
+    fn wait(&self, most: Duration) -> Woken {
+        (self.alive)();
+        self.clock.wait(most)
+    }
+}
+
+/// What was given to the daemon goes to each of its jobs; secrets were never among it.
+fn passed_on(common: &Common) -> Vec<OsString> {
+    let mut args: Vec<OsString> = Vec::new();
+    let mut path = |flag: &str, value: &std::path::Path| {
+        args.push(flag.into());
+        args.push(std::path::absolute(value).unwrap_or_else(|_| value.to_path_buf()).into());
+    };
+    common.data_dir.iter().for_each(|value| path("--data-dir", value));
+    common.repo.iter().for_each(|value| path("--repo", value));
+    common.vault_key_file.iter().for_each(|value| path("--vault-key-file", value));
+    common.passphrase_file.iter().for_each(|value| path("--passphrase-file", value));
+    if let Some(command) = &common.vault_key_command {
+        args.extend(["--vault-key-command".into(), command.into()]);
+    }
+    args.extend(["--lock-wait".into(), common.lock_wait.to_string().into()]);
+    args
+}
+
+/// `startup`.
+pub fn startup(context: &Context, args: &StartupArgs) -> Result<u8> {
+    let data_dir = context.data_dir()?;
+    if !data_dir.is_dir() {
+        return Err(Error::failed("the data directory is not there").at(data_dir).hint("name it with --data-dir"));
+    }
+    let name = match Dialect::of_data_dir(&data_dir) {
+        Dialect::Nodyn => "nodyn",
+        Dialect::Lynox => "lynox",
+    };
+    let version = args.app_version.as_str();
+    let (found, code) = before_update(&data_dir, version, |last| {
+        let last = if last.is_empty() { "unknown" } else { last };
+        if !context.json {
+            output::line(format!("[{name}] Version changed ({last} → {version}) — creating pre-update backup..."));
+        }
+        let (path, code) = backup::create_for(context, &CreateArgs::default())?;
+        if !context.json {
+            output::line(format!("[{name}] Pre-update backup created: {}", path.display()));
+        }
+        Ok(code)
+    })?;
+    if context.json && !matches!(found, Found::Other(_)) {
+        output::json(&serde_json::json!({"changed": false, "first": found == Found::First}));
+    }
+    Ok(code.unwrap_or(0))
+}
+
+/// `notify`: a test to every channel.
+pub fn notify(context: &Context) -> Result<u8> {
+    let config = context.config()?;
+    let channels = Channels::parse(&serde_json::Value::Array(config.notify.clone()))
+        .map_err(|why| Error::usage(format!("`nbak.notify` {why}")).hint("mend config.json"))?;
+    if channels.is_empty() {
+        return Err(Error::usage("`nbak.notify` names no channel").hint("docs/OPERATIONS.md shows how"));
+    }
+    let notice = Notice {
+        event: Event::Test,
+        host: super::drive::machine(),
+        data_dir: context.data_dir()?.to_string_lossy().into_owned(),
+        title: "nbak: a test".to_owned(),
+        text: "If you read this, you are told of trouble.".to_owned(),
+        when_ms: now_ms(),
+        facts: std::collections::BTreeMap::new(),
+    };
+    let outcomes = channels.send(&notice);
+    for outcome in &outcomes {
+        if context.json {
+            output::json(
+                &serde_json::json!({"channel": outcome.channel, "told": outcome.is_told(), "error": outcome.error}),
+            );
+        } else {
+            let how = outcome.error.as_deref().unwrap_or("told");
+            output::line(format!("{}: {how}", outcome.channel));
+        }
+    }
+    Ok(u8::from(outcomes.iter().any(|outcome| !outcome.is_told())))
+}

@@ -1,0 +1,82 @@
+//! `status`, `doctor`: how things stand, and what to do about it.
+//!
+//! Both only look. `doctor` ends with 1 if something is wrong, so that a monitor can call it.
+
+use super::context::Context;
+use super::output::{self, count, line, shown, size, time};
+use crate::error::Result;
+use crate::schedule::health::{Level, Standing, look};
+use crate::schedule::state::State;
+use crate::snapshot::take::now_ms;
+
+/// `status`.
+pub fn status(context: &Context) -> Result<u8> {
+    let (places, state, config) = (context.places()?, State::load(&context.data_dir()?), context.config()?);
+    let standing = look(&places, config, &context.credentials()?, &state, now_ms());
+    if context.json {
+        output::json(&standing.json(&places, &state));
+        return Ok(0);
+    }
+    line(format!("data directory   {}", places.data_dir.display()));
+    line(format!("store            {}: {}", places.repo.display(), stored(&standing)));
+    let ago = |at: i64| format!("{} ({})", time(at), age(standing.now - at));
+    let named = |one: &Option<(String, i64)>, most: usize| match one {
+        Some((name, at)) => format!("{}, {}", name.get(..most).unwrap_or(name), ago(*at)),
+        None => "none".to_owned(),
+    };
+    line(format!("newest snapshot  {}", named(&standing.snapshot, 8)));
+    line(format!("newest proof     {}", named(&standing.proven, 8)));
+    line(format!("newest backup    {}", named(&standing.backup, usize::MAX)));
+    line(format!("Google Drive     {}", if standing.granted { "access was granted" } else { "no access" }));
+    match &standing.daemon {
+        Some(process) => line(format!("daemon           process {process}")),
+        None => line("daemon           none"),
+    }
+    if standing.daemon.is_some() {
+        for (job, at) in &standing.next {
+            line(format!("next {:12}{}", job.as_str(), time(*at)));
+        }
+    }
+    for (what, last) in state.last.iter().filter(|(_, last)| last.failures > 0) {
+        line(format!("failing          {what}: {} ({})", shown(&last.message), count(last.failures, "time", "times")));
+    }
+    Ok(0)
+}
+
+fn stored(standing: &Standing) -> String {
+    match &standing.store_error {
+        Some(why) => why.clone(),
+        None => format!("{}, {}", count(standing.snapshots, "snapshot", "snapshots"), size(standing.store_bytes)),
+    }
+}
+
+/// A span of time for people.
+fn age(ms: i64) -> String {
+    let minutes = ms / 60_000;
+    match minutes {
+        ..0 => "in the future".to_owned(),
+        0..=119 => format!("{minutes} minutes ago"),
+        120..=2879 => format!("{} hours ago", minutes / 60),
+        _ => format!("{} days ago", minutes / 1440),
+    }
+}
+
+/// `doctor`.
+pub fn doctor(context: &Context) -> Result<u8> {
+    let (places, state, config) = (context.places()?, State::load(&context.data_dir()?), context.config()?);
+    let standing = look(&places, config, &context.credentials()?, &state, now_ms());
+    let checks = standing.checks(&places, config, &state);
+    for check in &checks {
+        if context.json {
+            output::json(&serde_json::json!({
+                "subject": check.subject, "level": check.level.as_str(), "text": check.text, "remedy": check.remedy,
+            }));
+            continue;
+        }
+        line(format!("{:4}  {:13} {}", check.level.as_str(), check.subject, check.text));
+        if !check.remedy.is_empty() && check.level != Level::Good {
+            line(format!("{:20}{}", "", check.remedy));
+        }
+    }
+    Ok(u8::from(checks.iter().any(|check| check.level == Level::Bad)))
+}

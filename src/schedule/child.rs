@@ -1,0 +1,168 @@
+//! A job is this program again, as a process of its own.
+//!
+//! It is in a process group of its own, has a lower priority than the application, and half of the cores; if the daemon
+//! dies it is told to end too, so that no second one begins beside it. What it prints is kept up to a bound. While it
+//! runs the daemon goes on to answer: to the supervisor, and to signals, of which one that ends the daemon ends the job
+//! within [`PATIENCE`].
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::clock::Woken;
+
+/// Is set for such a process.
+pub const VARIABLE: &str = "NBAK_CHILD";
+/// How long a job has to end when it is told to, before it is killed.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// How often the daemon looks up while a job runs.
+const LOOK: Duration = Duration::from_secs(5);
+/// So much of what it prints is kept, in bytes.
+const KEPT: usize = 4 * 1024 * 1024;
+
+/// What became of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ran {
+    /// Its exit code; none if a signal ended it, or it could not be started.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub out: String,
+    /// What it said besides.
+    pub err: String,
+    /// How long it took, in milliseconds.
+    pub took: i64,
+    /// It was ended, since the daemon is to end.
+    pub ended: bool,
+    /// Meanwhile the configuration was asked to be read again.
+    pub reload: bool,
+}
+
+impl Ran {
+    /// The last error that it said, or how it ended.
+    pub fn message(&self) -> String {
+        let last = self.err.lines().rev().find_map(|line| line.strip_prefix("error: "));
+        match (last, self.code) {
+            (Some(error), _) => error.to_owned(),
+            (None, Some(code)) => format!("it ended with exit code {code}"),
+            (None, None) => "a signal ended it".to_owned(),
+        }
+    }
+
+    /// The results that it printed, if they are JSON.
+    pub fn json(&self) -> Vec<serde_json::Value> {
+        self.out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+}
+
+/// Runs jobs.
+pub trait Work {
+    /// Runs the program with `args`.
+    fn run(&self, args: &[&str]) -> Ran;
+}
+
+/// Runs them as processes.
+pub struct Processes<'a> {
+    /// This program.
+    pub program: OsString,
+    /// The arguments that all of them get.
+    pub common: Vec<OsString>,
+    /// What signals ask for.
+    pub signals: Receiver<Woken>,
+    /// Called now and then while one runs.
+    pub alive: &'a dyn Fn(),
+}
+
+impl Work for Processes<'_> {
+    fn run(&self, args: &[&str]) -> Ran {
+        let start = Instant::now();
+        let mut command = Command::new(&self.program);
+        command.args(args).args(&self.common).env(VARIABLE, "1").process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut ran = match command.spawn() {
+            Ok(child) => self.attend(child),
+            Err(error) => Ran { err: format!("error: the program cannot be started: {error}"), ..Ran::default() },
+        };
+        ran.took = start.elapsed().as_millis() as i64;
+        ran
+    }
+}
+
+impl Processes<'_> {
+    fn attend(&self, mut child: Child) -> Ran {
+        let group = Pid::from_child(&child);
+        let (out, err) = (child.stdout.take().map(keep), child.stderr.take().map(keep));
+        let (done, ended) = bounded(1);
+        let waiter = std::thread::spawn(move || {
+            let _ = done.send(child.wait());
+        });
+        let mut ran = Ran::default();
+        let mut deadline: Option<Instant> = None;
+        let status = loop {
+            let left = deadline.map_or(LOOK, |at| at.saturating_duration_since(Instant::now()).min(LOOK));
+            crossbeam_channel::select! {
+                recv(ended) -> status => break status.ok().and_then(Result::ok),
+                recv(self.signals) -> woken => match woken {
+                    Ok(Woken::Reload) => ran.reload = true,
+                    Ok(Woken::End) if deadline.is_none() => {
+                        ran.ended = true;
+                        deadline = Some(Instant::now() + PATIENCE);
+                        let _ = kill_process_group(group, Signal::TERM);
+                    }
+                    _ => {}
+                },
+                default(left) => {}
+            }
+            (self.alive)();
+            if deadline.is_some_and(|at| Instant::now() >= at) {
+                let _ = kill_process_group(group, Signal::KILL);
+                deadline = Some(Instant::now() + PATIENCE);
+            }
+        };
+        let _ = waiter.join();
+        ran.code = status.and_then(|status| status.code());
+        ran.out = out.map(text).unwrap_or_default();
+        ran.err = err.map(text).unwrap_or_default();
+        ran
+    }
+}
+
+/// Reads all of a pipe, and keeps the last of it.
+fn keep(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let (mut kept, mut block) = (Vec::new(), vec![0; 64 * 1024]);
+        while let Ok(read) = pipe.read(&mut block) {
+            if read == 0 {
+                break;
+            }
+            kept.extend_from_slice(&block[..read]);
+            if kept.len() > KEPT {
+                kept.drain(..kept.len() - KEPT / 2);
+            }
+        }
+        kept
+    })
+}
+
+fn text(reader: JoinHandle<Vec<u8>>) -> String {
+    String::from_utf8_lossy(&reader.join().unwrap_or_default()).into_owned()
+}
+
+/// What a process does at its start that is such a job. Each is for the comfort of others: if it cannot be, it is not.
+pub fn settle_in() {
+    if std::env::var_os(VARIABLE).is_some() {
+        #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+        let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
+        let _ = rustix::process::nice(10);
+    }
+}
+
+/// How many threads such a process has, of so many.
+pub fn threads(all: usize) -> usize {
+    if std::env::var_os(VARIABLE).is_some() { all.div_ceil(2) } else { all }
+}

@@ -1,0 +1,371 @@
+//! How things stand: the facts, and what is wrong with them, each with its remedy.
+//!
+//! Facts come from the store, the backups and the state; nothing is changed to find them out. `status` prints them,
+//! `doctor` judges them, the daemon tells of them, and metrics are numbers of them.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::daemon::plan;
+use super::plan::Job;
+use super::state::State;
+use crate::config::read::Config;
+use crate::crypto::secret::Credential;
+use crate::drive::grant::FILE as GRANT;
+use crate::error::Error;
+use crate::export::list::{Listed, list};
+use crate::snapshot::places::Places;
+use crate::snapshot::store::{Access, Store};
+
+/// Less room than this is told, in bytes.
+const ROOM: u64 = 500_000_000;
+/// A clock that is behind the newest snapshot by more than this is wrong, in milliseconds.
+const AHEAD: i64 = 120_000;
+
+/// The facts.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// Now, in milliseconds since 1970.
+    pub now: i64,
+    /// The newest snapshot: id and time.
+    pub snapshot: Option<(String, i64)>,
+    /// How many there are.
+    pub snapshots: u64,
+    /// The newest that a drill restored: id, and when it did.
+    pub proven: Option<(String, i64)>,
+    /// The newest backup that was not made before a restore: name and time.
+    pub backup: Option<(String, i64)>,
+    /// How many there are.
+    pub backups: u64,
+    /// What the packs take, in bytes.
+    pub store_bytes: u64,
+    /// What is free where the store is, in bytes.
+    pub free: Option<u64>,
+    /// Why the store does not open.
+    pub store_error: Option<String>,
+    /// What it lost, or what was found damaged.
+    pub damage: Option<String>,
+    /// It opens for everyone.
+    pub unprotected: bool,
+    /// When each job is next, in milliseconds since 1970.
+    pub next: BTreeMap<Job, i64>,
+    /// The process that runs as daemon.
+    pub daemon: Option<String>,
+    /// Access to Google Drive was granted.
+    pub granted: bool,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What it is about.
+    pub subject: &'static str,
+    /// How it is.
+    pub level: Level,
+    /// What was found.
+    pub text: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// How something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// As it should be.
+    Good,
+    /// Worth knowing.
+    Note,
+    /// Wrong.
+    Bad,
+}
+
+impl Level {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Level::Good => "ok",
+            Level::Note => "note",
+            Level::Bad => "bad",
+        }
+    }
+}
+
+/// The file that a daemon holds a lock on, in the data directory.
+pub const DAEMON_LOCK: &str = ".nbak-daemon.lock";
+
+/// Looks.
+pub fn look(places: &Places, config: &Config, credentials: &[Credential], state: &State, now: i64) -> Standing {
+    let mut standing = Standing { now, granted: places.data_dir.join(GRANT).exists(), ..Standing::default() };
+    match Store::open(&places.repo, credentials, Access::Read) {
+        Ok(store) => standing.take(&store),
+        Err(error) => standing.store_error = Some(error.to_string()),
+    }
+    let free_at = [&places.repo, &places.backup_dir, &places.data_dir].into_iter().find(|path| path.is_dir());
+    standing.free = free_at.and_then(|path| rustix::fs::statvfs(path.as_path()).ok()).map(|disk| {
+        let (blocks, size) = (disk.f_bavail, disk.f_frsize);
+        blocks.saturating_mul(size)
+    });
+    let backups = list(&places.backup_dir).unwrap_or_default();
+    let whole = |one: &&Listed| one.damage.is_none() && !one.before_restore;
+    standing.backups = backups.iter().filter(|one| one.damage.is_none()).count() as u64;
+    standing.backup = backups.iter().rev().find(whole).and_then(|one| Some((one.name.clone(), one.created_ms?)));
+    let plan = plan(config);
+    for job in plan.schedules.keys() {
+        let mut seen = state.seen.clone();
+        plan.settle(&mut seen, now);
+        standing.next.extend(plan.next(*job, &seen).map(|at| (*job, at)));
+    }
+    standing.daemon = holder(&places.data_dir.join(DAEMON_LOCK));
+    standing
+}
+
+/// Who holds the lock at `path`.
+fn holder(path: &Path) -> Option<String> {
+    let file = std::fs::File::open(path).ok()?;
+    match file.try_lock() {
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            Some(text.trim().to_owned())
+        }
+        _ => None,
+    }
+}
+
+impl Standing {
+    fn take(&mut self, store: &Store) {
+        let index = store.catalog().index();
+        self.store_bytes = index.packs().map(|(_, size)| size).sum();
+        self.unprotected = store.is_unprotected();
+        self.damage = store.losses();
+        if self.damage.is_none() && !index.damaged().is_empty() {
+            self.damage = Some("a check found packs damaged".to_owned());
+        }
+        if let (None, Some((_, why))) = (&self.damage, index.unreadable().first()) {
+            self.damage = Some(why.clone());
+        }
+        match store.history() {
+            Ok(history) => {
+                self.snapshots = history.live().count() as u64;
+                self.snapshot = history.live().next_back().map(|record| (record.id.to_string(), record.started));
+                let proofs = history.live().rev();
+                let mut proofs = proofs.filter_map(|one| Some((one.id, history.ledger().proof(one.id)?)));
+                self.proven = proofs.next().map(|(id, at)| (id.to_string(), at));
+            }
+            Err(error) => self.damage = Some(error.to_string()),
+        }
+    }
+
+    /// Whether no backup succeeded for longer than is set; for how long, in hours.
+    pub fn stale(&self, config: &Config) -> Option<u64> {
+        if config.stale_hours == 0 {
+            return None;
+        }
+        let newest = self.backup.as_ref().map_or(0, |(_, at)| *at);
+        let hours = (self.now.saturating_sub(newest) / 3_600_000).max(0) as u64;
+        (hours >= config.stale_hours).then_some(hours)
+    }
+
+    /// The facts as JSON.
+    pub fn json(&self, places: &Places, state: &State) -> Value {
+        let iso = crate::export::manifest::iso;
+        let named = |one: &Option<(String, i64)>, name: &str| match one {
+            Some((id, at)) => json!({name: id, "at": iso(*at), "age_seconds": (self.now - at) / 1000}),
+            None => Value::Null,
+        };
+        let next: BTreeMap<&str, String> = self.next.iter().map(|(job, at)| (job.as_str(), iso(*at))).collect();
+        let last = |(what, last): (&String, &super::state::Last)| {
+            let succeeded = (last.succeeded > 0).then(|| iso(last.succeeded));
+            let value = json!({
+                "at": iso(last.at), "took_ms": last.took, "exit_code": last.code, "succeeded": succeeded,
+                "failures": last.failures, "message": last.message,
+            });
+            (what.clone(), value)
+        };
+        json!({
+            "data_dir": places.data_dir.to_string_lossy(),
+            "repo": places.repo.to_string_lossy(),
+            "backup_dir": places.backup_dir.to_string_lossy(),
+            "snapshots": self.snapshots,
+            "newest_snapshot": named(&self.snapshot, "snapshot"),
+            "newest_proven": named(&self.proven, "snapshot"),
+            "backups": self.backups,
+            "newest_backup": named(&self.backup, "name"),
+            "store_bytes": self.store_bytes,
+            "free_bytes": self.free,
+            "store_error": self.store_error,
+            "damage": self.damage,
+            "protected": self.store_error.is_none().then_some(!self.unprotected),
+            "next": next,
+            "daemon": self.daemon,
+            "gdrive": self.granted,
+            "last": state.last.iter().map(last).collect::<serde_json::Map<String, Value>>(),
+        })
+    }
+
+    /// Judges the facts.
+    pub fn checks(&self, places: &Places, config: &Config, state: &State) -> Vec<Check> {
+        let mut all = Vec::new();
+        let mut say = |subject, level, text: String, remedy: &str| {
+            all.push(Check { subject, level, text, remedy: remedy.to_owned() });
+        };
+        match (&self.store_error, self.unprotected) {
+            (Some(why), _) => {
+                say("store", Level::Bad, why.clone(), "see the message; `nbak snapshot` makes a first store")
+            }
+            (None, true) => say(
+                "store",
+                Level::Bad,
+                "it opens for everyone who can read it".to_owned(),
+                "set NODYN_VAULT_KEY, then `nbak key rotate`",
+            ),
+            (None, false) => {
+                say("store", Level::Good, format!("it opens; {} snapshots", self.snapshots), "");
+            }
+        }
+        if let Some(damage) = &self.damage {
+            say("store", Level::Bad, damage.clone(), "`nbak check --read-data`, then README: if the store is damaged");
+        }
+        match &self.snapshot {
+            Some((_, at)) if *at > self.now + AHEAD => say(
+                "clock",
+                Level::Bad,
+                "the newest snapshot is of a time that has not come yet".to_owned(),
+                "set the clock, or look whether it was wrong when that snapshot was taken",
+            ),
+            _ => say("clock", Level::Good, crate::export::manifest::iso(self.now), ""),
+        }
+        match (&self.backup, self.stale(config)) {
+            (_, Some(hours)) if self.backup.is_some() => say(
+                "backup",
+                Level::Bad,
+                format!("the newest backup is {hours} hours old"),
+                "`nbak backup` makes one; run `nbak daemon`, or look why it fails",
+            ),
+            (None, _) => say("backup", Level::Bad, "there is none".to_owned(), "`nbak backup` makes one"),
+            (Some((name, _)), _) => say("backup", Level::Good, format!("the newest is {name}"), ""),
+        }
+        match &self.proven {
+            None => say(
+                "proof",
+                Level::Note,
+                "no snapshot was restored for the trial yet".to_owned(),
+                "`nbak drill` does it",
+            ),
+            Some((id, at)) => {
+                let days = (self.now - at) / 86_400_000;
+                let level = if days > 30 { Level::Note } else { Level::Good };
+                let remedy = if days > 30 { "`nbak drill` proves a newer one" } else { "" };
+                say("proof", level, format!("snapshot {} was restored {days} days ago", &id[..8]), remedy);
+            }
+        }
+        match self.free {
+            Some(free) if free < ROOM.max(self.store_bytes / 20) => say(
+                "room",
+                Level::Bad,
+                format!("{free} bytes are free where the store is"),
+                "make room: `nbak backup prune`, `nbak forget` and `nbak gc`, or another disk",
+            ),
+            Some(free) => say("room", Level::Good, format!("{free} bytes are free"), ""),
+            None => {}
+        }
+        match &self.daemon {
+            Some(process) => {
+                let next = self
+                    .next
+                    .iter()
+                    .map(|(job, at)| format!("{} at {}", job.as_str(), crate::export::manifest::iso(*at)));
+                let next = next.collect::<Vec<_>>().join(", ");
+                say("schedule", Level::Good, format!("process {process} runs as daemon; next: {next}"), "");
+            }
+            None => say(
+                "schedule",
+                Level::Note,
+                "no daemon runs for this data directory".to_owned(),
+                "`nbak daemon`, as a service (docs/OPERATIONS.md), or a timer that runs `nbak snapshot` and `nbak backup`",
+            ),
+        }
+        for (what, last) in state.last.iter().filter(|(_, last)| last.failures > 0) {
+            let times = if last.failures == 1 { String::new() } else { format!(", {} times", last.failures) };
+            say("last runs", Level::Bad, format!("{what} failed{times}: {}", last.message), "see the message");
+        }
+        if config.gdrive && !self.granted {
+            say(
+                "Google Drive",
+                Level::Note,
+                "there is no access: backups stay on this machine".to_owned(),
+                "`nbak auth google`, or `backup_gdrive: false` if that is meant",
+            );
+        } else if self.granted {
+            say("Google Drive", Level::Good, "access was granted".to_owned(), "`nbak auth status` asks Google");
+        }
+        if !config.encrypt {
+            say(
+                "encryption",
+                Level::Note,
+                "documented backups are not encrypted".to_owned(),
+                "remove `backup_encrypt: false` from the configuration",
+            );
+        }
+        leftovers(places, &mut say);
+        permissions(places, &mut say);
+        say("SQLite", Level::Good, format!("version {}", rusqlite::version()), "");
+        all
+    }
+}
+
+type Say<'a> = dyn FnMut(&'static str, Level, String, &str) + 'a;
+
+/// What an interruption left behind, and who may still need it.
+fn leftovers(places: &Places, say: &mut Say<'_>) {
+    for (path, text, remedy) in [
+        (
+            places.repo.join("quarantine"),
+            "the store has set damaged packs aside",
+            "look at them, then remove the folder",
+        ),
+        (places.repo.join("pull-unfinished"), "a pull from Google Drive has not ended", "run `nbak gdrive pull` again"),
+        (
+            places.backup_dir.join(".nbak-gdrive"),
+            "a download from Google Drive lies here",
+            "run `nbak backup gdrive restore` again, or remove the folder",
+        ),
+        (
+            places.data_dir.join(".nbak-waiting"),
+            "backups wait for their upload",
+            "the next `nbak backup` uploads them; `nbak auth status` says whether there is access",
+        ),
+    ] {
+        if path.exists() {
+            say("leftovers", Level::Note, format!("{text}: {}", path.display()), remedy);
+        }
+    }
+}
+
+/// Whether others can read what is a secret.
+fn permissions(places: &Places, say: &mut Say<'_>) {
+    let mut open = Vec::new();
+    let secret: [PathBuf; 3] =
+        [places.data_dir.join(".env"), places.data_dir.join(GRANT), places.data_dir.join("vault.key")];
+    for path in secret {
+        if std::fs::metadata(&path).is_ok_and(|meta| meta.mode() & 0o077 != 0) {
+            open.push(path.display().to_string());
+        }
+    }
+    if open.is_empty() {
+        say("permissions", Level::Good, "nobody else can read the keys".to_owned(), "");
+    } else {
+        say("permissions", Level::Bad, format!("others can read {}", open.join(", ")), "chmod 600");
+    }
+    if std::fs::metadata(&places.data_dir).is_ok_and(|meta| meta.mode() & 0o007 != 0) {
+        let text = format!("everybody can look into {}", places.data_dir.display());
+        say("permissions", Level::Note, text, "chmod 700, if nobody else has to");
+    }
+}
+
+/// Why the standing of `error` is bad, for a message.
+pub fn failed(error: &Error) -> Check {
+    Check { subject: "configuration", level: Level::Bad, text: error.to_string(), remedy: "see the message".to_owned() }
+}

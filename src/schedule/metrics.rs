@@ -1,0 +1,99 @@
+//! Metrics in Prometheus's text format: as a file for its textfile collector, and on a port of this machine.
+//!
+//! Names and types follow its conventions: seconds and bytes, times since 1970, `_total` for what only grows. Nothing in
+//! them is a secret, and no path of the data is.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::health::Standing;
+use super::state::State;
+use crate::error::{Error, Result};
+
+/// All metrics, as text.
+pub fn text(standing: &Standing, state: &State) -> String {
+    let mut text = String::new();
+    let mut gauge = |name: &str, help: &str, values: &[(String, f64)]| {
+        let _ = writeln!(text, "# HELP nbak_{name} {help}\n# TYPE nbak_{name} gauge");
+        for (labels, value) in values {
+            let _ = writeln!(text, "nbak_{name}{labels} {value}");
+        }
+    };
+    let one = |value: f64| vec![(String::new(), value)];
+    let seconds = |ms: i64| ms as f64 / 1000.0;
+    let at = |found: &Option<(String, i64)>| one(found.as_ref().map_or(0.0, |(_, at)| seconds(*at)));
+    gauge("up", "Whether the store opens.", &one(f64::from(u8::from(standing.store_error.is_none()))));
+    gauge(
+        "damaged",
+        "Whether the store is known to have lost something.",
+        &one(f64::from(u8::from(standing.damage.is_some()))),
+    );
+    gauge("snapshots", "Snapshots that are not forgotten.", &one(standing.snapshots as f64));
+    gauge("backups", "Documented backups on this machine.", &one(standing.backups as f64));
+    gauge("store_bytes", "What the packs take.", &one(standing.store_bytes as f64));
+    gauge("free_bytes", "What is free where the store is.", &one(standing.free.unwrap_or(0) as f64));
+    gauge(
+        "newest_snapshot_timestamp_seconds",
+        "When the newest snapshot was taken; 0 for never.",
+        &at(&standing.snapshot),
+    );
+    gauge("newest_backup_timestamp_seconds", "When the newest backup was made; 0 for never.", &at(&standing.backup));
+    gauge("newest_proof_timestamp_seconds", "When a drill last succeeded; 0 for never.", &at(&standing.proven));
+    let label = |what: &str| format!("{{what=\"{what}\"}}");
+    let of = |value: &dyn Fn(&super::state::Last) -> f64| -> Vec<(String, f64)> {
+        state.last.iter().map(|(what, last)| (label(what), value(last))).collect()
+    };
+    gauge("last_run_timestamp_seconds", "When it ran the last time.", &of(&|last| seconds(last.at)));
+    gauge(
+        "last_success_timestamp_seconds",
+        "When it succeeded the last time; 0 for never.",
+        &of(&|last| seconds(last.succeeded)),
+    );
+    gauge("last_duration_seconds", "How long it took the last time.", &of(&|last| seconds(last.took)));
+    gauge("failures", "How often it failed since it succeeded.", &of(&|last| last.failures as f64));
+    text
+}
+
+/// Writes them to the file at `path`, in one piece.
+pub fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".tmp");
+    std::fs::write(&aside, text)?;
+    std::fs::rename(aside, path)
+}
+
+/// Serves what is in `text` on a port of this machine, for as long as the process lives.
+pub fn serve(port: u16, text: Arc<Mutex<String>>) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
+        Error::failed(format!("cannot listen on port {port} for metrics")).because(error).hint("set nbak.metrics_port")
+    })?;
+    std::thread::Builder::new()
+        .name("metrics".to_owned())
+        .spawn(move || answer(&listener, &text))
+        .map_err(Error::thread)?;
+    Ok(())
+}
+
+fn answer(listener: &TcpListener, text: &Mutex<String>) {
+    for stream in listener.incoming() {
+        let Ok(mut stream) = stream else { continue };
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+        let _ = stream.set_write_timeout(Some(Duration::from_secs(2)));
+        // One read has the whole of what asks for this.
+        let mut head = [0; 2048];
+        let read = stream.read(&mut head).unwrap_or(0);
+        let asked = String::from_utf8_lossy(&head[..read]);
+        let is_ours = asked.starts_with("GET /metrics ") || asked.starts_with("GET / ");
+        let body = if is_ours { text.lock().unwrap_or_else(PoisonError::into_inner).clone() } else { String::new() };
+        let status = if is_ours { "200 OK" } else { "404 Not Found" };
+        let _ = write!(
+            stream,
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+    }
+}

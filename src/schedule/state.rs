@@ -1,0 +1,122 @@
+//! What a daemon knows from one life to the next: `.nbak-state.json` in the data directory.
+//!
+//! Nothing in it is needed for a restore, and it is not synced: if it is lost the schedules begin anew from now, and
+//! trouble that was told is told again. It is replaced by a rename, so that nobody reads half of it.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::plan::{Job, Seen};
+use crate::export::files::read_bounded;
+
+/// The file's name in the data directory.
+pub const FILE: &str = ".nbak-state.json";
+/// It is at most this long, in bytes.
+const MOST: u64 = 4 * 1024 * 1024;
+
+/// What became of something the last time.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Last {
+    /// When it began, in milliseconds since 1970.
+    pub at: i64,
+    /// How long it took, in milliseconds.
+    pub took: i64,
+    /// Its exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// When it succeeded the last time; 0 for never.
+    pub succeeded: i64,
+    /// How often it failed since.
+    pub failures: u64,
+    /// What it said when it failed.
+    pub message: String,
+}
+
+/// A job that was begun.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Running {
+    /// Which.
+    pub job: Job,
+    /// Up to when the schedules were seen to before.
+    pub seen: Seen,
+}
+
+/// All of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    /// Up to when the schedules were seen to.
+    pub seen: Seen,
+    /// What was begun, and has not ended.
+    pub running: Option<Running>,
+    /// When a backup that failed is tried again.
+    pub again: Option<i64>,
+    /// By what was done: `backup`, `snapshot`, `prune`, …
+    pub last: BTreeMap<String, Last>,
+    /// What was told, and when.
+    pub told: Value,
+    /// The rows of each table that the last drill counted.
+    pub rows: Value,
+}
+
+impl State {
+    /// The state of `data_dir`; a new one if there is none that can be read.
+    pub fn load(data_dir: &Path) -> State {
+        let bytes = read_bounded(&data_dir.join(FILE), MOST).ok();
+        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Keeps it. Why not, if that fails: nothing else does for it.
+    pub fn store(&self, data_dir: &Path) -> std::io::Result<()> {
+        let path = data_dir.join(FILE);
+        let bytes = serde_json::to_vec(self).map_err(std::io::Error::other)?;
+        let aside = aside(&path);
+        let mut options = std::fs::OpenOptions::new();
+        let written = options.write(true).create(true).truncate(true).mode(0o600).open(&aside);
+        written.and_then(|mut file| std::io::Write::write_all(&mut file, &bytes))?;
+        std::fs::rename(aside, path)
+    }
+
+    /// Notes what became of `what`.
+    pub fn note(&mut self, what: &str, at: i64, took: i64, code: Option<i32>, good: bool, message: String) {
+        let last = self.last.entry(what.to_owned()).or_default();
+        (last.at, last.took, last.code) = (at, took, code);
+        if good {
+            (last.succeeded, last.failures, last.message) = (at, 0, String::new());
+        } else {
+            last.failures += 1;
+            last.message = message;
+        }
+    }
+}
+
+fn aside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_survives_and_is_not_needed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(State::load(folder.path()), State::default());
+        let mut state = State::default();
+        state.note("backup", 5, 1, Some(1), false, "no room".to_owned());
+        state.note("backup", 6, 1, None, false, "killed".to_owned());
+        state.store(folder.path()).expect("stored");
+        assert_eq!(State::load(folder.path()), state);
+        assert_eq!((state.last["backup"].failures, state.last["backup"].succeeded), (2, 0));
+        state.note("backup", 7, 1, Some(0), true, String::new());
+        assert_eq!((state.last["backup"].failures, state.last["backup"].succeeded), (0, 7));
+        std::fs::write(folder.path().join(FILE), "{\"last\": [").expect("written");
+        assert_eq!(State::load(folder.path()), State::default());
+    }
+}

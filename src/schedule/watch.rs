@@ -1,0 +1,187 @@
+//! Who is told of what a daemon does: its log, the channels, the metrics.
+//!
+//! Trouble is told at once, then now and then while it lasts, and once when it is over ([`Muffle`]); what was told is in
+//! the state, so that a daemon that is started again does not begin anew. That no backup succeeded for long is trouble
+//! like any other, whatever the reason.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::child::Ran;
+use super::daemon::Watch;
+use super::health::look;
+use super::metrics;
+use super::plan::Plan;
+use super::state::State;
+use crate::config::read::Config;
+use crate::crypto::secret::Credential;
+use crate::error::Result;
+use crate::notice::channels::Channels;
+use crate::notice::event::Event;
+use crate::notice::message::Notice;
+use crate::notice::muffle::{Muffle, Say};
+use crate::snapshot::places::Places;
+
+/// Tells.
+pub struct Teller<'a> {
+    /// This machine's name.
+    pub host: String,
+    /// The data directory and its places, as the configuration says now.
+    pub places: &'a dyn Fn() -> Result<Places>,
+    /// The keys that may open the store.
+    pub credentials: &'a dyn Fn() -> Result<Vec<Credential>>,
+    /// A line of the log.
+    pub log: &'a dyn Fn(&str),
+    /// What the port for metrics says.
+    pub metrics: Arc<Mutex<String>>,
+}
+
+/// What event it is when this fails.
+fn event_of(what: &str) -> Event {
+    match what {
+        "snapshot" => Event::SnapshotFailed,
+        "upload" | "gdrive push" | "backup gdrive prune" => Event::DriveFailed,
+        "drill" => Event::DrillFailed,
+        _ => Event::BackupFailed,
+    }
+}
+
+impl Teller<'_> {
+    /// Tells trouble, unless it was told lately.
+    fn trouble(&self, event: Event, key: &str, title: &str, text: &str, config: &Config, state: &mut State) {
+        let now = jiff::Timestamp::now().as_millisecond();
+        let mut muffle = muffle(state);
+        let every = Duration::from_secs(config.notify_again_hours.max(1) * 3600);
+        let lasts = match muffle.trouble(event, key, now, every) {
+            Say::First => String::new(),
+            Say::Again(past) => format!("\nIt lasts since {}.", crate::export::manifest::iso(past.since_ms)),
+            Say::Nothing => {
+                keep(state, &muffle);
+                return;
+            }
+        };
+        let all_failed = self.send(event, title, &format!("{text}{lasts}"), now, config);
+        if all_failed {
+            muffle.unheard(event, key);
+        }
+        keep(state, &muffle);
+    }
+
+    /// Tells that trouble is over, if it was told.
+    fn over(&self, event: Event, key: &str, title: &str, config: &Config, state: &mut State) {
+        let mut muffle = muffle(state);
+        if let Some(past) = muffle.ended(event, key) {
+            let now = jiff::Timestamp::now().as_millisecond();
+            let text = format!("It had lasted since {}.", crate::export::manifest::iso(past.since_ms));
+            self.send(Event::Recovered, title, &text, now, config);
+            keep(state, &muffle);
+        }
+    }
+
+    /// Sends it; whether there are channels that want it, and none was reached.
+    fn send(&self, event: Event, title: &str, text: &str, now: i64, config: &Config) -> bool {
+        let data_dir = (self.places)().map_or_else(|_| String::new(), |p| p.data_dir.to_string_lossy().into_owned());
+        let host = self.host.clone();
+        let notice = Notice {
+            event,
+            title: format!("nbak on {host}: {title}"),
+            host,
+            data_dir,
+            text: text.to_owned(),
+            when_ms: now,
+            facts: BTreeMap::new(),
+        };
+        // What is wrong with them was said when the configuration was read.
+        let Ok(channels) = Channels::parse(&serde_json::Value::Array(config.notify.clone())) else { return false };
+        let outcomes = channels.send(&notice);
+        for outcome in outcomes.iter().filter(|outcome| !outcome.is_told()) {
+            (self.log)(&format!(
+                "not told by {}: {}",
+                outcome.channel,
+                outcome.error.as_deref().unwrap_or("no reason")
+            ));
+        }
+        !outcomes.is_empty() && outcomes.iter().all(|outcome| !outcome.is_told())
+    }
+}
+
+fn muffle(state: &State) -> Muffle {
+    serde_json::from_value(state.told.clone()).unwrap_or_default()
+}
+
+fn keep(state: &mut State, muffle: &Muffle) {
+    state.told = serde_json::to_value(muffle).unwrap_or_default();
+}
+
+impl Watch for Teller<'_> {
+    fn done(&mut self, what: &str, ran: &Ran, good: bool, config: &Config, state: &mut State) {
+        let took = ran.took as f64 / 1000.0;
+        let event = event_of(what);
+        if good {
+            (self.log)(&format!("{what}: done in {took:.1} s"));
+            self.over(event, what, &format!("{what} succeeds again"), config, state);
+            if what == "backup" {
+                let now = jiff::Timestamp::now().as_millisecond();
+                self.send(Event::BackupOk, "a backup was made", &ran.out, now, config);
+            }
+        } else {
+            let (title, message) = match what {
+                "completeness" => ("something is missing in a snapshot".to_owned(), missing(ran)),
+                "upload" => ("a backup did not get to Google Drive".to_owned(), ran.message()),
+                _ => (format!("{what} failed"), ran.message()),
+            };
+            (self.log)(&format!("{title} after {took:.1} s: {message}"));
+            self.trouble(event, what, &title, &message, config, state);
+        }
+    }
+
+    fn unusual(&mut self, texts: &[String], config: &Config, state: &mut State) {
+        for text in texts {
+            (self.log)(&format!("not usual: {text}"));
+        }
+        let text = format!(
+            "{}\n\nThe snapshot before is pinned, and no retention removes it. If this is meant, `nbak unpin` lets it go.",
+            texts.join("\n")
+        );
+        self.trouble(
+            Event::Anomaly,
+            &texts.join(" "),
+            "the data changed in a way that is not usual",
+            &text,
+            config,
+            state,
+        );
+    }
+
+    fn look(&mut self, config: &Config, plan: &Plan, state: &mut State, now: i64) {
+        let _ = plan;
+        let (Ok(places), Ok(credentials)) = ((self.places)(), (self.credentials)()) else { return };
+        let standing = look(&places, config, &credentials, state, now);
+        // A new machine has the time until its first backup.
+        let is_new = standing.backup.is_none() && state.last.get("backup").is_none_or(|last| last.failures == 0);
+        match standing.stale(config).filter(|_| !is_new) {
+            Some(hours) => {
+                let text = match &standing.backup {
+                    Some((name, _)) => format!("The newest backup, {name}, is {hours} hours old."),
+                    None => "There is no backup.".to_owned(),
+                };
+                self.trouble(Event::Stale, "backup", "no backup succeeded for too long", &text, config, state);
+            }
+            None => self.over(Event::Stale, "backup", "there is a new backup again", config, state),
+        }
+        let text = metrics::text(&standing, state);
+        if let Some(path) = &config.metrics_file
+            && let Err(error) = metrics::write(path, &text)
+        {
+            (self.log)(&format!("cannot write the metrics: {}: {error}", path.display()));
+        }
+        *self.metrics.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+}
+
+/// What a snapshot lacks, by its warnings.
+fn missing(ran: &Ran) -> String {
+    let lines: Vec<&str> = ran.err.lines().filter(|line| line.contains("not captured")).take(20).collect();
+    if lines.is_empty() { "see the log of `nbak snapshot`".to_owned() } else { lines.join("\n") }
+}

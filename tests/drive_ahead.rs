@@ -151,6 +151,9 @@ fn a_removed_key_stays_removed() {
     let granted = cloud.place.data.join(".nbak-google.json");
     fs::remove_file(granted).expect("sealed by the old key");
     assert_eq!(with_new(&["auth", "google", "--device"]).code, 0);
+    // The old slot is there still; a pull does not bring it back.
+    assert_eq!(with_new(&["gdrive", "pull"]).code, 0);
+    assert_eq!(with_new(&["key", "list", "--json"]).out.lines().count(), 1);
     let pushed = with_new(&["gdrive", "push"]);
     assert_eq!(pushed.code, 0, "{pushed:?}");
     assert_eq!(with_new(&["gdrive", "pull"]).code, 0);

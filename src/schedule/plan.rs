@@ -86,13 +86,13 @@ impl Plan {
         seen.0.retain(|job, _| self.schedules.contains_key(job));
     }
 
-    /// The job that is due, the one whose time was first; else when one will be, if ever.
+    /// The job that is due, of several the backup first; else when one will be, if ever.
     pub fn due(&self, seen: &Seen, now: i64) -> Result<Job, Option<i64>> {
-        let times = self.schedules.keys().filter_map(|job| self.next(*job, seen).map(|at| (at, *job)));
-        match times.min() {
-            Some((at, job)) if at <= now => Ok(job),
-            Some((at, _)) => Err(Some(at)),
-            None => Err(None),
+        let times: Vec<(Job, i64)> =
+            self.schedules.keys().filter_map(|job| Some((*job, self.next(*job, seen)?))).collect();
+        match times.iter().filter(|(_, at)| *at <= now).map(|(job, _)| *job).min() {
+            Some(job) => Ok(job),
+            None => Err(times.iter().map(|(_, at)| *at).min()),
         }
     }
 

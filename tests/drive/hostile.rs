@@ -2,16 +2,12 @@
 //! redirects, giant bodies, wrong types. Each is refused with an error, bounded in time and memory; nothing is written
 //! outside the target, and no token goes anywhere else.
 
-mod common;
-mod drive_common;
-mod fake_drive;
-
 use std::fs;
 use std::path::Path;
 
-use common::noise;
-use drive_common::{Cloud, drive, store_grant};
-use fake_drive::{FakeDrive, Hostile};
+use crate::common::noise;
+use crate::drive_common::{Cloud, drive, store_grant};
+use crate::fake_drive::{FakeDrive, Hostile};
 use nbak::drive::backups::{Backups, Owner};
 use nbak::drive::mirror::{DriveObjects, stores};
 use nbak::drive::sessions::Sessions;

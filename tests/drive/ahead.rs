@@ -1,17 +1,13 @@
 //! The store's copy in Google Drive against stores here that are older, damaged, or another machine's: what is sound
 //! there stays there, and what was revoked stays revoked.
 
-mod common;
-mod drive_common;
-mod fake_drive;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Place, Run, noise};
-use drive_common::Cloud;
+use crate::common::{Place, Run, noise};
+use crate::drive_common::Cloud;
 
 const OTHER_KEY: &str = "YW5vdGhlciBrZXkgb2YgdGhlIHNhbWUgbGVuZ3RoIGFzIHRoZSBmaXJzdA==";
 
@@ -48,8 +44,8 @@ fn assert_copy(cloud: &Cloud, expected: usize) {
 /// Another machine with a copy of this one's store, as it is now.
 fn clone(cloud: &Cloud) -> Cloud {
     let new = cloud.on_a_new_machine();
-    common::copy(&cloud.place.repo, &new.place.repo);
-    common::copy(&cloud.place.data, &new.place.data);
+    crate::common::copy(&cloud.place.repo, &new.place.repo);
+    crate::common::copy(&cloud.place.data, &new.place.data);
     new
 }
 

@@ -2,10 +2,6 @@
 //! in what is here. Each test shows that what was good before is good afterwards, and that the exit code says what
 //! happened.
 
-mod common;
-mod drive_common;
-mod fake_drive;
-
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -13,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{Place, Run, noise};
-use drive_common::Cloud;
+use crate::common::{Place, Run, noise};
+use crate::drive_common::Cloud;
 use serde_json::Value;
 
 fn json(run: &Run) -> Value {
@@ -56,7 +52,7 @@ fn there(cloud: &Cloud) -> Vec<(String, String, bool)> {
 }
 
 fn bytes_of(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    common::tree(root).into_iter().map(|(path, thing)| (path, thing.bytes)).collect()
+    crate::common::tree(root).into_iter().map(|(path, thing)| (path, thing.bytes)).collect()
 }
 
 fn flip(path: &Path, at: usize) {
@@ -103,7 +99,7 @@ fn a_damaged_backup_does_not_take_the_good_copy_along() {
 }
 
 fn find(root: &Path, part: &str) -> PathBuf {
-    let all = common::tree(root);
+    let all = crate::common::tree(root);
     let found = all.iter().find(|(path, thing)| thing.kind == "file" && path.to_string_lossy().contains(part));
     root.join(found.expect("there").0)
 }
@@ -309,7 +305,7 @@ fn whether_it_is_sealed_is_read_from_the_file() {
     assert!(cloud.ok(&["auth", "status"]).out.contains("not sealed"));
     assert!(fs::read_to_string(&grant).expect("read").contains("refresh_token"));
     fs::set_permissions(&cloud.place.data, fs::Permissions::from_mode(0o500)).expect("set");
-    let keyed = Cloud { place: Place { key: Some(common::KEY), ..cloud.place }, ..cloud };
+    let keyed = Cloud { place: Place { key: Some(crate::common::KEY), ..cloud.place }, ..cloud };
     // Where it cannot be sealed it is not called so. (Root may write everywhere.)
     let said = keyed.ok(&["auth", "status"]).out;
     let in_clear = fs::read_to_string(&grant).expect("read").contains("refresh_token");

@@ -2,17 +2,13 @@
 //! backups there and back on a new machine, the store there and back, what an interruption costs, and that no secret is
 //! ever printed.
 
-mod common;
-mod drive_common;
-mod fake_drive;
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{KEY, Place, Run, assert_same, noise};
-use drive_common::Cloud;
+use crate::common::{KEY, Place, Run, assert_same, noise};
+use crate::drive_common::Cloud;
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -30,7 +26,7 @@ fn fill(place: &Place) {
         }
     }
     fs::write(place.data.join("nothing"), "").expect("written");
-    common::database(&place.data.join("history.db"), "WAL", 500);
+    crate::common::database(&place.data.join("history.db"), "WAL", 500);
 }
 
 fn rows(place: &Place) -> Vec<String> {
@@ -79,7 +75,7 @@ fn the_whole_story() {
     let restored = new.ok(&["backup", "gdrive", "restore", "--yes"]);
     assert!(restored.out.contains(&format!("restored backup {name}")), "{restored:?}");
     assert_eq!(rows(&new.place), rows(&cloud.place));
-    for (path, thing) in common::tree(&cloud.place.data) {
+    for (path, thing) in crate::common::tree(&cloud.place.data) {
         let is_own = path.to_string_lossy().starts_with(['.', 'b']) || path.to_string_lossy().contains("history.db");
         if thing.kind == "file" && !is_own && path.to_string_lossy() != "new" {
             assert_eq!(fs::read(new.place.data.join(&path)).expect("restored"), thing.bytes, "{}", path.display());
@@ -98,12 +94,12 @@ fn the_whole_story() {
         let _ = fs::remove_file(own(name));
     }
     let same = |root: &std::path::Path| {
-        let mut all = common::tree(root);
+        let mut all = crate::common::tree(root);
         all.retain(|path, _| !path.to_string_lossy().starts_with(".nbak") && !path.to_string_lossy().contains("-shm"));
         all.retain(|path, _| !path.to_string_lossy().contains("-wal"));
         all
     };
-    common::assert_equal(&same(&cloud.place.data), &same(&target));
+    crate::common::assert_equal(&same(&cloud.place.data), &same(&target));
 
     new.ok(&["auth", "revoke"]);
     assert_eq!(new.run(&["auth", "status"]).code, 1);
@@ -276,7 +272,7 @@ fn a_browser_that_says_no_ends_it() {
     let mut child = child.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("started");
     let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
     let address = lines.find_map(|line| line.ok().filter(|line| line.starts_with("http"))).expect("an address");
-    drive_common::visit(&address);
+    crate::drive_common::visit(&address);
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
     assert_eq!(child.wait().expect("ended").code(), Some(14), "{rest:?}");
     assert!(rest.join(" ").contains("access was denied") && start.elapsed() < Duration::from_secs(30), "{rest:?}");

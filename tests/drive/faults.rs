@@ -4,14 +4,10 @@
 //!
 //! `NBAK_TEST_ROUNDS` multiplies how many scripts have their turn; a run prints the seed of one that fails.
 
-mod common;
-mod drive_common;
-mod fake_drive;
-
 use std::fs;
 
-use common::noise;
-use drive_common::{Cloud, drive, store_grant};
+use crate::common::noise;
+use crate::drive_common::{Cloud, drive, store_grant};
 use nbak::drive::backups::{Backups, Owner};
 use nbak::drive::sessions::Sessions;
 use nbak::export::backup::Backup;
@@ -40,7 +36,7 @@ fn machine() -> (Cloud, Backup) {
 fn whatever_breaks_there_is_one_whole_copy() {
     let (cloud, backup) = machine();
     let mut most = 0;
-    for seed in 0..SCRIPTS * common::rounds() {
+    for seed in 0..SCRIPTS * crate::common::rounds() {
         let target = tempfile::tempdir().expect("a folder");
         cloud.empty_the_drive();
         cloud.fake.reset_counts();
@@ -86,7 +82,8 @@ fn whatever_breaks_there_is_one_whole_copy() {
                 }
             }
         }
-        let plain = |root| common::tree(root).into_iter().map(|(path, thing)| (path, thing.bytes)).collect::<Vec<_>>();
+        let plain =
+            |root| crate::common::tree(root).into_iter().map(|(path, thing)| (path, thing.bytes)).collect::<Vec<_>>();
         assert!(plain(&folder) == plain(&backup.path), "seed {seed}");
     }
     println!("at most {most} requests for one script");

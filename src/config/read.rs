@@ -37,8 +37,9 @@ pub struct Config {
     pub separate_files: bool,
     /// When a snapshot is taken, if at all.
     pub snapshot_schedule: Option<Schedule>,
-    /// The time zone of the schedules.
-    pub timezone: TimeZone,
+    /// The time zone of the schedules; that of the machine if none is named. To find that one takes longer than all else
+    /// here, and most commands need none.
+    pub timezone: Option<TimeZone>,
     /// A backup begins up to so many seconds later.
     pub jitter: u64,
     /// Which snapshots are kept; none if all are.
@@ -217,9 +218,9 @@ impl Reading {
                 Some(Self::schedule_of("nbak.snapshot_schedule")),
                 schedule_or_false,
             ),
-            timezone: self.pick("nbak.timezone", TimeZone::system(), |value| {
+            timezone: self.pick("nbak.timezone", None, |value| {
                 let name = text(value)?;
-                TimeZone::get(&name).map_err(|_| format!("names no time zone: `{name}`"))
+                TimeZone::get(&name).map(Some).map_err(|_| format!("names no time zone: `{name}`"))
             }),
             jitter: self.count("nbak.jitter_seconds"),
             keep: self.keep(),

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::child::{Ran, Work};
@@ -57,7 +58,7 @@ pub fn plan(config: &Config) -> Plan {
     if let When::At(schedule) = &config.drill {
         schedules.insert(Job::Drill, schedule.clone());
     }
-    Plan::new(schedules, config.timezone.clone(), config.jitter)
+    Plan::new(schedules, config.timezone.clone().unwrap_or_else(TimeZone::system), config.jitter)
 }
 
 /// The flags of `forget` that `keep` means.

@@ -80,7 +80,7 @@ fn create(context: &Context, args: &CreateArgs) -> Result<u8> {
     create_for(context, args).map(|(_, code)| code)
 }
 
-/// Makes a backup; where it is, and the exit code: that it did not get to Google Drive is said, and is no failure of it.
+/// Makes a backup; where it is, and the exit code. That it did not get to Google Drive is said, and no failure of it.
 pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8)> {
     let start = Instant::now();
     let manager = context.backups(args.form.dialect)?;

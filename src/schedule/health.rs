@@ -213,7 +213,7 @@ impl Standing {
         };
         match (&self.store_error, self.unprotected) {
             (Some(why), _) => {
-                say("store", Level::Bad, why.clone(), "see the message; `nbak snapshot` makes a first store")
+                say("store", Level::Bad, why.clone(), "see the message; `nbak snapshot` makes a first store");
             }
             (None, true) => say(
                 "store",
@@ -284,7 +284,7 @@ impl Standing {
                 "schedule",
                 Level::Note,
                 "no daemon runs for this data directory".to_owned(),
-                "`nbak daemon`, as a service (docs/OPERATIONS.md), or a timer that runs `nbak snapshot` and `nbak backup`",
+                "`nbak daemon`, as a service (docs/OPERATIONS.md), or a timer for `nbak snapshot` and `nbak backup`",
             ),
         }
         for (what, last) in state.last.iter().filter(|(_, last)| last.failures > 0) {

@@ -1,11 +1,12 @@
 //! Metrics in Prometheus's text format: as a file for its textfile collector, and on a port of this machine.
 //!
-//! Names and types follow its conventions: seconds and bytes, times since 1970, `_total` for what only grows. Nothing in
-//! them is a secret, and no path of the data is.
+//! Names and types follow its conventions: seconds and bytes, times since 1970. No secret is in them, and no path of
+//! the data.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -41,7 +42,7 @@ pub fn text(standing: &Standing, state: &State) -> String {
         "When the newest snapshot was taken; 0 for never.",
         &at(&standing.snapshot),
     );
-    gauge("newest_backup_timestamp_seconds", "When the newest backup was made; 0 for never.", &at(&standing.backup));
+    gauge("newest_backup_timestamp_seconds", "When the newest backup was made; 0 for none.", &at(&standing.backup));
     gauge("newest_proof_timestamp_seconds", "When a drill last succeeded; 0 for never.", &at(&standing.proven));
     let label = |what: &str| format!("{{what=\"{what}\"}}");
     let of = |value: &dyn Fn(&super::state::Last) -> f64| -> Vec<(String, f64)> {
@@ -58,11 +59,13 @@ pub fn text(standing: &Standing, state: &State) -> String {
     text
 }
 
-/// Writes them to the file at `path`, in one piece.
+/// Writes them to the file at `path`, in one piece. Whoever collects them is another user, and may read it whatever the
+/// mask of this one is.
 pub fn write(path: &Path, text: &str) -> std::io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".tmp");
     std::fs::write(&aside, text)?;
+    std::fs::set_permissions(&aside, std::fs::Permissions::from_mode(0o644))?;
     std::fs::rename(aside, path)
 }
 
@@ -92,8 +95,27 @@ fn answer(listener: &TcpListener, text: &Mutex<String>) {
         let status = if is_ours { "200 OK" } else { "404 Not Found" };
         let _ = write!(
             stream,
-            "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n{body}",
             body.len()
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_collects_them_can_read_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("nbak.prom");
+        // As a mask that keeps others out would make it.
+        std::fs::write(folder.path().join("nbak.prom.tmp"), "").expect("written");
+        let aside = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(folder.path().join("nbak.prom.tmp"), aside).expect("set");
+        write(&path, "nbak_up 1\n").expect("written");
+        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!((mode & 0o777, std::fs::read_to_string(&path).expect("read")), (0o644, "nbak_up 1\n".to_owned()));
     }
 }

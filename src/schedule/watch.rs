@@ -1,8 +1,8 @@
 //! Who is told of what a daemon does: its log, the channels, the metrics.
 //!
-//! Trouble is told at once, then now and then while it lasts, and once when it is over ([`Muffle`]); what was told is in
-//! the state, so that a daemon that is started again does not begin anew. That no backup succeeded for long is trouble
-//! like any other, whatever the reason.
+//! Trouble is told at once, then now and then while it lasts, and once when it is over ([`Muffle`]); what was told is
+//! in the state, so that a daemon that is started again does not begin anew. That no backup succeeded for long is
+//! trouble like any other, whatever the reason.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -119,11 +119,13 @@ impl Watch for Teller<'_> {
         let took = ran.took as f64 / 1000.0;
         let event = event_of(what);
         if good {
-            (self.log)(&format!("{what}: done in {took:.1} s"));
+            if what != "completeness" {
+                (self.log)(&format!("{what}: done in {took:.1} s"));
+            }
             self.over(event, what, &format!("{what} succeeds again"), config, state);
             if what == "backup" {
                 let now = jiff::Timestamp::now().as_millisecond();
-                self.send(Event::BackupOk, "a backup was made", &ran.out, now, config);
+                self.send(Event::BackupOk, "a backup was made", &made(ran), now, config);
             }
         } else {
             let (title, message) = match what {
@@ -141,7 +143,7 @@ impl Watch for Teller<'_> {
             (self.log)(&format!("not usual: {text}"));
         }
         let text = format!(
-            "{}\n\nThe snapshot before is pinned, and no retention removes it. If this is meant, `nbak unpin` lets it go.",
+            "{}\n\nThe snapshot before is pinned: no retention removes it. If this is meant, `nbak unpin` lets it go.",
             texts.join("\n")
         );
         self.trouble(
@@ -180,8 +182,39 @@ impl Watch for Teller<'_> {
     }
 }
 
+/// A backup in a sentence, by its result.
+fn made(ran: &Ran) -> String {
+    let result = ran.json().pop().unwrap_or_default();
+    let number = |name: &str| result[name].as_u64().unwrap_or(0);
+    let name = result["name"].as_str().unwrap_or("It");
+    let where_else = match (result["uploaded"].as_bool(), result["upload_error"].as_str()) {
+        (_, Some(why)) => format!("; it is not in Google Drive: {why}"),
+        (Some(true), None) => "; it is in Google Drive too".to_owned(),
+        _ => String::new(),
+    };
+    let (files, bytes, databases) = (number("files"), number("bytes"), number("databases"));
+    format!("{name} has {files} files of {bytes} bytes; databases: {databases}{where_else}.")
+}
+
 /// What a snapshot lacks, by its warnings.
 fn missing(ran: &Ran) -> String {
     let lines: Vec<&str> = ran.err.lines().filter(|line| line.contains("not captured")).take(20).collect();
     if lines.is_empty() { "see the log of `nbak snapshot`".to_owned() } else { lines.join("\n") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_is_told_in_words() {
+        let of = |out: &str| made(&Ran { out: out.to_owned(), ..Ran::default() });
+        let result = r#"{"name": "20261123T173010Z", "files": 3, "bytes": 85, "databases": 1, "uploaded": false}"#;
+        assert_eq!(of(result), "20261123T173010Z has 3 files of 85 bytes; databases: 1.");
+        let uploaded = result.replace("false", "true");
+        assert!(of(&uploaded).ends_with("databases: 1; it is in Google Drive too."));
+        let failed = result.replace('}', ", \"upload_error\": \"no access\"}");
+        assert!(of(&failed).ends_with("; it is not in Google Drive: no access."));
+        assert!(!of("").contains('{'));
+    }
 }

@@ -58,9 +58,14 @@ pub fn man(folder: &Path) -> Result<u8> {
     if !folder.is_dir() {
         return Err(Error::usage("the manual pages go into a folder that is there").at(folder));
     }
-    let mut command = Args::command();
+    let mut command = without_help(Args::command());
     command.build();
     let written = clap_mangen::generate_to(command, folder);
     written.map_err(|error| Error::io("write the manual pages", folder, error))?;
     Ok(0)
+}
+
+/// Without the command `help`, at each level: it has every other command below it, and their pages would say nothing.
+fn without_help(command: clap::Command) -> clap::Command {
+    command.disable_help_subcommand(true).mut_subcommands(without_help)
 }

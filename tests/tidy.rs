@@ -55,8 +55,15 @@ const COLUMNS: usize = 120;
 const SAFETY_LINES: usize = 12;
 const EXPECT_WORDS: usize = 3;
 const ARCHITECTURE: &str = "docs/ARCHITECTURE.md";
-const DOCUMENTS: &[&str] =
-    &["README.md", "docs/FORMAT.md", "docs/SECURITY.md", ARCHITECTURE, "CHANGELOG.md", "CONTRIBUTING.md"];
+const DOCUMENTS: &[&str] = &[
+    "README.md",
+    "docs/FORMAT.md",
+    "docs/SECURITY.md",
+    "docs/OPERATIONS.md",
+    ARCHITECTURE,
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+];
 
 /// A line number and what is wrong there.
 type Found = (usize, String);

@@ -5,11 +5,11 @@
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::health::Standing;
 use super::state::State;
@@ -81,15 +81,34 @@ pub fn serve(port: u16, text: Arc<Mutex<String>>) -> Result<()> {
     Ok(())
 }
 
+/// So long whoever asks has for its question, and for taking the answer.
+const TIME: Duration = Duration::from_secs(2);
+/// So much of a question is read, in bytes.
+const HEAD: usize = 8 * 1024;
+
+/// The head of a question, which may come in pieces.
+fn head(stream: &mut TcpStream) -> Vec<u8> {
+    let until = Instant::now() + TIME;
+    let (mut head, mut block) = (Vec::new(), [0; 1024]);
+    while head.len() < HEAD && !head.ends_with(b"\r\n\r\n") {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
+            break;
+        }
+        match stream.read(&mut block) {
+            Ok(read) if read > 0 => head.extend_from_slice(&block[..read]),
+            _ => break,
+        }
+    }
+    head
+}
+
 fn answer(listener: &TcpListener, text: &Mutex<String>) {
     for stream in listener.incoming() {
         let Ok(mut stream) = stream else { continue };
-        let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
-        let _ = stream.set_write_timeout(Some(Duration::from_secs(2)));
-        // One read has the whole of what asks for this.
-        let mut head = [0; 2048];
-        let read = stream.read(&mut head).unwrap_or(0);
-        let asked = String::from_utf8_lossy(&head[..read]);
+        let _ = stream.set_write_timeout(Some(TIME));
+        let head = head(&mut stream);
+        let asked = String::from_utf8_lossy(&head);
         let is_ours = asked.starts_with("GET /metrics ") || asked.starts_with("GET / ");
         let body = if is_ours { text.lock().unwrap_or_else(PoisonError::into_inner).clone() } else { String::new() };
         let status = if is_ours { "200 OK" } else { "404 Not Found" };

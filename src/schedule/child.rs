@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::clock::Woken;
 
-/// Is set for such a process.
+/// Is set for such a process, to the process that started it.
 pub const VARIABLE: &str = "NBAK_CHILD";
 /// How long a job has to end when it is told to, before it is killed.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -82,7 +82,7 @@ impl Work for Processes<'_> {
     fn run(&self, args: &[&str]) -> Ran {
         let start = Instant::now();
         let mut command = Command::new(&self.program);
-        command.args(args).args(&self.common).env(VARIABLE, "1").process_group(0);
+        command.args(args).args(&self.common).env(VARIABLE, std::process::id().to_string()).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut ran = match command.spawn() {
             Ok(child) => self.attend(child),
@@ -155,10 +155,21 @@ fn text(reader: JoinHandle<Vec<u8>>) -> String {
 
 /// What a process does at its start that is such a job. Each is for the comfort of others: if it cannot be, it is not.
 pub fn settle_in() {
-    if std::env::var_os(VARIABLE).is_some() {
+    if let Some(parent) = std::env::var_os(VARIABLE) {
         #[cfg(any(target_os = "linux", target_os = "freebsd"))]
         let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
+        end_without(parent.to_str().and_then(|id| id.parse().ok()));
         let _ = rustix::process::nice(10);
+    }
+}
+
+/// Ends this process if the daemon that started it is gone already: of that death no signal comes any more. What a job
+/// starts has the variable too; it has no group of its own, and is left alone.
+fn end_without(parent: Option<i32>) {
+    use rustix::process::{getpgrp, getpid, getppid, kill_process};
+    let (own, now) = (getpid(), getppid().map(Pid::as_raw_nonzero));
+    if parent.is_some() && getpgrp() == own && now.map(std::num::NonZero::get) != parent {
+        let _ = kill_process(own, Signal::TERM);
     }
 }
 

@@ -87,8 +87,11 @@ impl Daemon<'_> {
         let mut plan = plan(&config);
         let mut state = State::load(self.data_dir);
         if let Some(running) = state.running.take() {
-            // It did not end: it is due again.
+            // It did not end: it is due again, also if it was another try, which no schedule asks for.
             state.seen = running.seen;
+            if running.job == Job::Backup {
+                state.again = Some(i64::MIN);
+            }
         }
         let mut looked = i64::MIN;
         loop {

@@ -36,7 +36,7 @@ pub fn export(context: &Context, args: ExportArgs) -> Result<u8> {
     let record = context.select(&store, &args.snapshot)?;
     warn_of_plaintext(&manager);
     let written = manager.export(&store, &record, args.to, record.started, &context.bars())?;
-    report(context, &written, &record.id.to_string(), start, &After::default());
+    report(context, &written, (&record.id.to_string(), None), start, &After::default());
     Ok(if written.left_out.is_empty() { 0 } else { INCOMPLETE })
 }
 
@@ -102,15 +102,18 @@ pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8)>
     if !context.quiet {
         created.taken.remarks.iter().for_each(output::warning);
     }
-    let snapshot = created.taken.record.id.to_string();
+    let record = &created.taken.record;
+    let parent = record.parent.filter(|_| !created.taken.unchanged).map(|id| id.to_string());
+    let snapshot = (record.id.to_string(), parent);
+    let snapshot = (snapshot.0.as_str(), snapshot.1.as_deref());
     let upload = || drive::after_backup(context, &created.written.path, &args.rate);
     // People see it before anything goes anywhere; JSON is one object, and comes last.
     let after = if context.json {
         let after = upload();
-        report(context, &created.written, &snapshot, start, &after);
+        report(context, &created.written, snapshot, start, &after);
         after
     } else {
-        report(context, &created.written, &snapshot, start, &After::default());
+        report(context, &created.written, snapshot, start, &After::default());
         upload()
     };
     if let Some(uploaded) = after.done.as_ref().filter(|_| !context.json) {
@@ -131,7 +134,14 @@ fn counts(manifest: &Manifest) -> (u64, u64) {
     (files().count() as u64, files().map(|entry| entry.size).sum())
 }
 
-fn report(context: &Context, written: &Written, snapshot: &str, start: Instant, after: &After) {
+/// The snapshot comes with the one before, if it was taken for this.
+fn report(
+    context: &Context,
+    written: &Written,
+    (snapshot, parent): (&str, Option<&str>),
+    start: Instant,
+    after: &After,
+) {
     let duration_ms = start.elapsed().as_millis() as u64;
     for (path, why) in &written.left_out {
         output::warning(format!("not in the backup, only in the snapshot: {}: {why}", path.display()));
@@ -147,6 +157,7 @@ fn report(context: &Context, written: &Written, snapshot: &str, start: Instant, 
             "name": written.name,
             "path": written.path.to_string_lossy(),
             "snapshot": snapshot,
+            "parent": parent,
             "encrypted": written.manifest.encrypted,
             "files": files,
             "bytes": bytes,

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::child::{Ran, Work};
 use super::clock::{Clock, Woken};
@@ -31,8 +31,8 @@ const LOOK_MS: i64 = 10 * 60 * 1000;
 pub trait Watch {
     /// Something was done; `good` if it succeeded.
     fn done(&mut self, what: &str, ran: &Ran, good: bool, config: &Config, state: &mut State);
-    /// Something is not usual between two snapshots.
-    fn unusual(&mut self, texts: &[String], config: &Config, state: &mut State);
+    /// Something is not usual; what became of pinning the snapshot before, if that was tried.
+    fn unusual(&mut self, texts: &[String], pinned: Option<&Ran>, config: &Config, state: &mut State);
     /// Every few minutes, and after every job.
     fn look(&mut self, config: &Config, plan: &Plan, state: &mut State, now: i64);
 }
@@ -212,7 +212,7 @@ impl Steps<'_> {
         let at = self.daemon.clock.now();
         let mut all: Vec<&str> = args.iter().map(String::as_str).collect();
         all.push("--json");
-        let ran = self.daemon.work.run(&all);
+        let mut ran = self.daemon.work.run(&all);
         if ran.ended {
             return (ran, false);
         }
@@ -229,12 +229,11 @@ impl Steps<'_> {
             let minutes = AGAIN.get((failures.max(1) - 1) as usize).filter(|_| !good);
             self.state.again = minutes.map(|minutes| self.daemon.clock.now() + minutes * 60_000);
         }
-        let incomplete = ran.code == Some(3);
-        if what == "snapshot" || what == "backup" {
-            self.note("completeness", at, &ran, !incomplete || !good);
-        }
-        if good && what == "snapshot" {
-            self.compare(&ran);
+        if good && (what == "snapshot" || what == "backup") {
+            // What was not made says nothing of what is missing.
+            self.note("completeness", at, &ran, ran.code != Some(3));
+            let asked = self.compare(&ran);
+            (ran.ended, ran.reload) = (asked.ended, ran.reload || asked.reload);
         }
         if good && what == "drill" {
             self.count(&ran);
@@ -248,25 +247,32 @@ impl Steps<'_> {
         self.watch.done(what, ran, good, self.config, self.state);
     }
 
-    /// Holds a snapshot against the one before; if something is not usual, that one is pinned.
-    fn compare(&mut self, ran: &Ran) {
+    /// Holds a snapshot against the one before; if something is not usual, that one is pinned. Answers with what was
+    /// asked of the daemon meanwhile.
+    fn compare(&mut self, ran: &Ran) -> Ran {
+        let mut asked = Ran::default();
         let results = ran.json();
-        let Some(taken) = results.last() else { return };
+        let Some(taken) = results.last() else { return asked };
         let id = |name: &str| taken[name].as_str().map(str::to_owned);
-        let (Some(after), Some(before)) = (id("snapshot"), id("parent")) else { return };
-        if taken["unchanged"] == Value::Bool(true)
-            || taken["changed_files"] == json!(0) && taken["new_chunks"] == json!(0)
-        {
-            return;
+        let (Some(after), Some(before)) = (id("snapshot"), id("parent")) else { return asked };
+        // Where files only went, none changed: that is not `unchanged`.
+        if taken["unchanged"] == Value::Bool(true) {
+            return asked;
         }
-        let compared = self.daemon.work.run(&["diff", "--anomalies", &before, &after, "--json"]);
+        let mut run = |args: &[&str]| {
+            let ran = self.daemon.work.run(args);
+            (asked.ended, asked.reload) = (asked.ended || ran.ended, asked.reload || ran.reload);
+            ran
+        };
+        let compared = run(&["diff", "--anomalies", &before, &after, "--json"]);
         let texts: Vec<String> = compared.json().iter().filter_map(text_of).collect();
         if !texts.is_empty() {
             let reason = format!("the snapshot before: {}", texts[0]);
             let short: String = reason.chars().take(150).collect();
-            self.daemon.work.run(&["pin", &before, "--reason", &short, "--json"]);
-            self.watch.unusual(&texts, self.config, self.state);
+            let pinned = run(&["pin", &before, "--reason", &short, "--json"]);
+            self.watch.unusual(&texts, Some(&pinned), self.config, self.state);
         }
+        asked
     }
 
     /// Holds the rows that a drill counted against those of the drill before.
@@ -275,7 +281,7 @@ impl Steps<'_> {
         let after = drilled["databases"].clone();
         let texts = fallen(&self.state.rows, &after);
         if !texts.is_empty() {
-            self.watch.unusual(&texts, self.config, self.state);
+            self.watch.unusual(&texts, None, self.config, self.state);
         }
         self.state.rows = after;
     }
@@ -365,7 +371,7 @@ mod tests {
             }
         }
 
-        fn unusual(&mut self, texts: &[String], _: &Config, _: &mut State) {
+        fn unusual(&mut self, texts: &[String], _: Option<&Ran>, _: &Config, _: &mut State) {
             self.0.extend(texts.iter().cloned());
         }
 
@@ -448,12 +454,50 @@ mod tests {
     }
 
     #[test]
+    fn another_try_that_did_not_end_is_made_up_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let answer = |line: &str, times: usize| match (line, times) {
+            ("backup --json", 0) => Ran { code: Some(1), ..Ran::default() },
+            ("backup --json", _) => Ran { ended: true, ..Ran::default() },
+            _ => good(),
+        };
+        let (ran, _) = live(folder.path(), DAILY, START, 24, &answer);
+        assert_eq!(ran.len(), 2, "{ran:?}");
+        let (ran, _) = live(folder.path(), DAILY, START + 4 * 3_600_000, 1, &|_, _| good());
+        assert_eq!(ran.iter().filter(|(_, line)| line == "backup --json").count(), 1, "{ran:?}");
+    }
+
+    #[test]
+    fn who_is_to_end_during_a_comparison_ends() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let answer = |line: &str, _: usize| {
+            let out = r#"{"snapshot": "new", "parent": "old", "changed_files": 3, "new_chunks": 2}"#;
+            Ran { out: out.to_owned(), ended: line.starts_with("diff"), ..good() }
+        };
+        let text = r#"{"nbak": {"snapshot_schedule": "0 * * * *", "timezone": "UTC"}}"#;
+        let (ran, _) = live(folder.path(), text, START + 1, 48, &answer);
+        assert_eq!(ran.len(), 2, "{ran:?}");
+    }
+
+    #[test]
+    fn what_failed_says_nothing_of_what_is_missing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let answer = |line: &str, times: usize| match (line, times) {
+            ("backup --json", 0) => Ran { code: Some(3), ..Ran::default() },
+            ("backup --json", 1) => Ran { code: Some(1), ..Ran::default() },
+            _ => good(),
+        };
+        live(folder.path(), DAILY, START, 27, &answer);
+        assert_eq!(State::load(folder.path()).last["completeness"].failures, 1);
+    }
+
+    #[test]
     fn what_is_not_usual_pins_the_snapshot_before() {
         let folder = tempfile::tempdir().expect("a folder");
         let text = r#"{"backup_schedule": "0 0 1 1 *", "nbak": {"snapshot_schedule": "0 * * * *", "timezone": "UTC"}}"#;
         let answer = |line: &str, _: usize| {
             let out = if line.starts_with("snapshot") {
-                r#"{"snapshot": "new", "parent": "old", "changed_files": 3, "new_chunks": 2}"#
+                r#"{"snapshot": "new", "parent": "old", "changed_files": 0, "new_chunks": 0}"#
             } else if line.starts_with("diff") {
                 r#"{"anomaly": "files_gone", "text": "most files are gone", "numbers": {}}"#
             } else {

@@ -138,14 +138,19 @@ impl Watch for Teller<'_> {
         }
     }
 
-    fn unusual(&mut self, texts: &[String], config: &Config, state: &mut State) {
+    fn unusual(&mut self, texts: &[String], pinned: Option<&Ran>, config: &Config, state: &mut State) {
         for text in texts {
             (self.log)(&format!("not usual: {text}"));
         }
-        let text = format!(
-            "{}\n\nThe snapshot before is pinned: no retention removes it. If this is meant, `nbak unpin` lets it go.",
-            texts.join("\n")
-        );
+        let then = match pinned {
+            Some(ran) if ran.code == Some(0) => {
+                "The snapshot before is pinned: no retention removes it. If this is meant, `nbak unpin` lets it go."
+                    .to_owned()
+            }
+            Some(ran) => format!("The snapshot before could not be pinned ({}): `nbak pin` does it.", ran.message()),
+            None => "`nbak pin` keeps a snapshot from before that from any retention.".to_owned(),
+        };
+        let text = format!("{}\n\n{then}", texts.join("\n"));
         self.trouble(
             Event::Anomaly,
             &texts.join(" "),

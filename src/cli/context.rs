@@ -34,6 +34,7 @@ const KEY_VARIABLES: [&str; 2] = ["NODYN_VAULT_KEY", "LYNOX_VAULT_KEY"];
 const KEY_LIMIT: u64 = 4096;
 
 /// What the commands work with.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, as it was typed")]
 pub struct Context {
     data_dir: Option<PathBuf>,
     repo: Option<PathBuf>,
@@ -42,6 +43,7 @@ pub struct Context {
     passphrase_file: Option<PathBuf>,
     lock_wait: Duration,
     read: OnceCell<Config>,
+    warns: bool,
     /// Print results as JSON.
     pub json: bool,
     /// Print results and errors only.
@@ -61,10 +63,18 @@ impl Context {
             passphrase_file: args.passphrase_file.clone(),
             lock_wait: Duration::from_secs(args.lock_wait),
             read: OnceCell::new(),
+            warns: true,
             json: args.json,
             quiet: args.quiet,
             verbose: args.verbose,
         }
+    }
+
+    /// The same, of which mistakes in the configuration are not said: they were.
+    #[must_use]
+    pub fn without_warnings(mut self) -> Self {
+        self.warns = false;
+        self
     }
 
     /// Prints a message, unless only results are wanted.
@@ -111,8 +121,8 @@ impl Context {
     fn read_config(&self) -> Result<Config> {
         let data_dir = self.data_dir()?;
         let (config, warnings) = read::read(layers(&data_dir));
-        for why in warnings {
-            output::warning(why);
+        if self.warns {
+            warnings.into_iter().for_each(output::warning);
         }
         Ok(config)
     }

@@ -3,6 +3,7 @@
 //! One daemon for a data directory. It talks to its supervisor as systemd asks for: when it is ready, that it lives,
 //! that it reads its configuration again, that it ends.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -67,10 +68,22 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
         alive: &alive,
     };
     let log = |line: &str| output::message(line);
-    let fresh = || Context::new(common);
+    // What is wrong with the configuration is said when it is read for the daemon itself, and not at every look.
+    let fresh = || Context::new(common).without_warnings();
+    let is_ready = Cell::new(false);
     let load = || {
         alive();
-        fresh().own_config()
+        if !is_ready.replace(true) {
+            return Context::new(common).own_config();
+        }
+        let begins = NotifyState::monotonic_usec_now().map(|now| sd_notify::notify(&[NotifyState::Reloading, now]));
+        let read = Context::new(common).own_config();
+        let _ = begins.map(|_| sd_notify::notify(&[NotifyState::Ready]));
+        match &read {
+            Ok(read) if !read.unreadable => log("the configuration was read again"),
+            _ => log("warning: the configuration cannot be read: what it said before stays in force"),
+        }
+        read
     };
     let granted = || data_dir.join(GRANT).exists();
     let places = || fresh().places();

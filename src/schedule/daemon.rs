@@ -133,8 +133,8 @@ impl Daemon<'_> {
                 }
             }
             if reload {
-                // One that cannot be read leaves the one before.
-                if let Ok(read) = (self.load)() {
+                // One that cannot be read leaves the one before; why was said when it was read.
+                if let Some(read) = (self.load)().ok().filter(|read| !read.unreadable) {
                     (config, looked) = (read, i64::MIN);
                     plan = self::plan(&config);
                 }

@@ -33,13 +33,16 @@ use crate::schedule::watch::Teller;
 use crate::snapshot::take::now_ms;
 use crate::store::lock::WriterLock;
 
+/// `status` holds the daemon's lock for a moment, to see whether it is free.
+const MOMENT: Duration = Duration::from_secs(1);
+
 /// `daemon`.
 pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
     let data_dir = context.data_dir()?;
     if !data_dir.is_dir() {
         return Err(Error::failed("the data directory is not there").at(data_dir).hint("name it with --data-dir"));
     }
-    let lock = WriterLock::acquire_at(&data_dir.join(DAEMON_LOCK), "running as daemon here", Duration::ZERO)?;
+    let lock = WriterLock::acquire_at(&data_dir.join(DAEMON_LOCK), "running as daemon here", MOMENT)?;
     lock.sign();
     // What keeps every job from working is said now, and not at three in the morning.
     let config = context.config()?;

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::ffi::OsString;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ use crate::export::dialect::Dialect;
 use crate::notice::channels::Channels;
 use crate::notice::event::Event;
 use crate::notice::message::Notice;
-use crate::schedule::child::Processes;
-use crate::schedule::clock::{Machine, Woken};
+use crate::schedule::child::{LOOK, Processes};
+use crate::schedule::clock::{LONGEST, Machine, Woken};
 use crate::schedule::daemon::Daemon;
 use crate::schedule::health::DAEMON_LOCK;
 use crate::schedule::metrics;
@@ -51,8 +52,13 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
     let (give, signals) = unbounded();
     let mut asked = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Error::failed("cannot listen for signals").because(error))?;
+    let ends = Arc::new(AtomicBool::new(false));
+    let ending = ends.clone();
     let listen = move || {
         for signal in &mut asked {
+            if signal != SIGHUP && !ending.swap(true, Ordering::Relaxed) {
+                let _ = sd_notify::notify(&[NotifyState::Stopping]);
+            }
             let _ = give.send(if signal == SIGHUP { Woken::Reload } else { Woken::End });
         }
     };
@@ -62,6 +68,8 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
         metrics::serve(config.metrics_port, text.clone())?;
     }
     let alive = || drop(sd_notify::notify(&[NotifyState::Watchdog]));
+    // Twice in the time after which the supervisor would take this process for dead.
+    let often = sd_notify::watchdog_enabled().map_or(Duration::MAX, |time| time / 2);
     let work = Processes {
         program: std::env::current_exe()
             .map_err(|error| Error::failed("cannot find this program").because(error))?
@@ -69,6 +77,7 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
         common: passed_on(common),
         signals: signals.clone(),
         alive: &alive,
+        look: LOOK.min(often),
     };
     let log = |line: &str| output::message(line);
     // What is wrong with the configuration is said when it is read for the daemon itself, and not at every look.
@@ -91,10 +100,19 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
     let granted = || data_dir.join(GRANT).exists();
     let places = || fresh().places();
     let credentials = || fresh().credentials();
-    let clock = Alive { clock: Machine { signals }, alive: &alive };
+    let clock = Alive { clock: Machine { signals }, word: &alive, often: LONGEST.min(often) };
     let running = Daemon { data_dir: &data_dir, clock: &clock, work: &work, load: &load, granted: &granted };
-    let mut teller =
-        Teller { host: super::drive::machine(), places: &places, credentials: &credentials, log: &log, metrics: text };
+    let mut teller = Teller {
+        host: super::drive::machine(),
+        places: &places,
+        credentials: &credentials,
+        log: &log,
+        metrics: text,
+        ends: &|| {
+            alive();
+            ends.load(Ordering::Relaxed)
+        },
+    };
     log(&format!(
         "daemon of {}: backups at `{}`, snapshots {}",
         data_dir.display(),
@@ -103,7 +121,6 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
     ));
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     running.run(&mut teller)?;
-    let _ = sd_notify::notify(&[NotifyState::Stopping]);
     log("daemon ends");
     Ok(0)
 }
@@ -111,7 +128,8 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
 /// A clock that says at every look that this process lives.
 struct Alive<'a> {
     clock: Machine,
-    alive: &'a dyn Fn(),
+    word: &'a dyn Fn(),
+    often: Duration,
 }
 
 impl crate::schedule::clock::Clock for Alive<'_> {
@@ -120,8 +138,8 @@ impl crate::schedule::clock::Clock for Alive<'_> {
     }
 
     fn wait(&self, most: Duration) -> Woken {
-        (self.alive)();
-        self.clock.wait(most)
+        (self.word)();
+        self.clock.wait(most.min(self.often))
     }
 }
 

@@ -21,8 +21,8 @@ use super::clock::Woken;
 pub const VARIABLE: &str = "NBAK_CHILD";
 /// How long a job has to end when it is told to, before it is killed.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// How often the daemon looks up while a job runs.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often the daemon looks up while a job runs, at least.
+pub const LOOK: Duration = Duration::from_secs(5);
 /// So much of what it prints is kept, in bytes.
 const KEPT: usize = 4 * 1024 * 1024;
 
@@ -76,6 +76,8 @@ pub struct Processes<'a> {
     pub signals: Receiver<Woken>,
     /// Called now and then while one runs.
     pub alive: &'a dyn Fn(),
+    /// How often.
+    pub look: Duration,
 }
 
 impl Work for Processes<'_> {
@@ -104,7 +106,7 @@ impl Processes<'_> {
         let mut ran = Ran::default();
         let mut deadline: Option<Instant> = None;
         let status = loop {
-            let left = deadline.map_or(LOOK, |at| at.saturating_duration_since(Instant::now()).min(LOOK));
+            let left = deadline.map_or(self.look, |at| at.saturating_duration_since(Instant::now()).min(self.look));
             crossbeam_channel::select! {
                 recv(ended) -> status => break status.ok().and_then(Result::ok),
                 recv(self.signals) -> woken => match woken {

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use super::child::Ran;
 use super::daemon::Watch;
@@ -17,7 +19,7 @@ use super::state::State;
 use crate::config::read::Config;
 use crate::crypto::secret::Credential;
 use crate::error::Result;
-use crate::notice::channels::Channels;
+use crate::notice::channels::{Channels, Outcome};
 use crate::notice::event::Event;
 use crate::notice::message::Notice;
 use crate::notice::muffle::{Muffle, Say};
@@ -35,7 +37,14 @@ pub struct Teller<'a> {
     pub log: &'a dyn Fn(&str),
     /// What the port for metrics says.
     pub metrics: Arc<Mutex<String>>,
+    /// Called now and then while people are told; whether the process is to end.
+    pub ends: &'a dyn Fn() -> bool,
 }
+
+/// How often that is called.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a process that is to end waits for notices that are on their way.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What event it is when this fails.
 fn event_of(what: &str) -> Event {
@@ -94,7 +103,7 @@ impl Teller<'_> {
         };
         // What is wrong with them was said when the configuration was read.
         let Ok(channels) = Channels::parse(&serde_json::Value::Array(config.notify.clone())) else { return false };
-        let outcomes = channels.send(&notice);
+        let Some(outcomes) = self.deliver(channels, notice) else { return true };
         for outcome in outcomes.iter().filter(|outcome| !outcome.is_told()) {
             (self.log)(&format!(
                 "not told by {}: {}",
@@ -103,6 +112,28 @@ impl Teller<'_> {
             ));
         }
         !outcomes.is_empty() && outcomes.iter().all(|outcome| !outcome.is_told())
+    }
+
+    /// Hands it over, and goes on to answer meanwhile: a server that hangs must not make a supervisor believe that this
+    /// process does, nor keep it from ending. Nothing if it was not awaited; then it is told after the next start.
+    fn deliver(&self, channels: Channels, notice: Notice) -> Option<Vec<Outcome>> {
+        let (give, take) = bounded(1);
+        let deliver = move || drop(give.send(channels.send(&notice)));
+        std::thread::Builder::new().name("notices".to_owned()).spawn(deliver).ok()?;
+        let mut asked: Option<Instant> = None;
+        loop {
+            match take.recv_timeout(LOOK) {
+                Ok(outcomes) => return Some(outcomes),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) if (self.ends)() => {
+                    if asked.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
+                        (self.log)("not told: the daemon is to end, and nobody answered so far");
+                        return None;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
     }
 }
 

@@ -222,7 +222,7 @@ impl Steps<'_> {
         let good = matches!(ran.code, Some(0 | 3 | 14)) && (ran.code != Some(14) || what == "backup");
         self.note(&what, at, &ran, good);
         if what == "backup" {
-            if good && (self.daemon.granted)() {
+            if good && self.config.gdrive && (self.daemon.granted)() {
                 self.note("upload", at, &ran, ran.code != Some(14));
             }
             let failures = self.state.last.get("backup").map_or(0, |last| last.failures);

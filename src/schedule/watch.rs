@@ -150,7 +150,8 @@ impl Watch for Teller<'_> {
         let took = ran.took as f64 / 1000.0;
         let event = event_of(what);
         if good {
-            if what != "completeness" {
+            // What is no step of its own is not logged as one.
+            if what != "completeness" && what != "upload" {
                 (self.log)(&format!("{what}: done in {took:.1} s"));
             }
             self.over(event, what, &format!("{what} succeeds again"), config, state);
@@ -160,7 +161,7 @@ impl Watch for Teller<'_> {
             }
         } else {
             let (title, message) = match what {
-                "completeness" => ("something is missing in a snapshot".to_owned(), missing(ran)),
+                "completeness" => ("something of the data is not in the backup".to_owned(), missing(ran)),
                 "upload" => ("a backup did not get to Google Drive".to_owned(), ran.message()),
                 _ => (format!("{what} failed"), ran.message()),
             };
@@ -196,9 +197,17 @@ impl Watch for Teller<'_> {
         let _ = plan;
         let (Ok(places), Ok(credentials)) = ((self.places)(), (self.credentials)()) else { return };
         let standing = look(&places, config, &credentials, state, now);
-        // A new machine has the time until its first backup.
-        let is_new = standing.backup.is_none() && state.last.get("backup").is_none_or(|last| last.failures == 0);
-        match standing.stale(config).filter(|_| !is_new) {
+        // A machine without any has the time until its first one fails, and as long as any other from then on.
+        let first_failed = || {
+            let known = muffle(state);
+            let mut failing = known.open().filter(|(event, key, _)| *event == Event::BackupFailed && *key == "backup");
+            failing.next().map(|(_, _, past)| (now.saturating_sub(past.since_ms) / 3_600_000).max(0) as u64)
+        };
+        let stale = match &standing.backup {
+            Some(_) => standing.stale(config),
+            None => first_failed().filter(|hours| config.stale_hours > 0 && *hours >= config.stale_hours),
+        };
+        match stale {
             Some(hours) => {
                 let text = match &standing.backup {
                     Some((name, _)) => format!("The newest backup, {name}, is {hours} hours old."),
@@ -232,10 +241,11 @@ fn made(ran: &Ran) -> String {
     format!("{name} has {files} files of {bytes} bytes; databases: {databases}{where_else}.")
 }
 
-/// What a snapshot lacks, by its warnings.
+/// What a snapshot or a backup lacks, by the warnings.
 fn missing(ran: &Ran) -> String {
-    let lines: Vec<&str> = ran.err.lines().filter(|line| line.contains("not captured")).take(20).collect();
-    if lines.is_empty() { "see the log of `nbak snapshot`".to_owned() } else { lines.join("\n") }
+    let is_meant = |line: &&str| line.contains("not captured") || line.contains("not in the backup");
+    let lines: Vec<&str> = ran.err.lines().filter(is_meant).take(20).collect();
+    if lines.is_empty() { "`nbak snapshot` says what".to_owned() } else { lines.join("\n") }
 }
 
 #[cfg(test)]

@@ -37,8 +37,8 @@ pub struct Config {
     pub separate_files: bool,
     /// When a snapshot is taken, if at all.
     pub snapshot_schedule: Option<Schedule>,
-    /// The time zone of the schedules; that of the machine if none is named. To find that one takes longer than all else
-    /// here, and most commands need none.
+    /// The time zone of the schedules; that of the machine if none is named. To find that one takes longer than all
+    /// else here, and most commands need none.
     pub timezone: Option<TimeZone>,
     /// A backup begins up to so many seconds later.
     pub jitter: u64,

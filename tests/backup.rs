@@ -317,7 +317,7 @@ fn two_at_once_both_succeed_or_one_says_so() {
 #[test]
 fn old_ones_are_pruned_and_never_the_newest() {
     let place = plain_place(Some(KEY));
-    for (tag, text) in [("one", b"1"), ("two", b"2")] {
+    for (tag, text) in [("one", b"{\"a\": 1}"), ("two", b"{\"a\": 2}")] {
         fs::write(place.data.join("config.json"), text).expect("written");
         place.ok(&["snapshot", "--tag", tag]);
     }

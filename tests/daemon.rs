@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use common::{KEY, Place, Random, Run, noise, rounds};
 use daemon_common::clock::Clock;
 use daemon_common::{
-    LONG, Life, STATE, backups, daemon, filled, leftovers, make_due, now_ms, snapshots, state, text, until,
+    LONG, Life, STATE, backups, children, daemon, filled, leftovers, lives, make_due, now_ms, signal_to, snapshots,
+    state, text, until,
 };
 use serde_json::{Value, json};
 
@@ -182,6 +183,27 @@ fn killed_at_any_moment_it_leaves_nothing_half() {
     disturb("kill", |life| drop(life.kill()));
 }
 
+/// Jobs are short here, and would soon end by themselves: this one would not.
+#[test]
+fn a_long_job_ends_with_a_daemon_that_is_killed() {
+    let place = filled();
+    place.ok(&["snapshot"]);
+    make_due(&place.data, &["backup"]);
+    let mut command = daemon(&place);
+    command.env_remove("NODYN_VAULT_KEY");
+    command.arg("--vault-key-command").arg(format!("[ -z \"$NBAK_CHILD\" ] || exec sleep 60; echo {KEY}"));
+    let life = Life::start(command);
+    until(LONG, "a job runs", || life.children().len() == 1);
+    let job = life.children()[0];
+    until(LONG, "it waits for its key", || !children(job).is_empty());
+    let asked = children(job);
+    life.signal("KILL");
+    until(Duration::from_secs(5), "it ends too", || !lives(job));
+    // What it waited for is nobody's, and is this test's to end.
+    asked.into_iter().filter(|id| lives(*id)).for_each(|id| signal_to(id, "KILL"));
+    assert!(backups(&place).is_empty() && state(&place.data)["running"].is_object());
+}
+
 #[test]
 fn a_job_whose_daemon_is_gone_before_it_begins_does_not_begin() {
     let place = filled();
@@ -247,12 +269,17 @@ fn a_broken_configuration_leaves_the_schedule_in_force() {
     config(r#"{"nbak": {"snapshot_schedule": "* * * * *"}}"#);
     let mut command = place.command(&["daemon"]);
     command.env("NBAK_BACKUP_SCHEDULE", "0 3 29 2 *");
+    let mut clock = Clock::new();
+    clock.set_to("2027-05-01T12:00:30Z");
+    clock.give(&mut command);
     let life = Life::start(command);
     life.says("daemon of");
     config("{");
     life.signal("HUP");
     life.says("stays in force");
-    life.says_times("snapshot: done in", 2);
+    for times in 1..=3 {
+        next(&life, &mut clock, Duration::from_mins(1), "snapshot: done in", times);
+    }
     life.end();
 }
 

@@ -208,8 +208,8 @@ fn killed_uploads_and_downloads_go_on() {
         child.wait().expect("ended");
     }
     new.ok(&["backup", "gdrive", "restore", "--yes"]);
-    // What had come was not asked for again: each kill costs what was under way, which lies in the buffers of sockets on
-    // both sides and so is more than a part, and the manifests.
+    // What had come was not asked for again: each kill costs what was under way, which lies in the buffers of sockets
+    // on both sides and so is more than a part, and the manifests.
     let most = size + 1_000_000 + kills.len() as u64 * 8 * 1024 * 1024;
     assert!(cloud.fake.bytes_out() <= most, "{} bytes came", cloud.fake.bytes_out());
     assert_eq!(fs::read(new.place.data.join("large")).expect("restored"), noise(5, 24_000_000));

@@ -204,7 +204,7 @@ pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &s
             "name": backup.name,
             place: value,
             "source_dir": backup.source_dir,
-            "machine": machine,
+            "machine": Some(machine).filter(|machine| !machine.is_empty()),
             "created": backup.created_ms.map(iso),
             "bytes": backup.bytes,
             "files": backup.files,

@@ -246,7 +246,8 @@ fn download(context: &Context, args: BackupRestoreArgs, rate: &RateArgs) -> Resu
     may_replace(context, args.live.yes)?;
     let line_ = Line::open(context, rate)?;
     let stored = line_.backups().find(args.name.as_deref())?;
-    let manifest = line_.backups().manifest_of(&stored)?;
+    let plan = line_.backups().plan(&stored)?;
+    let manifest = &plan.manifest;
     let name = stored.listed.name.clone();
     if manifest.encrypted && context.credentials()?.is_empty() {
         return Err(Error::key(format!("backup {name} is encrypted, and there is no vault key"))
@@ -268,7 +269,7 @@ fn download(context: &Context, args: BackupRestoreArgs, rate: &RateArgs) -> Resu
     crate::store::local::create_folder(&staging)?;
     let bars = context.bars();
     bars.begin("downloading", stored.listed.bytes);
-    let fetched = line_.backups().download(&stored, &staging, &|bytes| bars.advance(bytes));
+    let fetched = line_.backups().download(&plan, &staging, &|bytes| bars.advance(bytes));
     bars.end();
     let fetched = fetched?;
     context.say(format!(

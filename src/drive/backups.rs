@@ -18,7 +18,7 @@ use crate::export::manifest::{BYTES_MAX, Manifest};
 use crate::export::names::{self, MANIFEST};
 use crate::export::retention::{self, Decision};
 
-mod fetch;
+pub mod fetch;
 mod send;
 
 /// Files that are under way at a time: each takes a part in memory, and Drive's quotas are per user and minute.

@@ -104,10 +104,15 @@ fn a_repaired_store_does_not_remove_what_it_lost() {
     new.grant();
     new.ok(&["gdrive", "pull"]);
     let (target, name) = (new.place.path("target"), "file 0");
-    let first = new.ok(&["snapshots", "--json"]).out.lines().next().map(str::to_owned).expect("a snapshot");
-    let id = serde_json::from_str::<serde_json::Value>(&first).expect("JSON")["snapshot"].clone();
-    let id = id.as_str().or(None).map_or_else(|| first.clone(), str::to_owned);
-    let restored = new.run(&["restore", &id, name, "--target", target.to_str().expect("a path")]);
+    let oldest = new.ok(&["snapshots", "--json"]).out.lines().next().map(str::to_owned).expect("a snapshot");
+    let oldest: serde_json::Value = serde_json::from_str(&oldest).expect("JSON");
+    let restored = new.run(&[
+        "restore",
+        oldest["snapshot"].as_str().expect("an id"),
+        name,
+        "--target",
+        target.to_str().expect("a path"),
+    ]);
     assert!(restored.code == 0 && fs::read(target.join(name)).expect("restored") == noise(100, 50_000), "{restored:?}");
 }
 

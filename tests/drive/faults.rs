@@ -74,7 +74,7 @@ fn whatever_breaks_there_is_one_whole_copy() {
         loop {
             let drive = drive(&cloud);
             let backups = Backups { drive: &drive, sessions: &sessions, own: &Owner::default() };
-            match backups.find(None).and_then(|stored| backups.download(&stored, &folder, &|_| {})) {
+            match backups.find(None).and_then(|stored| backups.download(&backups.plan(&stored)?, &folder, &|_| {})) {
                 Ok(_) => break,
                 Err(error) => {
                     runs += 1;

@@ -59,8 +59,9 @@ impl Scene {
     /// Into `target/inner`; what is beside `inner` is nobody's business.
     fn download(&self, target: &Path) -> Result<(), Error> {
         let inner = target.join("inner");
-        let result =
-            self.with(|backups| backups.find(None).and_then(|stored| backups.download(&stored, &inner, &|_| {})));
+        let result = self.with(|backups| {
+            backups.find(None).and_then(|stored| backups.download(&backups.plan(&stored)?, &inner, &|_| {}))
+        });
         let beside: Vec<_> =
             fs::read_dir(target).expect("a folder").map(|entry| entry.expect("one").file_name()).collect();
         assert!(beside.iter().all(|name| name == "inner"), "{beside:?}");

@@ -371,13 +371,18 @@ fn machines_do_not_take_each_others() {
     assert!(refused.code == 2 && refused.err.contains(&first) && refused.err.contains("by its id"), "{refused:?}");
     let listed = third.ok(&["backup", "gdrive", "list"]).out;
     assert!(listed.contains(&*second.place.data.to_string_lossy()), "{listed}");
-    // However old: the newest of each stays.
+    // However old: the newest of each stays, whoever prunes. An older one of the same machine goes.
+    std::thread::sleep(Duration::from_millis(1100));
+    cloud.ok(&["backup"]);
     for folder in cloud.fake.at("nodyn-backups").map(|top| cloud.fake.children(&top.id)).unwrap_or_default() {
         assert!(folder.app_properties.contains_key("nbak_machine"));
+        age(&cloud, &folder.id);
     }
-    let before = third.ok(&["backup", "gdrive", "list"]).out.lines().count();
+    let count = || third.ok(&["backup", "gdrive", "list"]).out.lines().count();
+    assert_eq!(count(), 3);
     third.ok(&["backup", "gdrive", "prune", "--days", "1"]);
-    assert_eq!(third.ok(&["backup", "gdrive", "list"]).out.lines().count(), before);
+    let left = third.ok(&["backup", "gdrive", "list"]).out;
+    assert!(count() == 2 && !left.contains(&first) && left.contains(&*second.place.data.to_string_lossy()), "{left}");
 }
 
 /// Who uploaded once is told when there is no access any more, until it is taken back on purpose.
@@ -442,12 +447,7 @@ fn the_last_that_restores_is_not_pruned() {
     let cloud = machine();
     cloud.ok(&["backup"]);
     let first = newest_backup(&cloud);
-    // It is forty days old, as its manifest says; nobody compares that with its seal here.
-    let manifest = cloud.fake.files().into_iter().find(|file| file.name == "manifest.json").expect("there");
-    let text = String::from_utf8(manifest.content.to_vec()).expect("JSON");
-    let old = regex_date(&text);
-    cloud.fake.remove(&manifest.id);
-    cloud.fake.add_file(&manifest.parents[0], "manifest.json", old.as_bytes());
+    age(&cloud, &cloud.fake.at("nodyn-backups").map(|top| cloud.fake.children(&top.id)).expect("there")[0].id);
     std::thread::sleep(Duration::from_millis(1100));
     cloud.ok(&["backup"]);
     let second = newest_backup(&cloud).file_name().expect("a name").to_string_lossy().into_owned();
@@ -462,10 +462,15 @@ fn the_last_that_restores_is_not_pruned() {
     assert_eq!(cloud.run(&["backup", "gdrive", "verify", &name]).code, 10, "now it goes");
 }
 
-/// The manifest with a date of long ago.
-fn regex_date(text: &str) -> String {
+/// Makes the backup in this folder there one of long ago, as its manifest says; nobody compares that with its seal.
+fn age(cloud: &Cloud, folder: &str) {
+    let files = cloud.fake.children(folder);
+    let manifest = files.into_iter().find(|file| file.name == "manifest.json").expect("there");
+    let text = String::from_utf8(manifest.content.to_vec()).expect("JSON");
     let at = text.find("\"created_at\": \"").expect("a date") + 15;
-    format!("{}2026-01-01{}", &text[..at], &text[at + 10..])
+    let old = format!("{}2026-01-01{}", &text[..at], &text[at + 10..]);
+    cloud.fake.remove(&manifest.id);
+    cloud.fake.add_file(folder, "manifest.json", old.as_bytes());
 }
 
 /// What is in a folder that an older manifest names as a whole: nobody can tell which copy is right.

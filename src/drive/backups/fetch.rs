@@ -21,9 +21,20 @@ use crate::export::names::{self, MANIFEST};
 /// So much is asked for at a time, in bytes.
 const STRETCH: u64 = 8 * 1024 * 1024;
 
+/// A backup there, all of whose files are there as its manifest says.
+pub struct Plan {
+    /// Its name.
+    name: String,
+    /// Its manifest as it lies there.
+    bytes: Vec<u8>,
+    /// The same, read.
+    pub manifest: Manifest,
+    files: Files,
+}
+
 impl Backups<'_> {
-    /// A backup's manifest, as bytes and read, and the files that are there: all that it names, as it says.
-    pub(super) fn plan(&self, stored: &Stored) -> Result<(Vec<u8>, Manifest, Files)> {
+    /// Looks at the files of `stored`, and downloads none but the manifest.
+    pub fn plan(&self, stored: &Stored) -> Result<Plan> {
         let name = &stored.listed.name;
         if let Some(why) = &stored.listed.damage {
             return Err(Error::integrity(format!("backup {name} in Google Drive cannot be restored: {why}")));
@@ -39,20 +50,14 @@ impl Backups<'_> {
                 "look in Google Drive's bin; where it is whole, `nbak backup gdrive upload {name}` mends it there"
             ))
         })?;
-        Ok((bytes, manifest, files))
+        Ok(Plan { name: name.clone(), bytes, manifest, files })
     }
 
-    /// The manifest of a backup there, all of whose files are there as it says.
-    pub fn manifest_of(&self, stored: &Stored) -> Result<Manifest> {
-        self.plan(stored).map(|(_, manifest, _)| manifest)
-    }
-
-    /// Downloads `stored` into `folder`, which has nothing of another backup. What is there of it, from an earlier try,
-    /// is not fetched again.
-    pub fn download(&self, stored: &Stored, folder: &Path, watch: Watch<'_>) -> Result<Uploaded> {
-        let (bytes, manifest, files) = self.plan(stored)?;
-        let wanted = wanted(&stored.listed.name, &manifest, &files)?;
-        make_folders(folder, &manifest, &wanted)?;
+    /// Downloads what `plan` has into `folder`, which has nothing of another backup. What is there of it, from an
+    /// earlier try, is not fetched again.
+    pub fn download(&self, plan: &Plan, folder: &Path, watch: Watch<'_>) -> Result<Uploaded> {
+        let wanted = wanted(&plan.name, &plan.manifest, &plan.files)?;
+        make_folders(folder, &plan.manifest, &wanted)?;
         let missing = |one: &Wanted<'_>| {
             let there = std::fs::symlink_metadata(folder.join(&one.path)).map_or(0, |meta| meta.len());
             one.remote.size.saturating_sub(there)
@@ -68,7 +73,7 @@ impl Backups<'_> {
             Ok(())
         })?;
         let path = folder.join(MANIFEST);
-        crate::export::files::write_durably(&path, &bytes)?;
+        crate::export::files::write_durably(&path, &plan.bytes)?;
         Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 

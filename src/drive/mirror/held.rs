@@ -1,4 +1,4 @@
-//! One pack in memory, of which every byte is proven before it goes anywhere.
+//! One pack in memory, of which every byte is proven before it goes anywhere; or its ends, for a look at its footer.
 //!
 //! It is an object store of one object, so that the reader of packs looks at it as at any other.
 
@@ -17,7 +17,7 @@ const GUESS: u64 = 16 * 1024;
 
 /// `bytes` as the pack `id`, whose place is `place`, if all that is in it opens under `keys`.
 pub fn sound(keys: &Arc<Keys>, id: PackId, bytes: Vec<u8>, place: String) -> Result<Arc<Held>> {
-    let held = Arc::new(Held { bytes, place });
+    let held = Arc::new(Held { size: bytes.len() as u64, head: Vec::new(), tail: bytes, place });
     let packs = Packs::new(held.clone(), keys.clone());
     let pack = packs.read(id)?;
     (0..pack.footer.segments.len()).try_for_each(|number| packs.coded(&pack, number).map(drop))?;
@@ -37,32 +37,33 @@ pub fn footer(keys: &Arc<Keys>, id: PackId, from: &dyn Objects) -> Result<Footer
         length = needs + TRAILER;
         tail = from.get_range(key, size - length as u64, length)?;
     }
-    let ends = Ends { size, head: from.get_range(key, 0, HEADER)?, tail, place: from.place(key) };
+    let ends = Held { size, head: from.get_range(key, 0, HEADER)?, tail, place: from.place(key) };
     Ok(Packs::new(Arc::new(ends), keys.clone()).read(id)?.footer)
 }
 
-/// The ends of a pack: all that is needed to read its footer.
-struct Ends {
+/// A pack in memory: all of it, or its ends, which is what its footer is read from.
+pub struct Held {
     size: u64,
     head: Vec<u8>,
+    /// The end of it; all of it, if `head` is not needed.
     tail: Vec<u8>,
     place: String,
 }
 
-/// One pack in memory.
-pub struct Held {
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-    place: String,
+impl Held {
+    /// Its bytes, as far as they are here: all, for one that [`sound`] made.
+    pub fn bytes(&self) -> &[u8] {
+        &self.tail
+    }
 }
 
 impl Content for Held {
     fn size(&self) -> u64 {
-        self.bytes.len() as u64
+        self.tail.len() as u64
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.bytes.read_at(offset, buffer)
+        self.tail.read_at(offset, buffer)
     }
 }
 
@@ -72,9 +73,9 @@ fn part(bytes: &[u8], start: u64, offset: u64, length: usize) -> Option<Vec<u8>>
     bytes.get(from..)?.get(..length).map(<[u8]>::to_vec)
 }
 
-impl Objects for Ends {
+impl Objects for Held {
     fn put(&self, _: Key, _: &[&[u8]]) -> Result<Durable> {
-        Err(Error::failed("a pack that is looked at takes nothing"))
+        Err(Error::failed("a pack that is looked at takes nothing").at(&self.place))
     }
 
     fn get_range(&self, _: Key, offset: u64, length: usize) -> Result<Vec<u8>> {
@@ -85,33 +86,6 @@ impl Objects for Ends {
 
     fn size(&self, _: Key) -> Result<u64> {
         Ok(self.size)
-    }
-
-    fn list(&self, _: Kind) -> Result<Vec<[u8; 16]>> {
-        Ok(Vec::new())
-    }
-
-    fn delete(&self, _: Key) -> Result<()> {
-        Ok(())
-    }
-
-    fn place(&self, _: Key) -> String {
-        self.place.clone()
-    }
-}
-
-impl Objects for Held {
-    fn put(&self, _: Key, _: &[&[u8]]) -> Result<Durable> {
-        Err(Error::failed("a pack that is looked at takes nothing"))
-    }
-
-    fn get_range(&self, key: Key, offset: u64, length: usize) -> Result<Vec<u8>> {
-        let short = || Error::integrity("a stored object is shorter than it should be").at(self.place(key));
-        part(&self.bytes, 0, offset, length).ok_or_else(short)
-    }
-
-    fn size(&self, _: Key) -> Result<u64> {
-        Ok(self.bytes.len() as u64)
     }
 
     fn list(&self, _: Kind) -> Result<Vec<[u8; 16]>> {

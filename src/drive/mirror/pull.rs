@@ -122,7 +122,7 @@ impl One<'_> {
             to.put(key, &[bytes]).map(drop)
         };
         match (self.keys, key.kind) {
-            (Some(keys), Kind::Pack) => put(&sound(keys, PackId(key.id), bytes, from.place(key))?.bytes)?,
+            (Some(keys), Kind::Pack) => put(sound(keys, PackId(key.id), bytes, from.place(key))?.bytes())?,
             _ => put(&bytes)?,
         }
         watch(length);

@@ -1,4 +1,5 @@
-//! When something is due: five cron fields with names, ranges, lists and steps, or `@daily` and its like.
+//! When something is due: five cron fields with names, ranges, lists and steps, or `@daily` and its like. What this
+//! program alone does, and no other reader of the configuration has to understand, may also come `@every 10s`.
 //!
 //! The `croner` crate reads the fields and searches; the calendar and the time zones are `jiff`'s, which the whole
 //! house uses. As Vixie cron does it: what has a fixed time and falls into the hour that is skipped in spring comes
@@ -18,7 +19,14 @@ use jiff::{SignedDuration, Timestamp, ZonedDateTime};
 #[derive(Debug, Clone)]
 pub struct Schedule {
     text: String,
-    cron: Box<Cron>,
+    times: Times,
+}
+
+#[derive(Debug, Clone)]
+enum Times {
+    Cron(Box<Cron>),
+    /// So many milliseconds apart, counted from 1970: a daemon that starts anew goes on in step.
+    Every(i64),
 }
 
 impl PartialEq for Schedule {
@@ -35,11 +43,26 @@ impl Schedule {
         if text == "@reboot" {
             return Err("`@reboot` is no time".to_owned());
         }
+        if text.starts_with("@every") {
+            return Err(format!("`{text}` is only for what nbak alone does, as its snapshots"));
+        }
         let cron = parser.parse(&text).map_err(|error| format!("`{text}` is no cron schedule: {error}"))?;
         // The thirtieth of February never comes.
         let found = cron.find_next_occurrence(&Local(ZonedDateTime::new(Timestamp::UNIX_EPOCH, TimeZone::UTC)), false);
         found.map_err(|_| format!("`{text}` never comes"))?;
-        Ok(Schedule { text, cron: Box::new(cron) })
+        Ok(Schedule { text, times: Times::Cron(Box::new(cron)) })
+    }
+
+    /// The same, or `@every` and a duration.
+    pub fn parse_own(text: &str) -> Result<Schedule, String> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let ["@every", span] = words[..] else { return Schedule::parse(text) };
+        let bad = || format!("`{text}` is no schedule: after `@every` comes 5s to 24h, as 10s, 2m or 1h30m");
+        let span: SignedDuration = span.parse().map_err(|_| bad())?;
+        if !(SignedDuration::from_secs(5)..=SignedDuration::from_hours(24)).contains(&span) {
+            return Err(bad());
+        }
+        Ok(Schedule { text: words.join(" "), times: Times::Every(span.as_millis() as i64) })
     }
 
     /// As it was given.
@@ -49,8 +72,12 @@ impl Schedule {
 
     /// The first time after `after`, in the time zone of `after`, in milliseconds since 1970.
     pub fn next(&self, after: i64, zone: &TimeZone) -> Option<i64> {
+        let cron = match &self.times {
+            Times::Cron(cron) => cron,
+            Times::Every(span) => return after.div_euclid(*span).checked_add(1)?.checked_mul(*span),
+        };
         let after = Timestamp::from_millisecond(after).ok()?.to_zoned_datetime(zone.clone());
-        let next = self.cron.find_next_occurrence(&Local(after), false).ok()?;
+        let next = cron.find_next_occurrence(&Local(after), false).ok()?;
         Some(next.0.timestamp().as_millisecond())
     }
 }
@@ -135,6 +162,7 @@ mod tests {
             ("@reboot", "no time"),
             ("0 0 30 2 *", "never"),
             ("0 3 * * FUNDAY", "no cron"),
+            ("@every 10s", "only for"),
         ] {
             let error = Schedule::parse(text).expect_err(text);
             assert!(error.contains(why), "{text}: {error}");
@@ -143,6 +171,25 @@ mod tests {
             ["0 3 * * *", " 0  3 * * * ", "@daily", "@hourly", "*/5 * * * *", "0 3 1,15 jan-mar MON", "0 0 29 2 *"]
         {
             Schedule::parse(text).expect(text);
+            Schedule::parse_own(text).expect(text);
+        }
+    }
+
+    #[test]
+    fn every_so_often_goes_on_in_step() {
+        let every = |text| Schedule::parse_own(text).expect("a schedule");
+        let next = |text, after| every(text).next(after, &TimeZone::UTC).expect("it comes");
+        assert_eq!(
+            (next("@every 10s", 0), next("@every  10s", 9_999), next("@every 10s", 10_000)),
+            (10_000, 10_000, 20_000)
+        );
+        assert_eq!(
+            (next("@every 2m", 1), next("@every 1h30m", 5_400_000), next("@every 5s", -1)),
+            (120_000, 10_800_000, 0)
+        );
+        for text in ["@every", "@every 10", "@every 4s", "@every -1h", "@every 25h", "@every 1h 1m", "@every noon"] {
+            let error = Schedule::parse_own(text).expect_err(text);
+            assert!(error.contains("@every"), "{text}: {error}");
         }
     }
 }

@@ -18,7 +18,7 @@ pub enum Kind {
     Path,
     /// A cron schedule.
     Cron,
-    /// A cron schedule, or `false`.
+    /// A cron schedule, `@every` and a duration, or `false`.
     CronOrFalse,
     /// A whole number from 0 up to this.
     Count(u64),
@@ -26,7 +26,7 @@ pub enum Kind {
     Globs,
     /// A list of channels.
     Channels,
-    /// One of these words, a cron schedule if that is among them, or `false`.
+    /// One of these words, the same if that is among them, or `false`.
     OneOf(&'static [&'static str], bool),
 }
 
@@ -112,13 +112,13 @@ impl Kind {
             Kind::Text => "text".to_owned(),
             Kind::Path => "path".to_owned(),
             Kind::Cron => "cron".to_owned(),
-            Kind::CronOrFalse => "cron, or `false`".to_owned(),
+            Kind::CronOrFalse => "cron, `@every 10s`, or `false`".to_owned(),
             Kind::Count(most) => format!("0 to {most}"),
             Kind::Globs => "list of globs".to_owned(),
             Kind::Channels => "list of channels".to_owned(),
             Kind::OneOf(words, cron) => {
                 let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
-                format!("{}{}, or `false`", words.join(", "), if cron { ", cron" } else { "" })
+                format!("{}{}, or `false`", words.join(", "), if cron { ", cron, `@every 12h`" } else { "" })
             }
         }
     }

@@ -127,8 +127,11 @@ fn schedule(value: &Value) -> Result<Schedule, String> {
     Schedule::parse(&text(value)?)
 }
 
-fn schedule_or_false(value: &Value) -> Result<Option<Schedule>, String> {
-    if value == &Value::Bool(false) || value.as_str() == Some("false") { Ok(None) } else { schedule(value).map(Some) }
+fn own_schedule_or_false(value: &Value) -> Result<Option<Schedule>, String> {
+    if value == &Value::Bool(false) || value.as_str() == Some("false") {
+        return Ok(None);
+    }
+    Schedule::parse_own(&text(value)?).map(Some)
 }
 
 fn when(value: &Value, kind: Kind) -> Result<When, String> {
@@ -138,7 +141,7 @@ fn when(value: &Value, kind: Kind) -> Result<When, String> {
         Some("false") => Ok(When::Never),
         Some("after_backup") => Ok(When::AfterBackup),
         Some("after_snapshot") if words.contains(&"after_snapshot") => Ok(When::AfterSnapshot),
-        Some(text) if cron => Schedule::parse(text).map(When::At),
+        Some(text) if cron => Schedule::parse_own(text).map(When::At),
         _ => Err(format!("is neither false nor one of: {}", words.join(", "))),
     }
 }
@@ -216,7 +219,7 @@ impl Reading {
             snapshot_schedule: self.pick(
                 "nbak.snapshot_schedule",
                 Some(Self::schedule_of("nbak.snapshot_schedule")),
-                schedule_or_false,
+                own_schedule_or_false,
             ),
             timezone: self.pick("nbak.timezone", None, |value| {
                 let name = text(value)?;

@@ -17,7 +17,9 @@ use nbak::export::verify::{Verified, verify};
 use peak_alloc::PeakAlloc;
 use tempfile::TempDir;
 
+#[path = "suite/common/mod.rs"]
 mod common;
+#[path = "suite/hostile_backup/mod.rs"]
 mod hostile_backup;
 
 #[global_allocator]

@@ -19,6 +19,7 @@ use nbak::store::segment::{ChunkEntry, Codec, Content as Segment, SegmentEntry};
 use nbak::store::sink::Base;
 use serde_json::json;
 
+#[path = "suite/common/mod.rs"]
 mod common;
 #[path = "hostile/forge.rs"]
 mod forge;

@@ -8,7 +8,7 @@
 //! - **Content** ([`Cut::Content`]): everything else, by FastCDC, so that an insertion moves no later cut.
 //!
 //! The parameters here are part of the format in that another choice finds no duplicates in older snapshots; reading
-//! does not depend on them. `tests/golden_cuts.rs` holds them still.
+//! does not depend on them. `tests/suite/golden_cuts.rs` holds them still.
 
 use std::borrow::Cow;
 

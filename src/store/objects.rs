@@ -63,7 +63,7 @@ impl Durable {
 
 /// A place that holds objects.
 ///
-/// Contract, which `tests/objects.rs` holds every implementation to:
+/// Contract, which `tests/suite/objects.rs` holds every implementation to:
 /// - An object appears whole or not at all (I2), under its final name, and never changes (I3).
 /// - When `put` returns, the object and its name survive a power loss. When it fails, nothing is visible; a failed put
 ///   is tried again under another name only, since a sync that failed once may report success the second time.

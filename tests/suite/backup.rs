@@ -1,0 +1,480 @@
+//! The documented backup, as a user meets it: the real binary makes it, lists it, verifies it, prunes it, and puts it
+//! back after a disaster.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite::types::Value as Cell;
+use serde_json::Value;
+
+use crate::common::{self, KEY, OTHER_KEY, Place, Random, Run, database, noise, tree};
+
+fn json(run: &Run) -> Value {
+    serde_json::from_str(&run.out).unwrap_or_else(|error| panic!("{error}: {run:?}"))
+}
+
+fn lines(run: &Run) -> Vec<Value> {
+    run.out.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
+fn backup(place: &Place) -> (String, PathBuf) {
+    let run = place.run(&["backup", "--json"]);
+    assert!(run.code == 0 || run.code == 3, "{run:?}");
+    let said = json(&run);
+    let path = PathBuf::from(said["path"].as_str().expect("a path"));
+    (said["name"].as_str().expect("a name").to_owned(), path)
+}
+
+fn manifest(backup: &Path) -> Value {
+    serde_json::from_slice(&fs::read(backup.join("manifest.json")).expect("a manifest")).expect("JSON")
+}
+
+/// All rows of all tables, by table.
+fn rows(path: &Path) -> BTreeMap<String, Vec<String>> {
+    let conn = Connection::open(path).expect("open");
+    let names: Vec<String> = conn
+        .prepare("SELECT name FROM sqlite_master WHERE type='table'")
+        .and_then(|mut s| s.query_map([], |row| row.get(0))?.collect())
+        .expect("tables");
+    let mut all = BTreeMap::new();
+    for name in names {
+        let mut statement = conn.prepare(&format!("SELECT * FROM \"{name}\"")).expect("a table");
+        let columns = statement.column_count();
+        let mut found: Vec<String> = statement
+            .query_map([], |row| (0..columns).map(|n| row.get::<_, Cell>(n)).collect::<Result<Vec<_>, _>>())
+            .and_then(|rows| rows.map(|row| row.map(|cells| format!("{cells:?}"))).collect())
+            .expect("rows");
+        found.sort();
+        all.insert(name, found);
+    }
+    all
+}
+
+/// Everything in a data directory that a backup brings back, by content: rows of databases, bytes of files.
+fn content(data: &Path) -> BTreeMap<PathBuf, String> {
+    let own = |path: &Path| path.starts_with("backups") || path.to_string_lossy().starts_with(".nbak-");
+    let sidecar = |path: &Path| ["-wal", "-shm", "-journal"].iter().any(|s| path.to_string_lossy().ends_with(s));
+    let mut all = BTreeMap::new();
+    for (path, thing) in tree(data) {
+        if own(&path) || sidecar(&path) || thing.kind == "symlink" {
+            continue;
+        }
+        let what = match thing.kind {
+            "file" if thing.bytes.starts_with(b"SQLite format 3\0") => format!("{:?}", rows(&data.join(&path))),
+            "file" => blake3::hash(&thing.bytes).to_hex().to_string(),
+            kind => kind.to_owned(),
+        };
+        all.insert(path, what);
+    }
+    all
+}
+
+/// Damages what is in the data directory, as a bad day would.
+fn disaster(data: &Path) {
+    let conn = Connection::open(data.join("history.db")).expect("open");
+    conn.execute_batch("DELETE FROM t; INSERT INTO t(v) VALUES('wrong')").expect("changed");
+    conn.close().expect("closed");
+    fs::remove_file(data.join("engine.db")).expect("removed");
+    fs::remove_dir_all(data.join("workspace/deep")).expect("removed");
+    fs::write(data.join("config.json"), b"broken").expect("written");
+}
+
+/// A place whose names a backup can hold all of.
+fn plain_place(key: Option<&'static str>) -> Place {
+    let place = Place::filled(key);
+    for (path, _) in tree(&place.data) {
+        if path.to_str().is_none() {
+            fs::remove_file(place.data.join(path)).expect("removed");
+        }
+    }
+    place
+}
+
+#[test]
+fn made_listed_verified_and_put_back_after_a_disaster() {
+    for key in [Some(KEY), None] {
+        let place = plain_place(key);
+        let before = content(&place.data);
+        let (name, path) = backup(&place);
+        let manifest = manifest(&path);
+        assert_eq!(manifest["encrypted"], Value::from(key.is_some()));
+        assert_eq!(manifest["version"], "unknown");
+        for entry in manifest["files"].as_array().expect("files") {
+            let file = path.join(entry["path"].as_str().expect("a path"));
+            let meta = fs::symlink_metadata(&file).expect("it is there");
+            let mode = if meta.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(meta.permissions().mode() & 0o777, mode, "{}", file.display());
+            if meta.is_file() {
+                assert_eq!(fs::read(&file).expect("read").starts_with(b"NBAK\x01"), key.is_some());
+            }
+        }
+        assert_eq!(tree(&place.data).keys().filter(|p| p.to_string_lossy().starts_with(".nbak-scratch")).count(), 0);
+
+        let listed = lines(&place.ok(&["backup", "list", "--json"]));
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0]["name"], Value::from(name.clone()));
+        assert_eq!(listed[0]["damaged"], Value::Null);
+        let verified = json(&place.ok(&["backup", "verify", "--json"]));
+        assert_eq!((&verified["mac"], &verified["databases"]), (&Value::from("valid"), &Value::from(3)));
+
+        disaster(&place.data);
+        let broken = content(&place.data);
+        assert_ne!(before, broken);
+        let refused = place.run(&["backup", "restore"]);
+        assert!(refused.code == 2 && refused.err.contains("--yes"), "{refused:?}");
+        assert_eq!(content(&place.data), broken);
+        let restored = place.ok(&["backup", "restore", &name, "--yes", "--json"]);
+        let said = json(&restored);
+        assert_eq!(content(&place.data), before);
+        let safety = Path::new(said["safety_backup"].as_str().expect("a safety backup"));
+        assert!(safety.is_dir() && restored.err.contains(&safety.display().to_string()), "{restored:?}");
+
+        // And back again, to what was there before the restore.
+        let safety_name = safety.file_name().expect("a name").to_string_lossy().into_owned();
+        place.ok(&["backup", "verify", &safety_name]);
+        place.ok(&["backup", "restore", &safety_name, "--yes"]);
+        let mut back = content(&place.data);
+        // What the first restore brought back was kept by the second.
+        back.retain(|path, _| broken.contains_key(path));
+        assert_eq!(back, broken);
+    }
+}
+
+#[test]
+fn the_store_restores_in_place_without_an_export() {
+    let place = Place::filled(Some(KEY));
+    let before = tree(&place.data);
+    place.ok(&["snapshot", "--tag", "good"]);
+    disaster(&place.data);
+    let said = json(&place.ok(&["restore", "good", "--in-place", "--yes", "--json"]));
+    assert!(said["safety_snapshot"].is_string() && said["safety_backup"].is_string(), "{said}");
+    for (path, thing) in &before {
+        let found = &tree(&place.data)[path];
+        assert_eq!((found.kind, &found.bytes), (thing.kind, &thing.bytes), "{}", path.display());
+        if thing.kind == "file" {
+            assert_eq!((found.mode, found.mtime), (thing.mode, thing.mtime), "{}", path.display());
+        }
+    }
+    // Some paths alone.
+    fs::write(place.data.join("config.json"), b"mine").expect("written");
+    fs::write(place.data.join("script"), b"broken").expect("written");
+    place.ok(&["restore", "good", "script", "--in-place", "--yes"]);
+    assert_eq!(fs::read(place.data.join("config.json")).expect("read"), b"mine");
+    assert_eq!(fs::read(place.data.join("script")).expect("read"), b"#!/bin/sh\n");
+}
+
+#[test]
+fn only_some_paths() {
+    let place = plain_place(Some(KEY));
+    let (name, _) = backup(&place);
+    fs::write(place.data.join("config.json"), b"mine").expect("written");
+    fs::write(place.data.join("script"), b"broken").expect("written");
+    fs::remove_dir_all(place.data.join("workspace/deep")).expect("removed");
+    place.ok(&["backup", "restore", &name, "--yes", "--only", "script", "workspace/deep"]);
+    assert_eq!(fs::read(place.data.join("config.json")).expect("read"), b"mine");
+    assert_eq!(fs::read(place.data.join("script")).expect("read"), b"#!/bin/sh\n");
+    assert_eq!(fs::read(place.data.join("workspace/deep/noise")).expect("read"), noise(7, 150_000));
+    assert_eq!(place.run(&["backup", "restore", &name, "--yes", "--only", "nothing/like/it"]).code, 1);
+}
+
+#[test]
+fn a_wrong_or_missing_key_changes_nothing() {
+    let place = plain_place(Some(KEY));
+    let (name, _) = backup(&place);
+    disaster(&place.data);
+    for key in [Some(OTHER_KEY), None] {
+        let before = tree(&place.data);
+        let run = place.with_key(key, &["backup", "restore", &name, "--yes", "--allow-unsigned"]);
+        assert_eq!(run.code, 12, "{run:?}");
+        common::assert_equal(&before, &tree(&place.data));
+        let verified = place.with_key(key, &["backup", "verify", &name]);
+        assert_eq!(verified.code, if key.is_some() { 12 } else { 0 }, "{verified:?}");
+    }
+    let without = place.with_key(Some(OTHER_KEY), &["backup", "restore", &name, "--yes"]);
+    assert!(
+        without.code == 12 && without.err.contains("--vault-key-file"),
+        "the key is named, not the MAC: {without:?}"
+    );
+}
+
+#[test]
+fn an_older_key_still_opens_older_backups() {
+    let place = plain_place(Some(OTHER_KEY));
+    let before = content(&place.data);
+    let (name, _) = backup(&place);
+    let (old, new) = (place.path("old"), place.path("new"));
+    fs::write(&old, OTHER_KEY).expect("written");
+    fs::write(&new, KEY).expect("written");
+    place.ok(&["key", "rotate", "--new-vault-key-file", new.to_str().expect("a name")]);
+    disaster(&place.data);
+    let files = ["--vault-key-file", new.to_str().expect("a name"), "--vault-key-file", old.to_str().expect("a name")];
+    let run = place.with_key(None, &[&["backup", "restore", &name, "--yes"][..], &files[..]].concat());
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(content(&place.data), before);
+    // The keys stand in the other order: what is made today opens with today's key all the same.
+    let files = [files[2], files[3], files[0], files[1]];
+    let run = place.with_key(None, &[&["backup", "restore", &name, "--yes", "--json"][..], &files[..]].concat());
+    let safety = json(&run)["safety_backup"].as_str().expect("a safety backup").to_owned();
+    assert_eq!(place.with_key(Some(KEY), &["backup", "verify", &safety]).code, 0);
+    assert_eq!(place.with_key(Some(OTHER_KEY), &["backup", "verify", &safety]).code, 12);
+}
+
+#[test]
+fn who_restores_twice_does_not_go_back() {
+    let place = plain_place(Some(KEY));
+    let before = content(&place.data);
+    let (name, _) = backup(&place);
+    disaster(&place.data);
+    for _ in 0..2 {
+        place.ok(&["backup", "restore", "--yes"]);
+        assert_eq!(content(&place.data), before);
+    }
+    let listed = lines(&place.ok(&["backup", "list", "--json"]));
+    let made: Vec<_> = listed.iter().map(|one| one["before_restore"] == true).collect();
+    assert_eq!(made, [false, true, true]);
+    assert_eq!(listed[0]["name"], Value::from(name));
+}
+
+#[test]
+fn two_in_the_same_second_and_what_was_killed() {
+    let place = plain_place(Some(KEY));
+    let mut names = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        names.insert(backup(&place).0);
+    }
+    assert_eq!(names.len(), 3);
+    // What a killed export leaves.
+    let folder = place.data.join("backups");
+    fs::create_dir(folder.join("20260101T000000Z.tmp")).expect("made");
+    fs::write(folder.join("20260101T000000Z.tmp/history.db"), b"half").expect("written");
+    fs::create_dir(folder.join("mine.tmp")).expect("made");
+    assert_eq!(lines(&place.ok(&["backup", "list", "--json"])).len(), 3);
+    backup(&place);
+    assert!(!folder.join("20260101T000000Z.tmp").exists());
+    assert!(folder.join("mine.tmp").exists(), "not ours");
+}
+
+#[test]
+fn killed_exports_leave_nothing_that_is_listed() {
+    let place = plain_place(Some(KEY));
+    database(&place.data.join("big.db"), "WAL", 20_000);
+    let start = std::time::Instant::now();
+    backup(&place);
+    let whole = start.elapsed();
+    let mut random = Random::seeded("killed exports");
+    let mut acknowledged = 1;
+    for _ in 0..(12 * common::rounds()) {
+        let mut command = place.command(&["backup", "--json"]);
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("it runs");
+        std::thread::sleep(Duration::from_micros(random.below(whole.as_micros() as u64 * 11 / 10)));
+        let _ = child.kill();
+        let output = child.wait_with_output().expect("it ended");
+        acknowledged += usize::from(!output.stdout.is_empty());
+        let listed = lines(&place.ok(&["backup", "list", "--json"]));
+        assert!(listed.len() >= acknowledged, "{acknowledged} were acknowledged: {listed:?}");
+        for one in &listed {
+            assert_eq!(one["damaged"], Value::Null);
+            place.ok(&["backup", "verify", one["name"].as_str().expect("a name")]);
+        }
+    }
+    backup(&place);
+    let left: Vec<_> = fs::read_dir(place.data.join("backups"))
+        .expect("a folder")
+        .chain(fs::read_dir(&place.data).expect("a folder"))
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .filter(|name| name.contains(".tmp") || name.starts_with(".nbak-scratch"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn two_at_once_both_succeed_or_one_says_so() {
+    let place = plain_place(Some(KEY));
+    place.ok(&["snapshot"]);
+    let spawn = |wait: &str| {
+        let mut command = place.command(&["backup", "--json", "--lock-wait", wait]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("it runs")
+    };
+    for wait in ["30", "0"] {
+        let running: Vec<_> = (0..3).map(|_| spawn(wait)).collect();
+        let ended: Vec<_> = running.into_iter().map(|child| child.wait_with_output().expect("ended")).collect();
+        let codes: Vec<_> = ended.iter().map(|output| output.status.code()).collect();
+        assert!(codes.contains(&Some(0)), "{codes:?}");
+        let fine = |code: &Option<i32>| *code == Some(0) || wait == "0" && *code == Some(11);
+        assert!(codes.iter().all(fine), "{codes:?}: {}", String::from_utf8_lossy(&ended[2].stderr));
+    }
+    for one in lines(&place.ok(&["backup", "list", "--json"])) {
+        place.ok(&["backup", "verify", one["name"].as_str().expect("a name")]);
+    }
+}
+
+#[test]
+fn old_ones_are_pruned_and_never_the_newest() {
+    let place = plain_place(Some(KEY));
+    for (tag, text) in [("one", b"{\"a\": 1}"), ("two", b"{\"a\": 2}")] {
+        fs::write(place.data.join("config.json"), text).expect("written");
+        place.ok(&["snapshot", "--tag", tag]);
+    }
+    let (old, _) = backup(&place);
+    let (new, _) = backup(&place);
+    assert_eq!(place.ok(&["backup", "prune", "--days", "1"]).out, "no backup is to be removed\n");
+    // Nothing can be older than the future: make the old one look old, as a copy of the application's would be.
+    let folder = place.data.join("backups");
+    let text = fs::read_to_string(folder.join(&old).join("manifest.json")).expect("a manifest");
+    let created = manifest(&folder.join(&old))["created_at"].as_str().expect("a time").to_owned();
+    let aged = text.replace(&created, "2025-01-01T00:00:00.000Z");
+    fs::write(folder.join(&old).join("manifest.json"), aged).expect("written");
+    let dry = place.ok(&["backup", "prune", "--dry-run"]);
+    assert!(dry.out.contains(&format!("would remove {old}")), "{dry:?}");
+    assert!(folder.join(&old).exists());
+    assert_eq!(place.ok(&["backup", "prune", "--days", "0"]).out, "no backup is to be removed\n");
+    let pruned = place.ok(&["backup", "prune"]);
+    assert!(pruned.out.contains(&old) && !folder.join(&old).exists(), "{pruned:?}");
+    assert!(folder.join(&new).exists());
+}
+
+#[test]
+fn export_of_an_older_snapshot_and_the_other_dialect() {
+    let place = plain_place(Some(KEY));
+    place.ok(&["snapshot", "--tag", "older"]);
+    let before = content(&place.data);
+    disaster(&place.data);
+    place.ok(&["snapshot"]);
+    let to = place.path("elsewhere");
+    let run = place.ok(&["export", "older", "--to", to.to_str().expect("a name"), "--dialect", "lynox", "--json"]);
+    let path = PathBuf::from(json(&run)["path"].as_str().expect("a path"));
+    assert!(path.starts_with(&to));
+    assert!(manifest(&path)["lynox_dir"].is_string());
+    place.ok(&["backup", "restore", path.to_str().expect("a name"), "--yes"]);
+    assert_eq!(content(&place.data), before);
+}
+
+#[test]
+fn a_new_machine_needs_the_backup_and_the_key_alone() {
+    let place = plain_place(Some(KEY));
+    let before = content(&place.data);
+    let (_, path) = backup(&place);
+    let fresh = Place { key: Some(KEY), ..Place::empty() };
+    fs::remove_dir(&fresh.data).expect("removed");
+    let run = fresh.ok(&["backup", "restore", path.to_str().expect("a name"), "--yes"]);
+    assert_eq!(content(&fresh.data), before, "{run:?}");
+}
+
+#[test]
+fn names_that_the_format_cannot_hold_are_told_and_kept_in_the_snapshot() {
+    let place = Place::filled(Some(KEY));
+    fs::write(place.data.join("back\\slash"), b"x").expect("written");
+    let run = place.run(&["backup"]);
+    assert_eq!(run.code, 3, "{run:?}");
+    assert!(run.err.contains("back\\slash") && run.err.contains("only in the snapshot"), "{run:?}");
+    assert!(run.err.contains("symbolic link"), "{run:?}");
+    let (run, target) = place.restore("latest", "whole");
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(fs::read(target.join("back\\slash")).expect("read"), b"x");
+}
+
+#[test]
+fn a_database_that_is_in_use_is_refused_at_once_or_written_into() {
+    let place = plain_place(Some(KEY));
+    let (name, _) = backup(&place);
+    let before = rows(&place.data.join("history.db"));
+    let conn = Connection::open(place.data.join("history.db")).expect("open");
+    conn.execute_batch("DELETE FROM t").expect("changed");
+    let refused = place.run(&["backup", "restore", &name, "--yes"]);
+    assert!(refused.code == 11 && refused.err.contains("history.db"), "{refused:?}");
+    assert!(refused.err.contains(&format!("process {}", std::process::id())), "{refused:?}");
+    let count: i64 = conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("rows");
+    assert_eq!(count, 0);
+    assert_eq!(lines(&place.ok(&["backup", "list", "--json"])).len(), 1, "no safety backup was made for nothing");
+
+    place.ok(&["backup", "restore", &name, "--yes", "--into-live"]);
+    let count: i64 = conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("rows");
+    assert_eq!(count, 300, "the open connection sees it");
+    conn.close().expect("closed");
+    assert_eq!(rows(&place.data.join("history.db")), before);
+}
+
+#[test]
+fn what_is_written_while_the_safety_backup_is_made_is_not_lost() {
+    let place = plain_place(Some(KEY));
+    let (name, _) = backup(&place);
+    fs::write(place.data.join("config.json"), b"first").expect("written");
+    database(&place.data.join("large.db"), "WAL", 30_000);
+    let mut command = place.command(&["backup", "restore", &name, "--yes"]);
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().expect("it runs");
+    // The safety backup is being made: its folder is there.
+    let begun = |entry: fs::DirEntry| entry.file_name().to_string_lossy().contains(".tmp");
+    while !fs::read_dir(place.data.join("backups")).expect("a folder").flatten().any(begun) {
+        assert!(child.try_wait().expect("asked").is_none(), "it ended before");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    fs::write(place.data.join("config.json"), b"second").expect("written");
+    let output = child.wait_with_output().expect("it ended");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(11), "{said}");
+    assert!(said.contains("config.json"), "{said}");
+    assert_eq!(fs::read(place.data.join("config.json")).expect("read"), b"second");
+    place.ok(&["backup", "restore", &name, "--yes"]);
+    assert_eq!(fs::read(place.data.join("config.json")).expect("read"), b"{\"other\": 1}\n");
+}
+
+#[test]
+fn prune_removes_nothing_if_nothing_verifies() {
+    let place = plain_place(Some(OTHER_KEY));
+    let (old, _) = backup(&place);
+    let new = place.path("new");
+    fs::write(&new, KEY).expect("written");
+    place.ok(&["key", "rotate", "--new-vault-key-file", new.to_str().expect("a name")]);
+    let place = Place { key: Some(KEY), ..place };
+    let (_, damaged) = backup(&place);
+    let file = damaged.join("history.db");
+    let mut bytes = fs::read(&file).expect("read");
+    bytes[1000] ^= 1;
+    fs::write(&file, bytes).expect("written");
+    let folder = place.data.join("backups");
+    let manifest_of_old = folder.join(&old).join("manifest.json");
+    let text = fs::read_to_string(&manifest_of_old).expect("a manifest");
+    let created = manifest(&folder.join(&old))["created_at"].as_str().expect("a time").to_owned();
+    fs::write(&manifest_of_old, text.replace(&created, "2025-01-01T00:00:00.000Z")).expect("written");
+    let run = place.ok(&["backup", "prune"]);
+    assert!(run.err.contains("no backup verifies") && folder.join(&old).exists(), "{run:?}");
+}
+
+#[test]
+fn one_file_of_the_graph_leaves_the_others_alone() {
+    let place = plain_place(Some(KEY));
+    let graph = place.data.join("knowledge-graph");
+    fs::create_dir(&graph).expect("made");
+    for name in ["nodes.idx", "data.kz"] {
+        fs::write(graph.join(name), name).expect("written");
+    }
+    let (name, _) = backup(&place);
+    fs::write(graph.join("nodes.idx"), b"broken").expect("written");
+    fs::write(graph.join("later.wal"), b"a log").expect("written");
+    fs::write(place.data.join("knowledge-graph-notes.txt"), b"mine").expect("written");
+    place.ok(&["backup", "restore", &name, "--yes", "--only", "knowledge-graph/nodes.idx"]);
+    assert_eq!(fs::read(graph.join("nodes.idx")).expect("read"), b"nodes.idx");
+    assert!(graph.join("data.kz").exists() && graph.join("later.wal").exists());
+    // All of it: what does not belong to the old graph goes, what is only called alike stays.
+    place.ok(&["backup", "restore", &name, "--yes", "--only", "knowledge-graph"]);
+    assert!(graph.join("data.kz").exists() && !graph.join("later.wal").exists());
+    assert!(place.data.join("knowledge-graph-notes.txt").exists());
+}
+
+#[test]
+fn the_longest_names_come_back_and_backups_do_not_hold_each_other() {
+    let place = plain_place(Some(KEY));
+    let long = "n".repeat(255);
+    fs::write(place.data.join(&long), b"long").expect("written");
+    let (name, _) = backup(&place);
+    fs::write(place.data.join(&long), b"changed").expect("written");
+    place.ok(&["backup", "restore", &name, "--yes"]);
+    assert_eq!(fs::read(place.data.join(&long)).expect("read"), b"long");
+    fs::write(place.data.join("config.json"), b"{\"backup_dir\": \".\"}").expect("written");
+    let run = place.run(&["backup"]);
+    assert!(run.code == 2 && run.err.contains("backup_dir"), "{run:?}");
+}

@@ -60,6 +60,7 @@ const DOCUMENTS: &[&str] = &[
     "docs/FORMAT.md",
     "docs/SECURITY.md",
     "docs/OPERATIONS.md",
+    "docs/RELIABILITY.md",
     ARCHITECTURE,
     "CHANGELOG.md",
     "CONTRIBUTING.md",

@@ -50,6 +50,7 @@ mod notice;
 mod notice_common;
 mod objects;
 mod packaging;
+mod power;
 mod retention;
 mod seals;
 mod startup;

@@ -8,10 +8,14 @@ use super::args::CheckArgs;
 use super::context::Context;
 use super::output::{self, count, line, size};
 use crate::error::{Error, Result};
-use crate::snapshot::check::{Options, PROVEN, check as check_store};
+use crate::snapshot::check::{Options, PROVEN, Problem, check as check_store};
+use crate::upkeep::remembered;
 
 /// Problems that are named, unless all are asked for: a lost pack makes thousands.
 const SHOWN: usize = 50;
+
+/// The invariant that a snapshot which was taken away breaks.
+const CHAIN: u8 = 8;
 
 /// Paths of a snapshot that are named, unless all are asked for.
 const SHOWN_PATHS: usize = 100;
@@ -20,7 +24,11 @@ const SHOWN_PATHS: usize = 100;
 pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
     let mut store = context.open()?;
     let options = Options { read_data: args.read_data || args.subset.is_some(), subset: args.subset };
-    let report = check_store(&store, options, &context.bars())?;
+    let mut report = check_store(&store, options, &context.bars())?;
+    let data_dir = context.data_dir();
+    if let Some(what) = data_dir.ok().map(|path| remembered::missing(&path, &store, true)).transpose()?.flatten() {
+        report.problems.push(Problem { invariant: CHAIN, subject: "the store".to_owned(), what });
+    }
     store.remember_damaged(&report.read, &report.damaged);
     if context.json {
         let problems: Vec<_> = report

@@ -27,6 +27,7 @@ use crate::snapshot::look;
 use crate::snapshot::places::Places;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
+use crate::upkeep::remembered;
 
 /// The environment variables that hold the vault key.
 const KEY_VARIABLES: [&str; 2] = ["NODYN_VAULT_KEY", "LYNOX_VAULT_KEY"];
@@ -257,6 +258,7 @@ impl Context {
     pub fn open(&self) -> Result<Store> {
         let store = Store::open(&self.repo()?, &self.credentials()?, Access::Read)?;
         self.warn(&store);
+        self.warn_if_behind(&store);
         Ok(store)
     }
 
@@ -291,6 +293,13 @@ impl Context {
 }
 
 impl Context {
+    /// Says if the store is behind what this machine has seen of it. A snapshot says it by itself.
+    pub fn warn_if_behind(&self, store: &Store) {
+        // Where that cannot be told, what keeps it from being told is an error of its own.
+        let missing = self.data_dir().and_then(|data_dir| remembered::missing(&data_dir, store, false));
+        missing.ok().flatten().iter().for_each(output::warning);
+    }
+
     /// Says what the store had and has no longer: also to those who only change keys.
     pub fn warn_of_losses(store: &Store) {
         if let Some(losses) = store.losses() {

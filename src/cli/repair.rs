@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::export::repair::{Options, Repaired};
 use crate::snapshot::ledger::is_ledger;
 use crate::snapshot::store::{Access, Store};
+use crate::upkeep::remembered;
 
 /// Repairs the store, or its index only.
 pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8> {
@@ -144,6 +145,9 @@ fn index(context: &Context) -> Result<u8> {
     store.catalog_mut().index_mut().discard();
     drop(store);
     let store = Store::open(&repo, &credentials, Access::Write(context.patience()))?;
+    if let Ok(data_dir) = context.data_dir() {
+        remembered::remember(&data_dir, &store, false)?;
+    }
     context.warn(&store);
     // Those of packs that are there and do not open.
     let after: HashSet<_> = store.records()?.iter().map(|record| record.id).collect();

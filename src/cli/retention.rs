@@ -131,6 +131,7 @@ fn open(context: &Context, dry_run: bool) -> Result<Store> {
     let access = if dry_run { Access::Read } else { Access::Write(context.patience()) };
     let store = Store::open(&context.repo()?, &context.credentials()?, access)?;
     context.warn(&store);
+    context.warn_if_behind(&store);
     Ok(store)
 }
 

@@ -14,9 +14,10 @@ use super::retention;
 use crate::error::{Error, Result};
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
-use crate::snapshot::take::{Options, Taken, now_ms, take as take_snapshot};
+use crate::snapshot::take::{Options, Taken, now_ms};
 use crate::snapshot::tree::Consistency;
 use crate::upkeep::policy::Reason;
+use crate::upkeep::remembered::take as take_snapshot;
 
 /// The exit code for a snapshot that was made although some of the source could not be read.
 const INCOMPLETE: u8 = 3;

@@ -22,6 +22,7 @@ use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 use crate::snapshot::take::{self, Taken, now_ms};
+use crate::upkeep::remembered;
 
 /// The tag of the snapshot that a restore takes of what it is about to replace.
 pub(super) const BEFORE_RESTORE: &str = "before-restore";
@@ -127,7 +128,7 @@ impl BackupManager {
                 separate_files: self.settings.separate_files,
                 ..take::Options::default()
             };
-            (take::take(&mut store, &options, progress)?, store.is_new())
+            (remembered::take(&mut store, &options, progress)?, store.is_new())
         };
         let store = self.open_store()?;
         let before_restore = tags.contains(&BEFORE_RESTORE);

@@ -30,6 +30,7 @@ use crate::snapshot::take::{self, Taken};
 use crate::store::segment::MAX_DEPTH;
 use crate::store::sink::PackSink;
 use crate::upkeep::heal::Healer;
+use crate::upkeep::remembered;
 use crate::upkeep::salvage::{
     AGAIN, forget_nothing, lost_chunks, note_losses, orphaned_ledger, orphaned_records, set_aside,
 };
@@ -147,6 +148,8 @@ impl BackupManager {
         repaired.news = (repaired.unknown, repaired.missing) != (0, 0);
         repaired.news |= repaired.lost.iter().any(|(id, _)| ledger.losses.get(id) != known.get(id));
         repaired.problems = check(&store, check::Options::default(), progress)?.problems;
+        // What is gone was said. If that cannot be noted, it is said again.
+        let _ = remembered::remember(&self.places.data_dir, &store, false);
         Ok(repaired)
     }
 

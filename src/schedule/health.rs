@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::export::list::{Listed, list};
 use crate::snapshot::places::Places;
 use crate::snapshot::store::{Access, Store};
+use crate::upkeep::remembered;
 
 /// Less room than this is told, in bytes.
 const ROOM: u64 = 500_000_000;
@@ -100,7 +101,7 @@ pub const DAEMON_LOCK: &str = ".nbak-daemon.lock";
 pub fn look(places: &Places, config: &Config, credentials: &[Credential], state: &State, now: i64) -> Standing {
     let mut standing = Standing { now, granted: places.data_dir.join(GRANT).exists(), ..Standing::default() };
     match Store::open(&places.repo, credentials, Access::Read) {
-        Ok(store) => standing.take(&store),
+        Ok(store) => standing.take(&store, &places.data_dir),
         Err(error) => standing.store_error = Some(error.to_string()),
     }
     let free_at = [&places.repo, &places.backup_dir, &places.data_dir].into_iter().find(|path| path.is_dir());
@@ -135,7 +136,7 @@ fn holder(path: &Path) -> Option<String> {
 }
 
 impl Standing {
-    fn take(&mut self, store: &Store) {
+    fn take(&mut self, store: &Store, data_dir: &Path) {
         let index = store.catalog().index();
         self.store_bytes = index.packs().map(|(_, size)| size).sum();
         self.unprotected = store.is_unprotected();
@@ -145,6 +146,9 @@ impl Standing {
         }
         if let (None, Some((_, why))) = (&self.damage, index.unreadable().first()) {
             self.damage = Some(why.clone());
+        }
+        if self.damage.is_none() {
+            self.damage = remembered::missing(data_dir, store, true).ok().flatten();
         }
         match store.history() {
             Ok(history) => {

@@ -15,6 +15,8 @@
 //! When something is damaged, [`heal`] looks for lost chunks in files that may still hold them, and [`salvage`] sets
 //! damaged packs aside, keeps what is sound of them, and notes what is lost for good.
 //!
+//! [`remembered`] keeps outside of a store how far it had come, and tells when it was put back.
+//!
 //! [`stats`] says what all of that would be worth: what each snapshot alone holds, and what nobody needs. It asks
 //! [`spans`] from which snapshot to which each chunk is needed.
 
@@ -28,6 +30,7 @@ pub mod mark;
 pub mod pin;
 pub mod plan;
 pub mod policy;
+pub mod remembered;
 pub mod rewrite;
 pub mod salvage;
 pub mod spans;

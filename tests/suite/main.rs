@@ -52,6 +52,7 @@ mod objects;
 mod packaging;
 mod power;
 mod retention;
+mod rollback;
 mod seals;
 mod startup;
 mod stats;

@@ -1,0 +1,132 @@
+//! How far a store had come when this machine last took a snapshot, remembered outside of it (S10).
+//!
+//! Packs are authentic and records are chained, but a whole store that was replaced by an earlier copy of itself is as
+//! sound as it was then: nothing in it can tell. So the number of the newest snapshot and the hash of its record stand
+//! in the data directory too. They are no secret. The file is written in place and not synced: what is lost of it is
+//! only the memory, and a rename would make the directory look changed to the next snapshot.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::hex;
+use crate::error::{Error, Result};
+use crate::snapshot::ledger::Start;
+use crate::snapshot::progress::Progress;
+use crate::snapshot::store::Store;
+use crate::snapshot::take::{self, Options, Taken};
+
+/// The file's name in the data directory.
+pub const FILE: &str = ".nbak-seen.json";
+/// It is at most this long, in bytes.
+const MOST: u64 = 1024 * 1024;
+
+/// What is remembered of one store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    /// The number that the next snapshot had then.
+    next: u64,
+    /// The keyed hash of the record before that, in hex.
+    after: Option<String>,
+    /// The store was found to be behind this, and nobody has accepted that yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    behind: bool,
+}
+
+impl Mark {
+    fn of((next, after): &Start) -> Mark {
+        Mark { next: *next, after: after.map(|mac| hex(&mac)), behind: false }
+    }
+}
+
+/// By the store's id. What cannot be read is not remembered.
+fn read(data_dir: &Path) -> BTreeMap<String, Mark> {
+    let mut bytes = Vec::new();
+    let file = open(OpenOptions::new().read(true), &data_dir.join(FILE));
+    let read = file.and_then(|file| file.take(MOST).read_to_end(&mut bytes));
+    read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+/// Opens the file itself: no link is followed, and no pipe waited for.
+fn open(options: &mut OpenOptions, path: &Path) -> std::io::Result<File> {
+    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
+    let file = options.mode(0o600).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is no regular file")) }
+}
+
+fn write(data_dir: &Path, store: &Store, mark: Mark) -> Result<()> {
+    let mut all = read(data_dir);
+    let id = store.id().to_string();
+    if all.get(&id) == Some(&mark) {
+        return Ok(());
+    }
+    all.insert(id, mark);
+    let path = data_dir.join(FILE);
+    let failed = |error| Error::io("remember how far the store is", &path, error);
+    let bytes = serde_json::to_vec(&all).map_err(|error| failed(error.into()))?;
+    let mut file = open(OpenOptions::new().write(true).create(true).truncate(false), &path).map_err(failed)?;
+    file.write_all(&bytes).and_then(|()| file.stream_position()).and_then(|end| file.set_len(end)).map_err(failed)
+}
+
+/// What this machine has seen of `store` that is not there, in words. `thoroughly` reads all records for it; without, a
+/// store that was put back and has gone on since is only known if that was noticed before it went on.
+pub fn missing(data_dir: &Path, store: &Store, thoroughly: bool) -> Result<Option<String>> {
+    let all = read(data_dir);
+    let Some(mark) = all.get(&store.id().to_string()) else { return Ok(None) };
+    let now = Mark::of(&store.head()?.next);
+    let seen = mark.next.saturating_sub(1);
+    if now.next < mark.next || mark.behind {
+        return Ok(Some(said(&format!("snapshot number {seen} was there, and is not any more"))));
+    }
+    let is_same = if now.next == mark.next {
+        now.after == mark.after
+    } else if thoroughly {
+        is_in(store, mark, seen)?
+    } else {
+        true
+    };
+    Ok((!is_same).then(|| said(&format!("its snapshot number {seen} is another one than was there"))))
+}
+
+fn said(what: &str) -> String {
+    format!(
+        "the store is not what this machine has seen of it: {what} (look for a newer copy; `nbak repair index` accepts \
+         it as it is)"
+    )
+}
+
+/// Whether the snapshot that was the newest then is there, or was forgotten.
+fn is_in(store: &Store, mark: &Mark, number: u64) -> Result<bool> {
+    let history = store.history()?;
+    let is_it = |mac: &[u8; 16]| Mark::of(&(mark.next, Some(*mac))).after == mark.after;
+    Ok(mark.after.is_none()
+        || history.known().iter().any(|one| one.record.sequence == number && is_it(&one.mac))
+        || history.ledger().spans(number)
+        || history.ledger().gaps.iter().any(|gap| gap.first <= number && number <= gap.last))
+}
+
+/// Takes a snapshot, and remembers it. That the store is behind what was seen is one of its remarks.
+pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Result<Taken> {
+    let behind = missing(&options.source, store, false)?;
+    let mut taken = take::take(store, options, progress)?;
+    if !options.dry_run && (!taken.unchanged || behind.is_some()) {
+        // It is taken: a memory that cannot be kept does not undo that.
+        let kept = remember(&options.source, store, behind.is_some());
+        taken.remarks.extend(kept.err().map(|error| error.to_string()));
+    }
+    taken.remarks.extend(behind);
+    Ok(taken)
+}
+
+/// Remembers how far `store` is; or, if it is `behind`, that this was so until somebody accepts it.
+pub fn remember(data_dir: &Path, store: &Store, behind: bool) -> Result<()> {
+    let mark = match read(data_dir).remove(&store.id().to_string()) {
+        Some(mark) if behind => Mark { behind: true, ..mark },
+        _ => Mark::of(&store.head()?.next),
+    };
+    write(data_dir, store, mark)
+}

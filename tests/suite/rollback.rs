@@ -1,0 +1,125 @@
+//! A store that was put back to an earlier state, or exchanged for another course of things, as a whole: nothing in it
+//! can tell, and what the data directory remembers of it does (S10).
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::common::{KEY, Place, copy, noise};
+use serde_json::Value;
+
+const FILE: &str = ".nbak-seen.json";
+const SAYS: &str = "not what this machine has seen";
+
+fn snapshot(place: &Place, seed: u64) -> String {
+    fs::write(place.data.join("file"), noise(seed, 5000)).expect("written");
+    let run = place.ok(&["snapshot", "--json"]);
+    let said: Value = serde_json::from_str(&run.out).expect("JSON");
+    said["snapshot"].as_str().expect("an id").to_owned()
+}
+
+fn put_back(place: &Place, name: &str) {
+    fs::remove_dir_all(&place.repo).expect("removed");
+    copy(&place.path(name), &place.repo);
+}
+
+/// Whether every command that looks says it.
+fn is_told(place: &Place) -> bool {
+    let listed = place.ok(&["snapshots"]);
+    let checked = place.run(&["check"]);
+    let doctor = place.run(&["doctor"]);
+    let status = place.run(&["status", "--json"]);
+    let said = [listed.err.contains(SAYS), checked.out.contains(SAYS), doctor.out.contains(SAYS)];
+    assert!(said.iter().all(|one| *one == said[0]), "{listed:?} {checked:?} {doctor:?}");
+    assert_eq!(checked.code, if said[0] { 13 } else { 0 }, "{checked:?}");
+    assert_eq!(status.out.contains(SAYS), said[0], "{status:?}");
+    said[0]
+}
+
+#[test]
+fn a_store_that_was_put_back_is_told_of_until_that_is_accepted() {
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    snapshot(&place, 1);
+    snapshot(&place, 2);
+    copy(&place.repo, &place.path("earlier"));
+    let last = snapshot(&place, 3);
+    let mode = fs::metadata(place.data.join(FILE)).expect("it remembers").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(!is_told(&place));
+
+    put_back(&place, "earlier");
+    assert!(is_told(&place));
+    // A backup goes on, and says it; that it has as many snapshots again, and more, does not hush it up.
+    for seed in 4..7 {
+        let run = place.ok(&["snapshot"]);
+        assert!(run.err.contains(SAYS), "{run:?}");
+        fs::write(place.data.join("file"), noise(seed, 5000)).expect("written");
+    }
+    assert!(is_told(&place));
+    assert!(!place.ok(&["snapshots"]).out.contains(&last[..8]));
+
+    place.ok(&["repair", "index"]);
+    assert!(!is_told(&place));
+    snapshot(&place, 8);
+    assert!(!is_told(&place));
+}
+
+#[test]
+fn a_store_that_took_another_course_is_told_of() {
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    snapshot(&place, 1);
+    copy(&place.repo, &place.path("earlier"));
+    snapshot(&place, 2);
+    copy(&place.repo, &place.path("ours"));
+    let seen = fs::read(place.data.join(FILE)).expect("it remembers");
+    // The same number, and further, by somebody who remembers nothing.
+    for further in [0, 1] {
+        put_back(&place, "earlier");
+        fs::remove_file(place.data.join(FILE)).expect("removed");
+        for seed in 0..=further {
+            snapshot(&place, 10 + seed);
+        }
+        fs::write(place.data.join(FILE), &seen).expect("written");
+        let checked = place.run(&["check"]);
+        assert!(checked.code == 13 && checked.out.contains(SAYS), "{further}: {checked:?}");
+    }
+    put_back(&place, "ours");
+    assert!(!is_told(&place));
+}
+
+#[test]
+fn what_was_forgotten_is_not_missed() {
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    snapshot(&place, 1);
+    let second = snapshot(&place, 2);
+    let third = snapshot(&place, 3);
+    place.ok(&["forget", &third, &second]);
+    assert!(!is_told(&place));
+    place.ok(&["gc"]);
+    assert!(!is_told(&place));
+    snapshot(&place, 4);
+    assert!(!is_told(&place));
+}
+
+#[test]
+fn a_memory_that_is_none_harms_nothing() {
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    snapshot(&place, 1);
+    let long = vec![0xff; 2_000_000];
+    for bytes in [&b""[..], b"{", b"[]", b"{\"x\": 1}", &long] {
+        fs::write(place.data.join(FILE), bytes).expect("written");
+        assert!(!is_told(&place));
+    }
+    snapshot(&place, 2);
+    let kept = fs::read_to_string(place.data.join(FILE)).expect("it remembers again");
+    serde_json::from_str::<Value>(&kept).expect("JSON, and nothing behind it");
+    // No link is followed.
+    let elsewhere = place.path("elsewhere");
+    fs::write(&elsewhere, "precious").expect("written");
+    fs::remove_file(place.data.join(FILE)).expect("removed");
+    std::os::unix::fs::symlink(&elsewhere, place.data.join(FILE)).expect("linked");
+    let run = place.ok(&["snapshot"]);
+    fs::write(place.data.join("file"), "changed").expect("written");
+    let run = if run.err.is_empty() { place.ok(&["snapshot"]) } else { run };
+    assert!(run.err.contains("remember how far the store is"), "{run:?}");
+    assert_eq!(fs::read(&elsewhere).expect("read"), b"precious");
+}

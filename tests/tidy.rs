@@ -226,6 +226,41 @@ fn links_lead_somewhere() {
     );
 }
 
+#[test]
+fn tests_that_documents_name_are_there() {
+    let sources: Vec<String> =
+        committed_files().iter().filter(|path| is_kind(path, "rs")).filter_map(|path| read_text(path)).collect();
+    let is_there = |name: &str| sources.iter().any(|text| text.contains(&format!("fn {name}(")));
+    let mut all = Vec::new();
+    for path in ["docs/SECURITY.md", "docs/RELIABILITY.md"] {
+        let text = read_text(path).unwrap_or_default();
+        all.extend(
+            named_tests(&text)
+                .filter(|(_, name)| !is_there(name))
+                .map(|(line, name)| format!("{path}:{line}: no test is called `{name}`")),
+        );
+    }
+    report(
+        "a test that a table of promises names exists",
+        "a promise whose test was renamed, or went, looks as if it were still held",
+        &all,
+    );
+}
+
+/// The names of tests in the rows of tables that begin with the number of a promise, and their lines.
+fn named_tests(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let is_promise = |line: &&str| {
+        let number = line.strip_prefix("| S").or_else(|| line.strip_prefix("| R"));
+        number.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let is_name = |word: &&str| {
+        let letters = word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        letters && word.matches('_').count() > 1
+    };
+    let lines = text.lines().enumerate().filter(move |(_, line)| is_promise(line));
+    lines.flat_map(move |(at, line)| line.split('`').skip(1).step_by(2).filter(is_name).map(move |name| (at + 1, name)))
+}
+
 // ---------------------------------------------------------------------------------------------------------------
 // What the rules look for, one file at a time
 // ---------------------------------------------------------------------------------------------------------------
@@ -575,6 +610,12 @@ mod broken {
         let mut lines: Vec<usize> = check(&Source::parse(path, text)).into_iter().map(|(line, _)| line).collect();
         lines.sort_unstable();
         lines
+    }
+
+    #[test]
+    fn tests_that_are_named() {
+        let text = "| S1 | `a_test_here`, `not_one` |\n| a | `another_test_here` |\n| R12 | `src/a_b_c.rs` `x_y_z` |\n";
+        assert_eq!(named_tests(text).collect::<Vec<_>>(), [(1, "a_test_here"), (3, "x_y_z")]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod inplace;
 mod judge;
 mod record;
 mod scenes;
+mod sweep;
 mod trace;
 
 use crate::common::{Random, rounds};

@@ -3,6 +3,7 @@
 
     workload.py make DIR [--scale 1] [--seed 1]    a new directory, of some 50 MB for each unit of scale
     workload.py age  DIR --step K  [--seed 1]      one spell of use; it is as large on every scale
+    workload.py busy DIR --seconds T               write to the databases for so long, and say how many rounds it took
     workload.py hold DIR                           keep its databases open, as an application does, until stdin ends
 
 `history.db` only grows, and half of it is sealed, so that it does not compress; `datastore.db` is updated in place,
@@ -16,6 +17,7 @@ import os
 import random
 import sqlite3
 import sys
+import time
 
 PAGE = 4096
 LETTERS = random.Random(PAGE)
@@ -123,6 +125,16 @@ def age(folder, history, store, dice):
         write(folder, "sessions", number, session(dice))
 
 
+def busy(history, store, dice, seconds):
+    end, rounds = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        add_runs(history, dice, 2)
+        use_records(store, dice, 2, 1, 0)
+        rounds += 1
+        time.sleep(0.01)
+    print(f"{rounds} rounds")
+
+
 def hold(folder):
     """Databases are known by their content, so that it serves any directory. No transaction is left open."""
     held = []
@@ -136,13 +148,15 @@ def hold(folder):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Make and age a data directory to measure backups on.")
-    parser.add_argument("what", choices=["make", "age", "hold"])
+    parser.add_argument("what", choices=["make", "age", "busy", "hold"])
     parser.add_argument("directory")
-    for name, kind in (("--scale", float), ("--seed", int), ("--step", int)):
+    for name, kind in (("--scale", float), ("--seed", int), ("--step", int), ("--seconds", float)):
         parser.add_argument(name, type=kind, default=1)
     given = parser.parse_args()
     if given.what == "hold":
         hold(given.directory)
+    elif given.what == "busy":
+        busy(*databases(given.directory), random.Random(), given.seconds)
     elif given.what == "make":
         os.makedirs(os.path.join(given.directory, "graph"))
         make(given.directory, *databases(given.directory), random.Random(f"make {given.seed}"), given.scale)

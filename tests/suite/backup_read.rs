@@ -187,7 +187,8 @@ fn a_flipped_bit_in_any_file_is_found() {
             120..240 => length - 1 - (round - 120),
             _ => 120 + (round - 240) * (length - 240) / (small - 240),
         };
-        for round in 0..small {
+        // In the short form a third of them, each time the same.
+        for round in (0..small).step_by(if crate::common::rounds() > 1 { 1 } else { 3 }) {
             let mut flipped = BTreeSet::new();
             for (file, bytes) in good.iter().filter(|(file, _)| *file != "manifest.json") {
                 let at = place(round, bytes.len());

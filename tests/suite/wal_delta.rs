@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::live_common::{KEY, Place, Random, seed};
 use nbak::crypto::secret::Credential;
@@ -330,7 +330,9 @@ fn whatever_happens_a_capture_by_the_log_is_what_reading_all_gives() {
         let mut random = Random::new(scene.random.next());
         let app = scene.app();
         (0..30).for_each(|_| commit(app, &mut random));
-        for round in 0..50 {
+        let began = Instant::now();
+        // A row of steps that makes the database large is cut short, unless many rows were asked for.
+        for round in (0..50).take_while(|_| rounds(1) > 1 || began.elapsed() < Duration::from_secs(15)) {
             let what = format!("seed {seed}, round {round}: {}", scene.step());
             scene.assert_snapshot(&what);
         }

@@ -1,6 +1,7 @@
 //! `forget`, `gc`, and what is done for the store after a snapshot, while the process is killed, calls fail, or the
-//! disk is full; the power fails in `power`. Whatever happens: each snapshot that was not forgotten restores, byte for
-//! byte, a check finds nothing, and the next `gc` ends with about the size that an undisturbed one has.
+//! disk is full; in `power` the power fails, and steps are killed one by one. Whatever happens: each snapshot that was
+//! not forgotten restores, byte for byte, a check finds nothing, and the next `gc` ends with about the size that an
+//! undisturbed one has.
 //!
 //! Calls are made to fail by strace; where that is not installed, or may not trace, those tests say so and pass. It
 //! counts calls by thread. `NBAK_TEST_ROUNDS` multiplies how many of the calls have their turn.
@@ -266,42 +267,6 @@ fn no_strace() -> bool {
         println!("skipped: strace is not installed, or may not trace");
     }
     missing
-}
-
-/// Each of the calls kills the process as it is entered.
-fn killed_at_calls(deed: Deed, most: u64) {
-    if no_strace() {
-        return;
-    }
-    let scene = Scene::new(deed);
-    let mut kills = 0;
-    for (call, count) in scene.counts() {
-        let most = if call == "openat" { 2 } else { most };
-        for nth in some_of(count, most * rounds()) {
-            scene.reset();
-            let inject = format!("inject={call}:signal=KILL:when={nth}");
-            let ended = scene.traced(&["-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject]);
-            kills += u64::from(ended.code.is_none());
-            scene.holds(&ended, &format!("{deed:?}, killed at {call} number {nth}"));
-        }
-    }
-    println!("{deed:?}: {kills} kills");
-    assert!(kills > 8, "{kills} kills");
-}
-
-#[test]
-fn a_forget_that_is_killed_at_a_call() {
-    killed_at_calls(Deed::Forget, 2);
-}
-
-#[test]
-fn a_gc_that_is_killed_at_a_call() {
-    killed_at_calls(Deed::Gc, 2);
-}
-
-#[test]
-fn a_snapshot_that_puts_packs_together_is_killed_at_a_call() {
-    killed_at_calls(Deed::Swarm, 2);
 }
 
 /// Each of the calls fails, once and from then on, with every error.

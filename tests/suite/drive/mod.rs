@@ -4,6 +4,7 @@
 //! are ahead of a store, hostile answers, and seeded scripts of faults.
 
 mod ahead;
+mod disk;
 mod faults;
 mod hostile;
 mod story;

@@ -18,7 +18,8 @@ mod trace;
 
 use crate::common::{Random, rounds};
 use image::{Image, LOSSES, Loss, image};
-use record::{can_record, record};
+pub use record::can_record;
+use record::record;
 use scenes::Scene;
 
 /// Images that power failures leave, of a scene, in one round.

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, Stdio};
 
+use super::can_record;
 use super::disk::Disk;
-use super::record::can_record;
 use super::scenes::{self, Scene};
 use crate::common::rounds;
 

@@ -1,0 +1,179 @@
+//! This machine's disk fails while files go to Drive or come from there: a call of each kind that writes fails, once or
+//! from then on. An exit code of 0 says that all is done; else the same command, on a disk that works, does it. What was
+//! there before is there.
+//!
+//! strace makes the calls fail. Sockets are written to by others than these, so that only files are meant.
+#![allow(clippy::print_stdout, reason = "they say how many failed")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::common::{noise, rounds, tree};
+use crate::drive_common::{Cloud, store_grant};
+use crate::power::can_record;
+
+const CALLS: [&str; 10] = [
+    "pwrite64",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "renameat",
+    "renameat2",
+    "unlink",
+    "ftruncate",
+    "mkdir",
+    "copy_file_range",
+];
+const FAULTS: [(&str, &str); 3] = [("error=EIO", ""), ("error=ENOSPC", "+"), ("error=EIO", "+")];
+
+/// Runs the program with a call that fails; its exit code, and whether the call was made at all.
+fn with_fault(cloud: &Cloud, args: &[&str], call: &str, fault: &str, when: &str) -> (Option<i32>, bool) {
+    let log = tempfile::NamedTempFile::new().expect("a file for the log");
+    let program = cloud.command(args);
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "-qq", "-o"]).arg(log.path()).args(["-e", &format!("trace=?{call}")]);
+    traced.args(["-e", &format!("inject={call}:{fault}:when={when}"), "--"]);
+    traced.arg(program.get_program()).args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => traced.env(name, value),
+            None => traced.env_remove(name),
+        };
+    }
+    let output = traced.stdin(Stdio::null()).output().expect("strace runs");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(!err.contains("panicked"), "{call} {when} {fault}: {err}");
+    let injected = fs::read_to_string(log.path()).expect("a log").contains("(INJECTED)");
+    (output.status.code(), injected)
+}
+
+/// `begin` makes a machine as it is before; `is_done` fails unless all is done.
+fn sweep(args: &[&str], begin: &dyn Fn() -> Cloud, is_done: &dyn Fn(&Cloud)) {
+    if !can_record() {
+        return;
+    }
+    let (mut failed, mut runs) = (0, 0);
+    for (at, call) in CALLS.iter().enumerate() {
+        for turn in 0..2 * rounds() as usize {
+            let (fault, on) = FAULTS[(at + turn) % FAULTS.len()];
+            // Calls are counted by thread: mostly the first few of each are made.
+            let when = format!("{}{on}", 1 + turn % 4);
+            let cloud = begin();
+            let (code, injected) = with_fault(&cloud, args, call, fault, &when);
+            if !injected {
+                break;
+            }
+            runs += 1;
+            failed += u64::from(code != Some(0));
+            if code == Some(0) {
+                is_done(&cloud);
+            }
+            let again = cloud.run(args);
+            assert_eq!(again.code, 0, "{args:?} after {call} {when} {fault}: {again:?}");
+            is_done(&cloud);
+        }
+    }
+    println!("{args:?}: {failed} of {runs} failed");
+    assert!(runs > 3, "{args:?}: {runs} runs are too few to mean anything");
+}
+
+fn machine() -> Cloud {
+    let cloud = Cloud::new();
+    fs::create_dir(cloud.place.data.join("a")).expect("made");
+    for (name, seed, size) in [("one", 1, 10), ("a/two", 2, 70_000), ("a/three", 3, 900_000)] {
+        fs::write(cloud.place.data.join(name), noise(seed, size)).expect("written");
+    }
+    crate::common::database(&cloud.place.data.join("history.db"), "WAL", 60);
+    cloud.place.ok(&["backup"]);
+    store_grant(&cloud);
+    cloud
+}
+
+fn newest(cloud: &Cloud) -> std::path::PathBuf {
+    let all = fs::read_dir(cloud.place.data.join("backups")).expect("a folder").map(|entry| entry.expect("one").path());
+    all.filter(|path| path.join("manifest.json").exists()).max().expect("a backup")
+}
+
+fn files(root: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    // A backup has a compact copy of a database: that is held against its checksum when it is restored.
+    let own = |path: &Path| {
+        let name = path.to_string_lossy();
+        path.starts_with("backups") || name.starts_with(".nbak-") || name.starts_with("history.db")
+    };
+    let all = tree(root).into_iter().filter(|(path, thing)| thing.kind == "file" && !own(path));
+    all.map(|(path, thing)| (path, thing.bytes)).collect()
+}
+
+#[test]
+fn an_upload_whose_disk_fails_is_made_up_for() {
+    let cloud = machine();
+    let backup = newest(&cloud);
+    let begin = || {
+        cloud.empty_the_drive();
+        let new = cloud.on_a_new_machine();
+        crate::common::copy(&cloud.place.data, &new.place.data);
+        store_grant(&new);
+        new
+    };
+    sweep(&["backup", "gdrive", "upload"], &begin, &|new| {
+        new.assert_holds_once(&backup);
+        assert!(files(&new.place.data) == files(&cloud.place.data), "the data directory is as it was");
+        new.place.ok(&["backup", "verify"]);
+    });
+}
+
+#[test]
+fn a_restore_from_drive_whose_disk_fails_is_made_up_for() {
+    let cloud = machine();
+    cloud.ok(&["backup", "gdrive", "upload"]);
+    let begin = || {
+        let new = cloud.on_a_new_machine();
+        store_grant(&new);
+        new
+    };
+    let expected = files(&cloud.place.data);
+    sweep(&["backup", "gdrive", "restore", "--yes"], &begin, &|new| {
+        assert!(files(&new.place.data) == expected, "what was restored is not what was saved");
+        let rows = |cloud: &Cloud| -> i64 {
+            let conn = rusqlite::Connection::open(cloud.place.data.join("history.db")).expect("open");
+            conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("rows")
+        };
+        assert_eq!(rows(new), rows(&cloud));
+    });
+}
+
+#[test]
+fn a_pull_whose_disk_fails_is_made_up_for() {
+    let cloud = machine();
+    cloud.ok(&["gdrive", "push"]);
+    let begin = || {
+        let new = cloud.on_a_new_machine();
+        store_grant(&new);
+        new
+    };
+    let expected = cloud.ok(&["snapshots", "--json"]).out;
+    sweep(&["gdrive", "pull"], &begin, &|new| {
+        assert_eq!(new.ok(&["snapshots", "--json"]).out, expected);
+        new.ok(&["check", "--read-data"]);
+    });
+}
+
+#[test]
+fn a_push_whose_disk_fails_is_made_up_for() {
+    let cloud = machine();
+    let begin = || {
+        cloud.empty_the_drive();
+        let new = cloud.on_a_new_machine();
+        crate::common::copy(&cloud.place.repo, &new.place.repo);
+        store_grant(&new);
+        new
+    };
+    let expected = cloud.ok(&["snapshots", "--json"]).out;
+    sweep(&["gdrive", "push"], &begin, &|new| {
+        let other = new.on_a_new_machine();
+        store_grant(&other);
+        other.ok(&["gdrive", "pull"]);
+        assert_eq!(other.ok(&["snapshots", "--json"]).out, expected);
+    });
+}

@@ -16,6 +16,7 @@ use crate::config::read::Config;
 use crate::crypto::secret::Credential;
 use crate::drive::grant::FILE as GRANT;
 use crate::error::Error;
+use crate::export::inplace::holders::{Whose, holders, in_words};
 use crate::export::list::{Listed, list};
 use crate::snapshot::places::Places;
 use crate::snapshot::store::{Access, Store};
@@ -313,6 +314,7 @@ impl Standing {
                 "remove `backup_encrypt: false` from the configuration",
             );
         }
+        openers(places, &mut say);
         leftovers(places, &mut say);
         permissions(places, &mut say);
         say("SQLite", Level::Good, format!("version {}", rusqlite::version()), "");
@@ -321,6 +323,35 @@ impl Standing {
 }
 
 type Say<'a> = dyn FnMut(&'static str, Level, String, &str) + 'a;
+
+/// Who has the databases open that lie at the top of the data directory: whoever restores has to know.
+fn openers(places: &Places, say: &mut Say<'_>) {
+    let entries = std::fs::read_dir(&places.data_dir).into_iter().flatten().flatten();
+    let mut databases = BTreeMap::new();
+    // By their names: to open one and close it again would drop locks that this very process may hold on it.
+    let is_database = |path: &PathBuf| {
+        path.extension()
+            .is_some_and(|end| ["db", "sqlite", "sqlite3"].iter().any(|known| end.eq_ignore_ascii_case(known)))
+    };
+    for path in entries.map(|entry| entry.path()).filter(is_database) {
+        if let Ok(meta) = std::fs::metadata(&path) {
+            databases.insert((meta.dev(), meta.ino()), path.file_name().unwrap_or_default().to_os_string());
+        }
+    }
+    let files: Vec<_> = databases.keys().copied().collect();
+    let open = holders(&files, Whose::Others);
+    let mut all: Vec<String> = open
+        .iter()
+        .filter_map(|(file, who)| Some(format!("{} by {}", databases.get(file)?.to_string_lossy(), in_words(who))))
+        .collect();
+    all.sort();
+    let text = if all.is_empty() {
+        "nobody who can be seen from here has a database open".to_owned()
+    } else {
+        format!("open: {}", all.join("; "))
+    };
+    say("openers", Level::Good, text, "");
+}
 
 /// What an interruption left behind, and who may still need it.
 fn leftovers(places: &Places, say: &mut Say<'_>) {

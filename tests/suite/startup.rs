@@ -230,9 +230,15 @@ fn doctor_finds_nothing_where_nothing_is() {
     for check in json_lines(&run) {
         assert!(check["level"] == "ok" || check["subject"] == "room", "{check}");
     }
-    for subject in ["store", "clock", "backup", "proof", "room", "schedule", "permissions", "SQLite"] {
+    for subject in ["store", "clock", "backup", "proof", "room", "schedule", "openers", "permissions", "SQLite"] {
         found(&run, subject);
     }
+    assert!(found(&run, "openers").1.contains("nobody"), "{run:?}");
+    let conn = rusqlite::Connection::open(place.data.join("opened.db")).expect("open");
+    conn.execute_batch("CREATE TABLE t(v)").expect("made");
+    let (_, words, _) = found(&place.run(&["doctor", "--json"]), "openers");
+    let who = format!("(process {})", std::process::id());
+    assert!(words.contains("opened.db by ") && words.contains(&who), "{words}");
     life.end();
 }
 

@@ -26,7 +26,7 @@
 mod apply;
 mod databases;
 mod door;
-mod holders;
+pub mod holders;
 mod intent;
 mod plan;
 mod root;

@@ -33,6 +33,7 @@ use crate::schedule::startup::{Found, before_update};
 use crate::schedule::watch::Teller;
 use crate::snapshot::take::now_ms;
 use crate::store::lock::WriterLock;
+use crate::upkeep::remembered;
 
 /// `status` holds the daemon's lock for a moment, to see whether it is free.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -49,6 +50,8 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
     let config = context.config()?;
     context.places()?;
     context.credentials()?;
+    // Where that cannot be kept, the state cannot be either, and that is said.
+    let _ = remembered::begin(&data_dir);
     let (give, signals) = unbounded();
     let mut asked = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Error::failed("cannot listen for signals").because(error))?;

@@ -2,8 +2,9 @@
 //!
 //! Packs are authentic and records are chained, but a whole store that was replaced by an earlier copy of itself is as
 //! sound as it was then: nothing in it can tell. So the number of the newest snapshot and the hash of its record stand
-//! in the data directory too. They are no secret. The file is written in place and not synced: what is lost of it is
-//! only the memory, and a rename would make the directory look changed to the next snapshot.
+//! in the data directory too, once the daemon has run there. They are no secret. The file is written in place and not
+//! synced: what is lost of it is only the memory, and a rename would make the directory look changed to the next
+//! snapshot.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -68,7 +69,7 @@ fn write(data_dir: &Path, store: &Store, mark: Mark) -> Result<()> {
     let path = data_dir.join(FILE);
     let failed = |error| Error::io("remember how far the store is", &path, error);
     let bytes = serde_json::to_vec(&all).map_err(|error| failed(error.into()))?;
-    let mut file = open(OpenOptions::new().write(true).create(true).truncate(false), &path).map_err(failed)?;
+    let mut file = open(OpenOptions::new().write(true), &path).map_err(failed)?;
     file.write_all(&bytes).and_then(|()| file.stream_position()).and_then(|end| file.set_len(end)).map_err(failed)
 }
 
@@ -122,8 +123,20 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
     Ok(taken)
 }
 
-/// Remembers how far `store` is; or, if it is `behind`, that this was so until somebody accepts it.
+/// Makes the file, if there is none: from now on it is remembered. A snapshot alone does not: it changes nothing in the
+/// directory that it is of.
+pub fn begin(data_dir: &Path) -> Result<()> {
+    let path = data_dir.join(FILE);
+    let made = open(OpenOptions::new().write(true).create(true).truncate(false), &path);
+    made.map(drop).map_err(|error| Error::io("make a file", &path, error))
+}
+
+/// Remembers how far `store` is; or, if it is `behind`, that this was so until somebody accepts it. Nothing where
+/// [`begin`] never was.
 pub fn remember(data_dir: &Path, store: &Store, behind: bool) -> Result<()> {
+    if data_dir.join(FILE).symlink_metadata().is_err() {
+        return Ok(());
+    }
     let mark = match read(data_dir).remove(&store.id().to_string()) {
         Some(mark) if behind => Mark { behind: true, ..mark },
         _ => Mark::of(&store.head()?.next),

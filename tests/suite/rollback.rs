@@ -5,10 +5,18 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::common::{KEY, Place, copy, noise};
+use crate::daemon_common::{Life, daemon, filled};
 use serde_json::Value;
 
 const FILE: &str = ".nbak-seen.json";
 const SAYS: &str = "not what this machine has seen";
+
+/// A data directory where the daemon was once.
+fn place() -> Place {
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    fs::write(place.data.join(FILE), "").expect("written");
+    place
+}
 
 fn snapshot(place: &Place, seed: u64) -> String {
     fs::write(place.data.join("file"), noise(seed, 5000)).expect("written");
@@ -37,14 +45,15 @@ fn is_told(place: &Place) -> bool {
 
 #[test]
 fn a_store_that_was_put_back_is_told_of_until_that_is_accepted() {
-    let place = Place { key: Some(KEY), ..Place::empty() };
+    let place = place();
     snapshot(&place, 1);
     snapshot(&place, 2);
     copy(&place.repo, &place.path("earlier"));
     let last = snapshot(&place, 3);
-    let mode = fs::metadata(place.data.join(FILE)).expect("it remembers").permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
     assert!(!is_told(&place));
+    // Keeping it changes nothing.
+    let again: Value = serde_json::from_str(&place.ok(&["snapshot", "--json"]).out).expect("JSON");
+    assert_eq!(again["unchanged"], true, "{again}");
 
     put_back(&place, "earlier");
     assert!(is_told(&place));
@@ -65,7 +74,7 @@ fn a_store_that_was_put_back_is_told_of_until_that_is_accepted() {
 
 #[test]
 fn a_store_that_took_another_course_is_told_of() {
-    let place = Place { key: Some(KEY), ..Place::empty() };
+    let place = place();
     snapshot(&place, 1);
     copy(&place.repo, &place.path("earlier"));
     snapshot(&place, 2);
@@ -87,8 +96,20 @@ fn a_store_that_took_another_course_is_told_of() {
 }
 
 #[test]
+fn the_daemon_begins_it() {
+    let place = filled();
+    let life = Life::start(daemon(&place));
+    life.says("daemon of");
+    let mode = fs::metadata(place.data.join(FILE)).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    life.end();
+    place.ok(&["snapshot"]);
+    assert!(fs::read_to_string(place.data.join(FILE)).expect("it remembers").contains("\"next\":"));
+}
+
+#[test]
 fn what_was_forgotten_is_not_missed() {
-    let place = Place { key: Some(KEY), ..Place::empty() };
+    let place = place();
     snapshot(&place, 1);
     let second = snapshot(&place, 2);
     let third = snapshot(&place, 3);
@@ -102,7 +123,7 @@ fn what_was_forgotten_is_not_missed() {
 
 #[test]
 fn a_memory_that_is_none_harms_nothing() {
-    let place = Place { key: Some(KEY), ..Place::empty() };
+    let place = place();
     snapshot(&place, 1);
     let long = vec![0xff; 2_000_000];
     for bytes in [&b""[..], b"{", b"[]", b"{\"x\": 1}", &long] {

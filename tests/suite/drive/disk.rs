@@ -1,6 +1,6 @@
 //! This machine's disk fails while files go to Drive or come from there: a call of each kind that writes fails, once or
-//! from then on. An exit code of 0 says that all is done; else the same command, on a disk that works, does it. What was
-//! there before is there.
+//! from then on. An exit code of 0 says that all is done; else the same command, on a disk that works, does it. What
+//! was there before is there.
 //!
 //! strace makes the calls fail. Sockets are written to by others than these, so that only files are meant.
 #![allow(clippy::print_stdout, reason = "they say how many failed")]

@@ -6,7 +6,7 @@
 There are N known files, whose sizes the observer knows. Each is put into the data directory once, alone and together with
 a spell of use (workload.py age), and a snapshot is taken. The observer takes the growth of the store, subtracts what
 such a snapshot takes without the file (the median of some that were taken for that), and names the known file whose
-size is nearest. Printed: how often that is right, how many files are as near as the right one at most, and the same if
+size is nearest. Printed: how often that is right, how many files are nearer than the right one, and the same if
 packs were padded as in Padmé (https://bford.info/pub/sec/purb.pdf), which adds at most 12 %. Half of the files do not
 compress; the others are text, of which the observer knows the compressed size too.
 
@@ -43,7 +43,8 @@ class Place:
 
     def packs(self):
         folder = os.path.join(self.store, "packs")
-        return {name: os.path.getsize(os.path.join(folder, name)) for name in os.listdir(folder)} if os.path.isdir(folder) else {}
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        return {name: os.path.getsize(os.path.join(folder, name)) for name in names}
 
     def snapshot(self):
         """The sizes of the packs that appear."""

@@ -50,8 +50,9 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
     let config = context.config()?;
     context.places()?;
     context.credentials()?;
-    // Where that cannot be kept, the state cannot be either, and that is said.
-    let _ = remembered::begin(&data_dir);
+    if let Err(error) = remembered::begin(&data_dir) {
+        output::warning(format!("a store that is put back would not be noticed: {error}"));
+    }
     let (give, signals) = unbounded();
     let mut asked = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Error::failed("cannot listen for signals").because(error))?;

@@ -114,7 +114,7 @@ fn is_in(store: &Store, mark: &Mark, number: u64) -> Result<bool> {
 pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Result<Taken> {
     let behind = missing(&options.source, store, false)?;
     let mut taken = take::take(store, options, progress)?;
-    if !options.dry_run && (!taken.unchanged || behind.is_some()) {
+    if !options.dry_run {
         // It is taken: a memory that cannot be kept does not undo that.
         let kept = remember(&options.source, store, behind.is_some());
         taken.remarks.extend(kept.err().map(|error| error.to_string()));
@@ -128,7 +128,7 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
 pub fn begin(data_dir: &Path) -> Result<()> {
     let path = data_dir.join(FILE);
     let made = open(OpenOptions::new().write(true).create(true).truncate(false), &path);
-    made.map(drop).map_err(|error| Error::io("make a file", &path, error))
+    made.map(drop).map_err(|error| Error::io("remember how far the store is", &path, error))
 }
 
 /// Remembers how far `store` is; or, if it is `behind`, that this was so until somebody accepts it. Nothing where

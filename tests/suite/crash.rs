@@ -313,9 +313,7 @@ fn a_kill_at_every_call_that_writes() {
         "fallocate",
         "flock",
     ];
-    let works = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
-    if !works.is_ok_and(|status| status.success()) {
-        println!("skipped: strace is not installed, or may not trace");
+    if !crate::common::strace::can_trace() {
         return;
     }
     let mut random = Random::new(11);

@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::small_disk::{mount, small_disk};
+use crate::common::strace;
 use crate::common::{self, Place, Random, Run, Thing, assert_equal, copy, noise, objects, rounds, tree};
 use serde_json::Value;
 
@@ -205,17 +206,7 @@ impl Scene {
 
     /// The deed, with strace doing as `options` say.
     fn traced(&self, options: &[&str]) -> Ended {
-        let program = self.place.command(&self.args);
-        let mut traced = Command::new("strace");
-        traced.args(["-f", "-qq"]).args(options).arg("--");
-        traced.arg(program.get_program()).args(program.get_args());
-        for (name, value) in program.get_envs() {
-            match value {
-                Some(value) => traced.env(name, value),
-                None => traced.env_remove(name),
-            };
-        }
-        let output = traced.stdin(Stdio::null()).output().expect("runs");
+        let output = strace::traced(&self.place.command(&self.args), options).output().expect("runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ended { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
     }
@@ -226,28 +217,12 @@ impl Scene {
         let trace = format!("trace={}", CALLS.join(","));
         let ended = self.traced(&["-y", "-s", "16", "-o", log.to_str().expect("text"), "-e", &trace]);
         assert_eq!(ended.code, Some(0), "{ended:?}");
-        let text = fs::read_to_string(log).expect("a log");
-        let call = |line: &str| {
-            let (thread, rest) = line.split_once(' ')?;
-            let (call, rest) = rest.trim_start().split_once('(')?;
-            Some((thread.to_owned(), call.to_owned(), rest.to_owned()))
-        };
-        text.lines().filter_map(call).collect()
+        strace::calls(&fs::read_to_string(log).expect("a log"))
     }
 
-    /// How often each call is made, at most, by one thread.
     fn counts(&self) -> BTreeMap<String, u64> {
         self.reset();
-        let mut by_thread: BTreeMap<(String, String), u64> = BTreeMap::new();
-        for (thread, call, _) in self.calls() {
-            *by_thread.entry((thread, call)).or_default() += 1;
-        }
-        let mut counts = BTreeMap::new();
-        for ((_, call), count) in by_thread {
-            let most: &mut u64 = counts.entry(call).or_default();
-            *most = count.max(*most);
-        }
-        counts
+        strace::counts(self.calls())
     }
 }
 
@@ -260,18 +235,9 @@ fn some_of(count: u64, most: u64) -> Vec<u64> {
     (0..most).map(|n| 1 + n * (count - 1) / (most - 1)).collect()
 }
 
-fn no_strace() -> bool {
-    let works = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
-    let missing = !works.is_ok_and(|status| status.success());
-    if missing {
-        println!("skipped: strace is not installed, or may not trace");
-    }
-    missing
-}
-
 /// Each of the calls fails, once and from then on, with every error.
 fn failing_calls(deed: Deed, most: u64) {
-    if no_strace() {
+    if !strace::can_trace() {
         return;
     }
     let scene = Scene::new(deed);
@@ -348,7 +314,7 @@ fn writes_that_are_cut_short() {
 /// New packs before old ones go, each step synced before the next: the order that everything else rests on (I1, I2).
 #[test]
 fn the_order_of_writes() {
-    if no_strace() {
+    if !strace::can_trace() {
         return;
     }
     for deed in [Deed::Gc, Deed::Swarm] {

@@ -17,6 +17,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 pub mod small_disk;
+pub mod strace;
 
 /// A vault key as the application makes them, and others like it.
 pub const KEY: &str = "Zm9ydHktZm91ciBjaGFyYWN0ZXJzIG9mIGEga2V5MDA=";

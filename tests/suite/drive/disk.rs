@@ -7,11 +7,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use crate::common::{noise, rounds, tree};
+use crate::common::{noise, rounds, strace, tree};
 use crate::drive_common::{Cloud, store_grant};
-use crate::power::can_record;
 
 const CALLS: [&str; 10] = [
     "pwrite64",
@@ -30,18 +28,9 @@ const FAULTS: [(&str, &str); 3] = [("error=EIO", ""), ("error=ENOSPC", "+"), ("e
 /// Runs the program with a call that fails; its exit code, and whether the call was made at all.
 fn with_fault(cloud: &Cloud, args: &[&str], call: &str, fault: &str, when: &str) -> (Option<i32>, bool) {
     let log = tempfile::NamedTempFile::new().expect("a file for the log");
-    let program = cloud.command(args);
-    let mut traced = Command::new("strace");
-    traced.args(["-f", "-qq", "-o"]).arg(log.path()).args(["-e", &format!("trace=?{call}")]);
-    traced.args(["-e", &format!("inject={call}:{fault}:when={when}"), "--"]);
-    traced.arg(program.get_program()).args(program.get_args());
-    for (name, value) in program.get_envs() {
-        match value {
-            Some(value) => traced.env(name, value),
-            None => traced.env_remove(name),
-        };
-    }
-    let output = traced.stdin(Stdio::null()).output().expect("strace runs");
+    let (trace, inject) = (format!("trace=?{call}"), format!("inject={call}:{fault}:when={when}"));
+    let options = ["-o", log.path().to_str().expect("text"), "-e", &trace, "-e", &inject];
+    let output = strace::traced(&cloud.command(args), &options).output().expect("strace runs");
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(!err.contains("panicked"), "{call} {when} {fault}: {err}");
     let injected = fs::read_to_string(log.path()).expect("a log").contains("(INJECTED)");
@@ -50,7 +39,7 @@ fn with_fault(cloud: &Cloud, args: &[&str], call: &str, fault: &str, when: &str)
 
 /// `begin` makes a machine as it is before; `is_done` fails unless all is done.
 fn sweep(args: &[&str], begin: &dyn Fn() -> Cloud, is_done: &dyn Fn(&Cloud)) {
-    if !can_record() {
+    if !strace::can_trace() {
         return;
     }
     let (mut failed, mut runs) = (0, 0);

@@ -27,6 +27,8 @@ pub enum Content {
 pub struct Disk {
     /// Node 0 is the top.
     pub nodes: Vec<Content>,
+    /// By the number of its inode, each node that was read from a real disk.
+    pub inodes: BTreeMap<u64, Node>,
 }
 
 /// One change of one node. A rename is the one that changes two, and it is done or not done.
@@ -73,24 +75,24 @@ pub struct Step {
 impl Disk {
     /// What is below `top`.
     pub fn read(top: &Path) -> Disk {
-        let mut disk = Disk { nodes: Vec::new() };
-        disk.read_in(top, &mut BTreeMap::new());
+        let mut disk = Disk { nodes: Vec::new(), inodes: BTreeMap::new() };
+        disk.read_in(top);
         disk
     }
 
-    fn read_in(&mut self, path: &Path, known: &mut BTreeMap<u64, Node>) -> Node {
+    fn read_in(&mut self, path: &Path) -> Node {
         let meta = fs::symlink_metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        if let Some(node) = known.get(&meta.ino()).filter(|_| meta.is_file()) {
+        if let Some(node) = self.inodes.get(&meta.ino()).filter(|_| meta.is_file()) {
             return *node;
         }
         let node = self.nodes.len();
-        known.insert(meta.ino(), node);
+        self.inodes.insert(meta.ino(), node);
         self.nodes.push(Content::File(Vec::new()));
         self.nodes[node] = if meta.is_dir() {
             let mut names = BTreeMap::new();
             for entry in fs::read_dir(path).expect("a folder") {
                 let entry = entry.expect("an entry");
-                names.insert(entry.file_name(), self.read_in(&entry.path(), known));
+                names.insert(entry.file_name(), self.read_in(&entry.path()));
             }
             Content::Folder(names)
         } else if meta.is_symlink() {

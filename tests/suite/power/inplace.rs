@@ -10,9 +10,17 @@ use serde_json::Value;
 
 use super::disk::Node;
 
-/// Gives the journal in `data`, if one is there, the inodes that the nodes have now. `names` is what stood where when
-/// it was written, `placed` where each node is now.
-pub fn renumber(data: &Path, names: &BTreeMap<PathBuf, Node>, placed: &BTreeMap<Node, PathBuf>) {
+/// How a node is known that the journal means.
+#[derive(Clone, Copy)]
+pub enum Origin<'a> {
+    /// By what stood where when it was written.
+    Names(&'a BTreeMap<PathBuf, Node>),
+    /// By the inodes that it has: it was there when the recording began.
+    Inodes(&'a BTreeMap<u64, Node>),
+}
+
+/// Gives the journal in `data`, if one is there, the inodes that the nodes have now. `placed` says where each node is.
+pub fn renumber(data: &Path, origin: Origin<'_>, placed: &BTreeMap<Node, PathBuf>) {
     let journal = data.join(".nbak-restore/intent");
     let Ok(text) = fs::read_to_string(&journal) else { return };
     let Some((line, hash)) = text.trim_end().split_once('\n') else { return };
@@ -21,8 +29,11 @@ pub fn renumber(data: &Path, names: &BTreeMap<PathBuf, Node>, placed: &BTreeMap<
     }
     let mut intent: Value = serde_json::from_str(line).expect("JSON");
     let renumber = |stamp: &mut Value, path: &Path| {
-        let node = names.get(path).unwrap_or_else(|| panic!("{}: in the journal, and not there", path.display()));
-        if let Some(place) = placed.get(node) {
+        let node = match origin {
+            Origin::Names(names) => names.get(path),
+            Origin::Inodes(inodes) => inodes.get(&stamp["inode"].as_u64().expect("a number")),
+        };
+        if let Some(place) = node.and_then(|node| placed.get(node)) {
             let meta = fs::symlink_metadata(place).expect("it is there");
             stamp["inode"] = meta.ino().into();
             if stamp["mtime"] != serde_json::json!([0, 0]) {

@@ -16,9 +16,12 @@ mod scenes;
 mod sweep;
 mod trace;
 
+use std::collections::BTreeMap;
+
+use crate::common::strace::can_trace;
 use crate::common::{Random, rounds};
 use image::{Image, LOSSES, Loss, image};
-pub use record::can_record;
+use inplace::Origin;
 use record::record;
 use scenes::Scene;
 
@@ -30,8 +33,7 @@ const KILLS: u64 = 8;
 const NESTED: u64 = 6;
 
 fn fails_at_any_step(scene: &Scene) {
-    if !can_record() {
-        println!("skipped: strace is not installed, or may not trace");
+    if !can_trace() {
         return;
     }
     let mut random = Random::seeded(scene.name);
@@ -39,8 +41,15 @@ fn fails_at_any_step(scene: &Scene) {
     let recording = record(&scene.place.command(&scene.args), &top, scene.note.as_deref());
     assert_eq!(recording.code, Some(0), "{}", scene.name);
     let count = recording.steps.len() as u64;
+    // What a journal names is to be found in the half of all tries that begin where one is written.
+    let none = (0, BTreeMap::new());
+    let (noted, names) = recording.noted.as_ref().unwrap_or(&none);
+    let any = |nth: u64, random: &mut Random| {
+        let from = if nth.is_multiple_of(2) { *noted as u64 } else { 0 };
+        from + random.below(count + 1 - from)
+    };
     let show = |image: Image, what: &str| {
-        scene.lay(&image.disk, recording.noted.as_ref());
+        scene.lay(&image.disk, Origin::Names(names));
         (scene.judge)(scene, &image.said, what);
     };
     let kills = (KILLS * rounds()).min(count + 1);
@@ -50,22 +59,22 @@ fn fails_at_any_step(scene: &Scene) {
         show(image(&recording, at as usize, Loss::Nothing, &mut random), &what);
     }
     for nth in 0..IMAGES * rounds() {
-        let at = random.below(count + 1);
+        let at = any(nth / LOSSES.len() as u64, &mut random);
         let loss = LOSSES[nth as usize % LOSSES.len()];
         let what = format!("{}: power failed after step {at} of {count}, {loss:?} lost", scene.name);
         show(image(&recording, at as usize, loss, &mut random), &what);
     }
     let mut nested = 0;
     for nth in 0..rounds() {
-        let (at, loss) = (random.below(count + 1), LOSSES[nth as usize % LOSSES.len()]);
+        let (at, loss) = (any(nth, &mut random), LOSSES[nth as usize % LOSSES.len()]);
         let first = image(&recording, at as usize, loss, &mut random);
-        scene.lay(&first.disk, recording.noted.as_ref());
+        scene.lay(&first.disk, Origin::Names(names));
         let recovery = record(&scene.place.command(&scene.next), &top, None);
         let steps = recovery.steps.len() as u64;
         for _ in 0..NESTED {
             let (again, lost) = (random.below(steps + 1), LOSSES[random.below(4) as usize]);
             let second = image(&recovery, again as usize, lost, &mut random);
-            scene.lay(&second.disk, None);
+            scene.lay(&second.disk, Origin::Inodes(&recovery.before.inodes));
             let what = format!(
                 "{}: power failed after step {at} of {count}, {loss:?} lost, and in the recovery after step {again} of \
                  {steps}, {lost:?} lost",

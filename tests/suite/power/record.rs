@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::disk::{Change, Content, Disk, Node, Step};
 use super::trace::{self, Call};
+use crate::common::strace;
 
 /// What a run did.
 pub struct Recording {
@@ -40,30 +41,22 @@ struct Recorder<'a> {
     steps: Vec<Step>,
 }
 
-/// Whether strace is here and may trace.
-pub fn can_record() -> bool {
-    let works = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
-    works.is_ok_and(|status| status.success())
-}
-
 /// Runs `program`, which may do what it likes below `top`. `note` is a path whose coming into being is noted.
 pub fn record(program: &Command, top: &Path, note: Option<&Path>) -> Recording {
     let top = top.canonicalize().expect("a real path");
     let log = tempfile::NamedTempFile::new().expect("a file for the log");
     let before = Disk::read(&top);
-    let mut traced = Command::new("strace");
-    traced.args(["-f", "-qq", "-y", "-xx", "-s", "100000000", "-o"]).arg(log.path());
-    traced.args(["-e", &format!("trace=?{}", trace::CALLS.replace(',', ",?")), "-e", "signal=none", "--"]);
-    traced.arg(program.get_program()).args(program.get_args());
-    for (name, value) in program.get_envs() {
-        match value {
-            Some(value) => traced.env(name, value),
-            None => traced.env_remove(name),
-        };
-    }
-    let output = traced.stdin(Stdio::null()).output().expect("strace runs");
-    let mut recorder =
-        Recorder { top: &top, born: before.nodes.clone(), live: before, open: BTreeMap::new(), steps: Vec::new() };
+    let trace = format!("trace=?{}", trace::CALLS.replace(',', ",?"));
+    let log_path = log.path().to_str().expect("text");
+    let options = ["-y", "-xx", "-s", "100000000", "-o", log_path, "-e", &trace, "-e", "signal=none"];
+    let output = strace::traced(program, &options).output().expect("strace runs");
+    let mut recorder = Recorder {
+        top: &top,
+        born: before.nodes.clone(),
+        live: before.clone(),
+        open: BTreeMap::new(),
+        steps: Vec::new(),
+    };
     let calls = trace::read(&fs::read_to_string(log.path()).expect("a log"));
     let mut noted = None;
     for call in &calls {
@@ -74,7 +67,7 @@ pub fn record(program: &Command, top: &Path, note: Option<&Path>) -> Recording {
     }
     let Recorder { live, born, steps, .. } = recorder;
     assert_matches(&live, &Disk::read(&top), &calls);
-    Recording { before: Disk { nodes: born }, steps, code: output.status.code(), noted }
+    Recording { before: Disk { nodes: born, ..before }, steps, code: output.status.code(), noted }
 }
 
 /// Fails unless the disk in memory became what the real one is. The memory that SQLite's processes share is written

@@ -8,8 +8,9 @@ use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::disk::{Disk, Node};
-use super::{inplace, judge};
+use super::disk::Disk;
+use super::inplace::{self, Origin};
+use super::judge;
 use crate::common::{KEY, OTHER_KEY, Place, database, noise};
 
 /// Paths and bytes; of a folder none.
@@ -110,10 +111,10 @@ impl Scene {
     }
 
     /// Makes the real folder be this disk.
-    pub fn lay(&self, disk: &Disk, noted: Option<&(usize, BTreeMap<PathBuf, Node>)>) {
+    pub fn lay(&self, disk: &Disk, origin: Origin<'_>) {
         let placed = disk.write(&self.top());
-        if let (Some((_, names)), Some(_)) = (noted, &self.note) {
-            inplace::renumber(&self.place.data, names, &placed);
+        if self.note.is_some() {
+            inplace::renumber(&self.place.data, origin, &placed);
         }
     }
 }

@@ -6,12 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::{Command, Stdio};
 
-use super::can_record;
 use super::disk::Disk;
 use super::scenes::{self, Scene};
-use crate::common::rounds;
+use crate::common::{rounds, strace};
 
 /// Calls that change what is on disk.
 const CALLS: [&str; 14] = [
@@ -42,45 +40,21 @@ const FAULTS: [(&str, &str); 6] = [
 ];
 
 fn traced(scene: &Scene, options: &[&str]) -> (Option<i32>, String, String) {
-    let program = scene.place.command(&scene.args);
-    let mut traced = Command::new("strace");
-    traced.args(["-f", "-qq"]).args(options).arg("--").arg(program.get_program()).args(program.get_args());
-    for (name, value) in program.get_envs() {
-        match value {
-            Some(value) => traced.env(name, value),
-            None => traced.env_remove(name),
-        };
-    }
-    let output = traced.stdin(Stdio::null()).output().expect("strace runs");
+    let output = strace::traced(&scene.place.command(&scene.args), options).output().expect("strace runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// How often one thread makes each call, at most.
-fn counts(scene: &Scene) -> BTreeMap<&'static str, u64> {
+fn counts(scene: &Scene) -> BTreeMap<String, u64> {
     let log = tempfile::NamedTempFile::new().expect("a file for the log");
     let trace = format!("trace={}", CALLS.join(","));
     let ended = traced(scene, &["-o", log.path().to_str().expect("text"), "-e", &trace]);
     assert_eq!(ended.0, Some(0), "{}: {ended:?}", scene.name);
-    let mut by_thread: BTreeMap<(String, &str), u64> = BTreeMap::new();
-    for line in fs::read_to_string(log.path()).expect("a log").lines() {
-        let Some((thread, rest)) = line.split_once(' ') else { continue };
-        let name = rest.trim_start().split('(').next().unwrap_or_default();
-        if let Some(call) = CALLS.into_iter().find(|call| *call == name) {
-            *by_thread.entry((thread.to_owned(), call)).or_default() += 1;
-        }
-    }
-    let mut counts = BTreeMap::new();
-    for ((_, call), count) in by_thread {
-        let most: &mut u64 = counts.entry(call).or_default();
-        *most = count.max(*most);
-    }
-    counts
+    strace::counts(strace::calls(&fs::read_to_string(log.path()).expect("a log")))
 }
 
 fn fails_at_any_call(scene: &Scene) {
-    if !can_record() {
-        println!("skipped: strace is not installed, or may not trace");
+    if !strace::can_trace() {
         return;
     }
     let before = Disk::read(&scene.top());

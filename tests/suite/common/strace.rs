@@ -1,0 +1,53 @@
+//! The real program under strace, which records its calls, makes them fail, or kills it as it enters one.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+
+/// Whether strace is here and may trace. If not, that is said: the test that asks passes without.
+#[expect(clippy::print_stdout, reason = "a test that was skipped says so")]
+pub fn can_trace() -> bool {
+    let works = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
+    let works = works.is_ok_and(|status| status.success());
+    if !works {
+        println!("skipped: strace is not installed, or may not trace");
+    }
+    works
+}
+
+/// `program`, with strace doing as `options` say.
+pub fn traced(program: &Command, options: &[&str]) -> Command {
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "-qq"]).args(options).arg("--").arg(program.get_program()).args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => traced.env(name, value),
+            None => traced.env_remove(name),
+        };
+    }
+    traced.stdin(Stdio::null());
+    traced
+}
+
+/// The calls in a log: thread, name and arguments of each.
+pub fn calls(log: &str) -> Vec<(String, String, String)> {
+    let call = |line: &str| {
+        let (thread, rest) = line.split_once(' ')?;
+        let (call, rest) = rest.trim_start().split_once('(')?;
+        Some((thread.to_owned(), call.to_owned(), rest.to_owned()))
+    };
+    log.lines().filter_map(call).collect()
+}
+
+/// How often each call is made, at most, by one thread: strace counts by thread which call is to fail.
+pub fn counts(calls: Vec<(String, String, String)>) -> BTreeMap<String, u64> {
+    let mut by_thread: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for (thread, call, _) in calls {
+        *by_thread.entry((thread, call)).or_default() += 1;
+    }
+    let mut counts = BTreeMap::new();
+    for ((_, call), count) in by_thread {
+        let most: &mut u64 = counts.entry(call).or_default();
+        *most = count.max(*most);
+    }
+    counts
+}

@@ -17,6 +17,10 @@ use crate::id::SlotId;
 
 /// What is read at a time, in bytes.
 const PIECE: usize = 256 * 1024;
+/// How the name of a file begins that is being written.
+const YOUNG: &str = ".nbak-young-";
+/// How often it is tried to write one.
+const TRIES: usize = 8;
 
 /// Opens a regular file for reading. A link or a pipe in its place is refused, not followed or waited for.
 pub fn open_regular(path: &Path) -> io::Result<File> {
@@ -39,16 +43,38 @@ pub fn create(path: &Path) -> Result<File> {
     options.open(path).map_err(|error| Error::io("make a file", path, error))
 }
 
-/// Puts `bytes` at `path`: the whole of them, or what was there before, whatever happens meanwhile.
+/// Puts `bytes` at `path`: the whole of them, or what was there before, whatever happens meanwhile. What a process that
+/// was killed at this left in the same folder goes.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
-    let young = path.with_file_name(format!(".nbak-young-{}", SlotId::random()));
-    let mut file = create(&young)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(&young, path));
-    if let Err(error) = written {
-        let _ = std::fs::remove_file(&young);
-        return Err(Error::io("write a file", path, error));
+    let folder = path.parent().unwrap_or(Path::new("."));
+    sweep_young(folder);
+    let mut tries = TRIES;
+    loop {
+        tries -= 1;
+        let young = folder.join(format!("{YOUNG}{}", SlotId::random()));
+        let mut file = create(&young)?;
+        let written = (file.lock().and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all()))
+            .and_then(|()| std::fs::rename(&young, path));
+        match written {
+            Ok(()) => return sync_folder(folder),
+            // Somebody swept it before it was locked.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries > 0 => {}
+            Err(error) => {
+                let _ = std::fs::remove_file(&young);
+                return Err(Error::io("write a file", path, error));
+            }
+        }
     }
-    sync_folder(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Removes the files that nobody writes any more: whoever writes one holds its lock until it has its name.
+fn sweep_young(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_young = entry.file_name().to_str().is_some_and(|name| name.starts_with(YOUNG));
+        if is_young && open_regular(&entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Makes what happened to the names in a folder durable.
@@ -87,4 +113,42 @@ pub fn sha256(file: &mut impl Read) -> io::Result<(String, u64)> {
         }
     }
     Ok((hex(&hash.finalize()), total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_writer_left_goes_with_the_next_write_and_what_is_being_written_stays() {
+        let place = tempfile::tempdir().expect("a folder");
+        let young = |name: &str| place.path().join(format!("{YOUNG}{name}"));
+        std::fs::write(young("left"), b"half").expect("written");
+        std::fs::create_dir(young("folder")).expect("made");
+        let held = create(&young("held")).expect("made");
+        held.lock().expect("locked");
+        let path = place.path().join("file");
+        write_durably(&path, b"whole").expect("written");
+        assert_eq!(std::fs::read(&path).expect("there"), b"whole");
+        assert!(!young("left").exists() && young("held").exists() && young("folder").exists());
+    }
+
+    #[test]
+    fn many_write_the_same_file_at_once_and_it_is_always_whole() {
+        let place = tempfile::tempdir().expect("a folder");
+        let path = place.path().join("file");
+        std::thread::scope(|scope| {
+            for letter in b'a'..b'g' {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        write_durably(path, &[letter; 5000]).expect("written");
+                        let found = std::fs::read(path).expect("there");
+                        assert!(found.len() == 5000 && found.iter().all(|byte| *byte == found[0]));
+                    }
+                });
+            }
+        });
+        assert_eq!(std::fs::read_dir(place.path()).expect("a folder").count(), 1);
+    }
 }

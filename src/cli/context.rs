@@ -4,19 +4,17 @@
 //! default.
 
 use std::cell::OnceCell;
-use std::env::VarError;
 use std::fs;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use jiff::ZonedDateTime;
-use zeroize::Zeroizing;
 
 use super::args::{Common, NewKey};
 use super::output::{self, Bars};
+use super::secrets;
 use crate::config::layers::Layers;
 use crate::config::read::{self, Config};
 use crate::crypto::secret::Credential;
@@ -28,11 +26,6 @@ use crate::snapshot::places::Places;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 use crate::upkeep::remembered;
-
-/// The environment variables that hold the vault key.
-const KEY_VARIABLES: [&str; 2] = ["NODYN_VAULT_KEY", "LYNOX_VAULT_KEY"];
-/// A key or a passphrase is at most this long, in bytes.
-const KEY_LIMIT: u64 = 4096;
 
 /// What the commands work with.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, as it was typed")]
@@ -183,33 +176,24 @@ impl Context {
     pub fn credentials(&self) -> Result<Vec<Credential>> {
         let mut found = Vec::new();
         for path in &self.vault_key_files {
-            found.push(Credential::VaultKey(read_secret(path)?));
+            found.push(Credential::VaultKey(secrets::of_file(path)?));
         }
         if let Some(command) = &self.vault_key_command {
-            found.push(Credential::VaultKey(run_for_secret(command)?));
+            found.push(Credential::VaultKey(secrets::of_command(command)?));
         }
         if let Some(path) = &self.passphrase_file {
-            found.push(Credential::Passphrase(read_secret(path)?));
+            found.push(Credential::Passphrase(secrets::of_file(path)?));
         }
         if found.is_empty() {
-            for name in KEY_VARIABLES {
-                match std::env::var(name) {
-                    Ok(key) if !key.trim().is_empty() => found.push(Credential::VaultKey(key.trim().to_owned())),
-                    Ok(_) | Err(VarError::NotPresent) => {}
-                    // To go on without it would make a store that is not protected.
-                    Err(VarError::NotUnicode(_)) => {
-                        return Err(Error::key(format!("{name} holds a key that is not UTF-8")));
-                    }
-                }
-            }
+            found.extend(secrets::in_environment()?);
         }
         if found.is_empty()
-            && let Some(key) = key_in_env_file(&self.data_dir()?.join(".env"))?
+            && let Some(key) = secrets::in_env_file(&self.data_dir()?.join(".env"))?
         {
-            found.push(Credential::VaultKey(key));
+            found.push(key);
         }
         if let Some(first) = found.first() {
-            warn_of_weak("the vault key", first);
+            secrets::warn_of_weak("the vault key", first);
         }
         Ok(found)
     }
@@ -217,16 +201,16 @@ impl Context {
     /// The key that `key add` and `key rotate` are about.
     pub fn new_credential(new: &NewKey) -> Result<Option<Credential>> {
         let key = match (&new.new_vault_key_file, &new.new_vault_key_command) {
-            (Some(path), _) => Some(read_secret(path)?),
-            (None, Some(command)) => Some(run_for_secret(command)?),
+            (Some(path), _) => Some(secrets::of_file(path)?),
+            (None, Some(command)) => Some(secrets::of_command(command)?),
             (None, None) => None,
         };
         if let Some(key) = key.map(Credential::VaultKey) {
-            warn_of_weak("the new vault key", &key);
+            secrets::warn_of_weak("the new vault key", &key);
             return Ok(Some(key));
         }
         match &new.new_passphrase_file {
-            Some(path) => Ok(Some(Credential::Passphrase(read_secret(path)?))),
+            Some(path) => Ok(Some(Credential::Passphrase(secrets::of_file(path)?))),
             None => Ok(None),
         }
     }
@@ -329,139 +313,6 @@ fn read_small(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Tells of a vault key that is none: it opens what it sealed, and who made a mistake would not know.
-fn warn_of_weak(what: &str, credential: &Credential) {
-    if let Credential::VaultKey(key) = credential
-        && !credential.is_strong()
-    {
-        let why =
-            if key.len() < 32 { "is shorter than 32 characters" } else { "is not 32 to 128 characters of base64" };
-        output::warning(format!("{what} {why}: it is treated as a passphrase, which is slower"));
-    }
-}
-
-fn first_line(text: &str, place: &str) -> Result<String> {
-    let line = text.lines().next().unwrap_or_default().trim();
-    if line.is_empty() {
-        return Err(
-            Error::key(format!("there is no key in {place}")).hint("its first line must be the key, and is empty")
-        );
-    }
-    // An environment file: the line would be taken for a passphrase that nobody knows.
-    let name = line.trim_start_matches("export ").split_once('=').map(|(name, _)| name.trim());
-    if let Some(name) = name.filter(|name| ["NODYN_VAULT_KEY", "LYNOX_VAULT_KEY"].contains(name)) {
-        return Err(Error::key(format!("the first line of {place} is a setting of {name}, and not a key by itself"))
-            .hint(
-                "the key in the data directory's .env is found without being named; else put the key alone in a file",
-            ));
-    }
-    Ok(line.to_owned())
-}
-
-fn read_secret(path: &Path) -> Result<String> {
-    let mut text = Zeroizing::new(String::new());
-    let failed = |error: std::io::Error| {
-        let error = Error::key("cannot read a key").at(path).because(error);
-        error.hint("name a file that this user can read, with the key in its first line")
-    };
-    let file = fs::File::open(path).map_err(failed)?;
-    file.take(KEY_LIMIT).read_to_string(&mut text).map_err(failed)?;
-    first_line(&text, &path.display().to_string())
-}
-
-fn run_for_secret(command: &str) -> Result<String> {
-    let output = Command::new("/bin/sh")
-        .args(["-c", command])
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| Error::key("cannot run the command that gives the key").because(error))?;
-    if !output.status.success() {
-        return Err(Error::key(format!("the command that gives the key failed ({})", output.status)));
-    }
-    let text = String::from_utf8(output.stdout)
-        .map(Zeroizing::new)
-        .map_err(|_| Error::key("the command gave a key that is not UTF-8"))?;
-    first_line(&text, "what the command printed")
-}
-
-/// The vault key in the application's own `.env`. One that others can read or could have put there is refused: to go on
-/// without it would make a store that is not protected.
-fn key_in_env_file(path: &Path) -> Result<Option<String>> {
-    let refuse = |why: &str| {
-        Err(Error::key(format!("refusing to take the vault key from a file that {why}"))
-            .at(path)
-            .hint("mend it (chmod 600), or set NODYN_VAULT_KEY"))
-    };
-    let open = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::NONBLOCK).bits().cast_signed())
-        .open(path);
-    let file = match open {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound || error.kind() == ErrorKind::NotADirectory => {
-            return Ok(None);
-        }
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-            return refuse("is a symbolic link");
-        }
-        Err(error) => return Err(Error::key("cannot read the vault key").at(path).because(error)),
-    };
-    let meta = file.metadata().map_err(|error| Error::io("look at", path, error))?;
-    if !meta.is_file() {
-        return refuse("is no regular file");
-    }
-    let mut text = Zeroizing::new(String::new());
-    file.take(1 << 20).read_to_string(&mut text).map_err(|error| Error::io("read", path, error))?;
-    let Some(key) = key_in(&text).map_err(|line| {
-        Error::key(format!("line {line} names the vault key, and cannot be understood"))
-            .at(path)
-            .hint("write it as NODYN_VAULT_KEY=…, with nothing behind it")
-    })?
-    else {
-        return Ok(None);
-    };
-    if meta.uid() != rustix::process::geteuid().as_raw() {
-        return refuse("belongs to another user");
-    }
-    if meta.mode() & 0o077 != 0 {
-        return refuse("others can read or write");
-    }
-    Ok(Some(key))
-}
-
-/// The vault key that the text of an `.env` file sets, or the number of a line that names it and cannot be understood.
-/// Quotes, blanks, `export` and comments are taken as the application takes them, and of several lines the last counts.
-fn key_in(text: &str) -> std::result::Result<Option<String>, usize> {
-    let mut found = None;
-    for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-        let line = line.trim();
-        let line =
-            line.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t'])).unwrap_or(line).trim_start();
-        let Some(rest) = KEY_VARIABLES.iter().find_map(|name| line.strip_prefix(name)) else { continue };
-        if rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') {
-            continue;
-        }
-        let value = rest.trim_start().strip_prefix('=').ok_or(at + 1)?.trim();
-        let key = match value.chars().next() {
-            Some(quote @ ('"' | '\'' | '`')) => {
-                let (key, rest) = value[1..].split_once(quote).ok_or(at + 1)?;
-                let rest = rest.trim_start();
-                if !rest.is_empty() && !rest.starts_with('#') {
-                    return Err(at + 1);
-                }
-                key
-            }
-            _ => value.split('#').next().unwrap_or_default().trim(),
-        };
-        if key.contains(char::is_whitespace) {
-            return Err(at + 1);
-        }
-        found = (!key.is_empty()).then(|| key.to_owned());
-    }
-    Ok(found)
-}
-
 /// The user's file, the project's in the folder in which the command was given, and the environment.
 fn layers(data_dir: &Path) -> Layers {
     let mut layers = Layers::default();
@@ -483,40 +334,4 @@ fn layers(data_dir: &Path) -> Layers {
     }
     layers.add_environment(&|name| std::env::var(name).ok());
     layers
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_of_an_env_file_are_taken_as_the_application_takes_them() {
-        for line in
-            ["NAME=K", "NAME = K", "export   NAME=K", "NAME=K # note", "NAME=\"K\" # note", "NAME=`K`", "NAME='K'"]
-        {
-            let text = format!("\u{feff}# first\n{}\n", line.replace("NAME", "NODYN_VAULT_KEY"));
-            assert_eq!(key_in(&text), Ok(Some("K".to_owned())), "{line}");
-        }
-        assert_eq!(key_in("NODYN_VAULT_KEY=old\nNODYN_VAULT_KEY=new"), Ok(Some("new".to_owned())), "the last counts");
-        assert_eq!(key_in("NODYN_VAULT_KEY_OLD=x\n# NODYN_VAULT_KEY=y"), Ok(None));
-        for line in ["NODYN_VAULT_KEY: K", "NODYN_VAULT_KEY=\"K", "NODYN_VAULT_KEY=a b", "NODYN_VAULT_KEY"] {
-            assert_eq!(key_in(line), Err(1), "{line}");
-        }
-    }
-
-    #[test]
-    fn keys_in_an_env_file_are_found_or_refused() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join(".env");
-        assert!(matches!(key_in_env_file(&path), Ok(None)));
-        fs::write(&path, "A=1\nexport NODYN_VAULT_KEY=\"abc\"\n").expect("written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
-        assert!(key_in_env_file(&path).is_err(), "others can read it");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("set");
-        assert_eq!(key_in_env_file(&path).expect("fine").as_deref(), Some("abc"));
-        let link = folder.path().join("link");
-        std::os::unix::fs::symlink(&path, &link).expect("linked");
-        assert!(key_in_env_file(&link).is_err(), "a link");
-    }
 }

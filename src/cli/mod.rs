@@ -19,6 +19,7 @@ mod output;
 mod repair;
 mod restore;
 mod retention;
+mod secrets;
 mod snapshot;
 mod stats;
 mod status;

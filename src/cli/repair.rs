@@ -145,8 +145,9 @@ fn index(context: &Context) -> Result<u8> {
     store.catalog_mut().index_mut().discard();
     drop(store);
     let store = Store::open(&repo, &credentials, Access::Write(context.patience()))?;
-    if let Ok(data_dir) = context.data_dir() {
-        remembered::remember(&data_dir, &store, false)?;
+    let remembered = context.data_dir().map(|data_dir| remembered::remember(&data_dir, &store, false));
+    if let Ok(Err(error)) = remembered {
+        output::warning(format!("it is not remembered that this was accepted, and will be told of again: {error}"));
     }
     context.warn(&store);
     // Those of packs that are there and do not open.

@@ -19,6 +19,7 @@ mod backup_format;
 mod backup_hostile_restore;
 mod backup_read;
 mod backup_reference;
+mod canary;
 mod capture;
 mod cli;
 mod common;

@@ -6,6 +6,7 @@
 
 use std::error::Error as _;
 use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::time::{Duration, UNIX_EPOCH};
 
 use lettre::address::Envelope;
@@ -20,10 +21,13 @@ use url::Host;
 use super::address::is_here;
 use super::deliver::{Deliver, Letter, Trouble};
 use super::fields::Fields;
+use super::relay::Relay;
 use super::secret::Secret;
 
 /// So many people are told by one channel.
 const TO_MOST: usize = 20;
+/// To hand over a mail may take so many steps in all.
+const STEPS: u32 = 4;
 /// A mail's text is at most this long, in bytes.
 const MOST: usize = 100_000;
 
@@ -117,7 +121,8 @@ impl Email {
         }
     }
 
-    fn transport(&self, step: Duration) -> Result<SmtpTransport, Trouble> {
+    /// By way of a port of this machine.
+    fn transport(&self, port: u16, step: Duration) -> Result<SmtpTransport, Trouble> {
         let server = self.server();
         let tls =
             || TlsParameters::new(server.clone()).map_err(|_| Trouble::Lasting("cannot make ready for TLS".to_owned()));
@@ -126,7 +131,8 @@ impl Email {
             Cover::Tls => Tls::Wrapper(tls()?),
             Cover::None => Tls::None,
         };
-        let mut transport = SmtpTransport::builder_dangerous(&server).port(self.port).tls(cover).timeout(Some(step));
+        let way = Ipv4Addr::LOCALHOST.to_string();
+        let mut transport = SmtpTransport::builder_dangerous(way).port(port).tls(cover).timeout(Some(step));
         if let Some((user, password)) = &self.login {
             let password = password.read().map_err(Trouble::Lasting)?;
             transport = transport.credentials(Credentials::new(user.clone(), password.to_string()));
@@ -168,7 +174,9 @@ impl Deliver for Email {
 
     fn once(&self, letter: &Letter) -> Result<(), Trouble> {
         let message = self.message(letter).map_err(|_| Trouble::Lasting("no mail can be made of it".to_owned()))?;
-        match self.transport(letter.patience.step)?.send(&message) {
+        let step = letter.patience.step;
+        let relay = Relay::to(&self.server(), self.port, step, step * STEPS).map_err(|error| no_way(error.kind()))?;
+        match self.transport(relay.port(), step)?.send(&message) {
             Ok(_) => Ok(()),
             Err(error) => Err(meaning(&error)),
         }
@@ -201,9 +209,16 @@ fn meaning(error: &lettre::transport::smtp::Error) -> Trouble {
         Some(ErrorKind::InvalidData) => {
             Trouble::Lasting("the server speaks no TLS, or nobody vouches for its certificate".to_owned())
         }
-        Some(ErrorKind::TimedOut | ErrorKind::WouldBlock) => Trouble::passing("no answer in time"),
-        Some(ErrorKind::ConnectionRefused) => Trouble::passing("no connection"),
+        Some(kind @ (ErrorKind::TimedOut | ErrorKind::WouldBlock | ErrorKind::ConnectionRefused)) => no_way(kind),
         _ if error.is_response() => Trouble::passing("the connection ended early, or the server speaks no SMTP"),
+        _ => no_way(ErrorKind::Other),
+    }
+}
+
+fn no_way(kind: ErrorKind) -> Trouble {
+    match kind {
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => Trouble::passing("no answer in time"),
+        ErrorKind::ConnectionRefused => Trouble::passing("no connection"),
         _ => Trouble::passing("no connection, or it broke"),
     }
 }

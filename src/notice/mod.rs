@@ -1,8 +1,8 @@
 //! Telling people what happened: a *notice* goes out by every *channel* that is configured for its event.
 //!
 //! A [`Notice`] says of one [`Event`] what, where and when ([`message`], [`event`]). A [`Channel`] is one object of
-//! `nbak.notify` ([`channel`], [`fields`]): a [`command`], a [`webhook`], [`ntfy`], [`telegram`], an [`email`], or the
-//! [`ping`] of a service that misses what does not come. [`Channels`] sends one notice by all of them at once
+//! `nbak.notify` ([`channel`], [`fields`]): a [`command`], a [`webhook`], [`ntfy`], [`telegram`], an [`email`] (by way
+//! of a [`relay`] that has an end), or the [`ping`] of a service that misses what does not come. [`Channels`] sends one notice by all of them at once
 //! ([`channels`], [`patience`]). [`Muffle`] decides whether the same trouble is worth telling again ([`muffle`]).
 //!
 //! Three things hold throughout. **No channel keeps another back**, and none keeps the caller: tries are counted, and
@@ -24,6 +24,7 @@ pub mod muffle;
 mod ntfy;
 pub mod patience;
 mod ping;
+mod relay;
 mod secret;
 mod telegram;
 mod web;

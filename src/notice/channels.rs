@@ -82,6 +82,22 @@ impl Channels {
         channels.collect::<Result<_, _>>().map(Channels::new)
     }
 
+    /// What is wrong with which of them.
+    pub fn mistakes(all: &[Value]) -> Vec<String> {
+        let more =
+            (all.len() > MOST).then(|| format!("has more than {MOST} channels, of which the others are left aside"));
+        let each = all.iter().take(MOST).enumerate().filter_map(|(at, value)| {
+            Some(format!("channel {} of {}: {}", at + 1, all.len(), Channel::parse(value).err()?))
+        });
+        more.into_iter().chain(each).collect()
+    }
+
+    /// Those that can be understood: a mistake in one keeps no other back.
+    pub fn parse_good(value: &Value) -> Channels {
+        let all = value.as_array().into_iter().flatten().take(MOST);
+        Channels::new(all.filter_map(|value| Channel::parse(value).ok()).collect())
+    }
+
     /// With other bounds than the usual ones.
     #[must_use]
     pub fn with_patience(mut self, patience: Patience) -> Channels {

@@ -19,7 +19,7 @@ use super::fields::Fields;
 use super::secret::Secret;
 
 /// What no command gets to see.
-const KEYS: [&str; 3] = ["NODYN_VAULT_KEY", "LYNOX_VAULT_KEY", "GOOGLE_CLIENT_SECRET"];
+const KEYS: [&str; 4] = ["NODYN_VAULT_KEY", "LYNOX_VAULT_KEY", "GOOGLE_CLIENT_SECRET", "NBAK_NOTIFY"];
 /// How often it is looked whether a command has ended.
 const LOOK: Duration = Duration::from_millis(10);
 

@@ -16,6 +16,8 @@ pub enum Event {
     DriveFailed,
     /// A restore that was made as a drill did not bring back what it should.
     DrillFailed,
+    /// The store is not what it was: something is lost, damaged, or was put back.
+    StoreDamaged,
     /// There was no successful backup for too long.
     Stale,
     /// Something is unlike what it was before.
@@ -30,11 +32,12 @@ pub enum Event {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Event; 9] = [
+    pub const ALL: [Event; 10] = [
         Event::BackupFailed,
         Event::SnapshotFailed,
         Event::DriveFailed,
         Event::DrillFailed,
+        Event::StoreDamaged,
         Event::Stale,
         Event::Anomaly,
         Event::Recovered,
@@ -49,6 +52,7 @@ impl Event {
             Event::SnapshotFailed => "snapshot_failed",
             Event::DriveFailed => "drive_failed",
             Event::DrillFailed => "drill_failed",
+            Event::StoreDamaged => "store_damaged",
             Event::Stale => "stale",
             Event::Anomaly => "anomaly",
             Event::Recovered => "recovered",
@@ -81,6 +85,6 @@ mod tests {
         }
         assert_eq!(Event::parse("Stale"), None);
         let troubles: Vec<Event> = Event::ALL.into_iter().filter(|event| event.is_trouble()).collect();
-        assert_eq!(troubles, Event::ALL[..6]);
+        assert_eq!(troubles, Event::ALL[..7]);
     }
 }

@@ -23,6 +23,9 @@ const SECRET_LEAST: usize = 4;
 /// What stands where a secret stood.
 const SCRUBBED: &str = "[secret]";
 
+/// The fact that says what else is wrong while something was done.
+pub const TROUBLE: &str = "trouble";
+
 /// What is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Notice {

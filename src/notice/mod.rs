@@ -2,8 +2,9 @@
 //!
 //! A [`Notice`] says of one [`Event`] what, where and when ([`message`], [`event`]). A [`Channel`] is one object of
 //! `nbak.notify` ([`channel`], [`fields`]): a [`command`], a [`webhook`], [`ntfy`], [`telegram`], an [`email`] (by way
-//! of a [`relay`] that has an end), or the [`ping`] of a service that misses what does not come. [`Channels`] sends one notice by all of them at once
-//! ([`channels`], [`patience`]). [`Muffle`] decides whether the same trouble is worth telling again ([`muffle`]).
+//! of a [`relay`] that has an end), or the [`ping`] of a service that misses what does not come. [`Channels`] sends one
+//! notice by all of them at once ([`channels`], [`patience`]). [`Muffle`] decides whether the same trouble is worth
+//! telling again ([`muffle`]).
 //!
 //! Three things hold throughout. **No channel keeps another back**, and none keeps the caller: tries are counted, and
 //! every wait has an end. **No secret leaves by the wrong door**: what is a key to a channel (a token, a password, an

@@ -1,8 +1,8 @@
 //! The way to a mail server, with an end: so many bytes and so long, whatever the server does.
 //!
-//! The library that speaks SMTP reads a line until it ends, and asks anew for each piece of it: a server that never ends
-//! its line would fill the memory, and one that says a byte now and then would never be done. It cannot be handed a
-//! connection, so it talks to a port of this machine, behind which this counts. TLS is between the library and the
+//! The library that speaks SMTP reads a line until it ends, and waits anew for each piece of it: a server that never
+//! ends its line would fill the memory, and one that says a byte now and then would never be done. It cannot be handed
+//! a connection, so it talks to a port of this machine, behind which this counts. TLS is between the library and the
 //! server, whose name it knows: nothing can be read or changed here.
 
 use std::io::{self, Read, Write};
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_line_that_never_ends_is_cut() {
         let (relay, server) =
-            relay(Duration::from_secs(60), |mut stream| while stream.write_all(&[b'x'; 9999]).is_ok() {});
+            relay(Duration::from_mins(1), |mut stream| while stream.write_all(&[b'x'; 9999]).is_ok() {});
         let mut heard = 0;
         let mut piece = vec![0; PIECE];
         let mut near = come(&relay);

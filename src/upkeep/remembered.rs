@@ -1,9 +1,10 @@
 //! How far a store had come when this machine last took a snapshot, remembered outside of it (S10).
 //!
 //! Packs are authentic and records are chained, but a whole store that was replaced by an earlier copy of itself is as
-//! sound as it was then: nothing in it can tell. So the number of the newest snapshot and the hash of its record stand
-//! in the data directory too, once the daemon has run there. They are no secret. The file is written in place and not
-//! synced: what is lost of it is only the memory, and a rename would make the directory look changed to the next
+//! sound as it was then: nothing in it can tell. Nor can a new one that lies where it was, since somebody removed it,
+//! or a disk is not mounted. So the number of the newest snapshot, the hash of its record, and where the store lies
+//! stand in the data directory too, once the daemon has run there. They are no secret. The file is written in place and
+//! not synced: what is lost of it is only the memory, and a rename would make the directory look changed to the next
 //! snapshot.
 
 use std::collections::BTreeMap;
@@ -36,12 +37,23 @@ struct Mark {
     /// The store was found to be behind this, and nobody has accepted that yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     behind: bool,
+    /// Where it lies.
+    #[serde(default)]
+    at: String,
+    /// Another one lay there, and nobody has accepted that yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    instead: bool,
 }
 
 impl Mark {
     fn of((next, after): &Start) -> Mark {
-        Mark { next: *next, after: after.map(|mac| hex(&mac)), behind: false }
+        Mark { next: *next, after: after.map(|mac| hex(&mac)), behind: false, at: String::new(), instead: false }
     }
+}
+
+fn place(store: &Store) -> String {
+    let root = store.root();
+    root.canonicalize().unwrap_or_else(|_| root.to_owned()).to_string_lossy().into_owned()
 }
 
 /// By the store's id. What cannot be read is not remembered.
@@ -59,16 +71,10 @@ fn open(options: &mut OpenOptions, path: &Path) -> std::io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is no regular file")) }
 }
 
-fn write(data_dir: &Path, store: &Store, mark: Mark) -> Result<()> {
-    let mut all = read(data_dir);
-    let id = store.id().to_string();
-    if all.get(&id) == Some(&mark) {
-        return Ok(());
-    }
-    all.insert(id, mark);
+fn write(data_dir: &Path, all: &BTreeMap<String, Mark>) -> Result<()> {
     let path = data_dir.join(FILE);
     let failed = |error| Error::io("remember how far the store is", &path, error);
-    let bytes = serde_json::to_vec(&all).map_err(|error| failed(error.into()))?;
+    let bytes = serde_json::to_vec(all).map_err(|error| failed(error.into()))?;
     let mut file = open(OpenOptions::new().write(true), &path).map_err(failed)?;
     file.write_all(&bytes).and_then(|()| file.stream_position()).and_then(|end| file.set_len(end)).map_err(failed)
 }
@@ -77,7 +83,14 @@ fn write(data_dir: &Path, store: &Store, mark: Mark) -> Result<()> {
 /// store that was put back and has gone on since is only known if that was noticed before it went on.
 pub fn missing(data_dir: &Path, store: &Store, thoroughly: bool) -> Result<Option<String>> {
     let all = read(data_dir);
-    let Some(mark) = all.get(&store.id().to_string()) else { return Ok(None) };
+    let other = || said("it is another one than lay there");
+    let Some(mark) = all.get(&store.id().to_string()) else {
+        let at = place(store);
+        return Ok(all.values().any(|mark| mark.at == at).then(other));
+    };
+    if mark.instead {
+        return Ok(Some(other()));
+    }
     let now = Mark::of(&store.head()?.next);
     let seen = mark.next.saturating_sub(1);
     if now.next < mark.next || mark.behind {
@@ -137,9 +150,17 @@ pub fn remember(data_dir: &Path, store: &Store, behind: bool) -> Result<()> {
     if data_dir.join(FILE).symlink_metadata().is_err() {
         return Ok(());
     }
-    let mark = match read(data_dir).remove(&store.id().to_string()) {
-        Some(mark) if behind => Mark { behind: true, ..mark },
-        _ => Mark::of(&store.head()?.next),
+    let before = read(data_dir);
+    let mut all = before.clone();
+    let (id, at, now) = (store.id().to_string(), place(store), Mark::of(&store.head()?.next));
+    let mark = match all.remove(&id) {
+        Some(mark) if behind && !mark.instead => Mark { behind: true, ..mark },
+        _ => Mark { instead: behind, ..now },
     };
-    write(data_dir, store, mark)
+    if !behind {
+        // What lay there is no longer expected.
+        all.retain(|_, other| other.at != at);
+    }
+    all.insert(id, Mark { at, ..mark });
+    if all == before { Ok(()) } else { write(data_dir, &all) }
 }

@@ -144,3 +144,32 @@ fn a_memory_that_is_none_harms_nothing() {
     assert!(run.err.contains("remember how far the store is"), "{run:?}");
     assert_eq!(fs::read(&elsewhere).expect("read"), b"precious");
 }
+
+#[test]
+fn another_store_in_its_place_is_told_of_until_that_is_accepted() {
+    let place = place();
+    snapshot(&place, 1);
+    copy(&place.repo, &place.path("ours"));
+    // It was removed, or its disk is not there: the next snapshot makes a new one.
+    fs::remove_dir_all(&place.repo).expect("removed");
+    fs::write(place.data.join("file"), noise(2, 5000)).expect("written");
+    let run = place.ok(&["snapshot"]);
+    assert!(run.err.contains(SAYS), "{run:?}");
+    copy(&place.repo, &place.path("theirs"));
+    for seed in 3..5 {
+        assert!(is_told(&place));
+        snapshot(&place, seed);
+    }
+    // One that lies elsewhere is another matter.
+    let elsewhere = place.path("second").to_string_lossy().into_owned();
+    let run = place.ok(&["--repo", &elsewhere, "snapshot"]);
+    assert!(!run.err.contains(SAYS), "{run:?}");
+    put_back(&place, "ours");
+    assert!(!is_told(&place));
+    put_back(&place, "theirs");
+    assert!(is_told(&place));
+    place.ok(&["repair", "index"]);
+    assert!(!is_told(&place));
+    snapshot(&place, 6);
+    assert!(!is_told(&place));
+}

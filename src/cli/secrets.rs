@@ -5,10 +5,11 @@
 
 use std::env::VarError;
 use std::fs;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, IsTerminal, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
@@ -21,6 +22,8 @@ use crate::error::{Error, Result};
 const VARIABLES: [&str; 2] = ["NODYN_VAULT_KEY", "LYNOX_VAULT_KEY"];
 /// A key or a passphrase is at most this long, in bytes.
 const LIMIT: usize = 4096;
+/// So long a command that gives a key may take where it can ask nobody.
+const PATIENCE: Duration = Duration::from_mins(1);
 /// So much of an `.env` file is looked at, in bytes.
 const ENV_FILE_LIMIT: u64 = 1 << 20;
 
@@ -46,20 +49,34 @@ pub fn of_file(path: &Path) -> Result<String> {
     first_line(&bytes, &path.display().to_string())
 }
 
-/// The first line of what a command prints.
+/// The first line of what a command prints. Where there is a terminal it may ask somebody, for as long as that takes.
 pub fn of_command(command: &str) -> Result<String> {
     let failed = |error: io::Error| Error::key("cannot run the command that gives the key").because(error);
     let mut shell = Command::new("/bin/sh");
     let mut child = shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
-    let bytes = child.stdout.take().map_or_else(
-        || Ok(Zeroizing::default()),
-        |mut out| {
-            let bytes = read_wiped(&mut out, LIMIT)?;
-            // What it says besides is nothing to us, but it must not fail for being unable to say it.
-            io::copy(&mut out, &mut io::sink())?;
-            Ok(bytes)
-        },
-    );
+    let (give, take) = crossbeam_channel::bounded(1);
+    let out = child.stdout.take();
+    let read = move || {
+        let bytes = out.map_or_else(
+            || Ok(Zeroizing::default()),
+            |mut out| {
+                let bytes = read_wiped(&mut out, LIMIT)?;
+                // What it says besides is nothing to us, but it must not fail for being unable to say it.
+                io::copy(&mut out, &mut io::sink())?;
+                Ok(bytes)
+            },
+        );
+        // Nobody waits any more if it comes late.
+        let _ = give.send(bytes);
+    };
+    std::thread::Builder::new().name("key".to_owned()).spawn(read).map_err(Error::thread)?;
+    let patience = if io::stdin().is_terminal() { Duration::MAX } else { PATIENCE };
+    let Ok(bytes) = take.recv_timeout(patience) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(Error::key(format!("the command that gives the key did not end within {} s", PATIENCE.as_secs()))
+            .hint("nobody is at a terminal whom it could ask"));
+    };
     let status = child.wait().map_err(failed)?;
     if !status.success() {
         return Err(Error::key(format!("the command that gives the key failed ({status})")));

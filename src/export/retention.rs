@@ -4,6 +4,7 @@
 //! backup goes by losing its name first ([`remove`]): from then on it is no backup any more, however the rest ends.
 //! Neither needs room on the disk, and no path in a manifest decides what is deleted.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -26,9 +27,9 @@ pub struct Decision {
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Which of `backups` are older than `days` at `now_ms` and may go; `days` 0 keeps all. `good` is the newest that is
-/// known to be whole: it stays, and so does the newest by what manifests say, and the newest that was not made for the
-/// sake of a restore: a safety backup may hold the very state that somebody wanted to be rid of. Age is what a manifest
-/// says too.
+/// known to be whole: it stays, and so does the newest of each data directory by what manifests say, and the newest
+/// that was not made for the sake of a restore: a safety backup may hold the very state that somebody wanted to be rid
+/// of. Age is what a manifest says too.
 pub fn plan(backups: &[Listed], days: u32, now_ms: i64, good: Option<&str>) -> Vec<Decision> {
     let age = |one: &Listed| one.created_ms.filter(|_| one.damage.is_none()).map(|ms| now_ms.saturating_sub(ms));
     let newest = |by: &dyn Fn(&&Listed) -> bool| {
@@ -38,6 +39,13 @@ pub fn plan(backups: &[Listed], days: u32, now_ms: i64, good: Option<&str>) -> V
     };
     // A date in the future may be a lie: it must not cost the newest of those that can be right.
     let past_newest = newest(&|one| age(one).is_some_and(|age| age >= 0));
+    let of_each: BTreeSet<&str> = backups
+        .iter()
+        .map(|one| one.source_dir.as_str())
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .filter_map(|source| newest(&|one| one.source_dir == source && age(one).is_some_and(|age| age >= 0)))
+        .collect();
     let regular = newest(&|one| !one.before_restore && age(one).is_some_and(|age| age >= 0));
     let newest = newest(&|_| true);
     let decide = |one: &Listed| {
@@ -55,6 +63,9 @@ pub fn plan(backups: &[Listed], days: u32, now_ms: i64, good: Option<&str>) -> V
         }
         if Some(name) == newest || Some(name) == past_newest {
             return stays("the newest one");
+        }
+        if of_each.contains(name) {
+            return stays("the newest one of its data directory");
         }
         if Some(name) == regular {
             return stays("the newest that is not a safety backup");
@@ -177,6 +188,13 @@ mod tests {
         let backups = [listed("a", 50), listed("b", 40), damaged, unknown, future, extreme[1].clone()];
         assert_eq!(removed(&backups, 30, None), ["a"], "b is the newest of those that can be right");
         assert_eq!(removed(&[extreme[0].clone(), listed("b", 1)], 30, None), ["extreme"]);
+    }
+
+    #[test]
+    fn the_newest_of_each_data_directory_stays() {
+        let of = |name: &str, days: i64, source: &str| Listed { source_dir: source.to_owned(), ..listed(name, days) };
+        let backups = [of("a", 90, "/one"), of("b", 80, "/one"), of("c", 40, "/two"), of("d", 1, "/two")];
+        assert_eq!(removed(&backups, 30, None), ["a", "c"]);
     }
 
     #[test]

@@ -27,7 +27,12 @@ pub fn diff(context: &Context, args: &DiffArgs) -> Result<u8> {
     let (before, after) = (context.select(&store, &args.before)?, context.select(&store, &args.after)?);
     let (mut added, mut removed, mut changed) = (0, 0, 0);
     if args.anomalies {
-        return unusual(context, &store, &before, &after);
+        unusual(context, &store, &before, &after)?;
+        if context.json && before.source == after.source {
+            // Which ones that were: whoever asked for `latest` goes on from there.
+            output::json(&json!({"from": before.id.to_string(), "to": after.id.to_string()}));
+        }
+        return Ok(0);
     }
     compare_snapshots(&store, &before, &after, &mut |path, change| {
         let (sign, word, old, new) = match &change {

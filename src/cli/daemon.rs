@@ -28,7 +28,6 @@ use crate::schedule::child::{LOOK, Processes};
 use crate::schedule::clock::{LONGEST, Machine, Woken};
 use crate::schedule::daemon::Daemon;
 use crate::schedule::health::DAEMON_LOCK;
-use crate::schedule::metrics;
 use crate::schedule::startup::{Found, before_update};
 use crate::schedule::watch::Teller;
 use crate::snapshot::take::now_ms;
@@ -68,9 +67,6 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(listen).map_err(Error::thread)?;
     let text = Arc::new(Mutex::new(String::new()));
-    if config.metrics_port > 0 {
-        metrics::serve(config.metrics_port, text.clone())?;
-    }
     let alive = || drop(sd_notify::notify(&[NotifyState::Watchdog]));
     // Twice in the time after which the supervisor would take this process for dead.
     let often = sd_notify::watchdog_enabled().map_or(Duration::MAX, |time| time / 2);
@@ -112,6 +108,7 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
         credentials: &credentials,
         log: &log,
         metrics: text,
+        port: None,
         ends: &|| {
             alive();
             ends.load(Ordering::Relaxed)

@@ -60,6 +60,8 @@ pub struct Config {
     pub metrics_port: u16,
     /// The user's file is there, and could not be understood: what it says of the store's place is not known.
     pub unreadable: bool,
+    /// What is wrong with it, in words.
+    pub mistakes: Vec<String>,
     /// Every key, what counts, and who set it.
     pub shown: Vec<(&'static Key, Value, Origin)>,
 }
@@ -103,7 +105,8 @@ struct Reading {
 pub fn read(layers: Layers) -> (Config, Vec<String>) {
     let unreadable = layers.unreadable;
     let mut reading = Reading { layers, shown: Vec::new() };
-    let config = reading.config(unreadable);
+    let mut config = reading.config(unreadable);
+    config.mistakes.clone_from(&reading.layers.warnings);
     (config, reading.layers.warnings)
 }
 
@@ -230,14 +233,12 @@ impl Reading {
             drill: self.pick("nbak.drill", When::AfterBackup, |value| when(value, kind("nbak.drill"))),
             gdrive_push: self.pick("nbak.gdrive_push", When::Never, |value| when(value, kind("nbak.gdrive_push"))),
             stale_hours: self.count("nbak.stale_hours"),
-            notify: self.pick("nbak.notify", Vec::new(), |value| {
-                Channels::parse(value)?;
-                Ok(value.as_array().cloned().unwrap_or_default())
-            }),
+            notify: self.channels(),
             notify_again_hours: self.count("nbak.notify_again_hours"),
             metrics_file: self.pick("nbak.metrics_file", None, some_path),
             metrics_port: self.count("nbak.metrics_port") as u16,
             unreadable,
+            mistakes: Vec::new(),
             shown: Vec::new(),
         };
         let order = |path: &str| KEYS.iter().position(|key| key.path == path);
@@ -271,6 +272,18 @@ impl Reading {
         good
     }
 
+    /// A mistake in one channel keeps no other from telling.
+    fn channels(&mut self) -> Vec<Value> {
+        let all = self.pick("nbak.notify", Vec::new(), |value| {
+            value.as_array().cloned().ok_or_else(|| "is no list of channels".to_owned())
+        });
+        let origin = self.shown.last().map(|(_, _, origin)| origin.to_string()).unwrap_or_default();
+        for mistake in Channels::mistakes(&all) {
+            self.layers.warnings.push(format!("{origin}: `nbak.notify` {mistake}: it tells nobody"));
+        }
+        all
+    }
+
     /// `keep: false` keeps all; so does what cannot be understood.
     fn keep(&mut self) -> Option<Keep> {
         let warnings = self.layers.warnings.len();
@@ -290,6 +303,10 @@ impl Reading {
             self.layers
                 .warnings
                 .push("`nbak.keep` has a mistake: no snapshot is forgotten until it is mended".to_owned());
+        }
+        if self.layers.unreadable {
+            self.layers.warnings.push("no snapshot is forgotten until the configuration can be read".to_owned());
+            return None;
         }
         match self.layers.say("nbak.keep", false).pop() {
             None | Some((Value::Object(_), _)) => Some(keep).filter(|_| !is_bad),
@@ -337,6 +354,17 @@ mod tests {
         {
             assert!(warnings.iter().any(|line| line.starts_with(place) && line.contains(key)), "{key}: {warnings:?}");
         }
+        let (config, warnings) = of(r#"{"backup_retention_days": 0, "nbak": {"keep": false,}}"#);
+        assert_eq!(
+            (config.retention_days, config.keep, config.unreadable),
+            (0, None, true),
+            "nothing goes: {warnings:?}"
+        );
+        assert_eq!((config.mistakes, warnings.is_empty()), (warnings.clone(), false));
+        let (config, warnings) =
+            of(r#"{"nbak": {"notify": [{"kind": "pigeon"}, {"kind": "command", "command": "x"}]}}"#);
+        let told = Channels::parse_good(&Value::Array(config.notify)).len();
+        assert!(told == 1 && warnings.len() == 1 && warnings[0].contains("channel 1 of 2"), "{warnings:?}");
         let (config, warnings) = of(r#"{"nbak": {"exclude": ["*.a", "[", "/", "*.b"]}}"#);
         assert_eq!((config.exclude.join(" "), warnings.len()), ("*.a *.b".to_owned(), 2), "{warnings:?}");
         assert!(of("{\n\n,").1[0].starts_with("user.json:3") && of("{\n\n,").0.unreadable);

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
@@ -23,6 +23,8 @@ pub const VARIABLE: &str = "NBAK_CHILD";
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How often the daemon looks up while a job runs, at least.
 pub const LOOK: Duration = Duration::from_secs(5);
+/// How long what it printed is waited for once it has ended.
+const LEFT: Duration = Duration::from_secs(2);
 /// So much of what it prints is kept, in bytes.
 const KEPT: usize = 4 * 1024 * 1024;
 
@@ -62,8 +64,8 @@ impl Ran {
 
 /// Runs jobs.
 pub trait Work {
-    /// Runs the program with `args`.
-    fn run(&self, args: &[&str]) -> Ran;
+    /// Runs the program with `args`; calls `meanwhile` now and then.
+    fn run(&self, args: &[&str], meanwhile: &mut dyn FnMut()) -> Ran;
 }
 
 /// Runs them as processes.
@@ -81,13 +83,13 @@ pub struct Processes<'a> {
 }
 
 impl Work for Processes<'_> {
-    fn run(&self, args: &[&str]) -> Ran {
+    fn run(&self, args: &[&str], meanwhile: &mut dyn FnMut()) -> Ran {
         let start = Instant::now();
         let mut command = Command::new(&self.program);
         command.args(args).args(&self.common).env(VARIABLE, std::process::id().to_string()).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut ran = match command.spawn() {
-            Ok(child) => self.attend(child),
+            Ok(child) => self.attend(child, meanwhile),
             Err(error) => Ran { err: format!("error: the program cannot be started: {error}"), ..Ran::default() },
         };
         ran.took = start.elapsed().as_millis() as i64;
@@ -96,7 +98,7 @@ impl Work for Processes<'_> {
 }
 
 impl Processes<'_> {
-    fn attend(&self, mut child: Child) -> Ran {
+    fn attend(&self, mut child: Child, meanwhile: &mut dyn FnMut()) -> Ran {
         let group = Pid::from_child(&child);
         let (out, err) = (child.stdout.take().map(keep), child.stderr.take().map(keep));
         let (done, ended) = bounded(1);
@@ -121,6 +123,9 @@ impl Processes<'_> {
                 default(left) => {}
             }
             (self.alive)();
+            if deadline.is_none() {
+                meanwhile();
+            }
             if deadline.is_some_and(|at| Instant::now() >= at) {
                 let _ = kill_process_group(group, Signal::KILL);
                 deadline = Some(Instant::now() + PATIENCE);
@@ -128,31 +133,47 @@ impl Processes<'_> {
         };
         let _ = waiter.join();
         ran.code = status.and_then(|status| status.code());
-        ran.out = out.map(text).unwrap_or_default();
-        ran.err = err.map(text).unwrap_or_default();
+        let until = Instant::now() + LEFT;
+        ran.out = out.map(|kept| kept.text(until)).unwrap_or_default();
+        ran.err = err.map(|kept| kept.text(until)).unwrap_or_default();
         ran
     }
 }
 
-/// Reads all of a pipe, and keeps the last of it.
-fn keep(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
-        let (mut kept, mut block) = (Vec::new(), vec![0; 64 * 1024]);
-        while let Ok(read) = pipe.read(&mut block) {
-            if read == 0 {
-                break;
-            }
-            kept.extend_from_slice(&block[..read]);
-            if kept.len() > KEPT {
-                kept.drain(..kept.len() - KEPT / 2);
-            }
-        }
-        kept
-    })
+/// What came out of a pipe so far.
+struct Kept {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    ended: Receiver<()>,
 }
 
-fn text(reader: JoinHandle<Vec<u8>>) -> String {
-    String::from_utf8_lossy(&reader.join().unwrap_or_default()).into_owned()
+/// Reads all of a pipe, and keeps the last of it.
+fn keep(mut pipe: impl Read + Send + 'static) -> Kept {
+    let bytes: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let (end, ended) = bounded(1);
+    let kept = bytes.clone();
+    std::thread::spawn(move || {
+        let mut block = vec![0; 64 * 1024];
+        while let Ok(read @ 1..) = pipe.read(&mut block) {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.extend_from_slice(&block[..read]);
+            if kept.len() > KEPT {
+                let more = kept.len() - KEPT / 2;
+                kept.drain(..more);
+            }
+        }
+        // Nobody waits any more if it comes late.
+        let _ = end.send(());
+    });
+    Kept { bytes, ended }
+}
+
+impl Kept {
+    /// All of it once the pipe has ended, or what there is at `until`: what the process started may hold its end of the
+    /// pipe for as long as it likes.
+    fn text(&self, until: Instant) -> String {
+        let _ = self.ended.recv_deadline(until);
+        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
 }
 
 /// What a process does at its start that is such a job. Each is for the comfort of others: if it cannot be, it is not.
@@ -178,4 +199,25 @@ fn end_without(parent: Option<i32>) {
 /// How many threads such a process has, of so many.
 pub fn threads(all: usize) -> usize {
     if std::env::var_os(VARIABLE).is_some() { all.div_ceil(2) } else { all }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_its_pipe_holds_nobody_else() {
+        let (_give, signals) = bounded(1);
+        let work = Processes {
+            program: "/bin/sh".into(),
+            common: Vec::new(),
+            signals,
+            alive: &|| {},
+            look: Duration::from_millis(50),
+        };
+        let start = Instant::now();
+        let ran = work.run(&["-c", "sleep 30 & echo said; exit 3"], &mut || {});
+        assert_eq!((ran.code, ran.out.as_str()), (Some(3), "said\n"));
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
 }

@@ -1,8 +1,13 @@
 //! The loop: what is due is done, one thing at a time.
 //!
-//! After a documented backup come prune, forget and gc, the drill and the push, as configured. A backup that fails is
+//! After a documented backup come prune, the drill, forget and gc, and the push, as configured: the drill before what
+//! removes snapshots, so that none goes for one that does not restore, or has lost its rows. A backup that fails is
 //! tried again a few times before its next turn. What was begun and did not end, since the daemon was killed or told to
 //! end, is due again at the next start: `running` in the state says so.
+//!
+//! What changed in an unusual way is looked for from where it was looked at last ([`State::compared`]) to what there is
+//! now, so that nothing that comes between is left out: not the end of this process, not a backup that fails after its
+//! snapshot, not a snapshot that somebody took by hand.
 //!
 //! Each result goes into the state, and to whoever is to be told ([`Watch`]).
 
@@ -24,6 +29,8 @@ use crate::error::Result;
 const AGAIN: [i64; 3] = [10, 30, 60];
 /// What was forgotten less than this long ago can be brought back.
 const KEEP_FORGOTTEN: &str = "7d";
+/// The exit code of what found damage.
+const DAMAGED: i32 = 13;
 /// How often the standing is looked at, in milliseconds.
 const LOOK_MS: i64 = 10 * 60 * 1000;
 
@@ -93,21 +100,24 @@ impl Daemon<'_> {
                 state.again = Some(i64::MIN);
             }
         }
+        if state.compared.is_some() {
+            let mut steps = Steps { daemon: self, config: &config, plan: &plan, state: &mut state, watch };
+            if steps.compare(None, None).ended {
+                return Ok(());
+            }
+        }
         let mut looked = i64::MIN;
         loop {
             let now = self.clock.now();
             plan.settle(&mut state.seen, now);
-            let due = match plan.due(&state.seen, now) {
-                Err(_) if state.again.is_some_and(|at| at <= now) => Ok(Job::Backup),
-                other => other,
-            };
+            let due = plan.due(&state.seen, state.again, now);
             let mut reload = false;
             if let Ok(job) = due {
                 let before = state.seen.clone();
                 plan.begun(job, &mut state.seen, now);
                 state.running = Some(Running { job, seen: before });
                 self.store(&state);
-                let mut steps = Steps { daemon: self, config: &config, state: &mut state, watch };
+                let mut steps = Steps { daemon: self, config: &config, plan: &plan, state: &mut state, watch };
                 let ended = steps.job(job);
                 reload = ended == Woken::Reload;
                 if ended == Woken::End {
@@ -124,7 +134,7 @@ impl Daemon<'_> {
                 self.store(&state);
             }
             if due.is_err() && !reload {
-                let next = [due.err().flatten(), state.again].into_iter().flatten().min().unwrap_or(i64::MAX);
+                let next = due.err().flatten().unwrap_or(i64::MAX);
                 let wait = next.min(looked.saturating_add(LOOK_MS)).saturating_sub(now).clamp(0, LOOK_MS);
                 match self.clock.wait(Duration::from_millis(wait as u64)) {
                     Woken::Time => {}
@@ -152,6 +162,7 @@ impl Daemon<'_> {
 struct Steps<'a> {
     daemon: &'a Daemon<'a>,
     config: &'a Config,
+    plan: &'a Plan,
     state: &'a mut State,
     watch: &'a mut dyn Watch,
 }
@@ -166,11 +177,16 @@ impl Steps<'_> {
             Job::Snapshot => steps.push(own(&["snapshot"])),
             Job::Drill => steps.push(own(&["drill"])),
             Job::Backup => {
-                self.state.again = None;
+                if self.state.again.take().is_none() {
+                    self.state.tries = 0;
+                }
                 steps.push(own(&["backup"]));
                 steps.push(own(&["backup", "prune"]));
                 if self.config.gdrive && (self.daemon.granted)() {
                     steps.push(own(&["backup", "gdrive", "prune"]));
+                }
+                if self.config.drill == When::AfterBackup {
+                    steps.push(own(&["drill"]));
                 }
                 if let Some(keep) = &self.config.keep {
                     let flags = forget_flags(keep);
@@ -179,9 +195,6 @@ impl Steps<'_> {
                     }
                 }
                 steps.push(own(&["gc", "--keep-forgotten", KEEP_FORGOTTEN]));
-                if self.config.drill == When::AfterBackup {
-                    steps.push(own(&["drill"]));
-                }
             }
         }
         let pushes = match self.config.gdrive_push {
@@ -192,7 +205,11 @@ impl Steps<'_> {
         if pushes && (self.daemon.granted)() {
             steps.push(own(&["gdrive", "push"]));
         }
+        let mut removes = true;
         for step in &steps {
+            if !removes && ["forget", "gc"].contains(&step[0].as_str()) {
+                continue;
+            }
             let (ran, good) = self.step(step);
             if ran.reload {
                 woken = Woken::Reload;
@@ -204,6 +221,8 @@ impl Steps<'_> {
             if step.as_slice() == ["backup"] && !good {
                 break;
             }
+            // What is older may be all that is whole.
+            removes &= step.as_slice() != ["drill"] || ran.code != Some(DAMAGED);
         }
         woken
     }
@@ -212,7 +231,16 @@ impl Steps<'_> {
         let at = self.daemon.clock.now();
         let mut all: Vec<&str> = args.iter().map(String::as_str).collect();
         all.push("--json");
-        let mut ran = self.daemon.work.run(&all);
+        let mut looked = at;
+        let mut meanwhile = || {
+            let now = self.daemon.clock.now();
+            if now.saturating_sub(looked) >= LOOK_MS {
+                looked = now;
+                self.watch.look(self.config, self.plan, self.state, now);
+                self.daemon.store(self.state);
+            }
+        };
+        let mut ran = self.daemon.work.run(&all, &mut meanwhile);
         if ran.ended {
             return (ran, false);
         }
@@ -225,18 +253,25 @@ impl Steps<'_> {
             if good && self.config.gdrive && (self.daemon.granted)() {
                 self.note("upload", at, &ran, ran.code != Some(14));
             }
-            let failures = self.state.last.get("backup").map_or(0, |last| last.failures);
-            let minutes = AGAIN.get((failures.max(1) - 1) as usize).filter(|_| !good);
+            let minutes = AGAIN.get(self.state.tries).filter(|_| !good);
+            self.state.tries += 1;
             self.state.again = minutes.map(|minutes| self.daemon.clock.now() + minutes * 60_000);
         }
-        if good && (what == "snapshot" || what == "backup") {
-            // What was not made says nothing of what is missing.
-            self.note("completeness", at, &ran, ran.code != Some(3));
-            let asked = self.compare(&ran);
+        if what == "snapshot" || what == "backup" {
+            // What was not made says nothing of what is missing; and yet there may be a snapshot.
+            if good {
+                self.note("completeness", at, &ran, ran.code != Some(3));
+            }
+            let taken = ran.json().pop().filter(|_| good).unwrap_or_default();
+            let id = |name: &str| taken[name].as_str().map(str::to_owned);
+            // One that is there already has no parent of now.
+            let parent = id("parent").filter(|_| taken["unchanged"] != Value::Bool(true));
+            let asked = self.compare(id("snapshot"), parent);
             (ran.ended, ran.reload) = (asked.ended, ran.reload || asked.reload);
         }
         if good && what == "drill" {
-            self.count(&ran);
+            let asked = self.count(&ran);
+            (ran.ended, ran.reload) = (asked.ended, ran.reload || asked.reload);
         }
         (ran, good)
     }
@@ -247,43 +282,79 @@ impl Steps<'_> {
         self.watch.done(what, ran, good, self.config, self.state);
     }
 
-    /// Holds a snapshot against the one before; if something is not usual, that one is pinned. Answers with what was
-    /// asked of the daemon meanwhile.
-    fn compare(&mut self, ran: &Ran) -> Ran {
+    /// Holds what there is now, which is `taken` if that is known, against what was looked at last, or else against
+    /// its `parent`. If something is not usual, that one is pinned. Answers with what was asked of the daemon
+    /// meanwhile.
+    fn compare(&mut self, taken: Option<String>, parent: Option<String>) -> Ran {
         let mut asked = Ran::default();
-        let results = ran.json();
-        let Some(taken) = results.last() else { return asked };
-        let id = |name: &str| taken[name].as_str().map(str::to_owned);
-        let (Some(after), Some(before)) = (id("snapshot"), id("parent")) else { return asked };
-        // Where files only went, none changed: that is not `unchanged`.
-        if taken["unchanged"] == Value::Bool(true) {
+        // What was looked at last may be forgotten and gone.
+        if taken.is_some() && self.state.compared == taken {
             return asked;
         }
-        let mut run = |args: &[&str]| {
-            let ran = self.daemon.work.run(args);
-            (asked.ended, asked.reload) = (asked.ended || ran.ended, asked.reload || ran.reload);
-            ran
-        };
-        let compared = run(&["diff", "--anomalies", &before, &after, "--json"]);
-        let texts: Vec<String> = compared.json().iter().filter_map(text_of).collect();
-        if !texts.is_empty() {
-            let reason = format!("the snapshot before: {}", texts[0]);
-            let short: String = reason.chars().take(150).collect();
-            let pinned = run(&["pin", &before, "--reason", &short, "--json"]);
-            self.watch.unusual(&texts, Some(&pinned), self.config, self.state);
+        let mut before: Vec<String> = self.state.compared.iter().cloned().chain(parent).collect();
+        before.dedup();
+        if before.is_empty() {
+            self.state.compared = taken;
+            return asked;
         }
+        let after = taken.clone().unwrap_or_else(|| "latest".to_owned());
+        for before in before.iter().filter(|before| **before != after) {
+            let compared = self.ask(&["diff", "--anomalies", before, &after, "--json"], &mut asked);
+            if asked.ended {
+                return asked;
+            }
+            if compared.code != Some(0) {
+                continue;
+            }
+            let lines = compared.json();
+            let texts: Vec<String> = lines.iter().filter_map(text_of).collect();
+            if !texts.is_empty() {
+                self.unusual(&texts, before, &mut asked);
+                if asked.ended {
+                    return asked;
+                }
+            }
+            let to = lines.iter().find_map(|line| line["to"].as_str().map(str::to_owned));
+            self.state.compared = to.or(taken).or_else(|| Some(before.clone()));
+            return asked;
+        }
+        // It has nothing before it that could be looked at; what was not made changes nothing.
+        self.state.compared = taken.or_else(|| self.state.compared.take());
         asked
     }
 
+    /// Pins the snapshot before what is not usual, and has it told.
+    fn unusual(&mut self, texts: &[String], before: &str, asked: &mut Ran) {
+        let reason: String = format!("the snapshot before: {}", texts[0]).chars().take(150).collect();
+        let pinned = self.ask(&["pin", before, "--reason", &reason, "--json"], asked);
+        if !asked.ended {
+            self.watch.unusual(texts, Some(&pinned), self.config, self.state);
+        }
+    }
+
+    fn ask(&self, args: &[&str], asked: &mut Ran) -> Ran {
+        let ran = self.daemon.work.run(args, &mut || {});
+        (asked.ended, asked.reload) = (asked.ended || ran.ended, asked.reload || ran.reload);
+        ran
+    }
+
     /// Holds the rows that a drill counted against those of the drill before.
-    fn count(&mut self, ran: &Ran) {
-        let Some(drilled) = ran.json().pop() else { return };
+    fn count(&mut self, ran: &Ran) -> Ran {
+        let mut asked = Ran::default();
+        let Some(drilled) = ran.json().pop() else { return asked };
         let after = drilled["databases"].clone();
         let texts = fallen(&self.state.rows, &after);
         if !texts.is_empty() {
-            self.watch.unusual(&texts, None, self.config, self.state);
+            match self.state.rows_of.clone() {
+                Some(before) => self.unusual(&texts, &before, &mut asked),
+                None => self.watch.unusual(&texts, None, self.config, self.state),
+            }
         }
-        self.state.rows = after;
+        if !asked.ended {
+            self.state.rows = after;
+            self.state.rows_of = drilled["snapshot"].as_str().map(str::to_owned);
+        }
+        asked
     }
 }
 
@@ -321,210 +392,4 @@ fn databases(result: &Value) -> Vec<crate::upkeep::drill::Database> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::{Cell, RefCell};
-
-    use super::*;
-    use crate::config::layers::Layers;
-
-    /// A clock that goes as fast as it is asked to, and ends at a time.
-    struct Fast {
-        now: Cell<i64>,
-        end: i64,
-    }
-
-    impl Clock for Fast {
-        fn now(&self) -> i64 {
-            self.now.get()
-        }
-
-        fn wait(&self, most: Duration) -> Woken {
-            self.now.set(self.now.get() + (most.as_millis() as i64).max(1));
-            if self.now.get() >= self.end { Woken::End } else { Woken::Time }
-        }
-    }
-
-    /// Notes what is run, and when; answers as it is told.
-    struct Pretend<'a> {
-        clock: &'a Fast,
-        ran: RefCell<Vec<(i64, String)>>,
-        answer: &'a dyn Fn(&str, usize) -> Ran,
-    }
-
-    impl Work for Pretend<'_> {
-        fn run(&self, args: &[&str]) -> Ran {
-            let line = args.join(" ");
-            let times = self.ran.borrow().iter().filter(|(_, one)| *one == line).count();
-            self.ran.borrow_mut().push((self.clock.now.get(), line.clone()));
-            self.clock.now.set(self.clock.now.get() + 1000);
-            (self.answer)(&line, times)
-        }
-    }
-
-    #[derive(Default)]
-    struct Listen(Vec<String>);
-
-    impl Watch for Listen {
-        fn done(&mut self, what: &str, _: &Ran, good: bool, _: &Config, _: &mut State) {
-            if !good {
-                self.0.push(format!("failed: {what}"));
-            }
-        }
-
-        fn unusual(&mut self, texts: &[String], _: Option<&Ran>, _: &Config, _: &mut State) {
-            self.0.extend(texts.iter().cloned());
-        }
-
-        fn look(&mut self, _: &Config, _: &Plan, _: &mut State, _: i64) {}
-    }
-
-    fn good() -> Ran {
-        Ran { code: Some(0), ..Ran::default() }
-    }
-
-    fn config(text: &str) -> Config {
-        let mut layers = Layers::default();
-        layers.add_file(Path::new("config.json"), Ok(text.to_owned()), false);
-        let (config, warnings) = crate::config::read::read(layers);
-        assert!(warnings.is_empty(), "{warnings:?}");
-        config
-    }
-
-    type Ran2 = (Vec<(i64, String)>, Vec<String>);
-
-    fn live(folder: &Path, text: &str, from: i64, hours: i64, answer: &dyn Fn(&str, usize) -> Ran) -> Ran2 {
-        let clock = Fast { now: Cell::new(from), end: from + hours * 3_600_000 };
-        let work = Pretend { clock: &clock, ran: RefCell::default(), answer };
-        let load = || Ok(config(text));
-        let daemon = Daemon { data_dir: folder, clock: &clock, work: &work, load: &load, granted: &|| false };
-        let mut listen = Listen::default();
-        daemon.run(&mut listen).expect("it ends");
-        (work.ran.into_inner(), listen.0)
-    }
-
-    const DAILY: &str = r#"{"nbak": {"snapshot_schedule": false, "timezone": "UTC", "jitter_seconds": 0}}"#;
-    /// Midnight.
-    const START: i64 = 1_767_225_600_000;
-
-    #[test]
-    fn a_backup_is_followed_by_what_belongs_to_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (ran, told) = live(folder.path(), DAILY, START, 48, &|_, _| good());
-        let lines: Vec<&str> = ran.iter().map(|(_, line)| line.as_str()).collect();
-        let expected = [
-            "backup --json",
-            "backup prune --json",
-            "forget --keep-hourly 72 --keep-daily 30 --keep-weekly 12 --keep-monthly 24 --keep-within 2d --json",
-            "gc --keep-forgotten 7d --json",
-            "drill --json",
-        ];
-        assert_eq!(lines, [expected, expected].concat());
-        assert_eq!(ran[0].0, START + 3 * 3_600_000, "at three");
-        assert!(told.is_empty());
-    }
-
-    #[test]
-    fn a_backup_that_fails_is_tried_again_and_told() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let answer = |line: &str, times: usize| match (line, times) {
-            ("backup --json", 0 | 1) => Ran { code: Some(1), err: "error: no room".to_owned(), ..Ran::default() },
-            _ => good(),
-        };
-        let (ran, told) = live(folder.path(), DAILY, START, 24, &answer);
-        let backups: Vec<i64> =
-            ran.iter().filter(|(_, line)| line == "backup --json").map(|(at, _)| (at - START) / 60_000).collect();
-        assert_eq!(backups, [180, 190, 220]);
-        assert_eq!(told, ["failed: backup", "failed: backup"]);
-        assert_eq!(ran.iter().filter(|(_, line)| line.starts_with("backup prune")).count(), 1);
-        let state = State::load(folder.path());
-        assert_eq!((state.last["backup"].failures, state.again), (0, None));
-    }
-
-    #[test]
-    fn what_did_not_end_is_made_up_for() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let ended = |line: &str, _: usize| Ran { ended: line == "backup --json", ..good() };
-        let (ran, _) = live(folder.path(), DAILY, START, 24, &ended);
-        assert_eq!(ran.len(), 1);
-        // Killed in the middle: the state says what was running.
-        let (ran, _) = live(folder.path(), DAILY, START + 4 * 3_600_000, 1, &|_, _| good());
-        assert_eq!(ran[0], (START + 4 * 3_600_000, "backup --json".to_owned()));
-        let (ran, _) = live(folder.path(), DAILY, START + 5 * 3_600_000, 1, &|_, _| good());
-        assert!(ran.is_empty(), "and once only: {ran:?}");
-    }
-
-    #[test]
-    fn another_try_that_did_not_end_is_made_up_for() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let answer = |line: &str, times: usize| match (line, times) {
-            ("backup --json", 0) => Ran { code: Some(1), ..Ran::default() },
-            ("backup --json", _) => Ran { ended: true, ..Ran::default() },
-            _ => good(),
-        };
-        let (ran, _) = live(folder.path(), DAILY, START, 24, &answer);
-        assert_eq!(ran.len(), 2, "{ran:?}");
-        let (ran, _) = live(folder.path(), DAILY, START + 4 * 3_600_000, 1, &|_, _| good());
-        assert_eq!(ran.iter().filter(|(_, line)| line == "backup --json").count(), 1, "{ran:?}");
-    }
-
-    #[test]
-    fn who_is_to_end_during_a_comparison_ends() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let answer = |line: &str, _: usize| {
-            let out = r#"{"snapshot": "new", "parent": "old", "changed_files": 3, "new_chunks": 2}"#;
-            Ran { out: out.to_owned(), ended: line.starts_with("diff"), ..good() }
-        };
-        let text = r#"{"nbak": {"snapshot_schedule": "0 * * * *", "timezone": "UTC"}}"#;
-        let (ran, _) = live(folder.path(), text, START + 1, 48, &answer);
-        assert_eq!(ran.len(), 2, "{ran:?}");
-    }
-
-    #[test]
-    fn what_failed_says_nothing_of_what_is_missing() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let answer = |line: &str, times: usize| match (line, times) {
-            ("backup --json", 0) => Ran { code: Some(3), ..Ran::default() },
-            ("backup --json", 1) => Ran { code: Some(1), ..Ran::default() },
-            _ => good(),
-        };
-        live(folder.path(), DAILY, START, 27, &answer);
-        assert_eq!(State::load(folder.path()).last["completeness"].failures, 1);
-    }
-
-    #[test]
-    fn what_is_not_usual_pins_the_snapshot_before() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let text = r#"{"backup_schedule": "0 0 1 1 *", "nbak": {"snapshot_schedule": "0 * * * *", "timezone": "UTC"}}"#;
-        let answer = |line: &str, _: usize| {
-            let out = if line.starts_with("snapshot") {
-                r#"{"snapshot": "new", "parent": "old", "changed_files": 0, "new_chunks": 0}"#
-            } else if line.starts_with("diff") {
-                r#"{"anomaly": "files_gone", "text": "most files are gone", "numbers": {}}"#
-            } else {
-                ""
-            };
-            Ran { out: out.to_owned(), ..good() }
-        };
-        let (ran, told) = live(folder.path(), text, START + 1, 2, &answer);
-        let lines: Vec<&str> = ran.iter().map(|(_, line)| line.as_str()).collect();
-        assert_eq!(lines[1], "diff --anomalies old new --json");
-        assert_eq!(lines[2], "pin old --reason the snapshot before: most files are gone --json");
-        assert_eq!(told[0], "most files are gone");
-    }
-
-    #[test]
-    fn drive_that_fails_is_no_failed_backup() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let clock = Fast { now: Cell::new(START), end: START + 24 * 3_600_000 };
-        let answer =
-            |line: &str, _: usize| Ran { code: Some(if line.starts_with("backup --") { 14 } else { 0 }), ..good() };
-        let work = Pretend { clock: &clock, ran: RefCell::default(), answer: &answer };
-        let load = || Ok(config(DAILY));
-        let daemon = Daemon { data_dir: folder.path(), clock: &clock, work: &work, load: &load, granted: &|| true };
-        let mut listen = Listen::default();
-        daemon.run(&mut listen).expect("it ends");
-        assert_eq!(listen.0, ["failed: upload"]);
-        assert_eq!(work.ran.borrow().iter().filter(|(_, line)| line == "backup --json").count(), 1);
-        assert!(work.ran.borrow().iter().any(|(_, line)| line == "backup gdrive prune --json"));
-    }
-}
+mod tests;

@@ -16,6 +16,7 @@ use crate::config::read::Config;
 use crate::crypto::secret::Credential;
 use crate::drive::grant::FILE as GRANT;
 use crate::error::Error;
+use crate::export::backup::Backup;
 use crate::export::inplace::holders::{Whose, holders, in_words};
 use crate::export::list::{Listed, list};
 use crate::snapshot::places::Places;
@@ -40,6 +41,10 @@ pub struct Standing {
     pub proven: Option<(String, i64)>,
     /// The newest backup that was not made before a restore: name and time.
     pub backup: Option<(String, i64)>,
+    /// What is not there of it, if something is.
+    pub backup_lacks: Option<String>,
+    /// A backup of a time that has not come yet.
+    pub backup_ahead: Option<String>,
     /// How many there are.
     pub backups: u64,
     /// What the packs take, in bytes.
@@ -84,6 +89,18 @@ pub enum Level {
     Bad,
 }
 
+/// What a backup lacks by its manifest: whether what is there is whole is only known after verifying.
+fn lacks(path: &Path) -> Option<String> {
+    let backup = match Backup::open(path) {
+        Ok(backup) => backup,
+        Err(error) => return Some(error.to_string()),
+    };
+    let files = backup.manifest.files.iter().filter(|entry| !entry.kind.is_directory());
+    let gone = |path: &str| std::fs::symlink_metadata(backup.path.join(path)).is_err();
+    let missing: Vec<&str> = files.map(|entry| entry.path.as_str()).filter(|path| gone(path)).collect();
+    missing.first().map(|first| format!("{} of its files are not there, {first} among them", missing.len()))
+}
+
 impl Level {
     /// The word for it.
     pub fn as_str(self) -> &'static str {
@@ -95,6 +112,8 @@ impl Level {
     }
 }
 
+/// So long what was not usual is shown, in milliseconds.
+const UNUSUAL_MS: i64 = 7 * 86_400_000;
 /// The file that a daemon holds a lock on, in the data directory.
 pub const DAEMON_LOCK: &str = ".nbak-daemon.lock";
 
@@ -111,9 +130,8 @@ pub fn look(places: &Places, config: &Config, credentials: &[Credential], state:
         blocks.saturating_mul(size)
     });
     let backups = list(&places.backup_dir).unwrap_or_default();
-    let whole = |one: &&Listed| one.damage.is_none() && !one.before_restore;
     standing.backups = backups.iter().filter(|one| one.damage.is_none()).count() as u64;
-    standing.backup = backups.iter().rev().find(whole).and_then(|one| Some((one.name.clone(), one.created_ms?)));
+    standing.take_backups(&backups, &places.data_dir);
     let plan = plan(config);
     for job in plan.schedules.keys() {
         let mut seen = state.seen.clone();
@@ -137,6 +155,20 @@ fn holder(path: &Path) -> Option<String> {
 }
 
 impl Standing {
+    /// The newest one: of this data directory, if the folder has any. One of a time that has not come yet says nothing
+    /// of how old the newest is.
+    fn take_backups(&mut self, backups: &[Listed], data_dir: &Path) {
+        let latest = self.now.saturating_add(AHEAD);
+        let whole = |one: &&Listed| one.damage.is_none() && !one.before_restore && one.created_ms.is_some();
+        let (past, ahead): (Vec<&Listed>, Vec<&Listed>) =
+            backups.iter().filter(whole).partition(|one| one.created_ms <= Some(latest));
+        self.backup_ahead = ahead.first().map(|one| one.name.clone());
+        let own = data_dir.to_string_lossy();
+        let newest = past.iter().rev().find(|one| one.source_dir == own).or(past.last());
+        self.backup = newest.and_then(|one| Some((one.name.clone(), one.created_ms?)));
+        self.backup_lacks = newest.and_then(|one| lacks(&one.path));
+    }
+
     fn take(&mut self, store: &Store, data_dir: &Path) {
         let index = store.catalog().index();
         self.store_bytes = index.packs().map(|(_, size)| size).sum();
@@ -251,6 +283,25 @@ impl Standing {
             ),
             (None, _) => say("backup", Level::Bad, "there is none".to_owned(), "`nbak backup` makes one"),
             (Some((name, _)), _) => say("backup", Level::Good, format!("the newest is {name}"), ""),
+        }
+        if let (Some((name, _)), Some(what)) = (&self.backup, &self.backup_lacks) {
+            let remedy = "`nbak backup` makes another one; `nbak backup verify` looks at all of them";
+            say("backup", Level::Bad, format!("{name} is not whole: {what}"), remedy);
+        }
+        if let Some(name) = &self.backup_ahead {
+            let remedy = "look whether the clock was wrong then; it is no sign of a new backup";
+            say("backup", Level::Bad, format!("{name} is of a time that has not come yet"), remedy);
+        }
+        for mistake in &config.mistakes {
+            say("configuration", Level::Bad, mistake.clone(), "mend it: `nbak config show` says what counts");
+        }
+        for one in state.unusual.iter().filter(|one| !one.told || self.now.saturating_sub(one.at) < UNUSUAL_MS) {
+            let (level, remedy) = if one.told {
+                (Level::Note, "`nbak diff SNAP NEXT --anomalies` looks again")
+            } else {
+                (Level::Bad, "nobody could be told yet: see the channels in `nbak.notify`")
+            };
+            say("changes", level, one.text.replace('\n', " "), remedy);
         }
         match &self.proven {
             None => say(

@@ -6,13 +6,12 @@
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::health::Standing;
-use super::state::State;
+use super::state::{State, put};
 use crate::error::{Error, Result};
 
 /// All metrics, as text.
@@ -62,11 +61,7 @@ pub fn text(standing: &Standing, state: &State) -> String {
 /// Writes them to the file at `path`, in one piece. Whoever collects them is another user, and may read it whatever the
 /// mask of this one is.
 pub fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".tmp");
-    std::fs::write(&aside, text)?;
-    std::fs::set_permissions(&aside, std::fs::Permissions::from_mode(0o644))?;
-    std::fs::rename(aside, path)
+    put(path, text.as_bytes(), 0o644)
 }
 
 /// Serves what is in `text` on a port of this machine, for as long as the process lives.
@@ -124,6 +119,7 @@ fn answer(listener: &TcpListener, text: &Mutex<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn whoever_collects_them_can_read_them() {

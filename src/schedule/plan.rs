@@ -86,13 +86,14 @@ impl Plan {
         seen.0.retain(|job, _| self.schedules.contains_key(job));
     }
 
-    /// The job that is due, of several the backup first; else when one will be, if ever.
-    pub fn due(&self, seen: &Seen, now: i64) -> Result<Job, Option<i64>> {
-        let times: Vec<(Job, i64)> =
-            self.schedules.keys().filter_map(|job| Some((*job, self.next(*job, seen)?))).collect();
-        match times.iter().filter(|(_, at)| *at <= now).map(|(job, _)| *job).min() {
-            Some(job) => Ok(job),
-            None => Err(times.iter().map(|(_, at)| *at).min()),
+    /// The job that is due, of several the one that waits longest, so that none that is due again and again keeps the
+    /// others back; else when one will be, if ever. `again` is when a backup is to be tried again.
+    pub fn due(&self, seen: &Seen, again: Option<i64>, now: i64) -> Result<Job, Option<i64>> {
+        let by_schedule = self.schedules.keys().filter_map(|job| Some((self.next(*job, seen)?, *job)));
+        let first = by_schedule.chain(again.map(|at| (at, Job::Backup))).min();
+        match first {
+            Some((at, job)) if at <= now => Ok(job),
+            first => Err(first.map(|(at, _)| at)),
         }
     }
 
@@ -120,7 +121,7 @@ mod tests {
         let mut done = Vec::new();
         while now < to {
             plan.settle(seen, now);
-            if let Ok(job) = plan.due(seen, now) {
+            if let Ok(job) = plan.due(seen, None, now) {
                 plan.begun(job, seen, now);
                 let zoned = Timestamp::from_millisecond(now).expect("in range").to_zoned_datetime(plan.zone.clone());
                 done.push((job, zoned.strftime("%m-%dT%H:%M").to_string()));
@@ -173,11 +174,22 @@ mod tests {
         live(&mut daily, &mut seen, "2026-01-01T00:00:00Z", "2026-01-01T12:00:00Z", 1);
         // Off for nine days.
         let done = live(&mut daily, &mut seen, "2026-01-10T10:01:00Z", "2026-01-10T10:20:00Z", 1);
-        assert_eq!(times(&done, Job::Backup), ["01-10T10:01"]);
-        assert_eq!(times(&done, Job::Snapshot), ["01-10T10:02", "01-10T10:05", "01-10T10:10", "01-10T10:15"]);
+        assert_eq!(times(&done, Job::Backup), ["01-10T10:02"]);
+        assert_eq!(times(&done, Job::Snapshot), ["01-10T10:01", "01-10T10:05", "01-10T10:10", "01-10T10:15"]);
         // A backup that takes half an hour keeps snapshots waiting, and then there is one.
         let done = live(&mut daily, &mut seen, "2026-01-11T02:56:00Z", "2026-01-11T03:32:00Z", 30);
         assert_eq!(done.iter().map(|(_, at)| at.as_str()).collect::<Vec<_>>(), ["01-11T02:56", "01-11T03:26"]);
+    }
+
+    #[test]
+    fn what_is_due_again_and_again_keeps_nothing_back() {
+        let mut both = plan(&[(Job::Snapshot, "* * * * *"), (Job::Drill, "0 * * * *")], "UTC");
+        let mut seen = Seen::default();
+        let done = live(&mut both, &mut seen, "2026-01-01T00:00:30Z", "2026-01-01T04:30:00Z", 7);
+        assert_eq!(times(&done, Job::Drill).len(), 4, "{done:?}");
+        // Nor is a backup kept back that is to be tried again.
+        let now = ms("2026-01-01T05:00:00Z");
+        assert_eq!(both.due(&seen, Some(ms("2026-01-01T00:00:00Z")), now), Ok(Job::Backup));
     }
 
     #[test]

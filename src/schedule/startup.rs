@@ -36,13 +36,13 @@ pub fn look(data_dir: &Path, version: &str) -> Result<Found> {
     };
     // Whatever stands there, something ran here: a file that was cut short must not cost the backup.
     let last = String::from_utf8_lossy(&bytes).trim().to_owned();
-    Ok(if last == version { Found::Same } else { Found::Other(last) })
+    Ok(if last == version.trim() { Found::Same } else { Found::Other(last) })
 }
 
 /// Notes that `version` runs now.
 pub fn note(data_dir: &Path, version: &str) -> Result<()> {
     check(version)?;
-    write_durably(&data_dir.join(FILE), version.as_bytes())
+    write_durably(&data_dir.join(FILE), version.trim().as_bytes())
 }
 
 /// Before an update: calls `backup` if another version ran last, and notes `version` if that succeeded. Answers with
@@ -88,6 +88,9 @@ mod tests {
         assert_eq!(look(data, "1.1").expect("read"), Found::Same);
         std::fs::write(data.join(FILE), "").expect("written");
         assert_eq!(look(data, "1.1").expect("read"), Found::Other(String::new()), "something ran here");
+        assert_eq!(look(data, " 1.1 ").expect("read"), Found::Other(String::new()));
+        note(data, "1.1 ").expect("noted");
+        assert_eq!(look(data, "1.1 ").expect("read"), Found::Same);
         assert!(before_update(data, " ", never).is_err() && before_update(data, "1\n2", never).is_err());
     }
 }

@@ -4,8 +4,9 @@
 //! trouble that was told is told again. It is replaced by a rename, so that nobody reads half of it.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -45,6 +46,21 @@ pub struct Running {
     pub seen: Seen,
 }
 
+/// Something that was not usual.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unusual {
+    /// When it was noticed, in milliseconds since 1970.
+    pub at: i64,
+    /// What it was, and what was done about it.
+    pub text: String,
+    /// Whether anybody was reached, or nobody is to be.
+    pub told: bool,
+}
+
+/// So much of that is kept.
+const UNUSUAL_MOST: usize = 20;
+
 /// All of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -55,12 +71,20 @@ pub struct State {
     pub running: Option<Running>,
     /// When a backup that failed is tried again.
     pub again: Option<i64>,
+    /// How often a backup was tried since its turn.
+    pub tries: usize,
+    /// The snapshot up to which it was looked at what changed.
+    pub compared: Option<String>,
+    /// What was not usual, the newest last.
+    pub unusual: Vec<Unusual>,
     /// By what was done: `backup`, `snapshot`, `prune`, …
     pub last: BTreeMap<String, Last>,
     /// What was told, and when.
     pub told: Value,
     /// The rows of each table that the last drill counted.
     pub rows: Value,
+    /// The snapshot that they were counted in.
+    pub rows_of: Option<String>,
 }
 
 impl State {
@@ -74,11 +98,14 @@ impl State {
     pub fn store(&self, data_dir: &Path) -> std::io::Result<()> {
         let path = data_dir.join(FILE);
         let bytes = serde_json::to_vec(self).map_err(std::io::Error::other)?;
-        let aside = aside(&path);
-        let mut options = std::fs::OpenOptions::new();
-        let written = options.write(true).create(true).truncate(true).mode(0o600).open(&aside);
-        written.and_then(|mut file| std::io::Write::write_all(&mut file, &bytes))?;
-        std::fs::rename(aside, path)
+        put(&path, &bytes, 0o600)
+    }
+
+    /// Notes what was not usual.
+    pub fn note_unusual(&mut self, at: i64, text: String) {
+        self.unusual.push(Unusual { at, text, told: false });
+        let more = self.unusual.len().saturating_sub(UNUSUAL_MOST);
+        self.unusual.drain(..more);
     }
 
     /// Notes what became of `what`.
@@ -94,10 +121,17 @@ impl State {
     }
 }
 
-fn aside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".tmp");
-    PathBuf::from(name)
+/// Puts a file in place in one piece, not synced, for those whom `mode` says, whatever the mask is. What has the name
+/// that it is written under goes, and is not written through: in a folder of others it may be a link, or a pipe.
+pub(super) fn put(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".tmp");
+    // If it stays, the next line says so.
+    let _ = std::fs::remove_file(&aside);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
+    file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+    file.write_all(bytes)?;
+    std::fs::rename(aside, path)
 }
 
 #[cfg(test)]
@@ -118,5 +152,18 @@ mod tests {
         assert_eq!((state.last["backup"].failures, state.last["backup"].succeeded), (0, 7));
         std::fs::write(folder.path().join(FILE), "{\"last\": [").expect("written");
         assert_eq!(State::load(folder.path()), State::default());
+    }
+
+    #[test]
+    fn what_has_the_name_that_it_is_written_under_is_not_written_through() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, other) = (folder.path().join("file"), folder.path().join("other"));
+        std::fs::write(&other, "a key").expect("written");
+        std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o600)).expect("set");
+        std::os::unix::fs::symlink(&other, folder.path().join("file.tmp")).expect("linked");
+        put(&path, b"new", 0o644).expect("put");
+        assert_eq!(std::fs::read(&other).expect("read"), b"a key");
+        let mode = |path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&other), std::fs::read(&path).expect("read")), (0o644, 0o600, b"new".to_vec()));
     }
 }

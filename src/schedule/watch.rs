@@ -21,7 +21,7 @@ use crate::crypto::secret::Credential;
 use crate::error::Result;
 use crate::notice::channels::{Channels, Outcome};
 use crate::notice::event::Event;
-use crate::notice::message::Notice;
+use crate::notice::message::{Notice, TROUBLE};
 use crate::notice::muffle::{Muffle, Say};
 use crate::snapshot::places::Places;
 
@@ -37,6 +37,8 @@ pub struct Teller<'a> {
     pub log: &'a dyn Fn(&str),
     /// What the port for metrics says.
     pub metrics: Arc<Mutex<String>>,
+    /// That port, once it answers.
+    pub port: Option<u16>,
     /// Called now and then while people are told; whether the process is to end.
     pub ends: &'a dyn Fn() -> bool,
 }
@@ -45,6 +47,8 @@ pub struct Teller<'a> {
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a process that is to end waits for notices that are on their way.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+type Facts = BTreeMap<String, String>;
 
 /// What event it is when this fails.
 fn event_of(what: &str) -> Event {
@@ -58,23 +62,38 @@ fn event_of(what: &str) -> Event {
 
 impl Teller<'_> {
     /// Tells trouble, unless it was told lately.
-    fn trouble(&self, event: Event, key: &str, title: &str, text: &str, config: &Config, state: &mut State) {
+    /// Whether nobody has to be told of it any more.
+    fn trouble(&self, event: Event, key: &str, title: &str, text: &str, config: &Config, state: &mut State) -> bool {
         let now = jiff::Timestamp::now().as_millisecond();
         let mut muffle = muffle(state);
         let every = Duration::from_secs(config.notify_again_hours.max(1) * 3600);
         let lasts = match muffle.trouble(event, key, now, every) {
             Say::First => String::new(),
+            // Each of these is something of its own.
+            Say::Again(_) if event == Event::Anomaly => String::new(),
             Say::Again(past) => format!("\nIt lasts since {}.", crate::export::manifest::iso(past.since_ms)),
             Say::Nothing => {
                 keep(state, &muffle);
-                return;
+                return true;
             }
         };
-        let all_failed = self.send(event, title, &format!("{text}{lasts}"), now, config);
+        let all_failed = self.send(event, title, &format!("{text}{lasts}"), BTreeMap::new(), now, config);
         if all_failed {
             muffle.unheard(event, key);
         }
         keep(state, &muffle);
+        !all_failed
+    }
+
+    /// Tells what was not usual to whoever could not be reached so far.
+    fn tell_unusual(&self, config: &Config, state: &mut State) {
+        for at in 0..state.unusual.len() {
+            if !state.unusual[at].told {
+                let text = state.unusual[at].text.clone();
+                let title = "the data changed in a way that is not usual";
+                state.unusual[at].told = self.trouble(Event::Anomaly, &text, title, &text, config, state);
+            }
+        }
     }
 
     /// Tells that trouble is over, if it was told.
@@ -83,13 +102,13 @@ impl Teller<'_> {
         if let Some(past) = muffle.ended(event, key) {
             let now = jiff::Timestamp::now().as_millisecond();
             let text = format!("It had lasted since {}.", crate::export::manifest::iso(past.since_ms));
-            self.send(Event::Recovered, title, &text, now, config);
+            self.send(Event::Recovered, title, &text, BTreeMap::new(), now, config);
             keep(state, &muffle);
         }
     }
 
     /// Sends it; whether there are channels that want it, and none was reached.
-    fn send(&self, event: Event, title: &str, text: &str, now: i64, config: &Config) -> bool {
+    fn send(&self, event: Event, title: &str, text: &str, facts: Facts, now: i64, config: &Config) -> bool {
         let data_dir = (self.places)().map_or_else(|_| String::new(), |p| p.data_dir.to_string_lossy().into_owned());
         let host = self.host.clone();
         let notice = Notice {
@@ -99,10 +118,10 @@ impl Teller<'_> {
             data_dir,
             text: text.to_owned(),
             when_ms: now,
-            facts: BTreeMap::new(),
+            facts,
         };
         // What is wrong with them was said when the configuration was read.
-        let Ok(channels) = Channels::parse(&serde_json::Value::Array(config.notify.clone())) else { return false };
+        let channels = Channels::parse_good(&serde_json::Value::Array(config.notify.clone()));
         let Some(outcomes) = self.deliver(channels, notice) else { return true };
         for outcome in outcomes.iter().filter(|outcome| !outcome.is_told()) {
             (self.log)(&format!(
@@ -157,7 +176,7 @@ impl Watch for Teller<'_> {
             self.over(event, what, &format!("{what} succeeds again"), config, state);
             if what == "backup" {
                 let now = jiff::Timestamp::now().as_millisecond();
-                self.send(Event::BackupOk, "a backup was made", &made(ran), now, config);
+                self.send(Event::BackupOk, "a backup was made", &made(ran), besides(ran, state), now, config);
             }
         } else {
             let (title, message) = match what {
@@ -183,20 +202,26 @@ impl Watch for Teller<'_> {
             None => "`nbak pin` keeps a snapshot from before that from any retention.".to_owned(),
         };
         let text = format!("{}\n\n{then}", texts.join("\n"));
-        self.trouble(
-            Event::Anomaly,
-            &texts.join(" "),
-            "the data changed in a way that is not usual",
-            &text,
-            config,
-            state,
-        );
+        state.note_unusual(jiff::Timestamp::now().as_millisecond(), text);
+        self.tell_unusual(config, state);
     }
 
     fn look(&mut self, config: &Config, plan: &Plan, state: &mut State, now: i64) {
         let _ = plan;
-        let (Ok(places), Ok(credentials)) = ((self.places)(), (self.credentials)()) else { return };
-        let standing = look(&places, config, &credentials, state, now);
+        self.tell_unusual(config, state);
+        let Ok(places) = (self.places)() else { return };
+        let credentials = (self.credentials)();
+        let mut standing = look(&places, config, credentials.as_deref().unwrap_or_default(), state, now);
+        standing.store_error = credentials.err().map(|error| error.to_string()).or(standing.store_error);
+        match &standing.damage {
+            Some(damage) => {
+                self.trouble(Event::StoreDamaged, "store", "the store is not as it should be", damage, config, state);
+            }
+            None if standing.store_error.is_none() => {
+                self.over(Event::StoreDamaged, "store", "the store is as it should be again", config, state);
+            }
+            None => {}
+        }
         // A machine without any has the time until its first one fails, and as long as any other from then on.
         let first_failed = || {
             let known = muffle(state);
@@ -223,8 +248,31 @@ impl Watch for Teller<'_> {
         {
             (self.log)(&format!("cannot write the metrics: {}: {error}", path.display()));
         }
+        if config.metrics_port > 0 && self.port != Some(config.metrics_port) {
+            match metrics::serve(config.metrics_port, self.metrics.clone()) {
+                Ok(()) => self.port = Some(config.metrics_port),
+                Err(error) => (self.log)(&format!("no metrics for now: {error}")),
+            }
+        }
         *self.metrics.lock().unwrap_or_else(PoisonError::into_inner) = text;
     }
+}
+
+/// What else is wrong when a backup was made. That none was for too long is over by then, and what was not usual is
+/// told once.
+fn besides(ran: &Ran, state: &State) -> Facts {
+    let muffle = muffle(state);
+    let mut wrong: Vec<String> = (muffle.open().map(|(event, _, _)| event))
+        .filter(|event| !matches!(event, Event::Stale | Event::Anomaly))
+        .map(|event| event.as_str().to_owned())
+        .collect();
+    match ran.code {
+        Some(3) => wrong.push("it is not complete".to_owned()),
+        Some(14) => wrong.push("it is not in Google Drive".to_owned()),
+        _ => {}
+    }
+    wrong.dedup();
+    if wrong.is_empty() { Facts::new() } else { Facts::from([(TROUBLE.to_owned(), wrong.join(", "))]) }
 }
 
 /// A backup in a sentence, by its result.

@@ -43,7 +43,7 @@ fn waits(place: &Place, looks: usize, change: impl FnOnce(&mut Command)) -> Vec<
     command.env_remove("NODYN_VAULT_KEY");
     change(&mut command);
     let life = Life::start(command);
-    life.says("drill: done in");
+    life.says("gc: done in");
     // It has a key while it looks at how things stand: what stays in every one of many looks is left for good.
     let mut found = Vec::new();
     for _ in 0..looks {

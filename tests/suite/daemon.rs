@@ -18,7 +18,7 @@ use crate::daemon_common::{
 use serde_json::{Value, json};
 
 /// What follows on a documented backup.
-const STEPS: [&str; 5] = ["backup", "backup prune", "forget", "gc", "drill"];
+const STEPS: [&str; 5] = ["backup", "backup prune", "drill", "forget", "gc"];
 
 /// The steps that a log tells of, in order.
 fn steps(log: &str) -> Vec<&str> {
@@ -38,7 +38,7 @@ fn what_was_missed_is_made_up_for_once() {
     // Every day for eight years.
     command.env("NBAK_BACKUP_SCHEDULE", "0 3 * * *");
     let life = Life::start(command);
-    life.says("drill: done in");
+    life.says("gc: done in");
     let log = life.end();
     assert_eq!(steps(&log), STEPS, "{log}");
     let listed = backups(&place);
@@ -109,7 +109,7 @@ fn some_data(seed: u64) -> Place {
 fn whole(place: &Place) -> Duration {
     make_due(&place.data, &["backup"]);
     let (life, start) = (Life::start(daemon(place)), Instant::now());
-    life.says("drill: done in");
+    life.says("gc: done in");
     let took = start.elapsed();
     life.end();
     took
@@ -128,7 +128,7 @@ fn disturb(what: &str, end: fn(Life)) {
         let life = Life::start(daemon(&place));
         let wait = random.below(took.as_millis() as u64);
         std::thread::sleep(Duration::from_millis(wait));
-        let is_done = life.count("drill: done in") > 0;
+        let is_done = life.count("gc: done in") > 0;
         during += usize::from(!life.children().is_empty());
         end(life);
         // Nothing half is listed, and each that is listed is whole.
@@ -144,7 +144,7 @@ fn disturb(what: &str, end: fn(Life)) {
             if !running.is_null()
                 || state(&place.data)["seen"]["backup"].as_i64().is_some_and(|at| at < now_ms() - 86_400_000)
             {
-                life.says("drill: done in");
+                life.says("gc: done in");
             }
             life.end();
             let listed = backups(&place);
@@ -157,7 +157,7 @@ fn disturb(what: &str, end: fn(Life)) {
     change(&place, u64::MAX);
     make_due(&place.data, &["backup"]);
     let life = Life::start(daemon(&place));
-    life.says("drill: done in");
+    life.says("gc: done in");
     life.end();
     assert_eq!(leftovers(&place), Vec::<std::path::PathBuf>::new());
     assert_eq!(place.ok(&["backup", "verify", "--json"]).code, 0);
@@ -344,7 +344,7 @@ fn a_locked_store_is_tried_again_and_told_once() {
     again_now(&place);
     drop(lock);
     let life = start();
-    life.says("drill: done in");
+    life.says("gc: done in");
     life.end();
     assert_eq!(text(&told), "backup_failed\nrecovered\n");
     assert_eq!(backups(&place).len(), 1);
@@ -464,7 +464,7 @@ fn metrics_are_a_file_and_a_port_of_this_machine() {
     command.env("NBAK_METRICS_FILE", &file).env("NBAK_METRICS_PORT", port.to_string());
     let before = now_ms() as f64 / 1000.0;
     let life = Life::start(command);
-    life.says("drill: done in");
+    life.says("gc: done in");
     until(LONG, "they are written", || text(&file).contains("nbak_backups 1"));
     let ask = |line: &str| {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
@@ -574,7 +574,7 @@ fn a_week_with_a_night_that_has_no_half_past_two() {
     };
     // The clock goes from two to three on Sunday the 28th: each day has its backup.
     steps(4 * 24, &mut clock);
-    life.says_times("drill: done in", 4);
+    life.says_times("gc: done in", 4);
     let created: Vec<String> =
         backups(&place).iter().map(|one| one["created"].as_str().expect("a time")[..13].to_owned()).collect();
     assert_eq!(created.len(), 4, "{created:?}");
@@ -583,14 +583,14 @@ fn a_week_with_a_night_that_has_no_half_past_two() {
         assert!([format!("2027-03-{day}T01"), format!("2027-03-{day}T02")].contains(at), "{created:?}");
     }
     // The machine slept for a week: one is made up for.
-    next(&life, &mut clock, Duration::from_hours(7 * 24), "drill: done in", 5);
+    next(&life, &mut clock, Duration::from_hours(7 * 24), "gc: done in", 5);
     assert_eq!(backups(&place).len(), 5);
     // Its clock is set back by a day: nothing is done again at once, and the next turn comes.
     clock.back(Duration::from_hours(24));
     steps(1, &mut clock);
-    assert_eq!(life.count("drill: done in"), 5);
+    assert_eq!(life.count("gc: done in"), 5);
     steps(24, &mut clock);
-    life.says_times("drill: done in", 6);
+    life.says_times("gc: done in", 6);
     life.end();
 }
 

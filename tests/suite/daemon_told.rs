@@ -64,11 +64,12 @@ impl Ears {
         [command, told[0], told[1], told[2], self.mails().len(), told[3]]
     }
 
-    /// Waits until each has heard so much.
-    fn heard(&self, count: usize, life: &Life) {
+    /// Waits until each has heard so much, and the ping so much of success or failure.
+    fn heard(&self, count: usize, pings: usize, life: &Life) {
         let start = std::time::Instant::now();
-        while self.counts() != [count; 6] {
-            assert!(start.elapsed() < LONG, "{:?}, not {count} each: {}", self.counts(), life.log());
+        let expected = [count, count, count, count, count, pings];
+        while self.counts() != expected {
+            assert!(start.elapsed() < LONG, "{:?}, not {expected:?}: {}", self.counts(), life.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -90,9 +91,9 @@ impl Ears {
         assert!(seen.json()["text"].as_str().is_some_and(|text| text.contains(words)) && seen.json()["chat_id"] == 7);
         let (head, _) = self.mails().pop().expect("a mail");
         assert!(head.iter().any(|line| line.starts_with("Subject: ") && line.contains(words)), "{head:?}");
+        // The end of some trouble is no success.
         let seen = self.ping.seen().pop().expect("asked");
-        let expected = if event == "recovered" { ("GET", "/uuid") } else { ("POST", "/uuid/fail") };
-        assert_eq!((seen.method.as_str(), seen.path.as_str()), expected);
+        assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/uuid/fail"));
     }
 }
 
@@ -120,23 +121,27 @@ fn one(place: &Place, jobs: &[&str], notify: &Value, says: &str, then: impl FnOn
     log
 }
 
-/// A drill that fails is told by each channel, once; again only after the interval; and when it passes again.
-fn caught(place: &Place, mend: impl FnOnce()) {
+/// A drill that fails is told by each channel, once, and so is the `loss` of the store if it is known without; again
+/// only after the interval; and when it passes again.
+fn caught(place: &Place, loss: bool, mend: impl FnOnce()) {
     let ears = Ears::new(place);
     let notify = ears.channels();
-    one(place, &["drill"], &notify, "drill failed", |life| ears.heard(1, life));
-    ears.last_is("drill_failed", "drill failed");
+    let troubles = 1 + usize::from(loss);
+    one(place, &["drill"], &notify, "drill failed", |life| ears.heard(troubles, troubles, life));
+    let told =
+        if loss { ("store_damaged", "the store is not as it should be") } else { ("drill_failed", "drill failed") };
+    ears.last_is(told.0, told.1);
     assert!(snapshots(place).last().expect("one")["proven"].is_null());
     // Within the interval it is not told again, also not by another life.
     one(place, &["drill"], &notify, "drill failed", |_| {});
-    assert_eq!(ears.counts(), [1; 6]);
+    assert_eq!(ears.counts(), [troubles; 6]);
     assert_eq!(state(&place.data)["last"]["drill"]["failures"], 2);
     mend();
-    one(place, &["drill"], &notify, "drill: done in", |life| ears.heard(2, life));
-    ears.last_is("recovered", "drill succeeds again");
+    one(place, &["drill"], &notify, "drill: done in", |life| ears.heard(2 * troubles, troubles, life));
+    ears.last_is("recovered", if loss { "the store is as it should be again" } else { "drill succeeds again" });
     assert!(snapshots(place).last().expect("one")["proven"].is_string());
     one(place, &["drill"], &notify, "drill: done in", |_| {});
-    assert_eq!(ears.counts(), [2; 6]);
+    assert_eq!(ears.counts()[..5], [2 * troubles; 5]);
 }
 
 /// A store with one snapshot, and its largest pack.
@@ -160,14 +165,14 @@ fn a_flipped_bit_is_caught_and_told() {
     let mut flipped = bytes.clone();
     flipped[bytes.len() / 3] ^= 8;
     fs::write(&pack, flipped).expect("written");
-    caught(&place, || fs::write(&pack, bytes).expect("written"));
+    caught(&place, false, || fs::write(&pack, bytes).expect("written"));
 }
 
 #[test]
 fn a_deleted_pack_is_caught_and_told() {
     let (place, pack, bytes) = stored();
     fs::remove_file(&pack).expect("removed");
-    caught(&place, || fs::write(&pack, bytes).expect("written"));
+    caught(&place, true, || fs::write(&pack, bytes).expect("written"));
 }
 
 #[test]
@@ -190,7 +195,7 @@ fn a_database_that_was_malformed_is_caught_and_told() {
     bad[end..].fill(0xff);
     fs::write(&path, bad).expect("written");
     place.ok(&["snapshot"]);
-    caught(&place, || {
+    caught(&place, false, || {
         fs::write(&path, good).expect("written");
         place.ok(&["snapshot"]);
     });
@@ -260,7 +265,7 @@ fn that_no_backup_succeeds_for_long_is_told() {
     // A machine that has none yet is not told of; the backup that is due is made.
     make_due(&place.data, &["backup"]);
     let first = life(&clock, KEY);
-    first.says("drill: done in");
+    first.says("gc: done in");
     first.end();
     assert_eq!(told(), Vec::<String>::new());
     // It was off for three days, and then the key is wrong: the backup fails, and the newest one is old.
@@ -274,7 +279,7 @@ fn that_no_backup_succeeds_for_long_is_told() {
     // Its retry succeeds, and both are over.
     clock.forward(Duration::from_mins(11));
     let third = life(&clock, KEY);
-    third.says("drill: done in");
+    third.says("gc: done in");
     until(LONG, "both are over", || told().len() == 4);
     third.end();
     assert_eq!(told()[2..], ["recovered", "recovered"]);
@@ -357,4 +362,62 @@ fn a_pin_that_fails_is_not_said_to_be_there() {
     life.end();
     let said = text(&place.path("told.json"));
     assert!(said.contains("could not be pinned") && !said.contains("is pinned:"), "{said}");
+}
+
+/// Nobody could be told while it happened: it is told as soon as somebody can be.
+#[test]
+fn what_was_not_usual_is_told_when_somebody_can_be_reached() {
+    let place = filled();
+    for at in 0..60 {
+        fs::write(place.data.join(format!("note-{at}")), noise(at, 900)).expect("written");
+    }
+    place.ok(&["snapshot"]);
+    (0..60).for_each(|at| fs::remove_file(place.data.join(format!("note-{at}"))).expect("removed"));
+    let server = Server::start(&[]);
+    let (deaf, hears) = ("http://127.0.0.1:9/", server.at("/hook"));
+    let told = |url: &str| json!([{"kind": "webhook", "url": url, "on": ["anomaly"]}]);
+    let mut command = daemon(&place);
+    make_due(&place.data, &["snapshot"]);
+    command.env("NBAK_SNAPSHOT_SCHEDULE", "0 4 29 2 *").env("NBAK_NOTIFY", told(deaf).to_string());
+    let life = Life::start(command);
+    life.says("not told by webhook");
+    life.end();
+    assert_eq!(state(&place.data)["unusual"][0]["told"], false);
+    let doctor = place.run(&["doctor"]);
+    assert!(doctor.code == 1 && doctor.out.contains("nobody could be told yet"), "{doctor:?}");
+    let mut command = daemon(&place);
+    command.env("NBAK_NOTIFY", told(&hears).to_string());
+    let life = Life::start(command);
+    until(LONG, "it is told", || !server.seen().is_empty());
+    life.end();
+    assert_eq!((server.seen()[0].json()["event"].clone(), server.seen().len()), (json!("anomaly"), 1));
+    assert_eq!(state(&place.data)["unusual"][0]["told"], true);
+}
+
+/// A port that somebody else has keeps nobody from a snapshot, and what the newest backup lacks is seen.
+#[test]
+fn mistakes_keep_nobody_from_a_snapshot_and_are_seen() {
+    let place = filled();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let port = taken.local_addr().expect("an address").port();
+    make_due(&place.data, &["backup"]);
+    let mut command = daemon(&place);
+    command.env("NBAK_METRICS_PORT", port.to_string()).env("NBAK_NOTIFY", r#"[{"kind": "pigeon"}]"#);
+    let life = Life::start(command);
+    life.says("no metrics for now");
+    life.says("gc: done in");
+    life.end();
+    let mut doctor = place.command(&["doctor"]);
+    doctor.env("NBAK_NOTIFY", r#"[{"kind": "pigeon"}]"#);
+    let said = doctor.output().expect("runs");
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.status.code() == Some(1) && text.contains("channel 1 of 1"), "{text}");
+    assert_eq!(place.run(&["doctor"]).code, 0);
+    let backup = place.data.join("backups").join(daemon_common::backups(&place)[0]["name"].as_str().expect("a name"));
+    let file = common::tree(&backup)
+        .into_iter()
+        .find(|(path, thing)| thing.kind == "file" && path.to_str() != Some("manifest.json"));
+    fs::remove_file(backup.join(file.expect("a file").0)).expect("removed");
+    let doctor = place.run(&["doctor"]);
+    assert!(doctor.code == 1 && doctor.out.contains("is not whole"), "{doctor:?}");
 }

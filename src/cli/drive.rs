@@ -190,7 +190,7 @@ pub fn backups(context: &Context, action: Gdrive) -> Result<u8> {
         Gdrive::Upload { name, rate } => upload(context, name.as_deref(), &rate),
         Gdrive::Restore { restore, rate } => download(context, restore, &rate),
         Gdrive::Verify { name } => verify(context, name.as_deref()),
-        Gdrive::Prune { days, dry_run } => prune(context, days, dry_run),
+        Gdrive::Prune { every_machine, days, dry_run } => prune(context, days, every_machine, dry_run),
     }
 }
 
@@ -305,11 +305,11 @@ fn clear_downloads(backup_dir: &Path, staging: &Path) {
     let _ = std::fs::remove_dir(backup_dir.join(DOWNLOADS));
 }
 
-fn prune(context: &Context, days: Option<u32>, dry_run: bool) -> Result<u8> {
+fn prune(context: &Context, days: Option<u32>, every: bool, dry_run: bool) -> Result<u8> {
     let config = context.config()?;
     let days = days.unwrap_or(if config.unreadable { 0 } else { config.retention_days });
     let line_ = Line::open(context, &RateArgs::default())?;
-    let decisions = line_.backups().prune(days, now_ms(), dry_run)?;
+    let decisions = line_.backups().prune(days, every, now_ms(), dry_run)?;
     for decision in &decisions {
         if context.json {
             output::json(&json!({

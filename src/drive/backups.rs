@@ -179,6 +179,11 @@ impl Backups<'_> {
         if let Some(own) = newest.get(self.own) {
             return Ok((*own).clone());
         }
+        // Another's is no substitute that nobody asked for.
+        if all.iter().any(|one| self.is_own(&one.owner())) {
+            return Err(Error::integrity("none of this machine's backups in Google Drive is complete")
+                .hint("`nbak backup gdrive upload` completes one; another machine's is to be named"));
+        }
         if newest.keys().any(|owner| owner.source_dir == self.own.source_dir) {
             newest.retain(|owner, _| owner.source_dir == self.own.source_dir);
         }
@@ -195,12 +200,18 @@ impl Backups<'_> {
         }
     }
 
-    /// Removes backups there that are older than `days`, never the newest complete one of each machine, nor what is not
-    /// known to be one.
-    pub fn prune(&self, days: u32, now_ms: i64, dry_run: bool) -> Result<Vec<Decision>> {
+    /// Whether it is this machine's. One that is not named is, of this data directory: it was uploaded by a program
+    /// that does not name it.
+    fn is_own(&self, owner: &Owner) -> bool {
+        owner == self.own || owner.machine.is_empty() && owner.source_dir == self.own.source_dir
+    }
+
+    /// Removes backups of this machine there that are older than `days`, or of `every` machine; never the newest
+    /// complete one of each, nor what is not known to be one.
+    pub fn prune(&self, days: u32, every: bool, now_ms: i64, dry_run: bool) -> Result<Vec<Decision>> {
         let all = self.list()?;
         let mut owners: BTreeMap<Owner, Vec<&Stored>> = BTreeMap::new();
-        for one in &all {
+        for one in all.iter().filter(|one| every || self.is_own(&one.owner())) {
             owners.entry(one.owner()).or_default().push(one);
         }
         let mut decided = Vec::new();

@@ -31,6 +31,9 @@ use crate::store::objects::{Key, Kind, Objects};
 use crate::store::reader::Packs;
 use crate::store::sink::PackSink;
 
+/// Stands in the folder of a store that is being pulled: keys and packs come one by one.
+pub const UNFINISHED: &str = "pull-unfinished";
+
 /// The most key slots a store may have.
 pub const MOST_SLOTS: usize = 64;
 /// The largest key slot object, in bytes.
@@ -87,6 +90,11 @@ impl Store {
         let lock = WriterLock::acquire(root, patience)?;
         let mut is_new = false;
         if local.list(Kind::Slot)?.is_empty() {
+            if root.join(UNFINISHED).exists() {
+                return Err(Error::failed("a store is being pulled here, and none is made in its place")
+                    .at(root)
+                    .hint("run `nbak gdrive pull` again; or, to begin a new store, remove this folder"));
+            }
             match nothing_opens(root, &local)? {
                 none if none.is_no_store() => is_new = true,
                 error => return Err(error),

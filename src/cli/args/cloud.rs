@@ -93,8 +93,11 @@ pub enum Gdrive {
         /// Its name, or its id [default: the newest]
         name: Option<String>,
     },
-    /// Remove those that are older than the retention, never the newest complete one of each machine
+    /// Remove those of this machine that are older than the retention, never the newest complete one
     Prune {
+        /// Of every machine that shares the account; the newest complete one of each stays
+        #[arg(long)]
+        every_machine: bool,
         /// Remove what is older than this many days; 0 removes nothing [default: backup_retention_days, or 30]
         #[arg(long, value_name = "N")]
         days: Option<u32>,

@@ -18,7 +18,7 @@ use crate::drive::mirror::{DriveObjects, Moved, stores};
 use crate::error::{Error, Result};
 use crate::id::{PackId, StoreId};
 use crate::snapshot::progress::Progress;
-use crate::snapshot::store::{Access, Store, retired};
+use crate::snapshot::store::{Access, Store, UNFINISHED, retired};
 use crate::store::local::LocalDirectory;
 use crate::store::lock::WriterLock;
 use crate::store::objects::{Key, Kind, Objects};
@@ -164,9 +164,6 @@ struct Here {
     /// Whether all that is there came from a pull that did not end.
     begins: bool,
 }
-
-/// Notes in a store's folder that a pull has begun, until it has ended.
-const UNFINISHED: &str = "pull-unfinished";
 
 /// What is at `repo`. `Err` if it does not open, and is not the beginning of an earlier pull: nothing of another store
 /// may come in between.

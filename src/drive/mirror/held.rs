@@ -14,6 +14,8 @@ use crate::store::reader::Packs;
 
 /// So much of a pack's end is read at first: the reader asks for as much.
 const GUESS: u64 = 16 * 1024;
+/// A pack of at most so many bytes is read whole: the reader's first look would reach from its end into its head.
+const SMALL: u64 = 2 * GUESS;
 
 /// `bytes` as the pack `id`, whose place is `place`, if all that is in it opens under `keys`.
 pub fn sound(keys: &Arc<Keys>, id: PackId, bytes: Vec<u8>, place: String) -> Result<Arc<Held>> {
@@ -30,6 +32,10 @@ pub fn footer(keys: &Arc<Keys>, id: PackId, from: &dyn Objects) -> Result<Footer
     let size = from.size(key)?;
     let short = || Error::integrity("a pack is shorter than an empty one").at(from.place(key));
     let body = size.checked_sub((HEADER + TRAILER) as u64).ok_or_else(short)?;
+    if size <= SMALL {
+        let all = Held { size, head: Vec::new(), tail: from.get(key, SMALL)?, place: from.place(key) };
+        return Ok(Packs::new(Arc::new(all), keys.clone()).read(id)?.footer);
+    }
     let mut length = body.min(GUESS) as usize + TRAILER;
     let mut tail = from.get_range(key, size - length as u64, length)?;
     let needs = decode_trailer(&tail[length - TRAILER..]).map_err(|why| Error::integrity(why.0).at(from.place(key)))?;

@@ -264,3 +264,31 @@ fn a_damaged_configuration_uploads_nothing() {
     assert!(told.code == 14 && told.err.contains("mend config.json"), "{told:?}");
     assert_eq!(cloud.fake.bytes_in(), 0);
 }
+
+/// A snapshot of a few minutes of use is a pack of some hundred bytes: it counts as any other.
+#[test]
+fn small_packs_count_too() {
+    for size in [500, 9000, 16_000, 17_000, 33_000] {
+        let cloud = machine(1);
+        let old = clone(&cloud);
+        old.grant();
+        fs::write(cloud.place.data.join("small"), noise(7, size)).expect("written");
+        cloud.ok(&["snapshot"]);
+        cloud.ok(&["gdrive", "push"]);
+        fs::remove_file(old.place.data.join("steady")).expect("removed");
+        old.ok(&["snapshot"]);
+        for args in [&["gdrive", "push"][..], &["gdrive", "push", "--prune"]] {
+            let refused = old.run(args);
+            assert!(refused.code != 0 && refused.err.contains("gdrive pull"), "{size}: {refused:?}");
+        }
+        assert_copy(&cloud, 2);
+        // And what was forgotten goes from there.
+        fs::write(cloud.place.data.join("small"), noise(8, size)).expect("written");
+        cloud.ok(&["snapshot"]);
+        cloud.ok(&["gdrive", "push"]);
+        cloud.ok(&["forget", "--keep-last", "1"]);
+        cloud.ok(&["gc"]);
+        cloud.ok(&["gdrive", "push", "--prune"]);
+        assert_copy(&cloud, 1);
+    }
+}

@@ -381,6 +381,9 @@ fn machines_do_not_take_each_others() {
     let count = || third.ok(&["backup", "gdrive", "list"]).out.lines().count();
     assert_eq!(count(), 3);
     third.ok(&["backup", "gdrive", "prune", "--days", "1"]);
+    second.ok(&["backup", "gdrive", "prune", "--days", "1"]);
+    assert_eq!(count(), 3, "nobody prunes another's unasked");
+    third.ok(&["backup", "gdrive", "prune", "--days", "1", "--every-machine"]);
     let left = third.ok(&["backup", "gdrive", "list"]).out;
     assert!(count() == 2 && !left.contains(&first) && left.contains(&*second.place.data.to_string_lossy()), "{left}");
 }

@@ -29,6 +29,8 @@ use crate::error::Result;
 const AGAIN: [i64; 3] = [10, 30, 60];
 /// What was forgotten less than this long ago can be brought back.
 const KEEP_FORGOTTEN: &str = "7d";
+/// Says which snapshot is the newest.
+const BEGIN: [&str; 5] = ["diff", "--anomalies", "latest", "latest", "--json"];
 /// The exit code of what found damage.
 const DAMAGED: i32 = 13;
 /// How often the standing is looked at, in milliseconds.
@@ -100,11 +102,9 @@ impl Daemon<'_> {
                 state.again = Some(i64::MIN);
             }
         }
-        if state.compared.is_some() {
-            let mut steps = Steps { daemon: self, config: &config, plan: &plan, state: &mut state, watch };
-            if steps.compare(None, None).ended {
-                return Ok(());
-            }
+        let mut steps = Steps { daemon: self, config: &config, plan: &plan, state: &mut state, watch };
+        if steps.catch_up().ended {
+            return Ok(());
         }
         let mut looked = i64::MIN;
         loop {
@@ -280,6 +280,17 @@ impl Steps<'_> {
         let message = if good { String::new() } else { ran.message() };
         self.state.note(what, at, ran.took, ran.code, good, message);
         self.watch.done(what, ran, good, self.config, self.state);
+    }
+
+    /// Looks at what changed since it was looked at last; the first time, at what is the newest to begin with.
+    fn catch_up(&mut self) -> Ran {
+        if self.state.compared.is_some() {
+            return self.compare(None, None);
+        }
+        let mut asked = Ran::default();
+        let newest = self.ask(&BEGIN, &mut asked).json();
+        self.state.compared = newest.iter().find_map(|line| line["to"].as_str().map(str::to_owned));
+        asked
     }
 
     /// Holds what there is now, which is `taken` if that is known, against what was looked at last, or else against

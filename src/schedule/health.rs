@@ -20,7 +20,7 @@ use crate::export::backup::Backup;
 use crate::export::inplace::holders::{Whose, holders, in_words};
 use crate::export::list::{Listed, list};
 use crate::snapshot::places::Places;
-use crate::snapshot::store::{Access, Store};
+use crate::snapshot::store::{Access, Store, UNFINISHED};
 use crate::upkeep::remembered;
 
 /// Less room than this is told, in bytes.
@@ -412,7 +412,7 @@ fn leftovers(places: &Places, say: &mut Say<'_>) {
             "the store has set damaged packs aside",
             "look at them, then remove the folder",
         ),
-        (places.repo.join("pull-unfinished"), "a pull from Google Drive has not ended", "run `nbak gdrive pull` again"),
+        (places.repo.join(UNFINISHED), "a pull from Google Drive has not ended", "run `nbak gdrive pull` again"),
         (
             places.backup_dir.join(".nbak-gdrive"),
             "a download from Google Drive lies here",

@@ -32,6 +32,9 @@ struct Pretend<'a> {
 
 impl Work for Pretend<'_> {
     fn run(&self, args: &[&str], _: &mut dyn FnMut()) -> Ran {
+        if args == BEGIN {
+            return Ran { code: Some(1), ..Ran::default() };
+        }
         let line = args.join(" ");
         let times = self.ran.borrow().iter().filter(|(_, one)| *one == line).count();
         self.ran.borrow_mut().push((self.clock.now.get(), line.clone()));
@@ -317,7 +320,10 @@ fn each_night_has_its_tries() {
 fn how_things_stand_is_looked_at_while_a_job_runs() {
     struct Long<'a>(&'a Fast, Cell<usize>);
     impl Work for Long<'_> {
-        fn run(&self, _: &[&str], meanwhile: &mut dyn FnMut()) -> Ran {
+        fn run(&self, args: &[&str], meanwhile: &mut dyn FnMut()) -> Ran {
+            if args[0] == "diff" {
+                return good();
+            }
             self.1.set(self.1.get() + 1);
             for _ in 0..36 {
                 self.0.now.set(self.0.now.get() + 300_000);
@@ -343,4 +349,30 @@ fn how_things_stand_is_looked_at_while_a_job_runs() {
     let mut looks = Looks::default();
     daemon.run(&mut looks).expect("it ends");
     assert!(work.1.get() == 5 && looks.0 >= 5 * 18, "{} {}", work.1.get(), looks.0);
+}
+
+/// Also if nothing was looked at before: what there is at the start is where it begins.
+#[test]
+fn the_first_backup_that_fails_is_compared_too() {
+    struct Fails<'a>(&'a Fast, RefCell<Vec<String>>);
+    impl Work for Fails<'_> {
+        fn run(&self, args: &[&str], _: &mut dyn FnMut()) -> Ran {
+            self.0.now.set(self.0.now.get() + 1000);
+            self.1.borrow_mut().push(args.join(" "));
+            match args {
+                ["diff", "--anomalies", _, "latest", "--json"] => {
+                    Ran { out: r#"{"from": "old", "to": "old"}"#.to_owned(), ..good() }
+                }
+                _ => Ran { code: Some(1), ..Ran::default() },
+            }
+        }
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let clock = Fast { now: Cell::new(START), end: START + 11_000_000 };
+    let work = Fails(&clock, RefCell::default());
+    let load = || Ok(config(DAILY));
+    let daemon = Daemon { data_dir: folder.path(), clock: &clock, work: &work, load: &load, granted: &|| false };
+    daemon.run(&mut Listen::default()).expect("it ends");
+    let expected = ["diff --anomalies latest latest --json", "backup --json", "diff --anomalies old latest --json"];
+    assert_eq!(work.1.borrow()[..3], expected);
 }

@@ -11,6 +11,8 @@ use super::args::DrillArgs;
 use super::context::Context;
 use super::output::{self, count, iso, line, size, time};
 use crate::error::{Error, Result};
+use crate::schedule::health::daemon_of;
+use crate::schedule::state::State;
 use crate::snapshot::places::real;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
@@ -36,19 +38,36 @@ pub fn drill(context: &Context, args: &DrillArgs) -> Result<u8> {
     let passed = drilled.is_proof();
     let noted = if passed || was_proven { note(context, &drilled) } else { Ok(()) };
     report(context, &record, &drilled, passed && noted.is_ok());
+    let found = format!(
+        "snapshot {} does not come back as it should: {} found",
+        record.id.short(),
+        count(drilled.faults.len() as u64, "fault was", "faults were")
+    );
+    if args.snapshot.is_none() {
+        keep(context, &drilled, (!passed).then_some(found.as_str()));
+    }
     if !passed {
-        return Err(Error::integrity(format!(
-            "snapshot {} does not come back as it should: {} found",
-            record.id.short(),
-            count(drilled.faults.len() as u64, "fault was", "faults were")
-        ))
-        .hint(
+        return Err(Error::integrity(found).hint(
             "another snapshot may be whole (`nbak drill SNAP`); `nbak check --read-data` says what the store lost; a \
              database that is damaged in every snapshot is damaged in the data directory",
         ));
     }
     noted.map_err(|error| error.also("the drill itself passed, and is not noted"))?;
     Ok(0)
+}
+
+/// Keeps for `doctor` that the newest one failed, until it passes. A daemon keeps that itself, of the drills that it runs.
+fn keep(context: &Context, drilled: &Drilled, fault: Option<&str>) {
+    let Ok(data_dir) = context.data_dir() else { return };
+    let mut state = State::load(&data_dir);
+    let failed = state.last.get("drill").is_some_and(|last| last.failures > 0);
+    if fault.is_none() && !failed || daemon_of(&data_dir).is_some() {
+        return;
+    }
+    let (took, code) = (drilled.duration_ms as i64, if fault.is_some() { 13 } else { 0 });
+    state.note("drill", drilled.at, took, Some(code), fault.is_none(), fault.unwrap_or_default().to_owned());
+    // What the drill found is said here, whether it can be kept or not.
+    let _ = state.store(&data_dir);
 }
 
 fn note(context: &Context, drilled: &Drilled) -> Result<()> {

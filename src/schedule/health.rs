@@ -138,12 +138,13 @@ pub fn look(places: &Places, config: &Config, credentials: &[Credential], state:
         plan.settle(&mut seen, now);
         standing.next.extend(plan.next(*job, &seen).map(|at| (*job, at)));
     }
-    standing.daemon = holder(&places.data_dir.join(DAEMON_LOCK));
+    standing.daemon = daemon_of(&places.data_dir);
     standing
 }
 
-/// Who holds the lock at `path`.
-fn holder(path: &Path) -> Option<String> {
+/// The process that runs as daemon of this data directory.
+pub fn daemon_of(data_dir: &Path) -> Option<String> {
+    let path = &data_dir.join(DAEMON_LOCK);
     let file = std::fs::File::open(path).ok()?;
     match file.try_lock() {
         Err(std::fs::TryLockError::WouldBlock) => {

@@ -126,6 +126,16 @@ fn a_flipped_bit_and_a_deleted_pack_are_found() {
         assert!(left(place.folder.path()).is_empty());
         let run = place.run(&["drill", &id]);
         assert!(run.code == 13 && run.out.contains("fault: file moved/precious"), "{run:?}");
+        // Whoever asks how things stand hears it, until it passes.
+        let is_told = || place.run(&["doctor"]).out.contains("drill failed");
+        assert!(!is_told());
+        assert_eq!(place.run(&["drill"]).code, 13);
+        assert!(is_told());
+        if !deleted {
+            flip(&pack, 1000);
+            place.ok(&["drill"]);
+            assert!(!is_told());
+        }
     }
 }
 

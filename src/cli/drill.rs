@@ -56,7 +56,7 @@ pub fn drill(context: &Context, args: &DrillArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// Keeps for `doctor` that the newest one failed, until it passes. A daemon keeps that itself, of the drills that it runs.
+/// Keeps for `doctor` that the newest one failed, until it passes. A daemon keeps that itself of its own drills.
 fn keep(context: &Context, drilled: &Drilled, fault: Option<&str>) {
     let Ok(data_dir) = context.data_dir() else { return };
     let mut state = State::load(&data_dir);

@@ -181,7 +181,7 @@ impl Backups<'_> {
         }
         // Another's is no substitute that nobody asked for.
         if all.iter().any(|one| self.is_own(&one.owner())) {
-            return Err(Error::integrity("none of this machine's backups in Google Drive is complete")
+            return Err(Error::no_store("there is no complete backup of this machine in Google Drive")
                 .hint("`nbak backup gdrive upload` completes one; another machine's is to be named"));
         }
         if newest.keys().any(|owner| owner.source_dir == self.own.source_dir) {

@@ -102,11 +102,7 @@ impl Daemon<'_> {
                 state.again = Some(i64::MIN);
             }
         }
-        let mut steps = Steps { daemon: self, config: &config, plan: &plan, state: &mut state, watch };
-        if steps.catch_up().ended {
-            return Ok(());
-        }
-        let mut looked = i64::MIN;
+        let (mut looked, mut is_first) = (i64::MIN, true);
         loop {
             let now = self.clock.now();
             plan.settle(&mut state.seen, now);
@@ -118,7 +114,7 @@ impl Daemon<'_> {
                 state.running = Some(Running { job, seen: before });
                 self.store(&state);
                 let mut steps = Steps { daemon: self, config: &config, plan: &plan, state: &mut state, watch };
-                let ended = steps.job(job);
+                let ended = steps.job(job, std::mem::replace(&mut is_first, false));
                 reload = ended == Woken::Reload;
                 if ended == Woken::End {
                     // As it was before: the next start makes it up.
@@ -168,9 +164,19 @@ struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    /// Does it; whether the daemon is to end, or to read its configuration again.
-    fn job(&mut self, job: Job) -> Woken {
+    /// Does it; whether the daemon is to end, or to read its configuration again. Before the first one it is looked at
+    /// what was left to be compared.
+    fn job(&mut self, job: Job, is_first: bool) -> Woken {
         let mut woken = Woken::Time;
+        if is_first {
+            let asked = self.catch_up();
+            if asked.ended {
+                return Woken::End;
+            }
+            if asked.reload {
+                woken = Woken::Reload;
+            }
+        }
         let mut steps: Vec<Vec<String>> = Vec::new();
         let own = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>();
         match job {

@@ -73,7 +73,7 @@ fn a_daemon_that_waits_has_no_key_in_its_memory() {
     // What is in the environment is in the memory: where it is, it is found.
     fs::remove_file(&env).expect("removed");
     let found = waits(&place, 1, |command| _ = command.env("NODYN_VAULT_KEY", CANARY));
-    assert!(found.len() >= PARTS.len() && found.iter().all(|one| one.contains("[stack]")), "{found:?}");
+    assert!(found.iter().filter(|one| one.contains("[stack]")).count() >= PARTS.len(), "{found:?}");
 }
 
 #[test]

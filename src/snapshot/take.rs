@@ -232,13 +232,10 @@ impl Taking<'_> {
             return self.again_without(&broken, progress);
         }
         let id = SnapshotId::random();
-        // When something was put into the data directory or went from it is no change by itself: what counts is in the
-        // tree, and what is left out, as this program's own notes, would make a snapshot of nothing each time.
-        let at_rest = |r: &Record| Attributes { mtime: root.mtime, mtime_nanos: root.mtime_nanos, ..r.root };
         let same = parent
             .record
             .as_ref()
-            .filter(|r| r.tree == tree && at_rest(r) == root && r.unreadable == named(&walked.errors));
+            .filter(|r| r.tree == tree && r.root == root && r.unreadable == named(&walked.errors));
         let asked_for = !self.options.tags.is_empty() || self.options.note.is_some();
         // Nothing changed, and yet something was stored: the store had lost it, and has it again with this snapshot
         // (I5).

@@ -395,18 +395,3 @@ fn a_snapshot_that_only_readers_saw_stays_theirs_to_see() {
     assert_eq!(place.ok(["snapshots", "--json"]).json_lines().len(), 2);
     place.check();
 }
-
-/// What this program itself notes in the data directory, and whatever else is left out, makes no snapshot of nothing.
-#[test]
-fn what_is_left_out_makes_no_snapshot() {
-    let place = crate::common::Place::filled(None);
-    place.ok(&["snapshot"]);
-    for _ in 0..3 {
-        std::thread::sleep(Duration::from_millis(20));
-        fs::write(place.data.join(".nbak-state.json.tmp"), "{}").expect("written");
-        fs::rename(place.data.join(".nbak-state.json.tmp"), place.data.join(".nbak-state.json")).expect("renamed");
-        let run = place.ok(&["snapshot"]);
-        assert!(run.out.contains("nothing changed"), "{run:?}");
-    }
-    assert_eq!(place.ok(&["snapshots", "--json"]).out.lines().count(), 1);
-}

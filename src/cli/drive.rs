@@ -14,16 +14,19 @@ use super::context::Context;
 use super::output::{self, count, line, shown, size};
 use crate::drive::access::{Access, App};
 use crate::drive::api::Drive;
-use crate::drive::backups::{Backups, Owner, Stored, Uploaded};
+use crate::drive::backups::{Backups, Stored, Uploaded};
 use crate::drive::bases::Bases;
 use crate::drive::grant::{FILE as GRANT, Keeper};
 use crate::drive::http::Http;
 use crate::drive::limit::Limit;
+use crate::drive::mirror::DriveObjects;
+use crate::drive::owner::Owner;
 use crate::drive::retry::Patience;
 use crate::drive::sessions::{FILE as UPLOADS, Sessions, Waiting};
 use crate::error::{Error, Result};
 use crate::export::backup::Backup;
 use crate::export::files::rename_new;
+use crate::id::StoreId;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::take::now_ms;
 use crate::store::lock::WriterLock;
@@ -58,6 +61,10 @@ impl Line {
         let source_dir = data.canonicalize().unwrap_or(data.clone()).to_string_lossy().into_owned();
         let own = Owner { machine: machine(), source_dir };
         Ok(Line { drive, sessions: Sessions::open(data.join(UPLOADS)), own, _lock: lock })
+    }
+
+    fn store(&self, id: StoreId) -> Result<DriveObjects<'_>> {
+        DriveObjects::open(&self.drive, &self.sessions, &self.own, id)
     }
 
     fn backups(&self) -> Backups<'_> {
@@ -269,7 +276,8 @@ fn download(context: &Context, args: BackupRestoreArgs, rate: &RateArgs) -> Resu
     crate::store::local::create_folder(&staging)?;
     let bars = context.bars();
     bars.begin("downloading", stored.listed.bytes);
-    let fetched = line_.backups().download(&plan, &staging, &|bytes| bars.advance(bytes));
+    let proves = |file: &Path| manager.prove_key(manifest, file);
+    let fetched = line_.backups().download(&plan, &staging, &proves, &|bytes| bars.advance(bytes));
     bars.end();
     let fetched = fetched?;
     context.say(format!(

@@ -66,7 +66,8 @@ impl Access {
     /// By what `keeper` keeps; an error if that is nothing.
     pub fn open(app: App, keeper: Keeper) -> Result<Access> {
         let Some(grant) = keeper.load()? else {
-            return Err(Error::remote("nobody has granted access to Google Drive yet").hint("run `nbak auth google`"));
+            return Err(Error::remote("nobody has granted access to Google Drive yet")
+                .hint("run `nbak auth google`, or on a machine without a browser `nbak auth google --device`"));
         };
         Ok(Access { app, keeper, grant: Mutex::new(grant) })
     }

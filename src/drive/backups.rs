@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::api::Drive;
+use super::owner::{Owner, machine};
 use super::remote::{Remote, shown};
 use super::sessions::Sessions;
 use crate::error::{Error, Result};
@@ -23,8 +24,6 @@ mod send;
 
 /// Files that are under way at a time: each takes a part in memory, and Drive's quotas are per user and minute.
 const AT_ONCE: usize = 3;
-/// Notes with a backup's folder which machine it is of.
-const MACHINE: &str = "nbak_machine";
 /// The top of the account.
 const ROOT: &str = "root";
 
@@ -37,15 +36,6 @@ pub struct Stored {
     pub listed: Listed,
     /// The machine that uploaded it; empty if that was not noted.
     pub machine: String,
-}
-
-/// Whose a backup is: several machines may share an account.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Owner {
-    /// The machine's name.
-    pub machine: String,
-    /// The data directory.
-    pub source_dir: String,
 }
 
 impl Stored {
@@ -113,7 +103,7 @@ impl Backups<'_> {
             for top in tops.into_iter().filter(|top| top.is_folder) {
                 for folder in self.drive.children(&top.id)?.into_iter().filter(|child| child.is_folder) {
                     let listed = self.look_at(&folder)?;
-                    let machine = folder.properties.get(MACHINE).cloned().unwrap_or_default();
+                    let machine = machine(&folder.properties);
                     found.push(Stored { id: folder.id, listed, machine });
                 }
             }

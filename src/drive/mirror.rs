@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::api::Drive;
+use super::owner::{Owner, machine};
 use super::remote::Remote;
 use super::sessions::Sessions;
 use super::sums::{Content, Sums};
@@ -30,6 +31,8 @@ pub struct DriveObjects<'a> {
     drive: &'a Drive,
     sessions: &'a Sessions,
     store: String,
+    /// Whose it is, noted with its folder when that is made.
+    own: &'a Owner,
     /// By kind: the folder, and what is in it by id.
     folders: [Mutex<Folder>; 2],
     /// Key slots of which a note says that they were removed.
@@ -63,14 +66,14 @@ fn folders(drive: &Drive, parents: &[String], name: &str) -> Result<Vec<String>>
 }
 
 impl<'a> DriveObjects<'a> {
-    /// The objects of the store `id`, which may not be there yet.
-    pub fn open(drive: &'a Drive, sessions: &'a Sessions, id: StoreId) -> Result<DriveObjects<'a>> {
+    /// The objects of the store `id`, which may not be there yet: then it is made as one of `own`.
+    pub fn open(drive: &'a Drive, sessions: &'a Sessions, own: &'a Owner, id: StoreId) -> Result<DriveObjects<'a>> {
         let store = id.to_string();
         let tops = folders(drive, &["root".to_owned()], TOP)?;
-        let own = folders(drive, &tops, &store)?;
+        let roots = folders(drive, &tops, &store)?;
         let retired = Mutex::new(BTreeSet::new());
         let open = |kind: Kind| -> Result<Mutex<Folder>> {
-            let ids = folders(drive, &own, kind.folder())?;
+            let ids = folders(drive, &roots, kind.folder())?;
             let mut objects: BTreeMap<[u8; 16], Vec<Remote>> = BTreeMap::new();
             for id in &ids {
                 // What is not named like an object is not ours.
@@ -85,7 +88,7 @@ impl<'a> DriveObjects<'a> {
             Ok(Mutex::new(Folder { id: ids.into_iter().next(), objects }))
         };
         let folders = [open(Kind::Slot)?, open(Kind::Pack)?];
-        Ok(DriveObjects { drive, sessions, store, folders, retired })
+        Ok(DriveObjects { drive, sessions, store, own, folders, retired })
     }
 
     fn folder(&self, kind: Kind) -> MutexGuard<'_, Folder> {
@@ -99,8 +102,12 @@ impl<'a> DriveObjects<'a> {
             return Ok(id.clone());
         }
         let top = self.drive.folder("root", TOP)?;
-        let own = self.drive.folder(&top, &self.store)?;
-        let id = self.drive.folder(&own, kind.folder())?;
+        let is_there = self.drive.named(&top, &self.store)?.into_iter().find(|found| found.is_folder);
+        let root = match is_there {
+            Some(found) => found.id,
+            None => self.drive.make_folder(&top, &self.store, &self.own.noted())?,
+        };
+        let id = self.drive.folder(&root, kind.folder())?;
         folder.id = Some(id.clone());
         Ok(id)
     }
@@ -164,7 +171,7 @@ impl<'a> DriveObjects<'a> {
     /// Looks once more whether all of `keys` are there: somebody may have thrown them away meanwhile.
     fn require(&self, mut keys: impl Iterator<Item = Key>) -> Result<()> {
         let id = StoreId::parse(&self.store).map_err(|_| Error::failed("a store has another name"))?;
-        let now = DriveObjects::open(self.drive, self.sessions, id)?;
+        let now = DriveObjects::open(self.drive, self.sessions, self.own, id)?;
         match keys.find(|key| !now.folder(key.kind).objects.contains_key(&key.id)) {
             None => Ok(()),
             Some(key) => Err(Error::remote("something went into Google Drive's bin while it was pushed")
@@ -284,14 +291,13 @@ pub struct Moved {
     pub bad: Vec<String>,
 }
 
-/// The stores there.
-pub fn stores(drive: &Drive) -> Result<Vec<StoreId>> {
-    let mut found = Vec::new();
+/// The stores there, and the machines that they are of, as far as that was noted.
+pub fn stores(drive: &Drive) -> Result<BTreeMap<StoreId, String>> {
+    let mut found = BTreeMap::new();
     for top in drive.named("root", TOP)?.into_iter().filter(|top| top.is_folder) {
         let folders = drive.children(&top.id)?.into_iter().filter(|child| child.is_folder);
-        found.extend(folders.filter_map(|folder| StoreId::parse(&folder.name).ok()));
+        let owned = |folder: Remote| Some((StoreId::parse(&folder.name).ok()?, machine(&folder.properties)));
+        found.extend(folders.filter_map(owned));
     }
-    found.sort_unstable();
-    found.dedup();
     Ok(found)
 }

@@ -18,6 +18,7 @@ pub mod http;
 pub mod limit;
 pub mod login;
 pub mod mirror;
+pub mod owner;
 pub mod remote;
 pub mod retry;
 pub mod sessions;

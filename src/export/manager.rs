@@ -3,14 +3,15 @@
 //! It joins what the other rooms do, and adds no guarantee of its own but one: a restore is preceded by a verified
 //! backup of what it replaces ([`restore`](super::restore)).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::backup::{self, Backup};
 use super::dialect::Dialect;
+use super::files::open_regular;
 use super::list::{self, Listed};
-use super::manifest::Own;
-use super::nbak::NbakKeys;
+use super::manifest::{Manifest, Own};
+use super::nbak::{self, NbakKeys};
 use super::retention::{self, Decision};
 use super::verify::{self, Verified};
 use super::write::{self, Written};
@@ -230,6 +231,15 @@ impl BackupManager {
 
     pub(super) fn open_store(&self) -> Result<Store> {
         Store::open(&self.places.repo, &self.credentials, Access::Read)
+    }
+
+    /// Fails if no key at hand opens `file`, which is of a backup with this `manifest`, if that one is encrypted.
+    pub fn prove_key(&self, manifest: &Manifest, file: &Path) -> Result<()> {
+        if !manifest.encrypted {
+            return Ok(());
+        }
+        let mut sealed = open_regular(file).map_err(|error| Error::io("read a sealed file", file, error))?;
+        nbak::prove(&mut sealed, file, &NbakKeys::new(&self.credentials, manifest.dialect)).map(drop)
     }
 
     pub(super) fn nbak_keys(&self, backup: &Backup) -> NbakKeys {

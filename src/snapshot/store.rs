@@ -90,11 +90,6 @@ impl Store {
         let lock = WriterLock::acquire(root, patience)?;
         let mut is_new = false;
         if local.list(Kind::Slot)?.is_empty() {
-            if root.join(UNFINISHED).exists() {
-                return Err(Error::failed("a store is being pulled here, and none is made in its place")
-                    .at(root)
-                    .hint("run `nbak gdrive pull` again; or, to begin a new store, remove this folder"));
-            }
             match nothing_opens(root, &local)? {
                 none if none.is_no_store() => is_new = true,
                 error => return Err(error),
@@ -425,8 +420,13 @@ fn no_store(root: &Path) -> Error {
         .hint("`nbak snapshot` makes one; --repo or NBAK_REPO names another place")
 }
 
-/// Why there is no key slot: there is no store, or what it had is gone.
+/// Why there is no key slot: there is no store, or what it had is gone, or has not come yet.
 fn nothing_opens(root: &Path, local: &LocalDirectory) -> Result<Error> {
+    if root.join(UNFINISHED).exists() {
+        return Ok(Error::integrity("a store is being pulled here from Google Drive, and is not complete")
+            .at(root)
+            .hint("run `nbak gdrive pull` again: it goes on from here; or, to begin a new store, remove this folder"));
+    }
     if !local.list(Kind::Pack)?.is_empty() {
         return Ok(keys_are_gone(root));
     }

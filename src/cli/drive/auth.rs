@@ -98,7 +98,9 @@ fn tell(context: &Context, keeper: &Keeper, grant: Option<&Grant>, holds: Option
         return;
     }
     match grant {
-        None => line("there is no access to Google Drive: `nbak auth google` asks for it"),
+        None => line(
+            "there is no access to Google Drive: `nbak auth google` asks for it; `--device` where there is no browser",
+        ),
         Some(grant) => line(format!(
             "access to Google Drive since {}, for files of this program only; {}; kept {}sealed in {}",
             time(grant.granted_ms),

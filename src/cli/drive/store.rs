@@ -10,11 +10,11 @@ use serde_json::json;
 use super::Line;
 use crate::cli::args::{PushArgs, RateArgs, StoreCopy};
 use crate::cli::context::Context;
-use crate::cli::output::{self, count, iso, line, size, time};
+use crate::cli::output::{self, count, iso, line, shown, size, time};
 use crate::crypto::slot::Slot;
-use crate::drive::mirror::pull::pull;
+use crate::drive::mirror::pull::{Onto, pull};
 use crate::drive::mirror::push::{Order, push, unprotected};
-use crate::drive::mirror::{DriveObjects, Moved, stores};
+use crate::drive::mirror::{Moved, stores};
 use crate::error::{Error, Result};
 use crate::id::{PackId, StoreId};
 use crate::snapshot::progress::Progress;
@@ -71,21 +71,23 @@ fn read_judged(path: &Path, id: StoreId) -> BTreeSet<PackId> {
 fn list_stores(context: &Context) -> Result<u8> {
     let line_ = Line::open(context, &RateArgs::default())?;
     let all = stores(&line_.drive)?;
-    for id in &all {
-        let there = DriveObjects::open(&line_.drive, &line_.sessions, *id)?;
+    for (id, machine) in &all {
+        let there = line_.store(*id)?;
         let (packs, bytes, newest) = (there.list(Kind::Pack)?.len() as u64, there.size_of_all(), there.newest());
         let opens = !there.list(Kind::Slot)?.is_empty();
         if context.json {
             output::json(&json!({
                 "store": id.to_string(), "packs": packs, "bytes": bytes, "newest": newest.map(iso), "complete": opens,
+                "machine": Some(machine).filter(|machine| !machine.is_empty()),
             }));
             continue;
         }
         line(format!(
-            "{id}  {:>9} in {}, the newest of {}{}",
+            "{id}  {:>9} in {}, the newest of {}{}{}",
             size(bytes),
             count(packs, "pack", "packs"),
             newest.map_or_else(|| "-".to_owned(), time),
+            if machine.is_empty() { String::new() } else { format!(", of {}", shown(machine)) },
             if opens { "" } else { "; incomplete: its first push has not ended" }
         ));
     }
@@ -129,7 +131,7 @@ fn push_store(context: &Context, args: &PushArgs) -> Result<u8> {
         retired: retired(store.root()),
         judged: &mut judged,
     };
-    let there = DriveObjects::open(&line_.drive, &line_.sessions, store.id())?;
+    let there = line_.store(store.id())?;
     let bars = context.bars();
     bars.begin("pushing", index.packs().map(|(_, size)| size).sum());
     let moved = push(store.catalog().packs(), &there, &mut order, &|bytes| bars.advance(bytes));
@@ -208,15 +210,16 @@ fn here(context: &Context, repo: &Path) -> Result<Here> {
 fn pull_store(context: &Context, wanted: Option<&str>, rate: &RateArgs) -> Result<u8> {
     let repo = context.repo()?;
     let line_ = Line::open(context, rate)?;
-    let there = stores(&line_.drive)?;
+    let there: Vec<StoreId> = stores(&line_.drive)?.into_keys().collect();
+    let opens = |id: StoreId| Ok(!line_.store(id)?.list(Kind::Slot)?.is_empty());
     // Before anything is made here; and again when nobody else can make something.
-    which(wanted, here(context, &repo)?.id, &there)?;
+    which(wanted, here(context, &repo)?.id, &there, &opens)?;
     let local = LocalDirectory::at(&repo);
     local.create()?;
     let lock = WriterLock::acquire(&repo, context.patience())?;
     lock.sign();
     let here = here(context, &repo)?;
-    let id = which(wanted, here.id, &there)?;
+    let id = which(wanted, here.id, &there, &opens)?;
     if here.id.is_some_and(|own| own != id) {
         return Err(Error::usage("another store is here").at(repo).hint("name another place with --repo"));
     }
@@ -225,11 +228,12 @@ fn pull_store(context: &Context, wanted: Option<&str>, rate: &RateArgs) -> Resul
     if begins {
         crate::export::files::write_durably(&unfinished, id.to_string().as_bytes())?;
     }
-    let from = DriveObjects::open(&line_.drive, &line_.sessions, id)?;
+    let from = line_.store(id)?;
     let bars = context.bars();
     bars.begin("pulling", from.size_of_all());
     let keys = here.store.as_ref().map(|store| store.catalog().packs().keys());
-    let moved = pull(&from, id, keys, &local, begins, &|bytes| bars.advance(bytes));
+    let onto = Onto { objects: &local, keys, begins, retired: retired(&repo) };
+    let moved = pull(&from, id, &onto, &|bytes| bars.advance(bytes));
     bars.end();
     let moved = moved?;
     if moved.bad.is_empty() && begins {
@@ -257,8 +261,13 @@ fn pull_store(context: &Context, wanted: Option<&str>, rate: &RateArgs) -> Resul
     Ok(0)
 }
 
-/// Which of the stores `there` is meant.
-fn which(wanted: Option<&str>, own: Option<StoreId>, there: &[StoreId]) -> Result<StoreId> {
+/// Which of the stores `there` is meant. One that does not open, since its first push has not ended, is in nobody's way.
+fn which(
+    wanted: Option<&str>,
+    own: Option<StoreId>,
+    there: &[StoreId],
+    opens: &dyn Fn(StoreId) -> Result<bool>,
+) -> Result<StoreId> {
     let names = || there.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let missing = |which: &str| Error::no_store(format!("there is no store {which} in Google Drive"));
     if let Some(wanted) = wanted {
@@ -280,7 +289,18 @@ fn which(wanted: Option<&str>, own: Option<StoreId>, there: &[StoreId]) -> Resul
         (None, []) => {
             Err(Error::no_store("there is no store in Google Drive").hint("`nbak gdrive push` puts it there"))
         }
-        (None, _) => Err(Error::usage("there are several stores in Google Drive")
-            .hint(format!("`nbak gdrive list` tells them apart; --store names one: {}", names()))),
+        (None, _) => {
+            let mut whole = Vec::new();
+            for id in there {
+                if opens(*id)? {
+                    whole.push(*id);
+                }
+            }
+            match whole.as_slice() {
+                [one] => Ok(*one),
+                _ => Err(Error::usage("there are several stores in Google Drive")
+                    .hint(format!("`nbak gdrive list` tells them apart; --store names one: {}", names()))),
+            }
+        }
     }
 }

@@ -54,9 +54,17 @@ impl Backups<'_> {
     }
 
     /// Downloads what `plan` has into `folder`, which has nothing of another backup. What is there of it, from an
-    /// earlier try, is not fetched again.
-    pub fn download(&self, plan: &Plan, folder: &Path, watch: Watch<'_>) -> Result<Uploaded> {
-        let wanted = wanted(&plan.name, &plan.manifest, &plan.files)?;
+    /// earlier try, is not fetched again. The smallest file comes first, and `proves` is asked about it before the
+    /// others: whether the key is right is not to be found out at the end.
+    pub fn download(
+        &self,
+        plan: &Plan,
+        folder: &Path,
+        proves: &dyn Fn(&Path) -> Result<()>,
+        watch: Watch<'_>,
+    ) -> Result<Uploaded> {
+        let mut wanted = wanted(&plan.name, &plan.manifest, &plan.files)?;
+        wanted.sort_by_key(|one| (one.sha256.is_none(), one.remote.size));
         make_folders(folder, &plan.manifest, &wanted)?;
         let missing = |one: &Wanted<'_>| {
             let there = std::fs::symlink_metadata(folder.join(&one.path)).map_or(0, |meta| meta.len());
@@ -64,14 +72,22 @@ impl Backups<'_> {
         };
         enough_room(folder, wanted.iter().map(missing).sum())?;
         let done = Mutex::new(Uploaded::default());
-        at_once(&wanted, &|one: &Wanted<'_>| {
+        let one = |one: &Wanted<'_>| {
             let fetched = self.fetch(one, &folder.join(&one.path), watch)?;
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
             done.kept += u64::from(fetched == 0 && one.remote.size > 0);
             done.files += u64::from(fetched > 0 || one.remote.size == 0);
             done.bytes += fetched;
             Ok(())
-        })?;
+        };
+        let (first, rest) = wanted.split_at(wanted.len().min(1));
+        if let [first] = first {
+            one(first)?;
+            if first.sha256.is_some() {
+                proves(&folder.join(&first.path))?;
+            }
+        }
+        at_once(rest, &one)?;
         let path = folder.join(MANIFEST);
         crate::export::files::write_durably(&path, &plan.bytes)?;
         Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))

@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Backups, Files, MACHINE, ROOT, Uploaded, Watch, at_once};
+use super::{Backups, Files, ROOT, Uploaded, Watch, at_once};
 use crate::drive::api::Drive;
+use crate::drive::owner::short;
 use crate::drive::remote::{Remote, shown};
 use crate::drive::sums::{Content, OnDisk, Sums};
 use crate::drive::upload::{Job, upload};
@@ -101,8 +102,8 @@ impl Backups<'_> {
         if let Some(own) = self.drive.named(top, &backup.name)?.iter().find(is_its) {
             return Ok(own.id.clone());
         }
-        let properties =
-            BTreeMap::from([(BACKUP.to_owned(), checksum.clone()), (MACHINE.to_owned(), short(&self.own.machine))]);
+        let mut properties = self.own.noted();
+        properties.insert(BACKUP.to_owned(), checksum.clone());
         self.drive.make_folder(top, &backup.name, &properties)
     }
 
@@ -259,13 +260,4 @@ impl Folders<'_> {
         }
         Ok(known[path].clone())
     }
-}
-
-/// A property is at most 124 bytes with its name: the end of a path says most.
-fn short(path: &str) -> String {
-    let mut start = path.len().saturating_sub(100);
-    while !path.is_char_boundary(start) {
-        start += 1;
-    }
-    path[start..].to_owned()
 }

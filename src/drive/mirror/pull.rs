@@ -20,7 +20,7 @@ use crate::crypto::slot::Slot;
 use crate::drive::backups::{Watch, at_once};
 use crate::drive::sums::Sums;
 use crate::error::{Error, Result};
-use crate::id::{PackId, StoreId};
+use crate::id::{PackId, SlotId, StoreId};
 use crate::store::objects::{Key, Kind, Objects};
 use crate::store::pack::{HEADER, Header};
 use crate::store::sink::PACK_MOST;
@@ -28,16 +28,21 @@ use crate::store::sink::PACK_MOST;
 /// So much of what fails for another reason than damage is gone past.
 const FAILURES_MOST: usize = 3;
 
-/// Copies what `to` has not yet of the store `id`; with its `keys`, if it opens already. `begins` says that `to` is the
-/// beginning of an earlier pull, and nothing else.
-pub fn pull(
-    from: &DriveObjects<'_>,
-    id: StoreId,
-    keys: Option<&Arc<Keys>>,
-    to: &dyn Objects,
-    begins: bool,
-    watch: Watch<'_>,
-) -> Result<Moved> {
+/// Where to.
+pub struct Onto<'a> {
+    /// What is here of the store.
+    pub objects: &'a dyn Objects,
+    /// Its keys, if it opens already.
+    pub keys: Option<&'a Arc<Keys>>,
+    /// Whether it is the beginning of an earlier pull, and nothing else.
+    pub begins: bool,
+    /// Key slots that were removed here: they do not come back.
+    pub retired: Vec<SlotId>,
+}
+
+/// Copies what is not yet here of the store `id`.
+pub fn pull(from: &DriveObjects<'_>, id: StoreId, onto: &Onto<'_>, watch: Watch<'_>) -> Result<Moved> {
+    let Onto { objects: to, keys, begins, .. } = *onto;
     let slots = from.in_order(Kind::Slot);
     let packs = from.in_order(Kind::Pack);
     if slots.is_empty() {
@@ -73,7 +78,9 @@ pub fn pull(
     packs.chunks(together).try_for_each(|some| at_once(some, &pack))?;
     // A slot that was removed here does not come back.
     if begins || !opens {
-        slots.iter().try_for_each(|slot| one(Key::new(Kind::Slot, *slot)))?;
+        let is_retired = |slot: &[u8; 16]| onto.retired.contains(&SlotId(*slot)) || from.is_retired(*slot);
+        let stay = slots.into_iter().filter(|slot| !is_retired(slot));
+        stay.map(|slot| Key::new(Kind::Slot, slot)).try_for_each(one)?;
     }
     Ok(moved.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
@@ -101,12 +108,18 @@ impl One<'_> {
         let is_here = here.is_some();
         if let Some(here) = here {
             let length = here.len() as u64;
-            if from.holds(key, length, Some(&Sums::of(&here)?)) {
+            let is_same = from.holds(key, length, Some(&Sums::of(&here)?));
+            let is_sound = self.is_sound(here);
+            if is_same && is_sound == Some(false) {
+                return Err(Error::integrity("the copy here is damaged, and the one in Google Drive is the same")
+                    .at(to.place(key)));
+            }
+            if is_same {
                 watch(length);
                 note(&|moved| moved.kept += 1);
                 return Ok(());
             }
-            if self.is_sound(here) {
+            if is_sound == Some(true) {
                 watch(length);
                 note(&|moved| moved.differ += 1);
                 return Ok(());
@@ -134,12 +147,13 @@ impl One<'_> {
         Ok(())
     }
 
-    /// Whether this is known to be what the store has under that name. A slot that parses is: it has a checksum.
-    fn is_sound(&self, here: Vec<u8>) -> bool {
+    /// Whether this is what the store has under that name; none if that is not known, without the store's keys. A slot
+    /// that parses is: it has a checksum.
+    fn is_sound(&self, here: Vec<u8>) -> Option<bool> {
         match (self.keys, self.key.kind) {
-            (_, Kind::Slot) => belongs(&here, self.id, self.key).is_ok(),
-            (Some(keys), Kind::Pack) => sound(keys, PackId(self.key.id), here, String::new()).is_ok(),
-            (None, Kind::Pack) => false,
+            (_, Kind::Slot) => Some(belongs(&here, self.id, self.key).is_ok()),
+            (Some(keys), Kind::Pack) => Some(sound(keys, PackId(self.key.id), here, String::new()).is_ok()),
+            (None, Kind::Pack) => None,
         }
     }
 }

@@ -180,6 +180,15 @@ fn a_removed_key_stays_removed() {
     third.grant();
     third.ok(&["gdrive", "pull"]);
     assert_eq!(third.run(&["snapshots", "--passphrase-file", second]).code, 0);
+    // Nor does it come back where a pull left a note that it had not ended, and then the key was removed.
+    let listed = |cloud: &Cloud| cloud.run(&["key", "list", "--json", "--passphrase-file", second]).out;
+    let vault = listed(&third).lines().find(|line| line.contains("vault-key")).map(str::to_owned).expect("one");
+    let vault: serde_json::Value = serde_json::from_str(&vault).expect("JSON");
+    let vault = vault["slot"].as_str().expect("an id");
+    assert_eq!(third.run(&["key", "remove", vault, "--passphrase-file", second]).code, 0);
+    fs::write(third.place.repo.join("pull-unfinished"), "").expect("written");
+    third.ok(&["gdrive", "pull"]);
+    assert!(!listed(&third).contains("vault-key"), "it came back");
 }
 
 /// One object that is bad there keeps nothing else back.
@@ -202,6 +211,51 @@ fn what_is_bad_there_is_named_and_the_rest_comes() {
     assert_eq!(new.run(&["gdrive", "pull"]).code, 13);
     new.ok(&["check", "--read-data"]);
     assert_eq!(snapshots(&new), 4);
+    // The same damage here and there: nothing here replaces it, and it is named.
+    let here = new.place.packs().into_iter().find(|path| path.ends_with(&name)).expect("pulled");
+    let mut bytes = fs::read(&here).expect("read");
+    bytes[100] ^= 1;
+    fs::write(&here, &bytes).expect("written");
+    cloud.fake.remove(&there.id);
+    cloud.fake.add_file(&there.parents[0], &name, &bytes);
+    let pulled = new.run(&["gdrive", "pull"]);
+    assert!(pulled.code == 13 && pulled.err.contains("the same") && pulled.err.contains(&name), "{pulled:?}");
+}
+
+/// What a pull that has not ended left is no store yet; every command says how it goes on.
+#[test]
+fn half_a_pull_says_how_it_goes_on() {
+    let cloud = machine(3);
+    let new = cloud.on_a_new_machine();
+    new.grant();
+    new.ok(&["gdrive", "pull"]);
+    for slot in new.place.slots() {
+        fs::remove_file(slot).expect("removed");
+    }
+    fs::write(new.place.repo.join("pull-unfinished"), "").expect("written");
+    for args in [&["snapshots"][..], &["check"], &["snapshot"], &["restore", "latest", "--in-place", "--yes"]] {
+        let refused = new.run(args);
+        assert!(refused.code == 13 && refused.err.contains("gdrive pull"), "{args:?}: {refused:?}");
+    }
+    new.ok(&["gdrive", "pull"]);
+    assert_eq!(snapshots(&new), 3);
+}
+
+/// A list says whose a store is, and one whose first push did not end is in nobody's way.
+#[test]
+fn a_store_says_whose_it_is() {
+    let cloud = machine(1);
+    let listed: serde_json::Value = serde_json::from_str(&cloud.ok(&["gdrive", "list", "--json"]).out).expect("JSON");
+    let machine = listed["machine"].as_str().expect("a machine");
+    assert!(cloud.ok(&["gdrive", "list"]).out.contains(machine));
+    let top = cloud.fake.children("root").into_iter().find(|file| file.name == "nbak-stores").expect("the stores");
+    let begun = cloud.fake.add_folder(&top.id, "00112233445566778899aabbccddeeff");
+    cloud.fake.add_folder(&begun, "packs");
+    assert!(cloud.ok(&["gdrive", "list"]).out.contains("incomplete"));
+    let new = cloud.on_a_new_machine();
+    new.grant();
+    new.ok(&["gdrive", "pull"]);
+    assert_eq!(snapshots(&new), 1);
 }
 
 /// A snapshot that begins while a pull runs makes no store of its own in the same place.

@@ -8,7 +8,8 @@ use std::fs;
 
 use crate::common::noise;
 use crate::drive_common::{Cloud, drive, store_grant};
-use nbak::drive::backups::{Backups, Owner};
+use nbak::drive::backups::Backups;
+use nbak::drive::owner::Owner;
 use nbak::drive::sessions::Sessions;
 use nbak::export::backup::Backup;
 
@@ -74,7 +75,10 @@ fn whatever_breaks_there_is_one_whole_copy() {
         loop {
             let drive = drive(&cloud);
             let backups = Backups { drive: &drive, sessions: &sessions, own: &Owner::default() };
-            match backups.find(None).and_then(|stored| backups.download(&backups.plan(&stored)?, &folder, &|_| {})) {
+            match backups
+                .find(None)
+                .and_then(|stored| backups.download(&backups.plan(&stored)?, &folder, &|_| Ok(()), &|_| {}))
+            {
                 Ok(_) => break,
                 Err(error) => {
                     runs += 1;

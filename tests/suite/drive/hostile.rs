@@ -8,8 +8,9 @@ use std::path::Path;
 use crate::common::noise;
 use crate::drive_common::{Cloud, drive, store_grant};
 use crate::fake_drive::{FakeDrive, Hostile};
-use nbak::drive::backups::{Backups, Owner};
+use nbak::drive::backups::Backups;
 use nbak::drive::mirror::{DriveObjects, stores};
+use nbak::drive::owner::Owner;
 use nbak::drive::sessions::Sessions;
 use nbak::error::Error;
 use nbak::export::backup::Backup;
@@ -60,7 +61,9 @@ impl Scene {
     fn download(&self, target: &Path) -> Result<(), Error> {
         let inner = target.join("inner");
         let result = self.with(|backups| {
-            backups.find(None).and_then(|stored| backups.download(&backups.plan(&stored)?, &inner, &|_| {}))
+            backups
+                .find(None)
+                .and_then(|stored| backups.download(&backups.plan(&stored)?, &inner, &|_| Ok(()), &|_| {}))
         });
         let beside: Vec<_> =
             fs::read_dir(target).expect("a folder").map(|entry| entry.expect("one").file_name()).collect();
@@ -249,7 +252,8 @@ fn objects_in_drive_keep_the_contract() {
     store_grant(&cloud);
     let drive = drive(&cloud);
     let sessions = Sessions::open(cloud.place.data.join(".nbak-uploads.json"));
-    let open = || DriveObjects::open(&drive, &sessions, StoreId([7; 16])).expect("opened");
+    let own = Owner::default();
+    let open = || DriveObjects::open(&drive, &sessions, &own, StoreId([7; 16])).expect("opened");
     let objects = open();
     let key = |n: u8| Key::new(Kind::Pack, [n; 16]);
     drop(objects.put(key(1), &[b"one", b"", b" and ", b"two"]).expect("a put"));
@@ -278,5 +282,5 @@ fn objects_in_drive_keep_the_contract() {
     objects.delete(key(1)).expect("that it is not there is no failure");
     assert!(objects.size(key(1)).expect_err("it is gone").is_integrity());
     assert_eq!(open().list(Kind::Pack).expect("a list").len(), 2);
-    assert_eq!(stores(&drive).expect("a list"), [StoreId([7; 16])]);
+    assert_eq!(stores(&drive).expect("a list").into_keys().collect::<Vec<_>>(), [StoreId([7; 16])]);
 }

@@ -428,6 +428,15 @@ fn nothing_is_downloaded_in_vain() {
     assert_eq!(new.run(&["backup", "gdrive", "restore"]).code, 2);
     assert_eq!(new.run(&["backup", "gdrive", "restore", "--yes", "--only", "nowhere"]).code, 2);
     assert!(small(&cloud), "{} bytes came for nothing", cloud.fake.bytes_out() - before);
+    // Under a wrong key one small file is enough to tell.
+    let wrong = cloud.on_a_new_machine();
+    let other = wrong.place.path("other");
+    fs::write(&other, "YW5vdGhlciBrZXkgb2YgdGhlIHNhbWUgbGVuZ3RoIGFzIHRoZSBmaXJzdA==").expect("written");
+    let with_other =
+        |args: &[&str]| wrong.run(&[args, &["--vault-key-file", other.to_str().expect("a path")]].concat());
+    assert_eq!(with_other(&["auth", "google", "--device"]).code, 0);
+    let refused = with_other(&["backup", "gdrive", "restore", "--yes"]);
+    assert!(refused.code == 12 && small(&cloud), "{} bytes: {refused:?}", cloud.fake.bytes_out() - before);
     // On the machine that has it, it is taken from there.
     fs::remove_file(cloud.place.data.join("three")).expect("removed");
     let restored = cloud.ok(&["backup", "gdrive", "restore", "--yes"]);

@@ -261,7 +261,7 @@ fn pull_store(context: &Context, wanted: Option<&str>, rate: &RateArgs) -> Resul
     Ok(0)
 }
 
-/// Which of the stores `there` is meant. One that does not open, since its first push has not ended, is in nobody's way.
+/// Which of the stores `there` is meant. One whose first push has not ended does not open, and is in nobody's way.
 fn which(
     wanted: Option<&str>,
     own: Option<StoreId>,

@@ -29,6 +29,7 @@ use crate::export::files::rename_new;
 use crate::id::StoreId;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::take::now_ms;
+use crate::source::own::make_room;
 use crate::store::lock::WriterLock;
 
 pub mod auth;
@@ -37,7 +38,7 @@ pub mod store;
 /// Held while this process talks to Drive for a data directory.
 const LOCK: &str = ".nbak-drive.lock";
 /// Is there when something was uploaded, until the access is taken back.
-pub const USED: &str = ".nbak-drive-used";
+pub const USED: &str = ".nbak-state/drive-used";
 /// Where downloads lie until they are complete, in the backup directory.
 const DOWNLOADS: &str = ".nbak-gdrive";
 
@@ -175,7 +176,9 @@ fn upload_one(context: &Context, line: &Line, backup: &Backup) -> Result<Uploade
     bars.end();
     let uploaded = uploaded?;
     // If not, a grant that gets lost is not told, and nothing else.
-    let _ = std::fs::write(context.data_dir()?.join(USED), "");
+    let used = context.data_dir()?.join(USED);
+    let _ = make_room(&used);
+    let _ = std::fs::write(used, "");
     Waiting::of(&context.data_dir()?).remove(&backup.name);
     Ok(uploaded)
 }

@@ -16,9 +16,10 @@ use crate::crypto::secret::Credential;
 use crate::crypto::vault::{GRANT_SALT, open_grant, seal_grant};
 use crate::error::{Error, Result};
 use crate::export::files::{read_bounded, write_durably};
+use crate::source::own::make_room;
 
-/// The file's name in the data directory.
-pub const FILE: &str = ".nbak-google.json";
+/// Where it is in the data directory.
+pub const FILE: &str = ".nbak-state/google.json";
 /// It is at most this long, in bytes.
 const MOST: u64 = 64 * 1024;
 
@@ -147,6 +148,7 @@ impl Keeper {
             }
         };
         let bytes = Zeroizing::new(serde_json::to_vec(&wire).expect("strings and numbers have a JSON form"));
+        make_room(&self.path).map_err(|error| Error::io("keep what Google granted", &self.path, error))?;
         write_durably(&self.path, &bytes)
     }
 

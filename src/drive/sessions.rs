@@ -18,9 +18,10 @@ use super::remote::is_id;
 use crate::error::{Error, Result};
 use crate::export::files::{read_bounded, write_durably};
 use crate::export::names::check_name;
+use crate::source::own::make_room;
 
-/// The file's name in the data directory.
-pub const FILE: &str = ".nbak-uploads.json";
+/// Where it is in the data directory.
+pub const FILE: &str = ".nbak-state/uploads.json";
 /// It is at most this long, in bytes.
 const MOST: u64 = 16 * 1024 * 1024;
 
@@ -79,13 +80,14 @@ impl Sessions {
         if begun.is_empty() {
             let _ = std::fs::remove_file(&self.path);
         } else if let Ok(bytes) = serde_json::to_vec(begun).map(Zeroizing::new) {
+            let _ = make_room(&self.path);
             let _ = write_durably(&self.path, &bytes);
         }
     }
 }
 
-/// The folder's name in the data directory.
-const WAITING: &str = ".nbak-waiting";
+/// The folder's place in the data directory.
+pub const WAITING: &str = ".nbak-state/waiting";
 
 /// Backups that are to be uploaded: a file for each, so that processes that come and go do not undo each other's notes.
 /// It has the path of the folder that the backup is in: by the next run another may be configured.
@@ -100,6 +102,7 @@ impl Waiting {
     /// Notes that the backup `name` in `folder` is to be uploaded.
     pub fn add(&self, name: &str, folder: &Path) -> Result<()> {
         let failed = |error| Error::io("note a backup that is to be uploaded", &self.0, error);
+        make_room(&self.0).map_err(failed)?;
         match std::fs::DirBuilder::new().mode(0o700).create(&self.0) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
             _ => {}

@@ -15,6 +15,7 @@ use super::state::State;
 use crate::config::read::Config;
 use crate::crypto::secret::Credential;
 use crate::drive::grant::FILE as GRANT;
+use crate::drive::sessions::WAITING;
 use crate::error::Error;
 use crate::export::backup::Backup;
 use crate::export::inplace::holders::{Whose, holders, in_words};
@@ -420,7 +421,7 @@ fn leftovers(places: &Places, say: &mut Say<'_>) {
             "run `nbak backup gdrive restore` again, or remove the folder",
         ),
         (
-            places.data_dir.join(".nbak-waiting"),
+            places.data_dir.join(WAITING),
             "backups wait for their upload",
             "the next `nbak backup` uploads them; `nbak auth status` says whether there is access",
         ),

@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::health::Standing;
-use super::state::{State, put};
+use super::state::State;
 use crate::error::{Error, Result};
+use crate::source::own::put;
 
 /// All metrics, as text.
 pub fn text(standing: &Standing, state: &State) -> String {

@@ -1,11 +1,9 @@
-//! What a daemon knows from one life to the next: `.nbak-state.json` in the data directory.
+//! What a daemon knows from one life to the next: `.nbak-state/daemon.json` in the data directory.
 //!
 //! Nothing in it is needed for a restore, and it is not synced: if it is lost the schedules begin anew from now, and
 //! trouble that was told is told again. It is replaced by a rename, so that nobody reads half of it.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -13,9 +11,10 @@ use serde_json::Value;
 
 use super::plan::{Job, Seen};
 use crate::export::files::read_bounded;
+use crate::source::own;
 
-/// The file's name in the data directory.
-pub const FILE: &str = ".nbak-state.json";
+/// Where it is in the data directory.
+pub const FILE: &str = ".nbak-state/daemon.json";
 /// It is at most this long, in bytes.
 const MOST: u64 = 4 * 1024 * 1024;
 
@@ -98,7 +97,8 @@ impl State {
     pub fn store(&self, data_dir: &Path) -> std::io::Result<()> {
         let path = data_dir.join(FILE);
         let bytes = serde_json::to_vec(self).map_err(std::io::Error::other)?;
-        put(&path, &bytes, 0o600)
+        own::make_room(&path)?;
+        own::put(&path, &bytes, 0o600)
     }
 
     /// Notes what was not usual.
@@ -121,19 +121,6 @@ impl State {
     }
 }
 
-/// Puts a file in place in one piece, not synced, for those whom `mode` says, whatever the mask is. What has the name
-/// that it is written under goes, and is not written through: in a folder of others it may be a link, or a pipe.
-pub(super) fn put(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".tmp");
-    // If it stays, the next line says so.
-    let _ = std::fs::remove_file(&aside);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
-    file.set_permissions(std::fs::Permissions::from_mode(mode))?;
-    file.write_all(bytes)?;
-    std::fs::rename(aside, path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,18 +139,5 @@ mod tests {
         assert_eq!((state.last["backup"].failures, state.last["backup"].succeeded), (0, 7));
         std::fs::write(folder.path().join(FILE), "{\"last\": [").expect("written");
         assert_eq!(State::load(folder.path()), State::default());
-    }
-
-    #[test]
-    fn what_has_the_name_that_it_is_written_under_is_not_written_through() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (path, other) = (folder.path().join("file"), folder.path().join("other"));
-        std::fs::write(&other, "a key").expect("written");
-        std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o600)).expect("set");
-        std::os::unix::fs::symlink(&other, folder.path().join("file.tmp")).expect("linked");
-        put(&path, b"new", 0o644).expect("put");
-        assert_eq!(std::fs::read(&other).expect("read"), b"a key");
-        let mode = |path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
-        assert_eq!((mode(&path), mode(&other), std::fs::read(&path).expect("read")), (0o644, 0o600, b"new".to_vec()));
     }
 }

@@ -17,6 +17,7 @@ pub mod exclude;
 pub mod handle;
 pub mod medium;
 pub mod moved;
+pub mod own;
 pub mod plain;
 pub mod sqlite;
 pub mod walk;

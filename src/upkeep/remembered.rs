@@ -3,13 +3,12 @@
 //! Packs are authentic and records are chained, but a whole store that was replaced by an earlier copy of itself is as
 //! sound as it was then: nothing in it can tell. Nor can a new one that lies where it was, since somebody removed it,
 //! or a disk is not mounted. So the number of the newest snapshot, the hash of its record, and where the store lies
-//! stand in the data directory too, once the daemon has run there. They are no secret. The file is written in place and
-//! not synced: what is lost of it is only the memory, and a rename would make the directory look changed to the next
-//! snapshot.
+//! stand in the data directory too, once the daemon has run there. They are no secret. The file is not synced: what is
+//! lost of it is only the memory.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -21,9 +20,10 @@ use crate::snapshot::ledger::Start;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::store::Store;
 use crate::snapshot::take::{self, Options, Taken};
+use crate::source::own;
 
-/// The file's name in the data directory.
-pub const FILE: &str = ".nbak-seen.json";
+/// Where it is in the data directory.
+pub const FILE: &str = ".nbak-state/seen.json";
 /// It is at most this long, in bytes.
 const MOST: u64 = 1024 * 1024;
 
@@ -75,8 +75,7 @@ fn write(data_dir: &Path, all: &BTreeMap<String, Mark>) -> Result<()> {
     let path = data_dir.join(FILE);
     let failed = |error| Error::io("remember how far the store is", &path, error);
     let bytes = serde_json::to_vec(all).map_err(|error| failed(error.into()))?;
-    let mut file = open(OpenOptions::new().write(true), &path).map_err(failed)?;
-    file.write_all(&bytes).and_then(|()| file.stream_position()).and_then(|end| file.set_len(end)).map_err(failed)
+    own::put(&path, &bytes, 0o600).map_err(failed)
 }
 
 /// What this machine has seen of `store` that is not there, in words. `thoroughly` reads all records for it; without, a
@@ -140,7 +139,8 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
 /// directory that it is of.
 pub fn begin(data_dir: &Path) -> Result<()> {
     let path = data_dir.join(FILE);
-    let made = open(OpenOptions::new().write(true).create(true).truncate(false), &path);
+    let room = own::make_room(&path);
+    let made = room.and_then(|()| open(OpenOptions::new().write(true).create(true).truncate(false), &path));
     made.map(drop).map_err(|error| Error::io("remember how far the store is", &path, error))
 }
 

@@ -13,7 +13,7 @@ use crate::common::{self, KEY, Place, Random, Run, noise, rounds};
 use crate::daemon_common::clock::Clock;
 use crate::daemon_common::{
     LONG, Life, STATE, backups, children, daemon, filled, leftovers, lives, make_due, now_ms, signal_to, snapshots,
-    state, text, until,
+    state, text, until, write_state,
 };
 use serde_json::{Value, json};
 
@@ -69,6 +69,22 @@ fn snapshots_and_drills_by_their_own_schedules() {
     life.says("drill: done in");
     assert_eq!(steps(&life.end()), ["snapshot", "drill"]);
     assert!(backups(&place).is_empty() && snapshots(&place)[0]["proven"].is_string());
+}
+
+/// What the program notes for itself does not make the directory look changed.
+#[test]
+fn an_idle_directory_is_captured_once() {
+    let place = filled();
+    let mut command = daemon(&place);
+    command.env("NBAK_SNAPSHOT_SCHEDULE", "@every 5s");
+    let life = Life::start(command);
+    let mut looks = std::collections::BTreeSet::new();
+    until(LONG, "it was looked at four times", || {
+        looks.extend(state(&place.data)["last"]["snapshot"]["at"].as_i64());
+        looks.len() >= 4
+    });
+    life.end();
+    assert_eq!(snapshots(&place).len(), 1);
 }
 
 #[test]
@@ -310,7 +326,7 @@ fn again_now(place: &Place) {
     let mut state = state(&place.data);
     assert!(state["again"].as_i64().is_some_and(|at| at > now_ms()), "it is tried again: {state}");
     state["again"] = json!(now_ms() - 1000);
-    fs::write(place.data.join(STATE), state.to_string()).expect("written");
+    write_state(&place.data, &state);
 }
 
 #[test]

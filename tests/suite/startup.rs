@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::common::small_disk::{mount, small_disk};
 use crate::common::{self, KEY, OTHER_KEY, Place, Run, noise};
 use crate::daemon_common::clock::Clock;
-use crate::daemon_common::{Life, STATE, backups, daemon, fill, filled, json_lines, text};
+use crate::daemon_common::{Life, STATE, backups, daemon, fill, filled, json_lines, text, write_state};
 use crate::drive_common::{Cloud, store_grant};
 use serde_json::{Value, json};
 
@@ -269,7 +269,7 @@ fn doctor_finds_what_is_wrong() {
     fs::remove_file(place.data.join(".env")).expect("removed");
     // A job that fails.
     let failing = json!({"last": {"drill": {"at": 1, "took": 1, "code": 13, "failures": 3, "message": "a fault"}}});
-    fs::write(place.data.join(STATE), failing.to_string()).expect("written");
+    write_state(&place.data, &failing);
     bad(&doctor(), "last runs", "drill failed, 3 times: a fault");
     assert!(place.ok(&["status"]).out.contains("drill: a fault (3 times)"));
     fs::remove_file(place.data.join(STATE)).expect("removed");

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::id::{PackId, StoreId};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::store::{Access, Store, UNFINISHED, retired};
+use crate::source::own::make_room;
 use crate::store::local::LocalDirectory;
 use crate::store::lock::WriterLock;
 use crate::store::objects::{Key, Kind, Objects};
@@ -56,7 +57,7 @@ fn tell(context: &Context, store: StoreId, what: &str, moved: &Moved) {
 }
 
 /// Packs in Drive that were looked at, and told of nothing new: in the data directory.
-const JUDGED: &str = ".nbak-drive-judged";
+const JUDGED: &str = ".nbak-state/drive-judged";
 
 /// Those of the store `id`.
 fn read_judged(path: &Path, id: StoreId) -> BTreeSet<PackId> {
@@ -138,6 +139,7 @@ fn push_store(context: &Context, args: &PushArgs) -> Result<u8> {
     bars.end();
     // If not, they are looked at again.
     let names = std::iter::once(store.id().to_string()).chain(judged.iter().map(ToString::to_string));
+    let _ = make_room(&judged_at);
     let _ = std::fs::write(&judged_at, names.collect::<Vec<_>>().join("\n"));
     let moved = moved?;
     for slot in &moved.retired {

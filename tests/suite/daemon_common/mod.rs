@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::common::{KEY, Place, Run};
 
-pub const STATE: &str = ".nbak-state.json";
+pub const STATE: &str = ".nbak-state/daemon.json";
 /// So long a daemon may take for what it is to do, on a machine that is busy with other things.
 pub const LONG: Duration = Duration::from_mins(2);
 
@@ -206,6 +206,11 @@ pub fn make_due(data: &Path, jobs: &[&str]) {
     for job in jobs {
         state["seen"][*job] = json!(now_ms() - 3000 * 86_400_000);
     }
+    write_state(data, &state);
+}
+
+pub fn write_state(data: &Path, state: &Value) {
+    let _ = fs::create_dir(data.join(".nbak-state"));
     fs::write(data.join(STATE), state.to_string()).expect("written");
 }
 

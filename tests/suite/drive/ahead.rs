@@ -149,7 +149,7 @@ fn a_removed_key_stays_removed() {
     let new_key = new_key.to_str().expect("a path");
     cloud.ok(&["key", "rotate", "--new-vault-key-file", new_key]);
     let with_new = |args: &[&str]| cloud.run(&[args, &["--vault-key-file", new_key]].concat());
-    let granted = cloud.place.data.join(".nbak-google.json");
+    let granted = cloud.place.data.join(".nbak-state/google.json");
     fs::remove_file(granted).expect("sealed by the old key");
     assert_eq!(with_new(&["auth", "google", "--device"]).code, 0);
     // The old slot is there still; a pull does not bring it back.
@@ -239,6 +239,22 @@ fn half_a_pull_says_how_it_goes_on() {
     }
     new.ok(&["gdrive", "pull"]);
     assert_eq!(snapshots(&new), 3);
+}
+
+/// What a push notes for itself does not make the data directory look changed: a snapshot and a push would follow on
+/// each other for ever.
+#[test]
+fn a_push_changes_nothing_here() {
+    let cloud = machine(2);
+    for _ in 0..3 {
+        cloud.ok(&["gdrive", "push"]);
+        cloud.ok(&["snapshot"]);
+    }
+    let known = snapshots(&cloud);
+    cloud.fake.expire_tokens();
+    step(&cloud, 7);
+    cloud.ok(&["snapshot"]);
+    assert_eq!(snapshots(&cloud), known + 1, "the last found nothing new");
 }
 
 /// A list says whose a store is, and one whose first push did not end is in nobody's way.

@@ -43,7 +43,7 @@ fn whatever_breaks_there_is_one_whole_copy() {
         cloud.fake.reset_counts();
         cloud.fake.script_most(FAULTS);
         cloud.fake.script(seed, 0.2);
-        let sessions = Sessions::open(cloud.place.data.join(".nbak-uploads.json"));
+        let sessions = Sessions::open(cloud.place.data.join(".nbak-state/uploads.json"));
         // It may fail, and then it is run again; each run ends.
         let mut runs = 0;
         loop {
@@ -91,5 +91,5 @@ fn whatever_breaks_there_is_one_whole_copy() {
         assert!(plain(&folder) == plain(&backup.path), "seed {seed}");
     }
     println!("at most {most} requests for one script");
-    assert!(!cloud.place.data.join(".nbak-uploads.json").exists(), "nothing has begun that did not end");
+    assert!(!cloud.place.data.join(".nbak-state/uploads.json").exists(), "nothing has begun that did not end");
 }

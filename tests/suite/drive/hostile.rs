@@ -42,7 +42,7 @@ impl Scene {
 
     fn with<T>(&self, act: impl FnOnce(&Backups<'_>) -> Result<T, Error>) -> Result<T, Error> {
         let drive = drive(&self.cloud);
-        let sessions = Sessions::open(self.cloud.place.data.join(".nbak-uploads.json"));
+        let sessions = Sessions::open(self.cloud.place.data.join(".nbak-state/uploads.json"));
         act(&Backups { drive: &drive, sessions: &sessions, own: &Owner::default() })
     }
 
@@ -251,7 +251,7 @@ fn objects_in_drive_keep_the_contract() {
     let cloud = Cloud::new();
     store_grant(&cloud);
     let drive = drive(&cloud);
-    let sessions = Sessions::open(cloud.place.data.join(".nbak-uploads.json"));
+    let sessions = Sessions::open(cloud.place.data.join(".nbak-state/uploads.json"));
     let own = Owner::default();
     let open = || DriveObjects::open(&drive, &sessions, &own, StoreId([7; 16])).expect("opened");
     let objects = open();

@@ -87,7 +87,7 @@ fn the_whole_story() {
     third.ok(&["check", "--read-data"]);
     let target = third.place.path("target");
     third.ok(&["restore", "latest", "--target", target.to_str().expect("a path")]);
-    fs::remove_file(cloud.place.data.join(".nbak-google.json")).expect("the grant");
+    fs::remove_file(cloud.place.data.join(".nbak-state/google.json")).expect("the grant");
     let own = |name: &str| cloud.place.data.join(name);
     for name in ["backups", ".nbak-drive.lock", ".nbak-seals.json"] {
         let _ = fs::remove_dir_all(own(name));
@@ -162,7 +162,7 @@ fn what_is_permanent_is_said() {
     let refused = cloud.run(&["backup"]);
     assert!(refused.code == 14 && refused.err.contains("does not accept what was granted"), "{refused:?}");
     assert!(refused.err.contains("auth google") && refused.err.contains("7 days"), "{refused:?}");
-    assert!(cloud.place.data.join(".nbak-google.json").exists(), "it is kept: a person decides");
+    assert!(cloud.place.data.join(".nbak-state/google.json").exists(), "it is kept: a person decides");
     let none = Run::of(cloud.place.command(&["auth", "google", "--device"]));
     assert!(none.code == 2 && none.err.contains("GOOGLE_CLIENT_ID"), "{none:?}");
     let mut elsewhere = cloud.command(&["backup", "gdrive", "list"]);
@@ -277,6 +277,6 @@ fn a_browser_that_says_no_ends_it() {
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
     assert_eq!(child.wait().expect("ended").code(), Some(14), "{rest:?}");
     assert!(rest.join(" ").contains("access was denied") && start.elapsed() < Duration::from_secs(30), "{rest:?}");
-    assert!(KEY.len() > 10 && !cloud.place.data.join(".nbak-google.json").exists());
+    assert!(KEY.len() > 10 && !cloud.place.data.join(".nbak-state/google.json").exists());
     let _ = assert_same;
 }

@@ -301,7 +301,7 @@ fn a_pruned_copy_has_what_the_store_has() {
 fn whether_it_is_sealed_is_read_from_the_file() {
     let cloud = Cloud { place: Place::empty(), ..Cloud::new() };
     cloud.grant();
-    let grant = cloud.place.data.join(".nbak-google.json");
+    let grant = cloud.place.data.join(".nbak-state/google.json");
     assert!(cloud.ok(&["auth", "status"]).out.contains("not sealed"));
     assert!(fs::read_to_string(&grant).expect("read").contains("refresh_token"));
     fs::set_permissions(&cloud.place.data, fs::Permissions::from_mode(0o500)).expect("set");
@@ -393,7 +393,7 @@ fn machines_do_not_take_each_others() {
 fn a_lost_grant_is_told() {
     let cloud = machine();
     cloud.ok(&["backup"]);
-    fs::remove_file(cloud.place.data.join(".nbak-google.json")).expect("removed");
+    fs::remove_file(cloud.place.data.join(".nbak-state/google.json")).expect("removed");
     std::thread::sleep(Duration::from_millis(1100));
     let told = cloud.run(&["backup"]);
     assert!(told.code == 14 && told.err.contains("nbak auth google"), "{told:?}");

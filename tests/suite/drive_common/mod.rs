@@ -127,7 +127,7 @@ impl Cloud {
         for secret in self.fake.secrets() {
             assert!(!printed.contains(&secret), "a secret was printed");
             for (path, thing) in super::common::tree(&self.place.data) {
-                let is_own = path.to_string_lossy().starts_with(".nbak-uploads");
+                let is_own = path.to_string_lossy().starts_with(".nbak-state/uploads");
                 let found = thing.bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
                 assert!(!found || is_own && thing.mode == 0o600, "a secret stands in {}", path.display());
             }

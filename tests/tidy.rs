@@ -37,7 +37,7 @@ const ROOMS: &[(&str, May)] = &[
     ("snapshot", UseAllAbove),
     ("upkeep", UseAllAbove),
     ("export", UseAllAbove),
-    ("drive", UseOnly(&["error", "id", "codec", "crypto", "store", "export"])),
+    ("drive", UseOnly(&["error", "id", "codec", "crypto", "store", "source", "export"])),
     ("notice", UseOnly(&["error", "id"])),
     ("config", UseOnly(&["error", "source", "upkeep", "notice"])),
     ("schedule", UseAllAbove),

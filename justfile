@@ -17,7 +17,7 @@ bench *ARGS:
 
 # The long form of the tests that kill, cut the power, make calls fail and flip bytes; ROUNDS times what `just test` does. Hours.
 torture ROUNDS="20":
-    NBAK_TEST_ROUNDS={{ROUNDS}} NBAK_THRASH_SECONDS=600 cargo test --locked --no-fail-fast --test suite -- \
+    NBAK_TEST_ROUNDS={{ROUNDS}} NBAK_TEST_THRASH_SECONDS=600 cargo test --locked --no-fail-fast --test suite -- \
         power:: crash:: gc_faults:: damage:: drills:: inplace:: under_fire:: together:: thrash:: model:: drive::faults drive::disk
 
 # Fuzz one target of fuzz/ for so many seconds: `just fuzz pack_footer 60`.

@@ -32,7 +32,7 @@ const CHANGED: u64 = 40;
 /// Snapshots of a store that is not new, after the first.
 const AGED: u64 = 30;
 /// Set it to wait until files are old enough for their time stamps to be trusted.
-const REST: &str = "NBAK_BENCH_REST";
+const REST: &str = "NBAK_TEST_BENCH_REST";
 /// A second more than the margin of `snapshot::receipts`.
 const REST_TIME: Duration = Duration::from_secs(61);
 

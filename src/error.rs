@@ -11,6 +11,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub mod words;
+
 /// A result of an operation on the store.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -349,7 +349,10 @@ pub fn restore_this(
     backup: &Backup,
     args: BackupRestoreArgs,
 ) -> Result<u8> {
-    let what = format!("backup {} of {}", backup.name, time(backup.manifest.created_ms));
+    let mut what = format!("backup {} of {}", backup.name, time(backup.manifest.created_ms));
+    if backup.manifest.own.as_ref().is_some_and(|own| own.before_restore) {
+        what.push_str(", which a restore made of what it replaced,");
+    }
     let options = options(args.only, args.allow_unsigned, &args.live);
     confirm(context, &what, args.live.yes)?;
     carry_out(context, &what, |safety, progress| manager.restore_backup(backup, &options, safety, progress))

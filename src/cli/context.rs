@@ -333,5 +333,6 @@ fn layers(data_dir: &Path) -> Layers {
         }
     }
     layers.add_environment(&|name| std::env::var(name).ok());
+    layers.warn_of_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()));
     layers
 }

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::ffi::OsString;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -59,6 +60,9 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
     let ending = ends.clone();
     let listen = move || {
         for signal in &mut asked {
+            if signal != SIGHUP {
+                super::secrets::give_up();
+            }
             if signal != SIGHUP && !ending.swap(true, Ordering::Relaxed) {
                 let _ = sd_notify::notify(&[NotifyState::Stopping]);
             }
@@ -165,8 +169,11 @@ fn passed_on(common: &Common) -> Vec<OsString> {
 /// `startup`.
 pub fn startup(context: &Context, args: &StartupArgs) -> Result<u8> {
     let data_dir = context.data_dir()?;
-    if !data_dir.is_dir() {
-        return Err(Error::failed("the data directory is not there").at(data_dir).hint("name it with --data-dir"));
+    // Where nothing ran yet there may be nothing yet: what is above it is there, or the name is wrong.
+    match std::fs::DirBuilder::new().mode(0o700).create(&data_dir) {
+        Ok(()) => context.say(format!("{} was not there: nothing ran here before", data_dir.display())),
+        Err(_) if data_dir.is_dir() => {}
+        Err(error) => return Err(Error::io("make the data directory", &data_dir, error)),
     }
     let name = match Dialect::of_data_dir(&data_dir) {
         Dialect::Nodyn => "nodyn",
@@ -193,9 +200,10 @@ pub fn startup(context: &Context, args: &StartupArgs) -> Result<u8> {
 /// `notify`: a test to every channel.
 pub fn notify(context: &Context) -> Result<u8> {
     let config = context.config()?;
-    let channels = Channels::parse(&serde_json::Value::Array(config.notify.clone()))
-        .map_err(|why| Error::usage(format!("`nbak.notify` {why}")).hint("mend config.json"))?;
-    if channels.is_empty() {
+    // One that is wrong keeps no other from telling; it was said when the configuration was read.
+    let channels = Channels::parse_good(&serde_json::Value::Array(config.notify.clone()));
+    let mistakes = Channels::mistakes(&config.notify);
+    if channels.is_empty() && mistakes.is_empty() {
         return Err(Error::usage("`nbak.notify` names no channel").hint("docs/OPERATIONS.md shows how"));
     }
     let notice = Notice {
@@ -217,6 +225,9 @@ pub fn notify(context: &Context) -> Result<u8> {
             let how = outcome.error.as_deref().unwrap_or("told");
             output::line(format!("{}: {how}", outcome.channel));
         }
+    }
+    if let Some(mistake) = mistakes.first() {
+        return Err(Error::usage(format!("`nbak.notify` {mistake}: it tells nobody")).hint("mend config.json"));
     }
     Ok(u8::from(outcomes.iter().any(|outcome| !outcome.is_told())))
 }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
+pub use crate::error::words::{count, size};
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 
@@ -76,23 +77,6 @@ pub fn warning(text: impl AsRef<str>) {
 /// Prints the error that ends the program.
 pub fn error(error: &Error) {
     message(format!("error: {error}"));
-}
-
-/// Bytes for people, in powers of ten.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 999.95 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
-}
-
-/// A number and its noun.
-pub fn count(number: u64, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// A time for people, in the local zone.

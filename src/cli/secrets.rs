@@ -9,8 +9,10 @@ use std::io::{self, ErrorKind, IsTerminal, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::RecvTimeoutError;
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
@@ -24,6 +26,8 @@ const VARIABLES: [&str; 2] = ["NODYN_VAULT_KEY", "LYNOX_VAULT_KEY"];
 const LIMIT: usize = 4096;
 /// So long a command that gives a key may take where it can ask nobody.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// It is looked so often whether this process is to end meanwhile.
+const STEP: Duration = Duration::from_millis(200);
 /// So much of an `.env` file is looked at, in bytes.
 const ENV_FILE_LIMIT: u64 = 1 << 20;
 
@@ -71,7 +75,18 @@ pub fn of_command(command: &str) -> Result<String> {
     };
     std::thread::Builder::new().name("key".to_owned()).spawn(read).map_err(Error::thread)?;
     let patience = if io::stdin().is_terminal() { Duration::MAX } else { PATIENCE };
-    let Ok(bytes) = take.recv_timeout(patience) else {
+    let start = Instant::now();
+    let bytes = loop {
+        match take.recv_timeout(STEP) {
+            Ok(bytes) => break Some(bytes),
+            Err(RecvTimeoutError::Disconnected) => break None,
+            Err(RecvTimeoutError::Timeout) if start.elapsed() >= patience || GIVEN_UP.load(Ordering::Relaxed) => {
+                break None;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    };
+    let Some(bytes) = bytes else {
         let _ = child.kill();
         let _ = child.wait();
         return Err(Error::key(format!("the command that gives the key did not end within {} s", PATIENCE.as_secs()))
@@ -82,6 +97,14 @@ pub fn of_command(command: &str) -> Result<String> {
         return Err(Error::key(format!("the command that gives the key failed ({status})")));
     }
     first_line(&bytes.map_err(failed)?, "what the command printed")
+}
+
+/// Whether this process is to end.
+static GIVEN_UP: AtomicBool = AtomicBool::new(false);
+
+/// From now on no command is waited for that gives a key: this process is to end.
+pub fn give_up() {
+    GIVEN_UP.store(true, Ordering::Relaxed);
 }
 
 /// The vault keys in the environment.

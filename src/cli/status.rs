@@ -55,7 +55,7 @@ fn age(ms: i64) -> String {
     let minutes = ms / 60_000;
     match minutes {
         ..0 => "in the future".to_owned(),
-        0..=119 => format!("{minutes} minutes ago"),
+        0..=119 => format!("{} ago", count(minutes.unsigned_abs(), "minute", "minutes")),
         120..=2879 => format!("{} hours ago", minutes / 60),
         _ => format!("{} days ago", minutes / 1440),
     }

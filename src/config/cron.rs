@@ -56,13 +56,13 @@ impl Schedule {
     /// The same, or `@every` and a duration.
     pub fn parse_own(text: &str) -> Result<Schedule, String> {
         let words: Vec<&str> = text.split_whitespace().collect();
-        let ["@every", span] = words[..] else { return Schedule::parse(text) };
+        let Some((&"@every", span)) = words.split_first() else { return Schedule::parse(text) };
         let bad = || format!("`{text}` is no schedule: after `@every` comes 5s to 24h, as 10s, 2m or 1h30m");
-        let span: SignedDuration = span.parse().map_err(|_| bad())?;
+        let span: SignedDuration = span.concat().parse().map_err(|_| bad())?;
         if !(SignedDuration::from_secs(5)..=SignedDuration::from_hours(24)).contains(&span) {
             return Err(bad());
         }
-        Ok(Schedule { text: words.join(" "), times: Times::Every(span.as_millis() as i64) })
+        Ok(Schedule { text: format!("@every {}", words[1..].concat()), times: Times::Every(span.as_millis() as i64) })
     }
 
     /// As it was given.
@@ -187,9 +187,11 @@ mod tests {
             (next("@every 2m", 1), next("@every 1h30m", 5_400_000), next("@every 5s", -1)),
             (120_000, 10_800_000, 0)
         );
-        for text in ["@every", "@every 10", "@every 4s", "@every -1h", "@every 25h", "@every 1h 1m", "@every noon"] {
+        assert_eq!(every("@every  10 s").as_str(), "@every 10s");
+        for text in ["@every", "@every 10", "@every 4s", "@every -1h", "@every 25h", "@every 2 parsecs", "@every noon"]
+        {
             let error = Schedule::parse_own(text).expect_err(text);
-            assert!(error.contains("@every"), "{text}: {error}");
+            assert!(error.contains("5s to 24h"), "{text}: {error}");
         }
     }
 }

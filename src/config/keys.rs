@@ -89,7 +89,12 @@ pub const KEYS: &[Key] = &[
     ),
     key("nbak.stale_hours", Kind::Count(8760), "36", "Tell if no backup succeeded for so long; 0 never tells"),
     Key { secret: true, ..key("nbak.notify", Kind::Channels, "[]", "Who is told of trouble") },
-    key("nbak.notify_again_hours", Kind::Count(8760), "6", "Trouble that lasts is told again after so long"),
+    key(
+        "nbak.notify_again_hours",
+        Kind::Count(8760),
+        "6",
+        "Trouble that lasts is told again after so long, at least one",
+    ),
     key("nbak.metrics_file", Kind::Path, "none", "Where metrics are written, for Prometheus's textfile collector"),
     key("nbak.metrics_port", Kind::Count(65535), "0", "A port on 127.0.0.1 where they can be read; 0 for none"),
 ];

@@ -33,6 +33,11 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Variables that are no keys, and mean something: places, what a command that is told of trouble finds, and what the
+/// daemon tells its own jobs.
+const OTHER_VARIABLES: [&str; 6] =
+    ["NBAK_DATA_DIR", "NBAK_REPO", "NBAK_GOOGLE_BASE", "NBAK_EVENT", "NBAK_TITLE", "NBAK_CHILD"];
+
 /// One place that sets values.
 struct Layer {
     root: Value,
@@ -87,6 +92,11 @@ impl Layers {
                 self.warnings
                     .push(format!("{place}:{line}: `{}` cannot be set by a project, and is left aside", key.path));
             }
+            if !matches!(root["nbak"]["keep"], Value::Null | Value::Object(_)) {
+                let line = at("nbak.keep");
+                self.warnings
+                    .push(format!("{place}:{line}: `nbak.keep` cannot be set by a project, and is left aside"));
+            }
             if root["backup_encrypt"] == Value::Bool(false) {
                 let line = at("backup_encrypt");
                 self.warnings.push(format!("{place}:{line}: this project turns the encryption of backups off"));
@@ -117,6 +127,15 @@ impl Layers {
             *at = value.unwrap_or_else(|| Value::String(text.to_owned()));
         }
         self.all.push(Layer { root, file: None, is_project: false });
+    }
+
+    /// Warns of those of `names` that look as if they set something, and set nothing.
+    pub fn warn_of_variables(&mut self, names: impl Iterator<Item = String>) {
+        let ours = names.filter(|name| name.starts_with("NBAK_") && !name.starts_with("NBAK_TEST_"));
+        let is_known = |name: &String| KEYS.iter().any(|key| variable(key.path) == *name);
+        for name in ours.filter(|name| !is_known(name) && !OTHER_VARIABLES.contains(&name.as_str())) {
+            self.warnings.push(format!("${name} is not known, and is left aside (see `nbak config show`)"));
+        }
     }
 
     /// What the layers say of the key at `path`, the lowest first.

@@ -165,25 +165,26 @@ impl Reading {
     ) -> T {
         let key = find(path).expect("the code reads the keys of the table");
         let (mut value, mut shown) = (default, (Value::String(key.default.to_owned()), Origin::Default));
-        let mut is_bad = false;
+        let mut bad = None;
         for (said, origin) in self.layers.say(path, key.project) {
             match read(&said) {
-                Ok(read) => (value, shown, is_bad) = (read, (said, origin), false),
+                Ok(read) => (value, shown, bad) = (read, (said, origin), None),
                 Err(why) => {
-                    is_bad = true;
                     let then = if otherwise.is_some() { ": nothing is removed" } else { "" };
                     self.layers.warnings.push(format!("{origin}: `{path}` {why}{then}"));
+                    bad = Some(origin);
                 }
             }
         }
         if key.secret && shown.1 != Origin::Default {
             shown.0 = Value::String("(set)".to_owned());
         }
-        self.shown.push((key, shown.0, shown.1));
-        match otherwise {
-            Some(otherwise) if is_bad => otherwise,
-            _ => value,
+        if let (Some(origin), Some(otherwise)) = (bad, otherwise) {
+            self.shown.push((key, Value::String("nothing is removed".to_owned()), origin));
+            return otherwise;
         }
+        self.shown.push((key, shown.0, shown.1));
+        value
     }
 
     fn count(&mut self, path: &'static str) -> u64 {
@@ -299,24 +300,31 @@ impl Reading {
             monthly: self.count("nbak.keep.monthly"),
         };
         let is_bad = self.layers.warnings.len() > warnings;
-        if is_bad {
-            self.layers
-                .warnings
-                .push("`nbak.keep` has a mistake: no snapshot is forgotten until it is mended".to_owned());
-        }
-        if self.layers.unreadable {
-            self.layers.warnings.push("no snapshot is forgotten until the configuration can be read".to_owned());
-            return None;
-        }
-        match self.layers.say("nbak.keep", false).pop() {
-            None | Some((Value::Object(_), _)) => Some(keep).filter(|_| !is_bad),
-            Some((Value::Bool(false), _)) => None,
-            Some((_, origin)) => {
-                let what = "is neither false nor an object: no snapshot is forgotten";
-                self.layers.warnings.push(format!("{origin}: `nbak.keep` {what}"));
-                None
+        let said = self.layers.say("nbak.keep", false).pop();
+        let unreadable = self.layers.unreadable;
+        let mut warn = |text: String| self.layers.warnings.push(text);
+        // What is shown then is not what counts.
+        let why = match said {
+            _ if unreadable => {
+                warn("no snapshot is forgotten until the configuration can be read".to_owned());
+                "all, until the configuration can be read"
             }
+            Some((Value::Bool(false), _)) => "all",
+            None | Some((Value::Object(_), _)) if !is_bad => return Some(keep),
+            None | Some((Value::Object(_), _)) => {
+                warn("`nbak.keep` has a mistake: no snapshot is forgotten until it is mended".to_owned());
+                "all, until the mistake is mended"
+            }
+            Some((_, ref origin)) => {
+                warn(format!("{origin}: `nbak.keep` is neither false nor an object: no snapshot is forgotten"));
+                "all, until the mistake is mended"
+            }
+        };
+        let origin = said.map_or(Origin::Default, |(_, origin)| origin);
+        for (_, value, from) in self.shown.iter_mut().filter(|(key, _, _)| key.path.starts_with("nbak.keep.")) {
+            (*value, *from) = (Value::String(why.to_owned()), origin.clone());
         }
+        None
     }
 }
 
@@ -374,6 +382,14 @@ mod tests {
         assert_eq!((config.retention_days, config.keep, warnings.len()), (0, None, 3), "{warnings:?}");
         assert_eq!(of(r#"{"nbak": {"keep": false}}"#).0.keep, None);
         assert_eq!(of(r#"{"nbak": {"keep": {"within": "eternity"}}}"#).0.keep, None);
+        // And what is shown is what counts.
+        let shown = |config: &str, path: &str| {
+            let all = of(config).0.shown;
+            all.into_iter().find(|(key, _, _)| key.path == path).map(|(_, value, _)| value.to_string()).expect("shown")
+        };
+        assert!(shown(r#"{"nbak": {"keep": false}}"#, "nbak.keep.daily").contains("all"));
+        assert!(shown(r#"{"nbak": {"keep": {"daily": "all"}}}"#, "nbak.keep.hourly").contains("mended"));
+        assert!(shown(r#"{"backup_retention_days": 500}"#, "backup_retention_days").contains("nothing is removed"));
         let keep = of(r#"{"nbak": {"keep": {"daily": 3}}}"#).0.keep.expect("a policy");
         assert_eq!((keep.daily, keep.hourly, keep.within.as_str()), (3, 72, "2d"));
         // A higher layer that is understood mends a lower one that is not.
@@ -397,6 +413,19 @@ mod tests {
         assert_eq!(origin("backup_schedule"), "$NBAK_BACKUP_SCHEDULE");
         assert_eq!(origin("nbak.exclude"), "default");
         assert_eq!(config.shown.len(), KEYS.len());
+        let (config, warnings) = layered("{}", Some(r#"{"nbak": {"keep": false}}"#), &[]);
+        assert!(
+            config.keep.is_some() && warnings[0].contains("`nbak.keep` cannot be set by a project"),
+            "{warnings:?}"
+        );
+    }
+
+    #[test]
+    fn variables_that_set_nothing_are_told() {
+        let mut layers = Layers::default();
+        let names = ["NBAK_KEEP_DAILY", "NBAK_KEEP_DAYLY", "NBAK_REPO", "NBAK_TEST_ROUNDS", "PATH"];
+        layers.warn_of_variables(names.into_iter().map(str::to_owned));
+        assert!(layers.warnings.len() == 1 && layers.warnings[0].contains("NBAK_KEEP_DAYLY"), "{:?}", layers.warnings);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::crypto::secret::Credential;
 use crate::drive::grant::FILE as GRANT;
 use crate::drive::sessions::WAITING;
 use crate::error::Error;
+use crate::error::words::{count, size};
 use crate::export::backup::Backup;
 use crate::export::inplace::holders::{Whose, holders, in_words};
 use crate::export::list::{Listed, list};
@@ -99,7 +100,10 @@ fn lacks(path: &Path) -> Option<String> {
     let files = backup.manifest.files.iter().filter(|entry| !entry.kind.is_directory());
     let gone = |path: &str| std::fs::symlink_metadata(backup.path.join(path)).is_err();
     let missing: Vec<&str> = files.map(|entry| entry.path.as_str()).filter(|path| gone(path)).collect();
-    missing.first().map(|first| format!("{} of its files are not there, {first} among them", missing.len()))
+    missing.first().map(|first| match missing.len() {
+        1 => format!("{first} is not there"),
+        more => format!("{more} of its files are not there, {first} among them"),
+    })
 }
 
 impl Level {
@@ -252,7 +256,7 @@ impl Standing {
         };
         match (&self.store_error, self.unprotected) {
             (Some(why), _) => {
-                say("store", Level::Bad, why.clone(), "see the message; `nbak snapshot` makes a first store");
+                say("store", Level::Bad, why.clone(), "see the message");
             }
             (None, true) => say(
                 "store",
@@ -261,7 +265,8 @@ impl Standing {
                 "set NODYN_VAULT_KEY, then `nbak key rotate`",
             ),
             (None, false) => {
-                say("store", Level::Good, format!("it opens; {} snapshots", self.snapshots), "");
+                let known = count(self.snapshots, "snapshot", "snapshots");
+                say("store", Level::Good, format!("it opens; {known}"), "");
             }
         }
         if let Some(damage) = &self.damage {
@@ -280,7 +285,7 @@ impl Standing {
             (_, Some(hours)) if self.backup.is_some() => say(
                 "backup",
                 Level::Bad,
-                format!("the newest backup is {hours} hours old"),
+                format!("the newest backup is {} old", count(hours, "hour", "hours")),
                 "`nbak backup` makes one; run `nbak daemon`, or look why it fails",
             ),
             (None, _) => say("backup", Level::Bad, "there is none".to_owned(), "`nbak backup` makes one"),
@@ -313,20 +318,25 @@ impl Standing {
                 "`nbak drill` does it",
             ),
             Some((id, at)) => {
-                let days = (self.now - at) / 86_400_000;
+                let days = self.now.saturating_sub(*at).max(0).unsigned_abs() / 86_400_000;
                 let level = if days > 30 { Level::Note } else { Level::Good };
                 let remedy = if days > 30 { "`nbak drill` proves a newer one" } else { "" };
-                say("proof", level, format!("snapshot {} was restored {days} days ago", &id[..8]), remedy);
+                say(
+                    "proof",
+                    level,
+                    format!("snapshot {} was restored {} ago", &id[..8], count(days, "day", "days")),
+                    remedy,
+                );
             }
         }
         match self.free {
             Some(free) if free < ROOM.max(self.store_bytes / 20) => say(
                 "room",
                 Level::Bad,
-                format!("{free} bytes are free where the store is"),
+                format!("{} are free where the store is", size(free)),
                 "make room: `nbak backup prune`, `nbak forget` and `nbak gc`, or another disk",
             ),
-            Some(free) => say("room", Level::Good, format!("{free} bytes are free"), ""),
+            Some(free) => say("room", Level::Good, format!("{} are free", size(free)), ""),
             None => {}
         }
         match &self.daemon {

@@ -19,6 +19,7 @@ use super::state::State;
 use crate::config::read::Config;
 use crate::crypto::secret::Credential;
 use crate::error::Result;
+use crate::error::words::{count, size};
 use crate::notice::channels::{Channels, Outcome};
 use crate::notice::event::Event;
 use crate::notice::message::{Notice, TROUBLE};
@@ -61,8 +62,7 @@ fn event_of(what: &str) -> Event {
 }
 
 impl Teller<'_> {
-    /// Tells trouble, unless it was told lately.
-    /// Whether nobody has to be told of it any more.
+    /// Tells trouble, unless it was told lately; whether nobody has to be told of it any more.
     fn trouble(&self, event: Event, key: &str, title: &str, text: &str, config: &Config, state: &mut State) -> bool {
         let now = jiff::Timestamp::now().as_millisecond();
         let mut muffle = muffle(state);
@@ -102,8 +102,10 @@ impl Teller<'_> {
         if let Some(past) = muffle.ended(event, key) {
             let now = jiff::Timestamp::now().as_millisecond();
             let text = format!("It had lasted since {}.", crate::export::manifest::iso(past.since_ms));
-            self.send(Event::Recovered, title, &text, BTreeMap::new(), now, config);
-            keep(state, &muffle);
+            // What reached nobody is not over yet: the next look, or the next success, tells it.
+            if !self.send(Event::Recovered, title, &text, BTreeMap::new(), now, config) {
+                keep(state, &muffle);
+            }
         }
     }
 
@@ -235,7 +237,7 @@ impl Watch for Teller<'_> {
         match stale {
             Some(hours) => {
                 let text = match &standing.backup {
-                    Some((name, _)) => format!("The newest backup, {name}, is {hours} hours old."),
+                    Some((name, _)) => format!("The newest backup, {name}, is {} old.", count(hours, "hour", "hours")),
                     None => "There is no backup.".to_owned(),
                 };
                 self.trouble(Event::Stale, "backup", "no backup succeeded for too long", &text, config, state);
@@ -286,7 +288,7 @@ fn made(ran: &Ran) -> String {
         _ => String::new(),
     };
     let (files, bytes, databases) = (number("files"), number("bytes"), number("databases"));
-    format!("{name} has {files} files of {bytes} bytes; databases: {databases}{where_else}.")
+    format!("{name} has {} of {}; databases: {databases}{where_else}.", count(files, "file", "files"), size(bytes))
 }
 
 /// What a snapshot or a backup lacks, by the warnings.
@@ -304,7 +306,7 @@ mod tests {
     fn a_backup_is_told_in_words() {
         let of = |out: &str| made(&Ran { out: out.to_owned(), ..Ran::default() });
         let result = r#"{"name": "20261123T173010Z", "files": 3, "bytes": 85, "databases": 1, "uploaded": false}"#;
-        assert_eq!(of(result), "20261123T173010Z has 3 files of 85 bytes; databases: 1.");
+        assert_eq!(of(result), "20261123T173010Z has 3 files of 85 B; databases: 1.");
         let uploaded = result.replace("false", "true");
         assert!(of(&uploaded).ends_with("databases: 1; it is in Google Drive too."));
         let failed = result.replace('}', ", \"upload_error\": \"no access\"}");

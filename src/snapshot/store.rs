@@ -85,7 +85,10 @@ impl Store {
     pub fn open_or_create(root: &Path, credentials: &[Credential], patience: Duration, now: i64) -> Result<Store> {
         let local = LocalDirectory::at(root);
         if local.list(Kind::Slot)?.is_empty() {
-            local.create()?;
+            match nothing_opens(root, &local)? {
+                none if none.is_no_store() => local.create()?,
+                error => return Err(error),
+            }
         }
         let lock = WriterLock::acquire(root, patience)?;
         let mut is_new = false;

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use super::drill::Database;
 use crate::error::Result;
+use crate::error::words::{count, size};
 use crate::id::ChunkId;
 use crate::snapshot::diff::{Change, diff};
 use crate::snapshot::meta;
@@ -344,19 +345,16 @@ pub fn judge(compared: &Compared) -> Vec<Anomaly> {
         say(Kind::Deletions, text, &[("before", files), ("deleted", deleted)]);
     }
     if bytes >= FEW_BYTES && bytes_now < bytes / 2 && lost > bytes / 2 {
-        let text = format!(
-            "more than half of the data is gone: there were {}, and {} are left",
-            in_words(bytes),
-            in_words(bytes_now)
-        );
+        let text =
+            format!("more than half of the data is gone: there were {}, and {} are left", size(bytes), size(bytes_now));
         say(Kind::BytesGone, text, &[("before", bytes), ("after", bytes_now), ("lost", lost)]);
     }
     let (plain, noise) = (compared.were_plain, compared.are_noise);
     if noise >= FEW_SCRAMBLED && noise * 2 > plain {
         let text = format!(
-            "{} files changed, and of {plain} that were looked into {noise} look encrypted now and did not before: is \
-             this ransomware?",
-            compared.changed
+            "{} changed, and of {plain} that were looked into {noise} look encrypted now and did not before: is this \
+             ransomware?",
+            count(compared.changed, "file", "files")
         );
         say(Kind::Scrambled, text, &[("changed", compared.changed), ("looked_into", plain), ("scrambled", noise)]);
     }
@@ -369,7 +367,7 @@ pub fn judge(compared: &Compared) -> Vec<Anomaly> {
         );
     }
     for (path, was, is) in compared.shrunk.iter().take(NAMED) {
-        let text = format!("{} shrank from {} to {}", path.display(), in_words(*was), in_words(*is));
+        let text = format!("{} shrank from {} to {}", path.display(), size(*was), size(*is));
         say(Kind::DatabaseShrank, text, &[("before", *was), ("after", *is)]);
     }
     found
@@ -414,14 +412,4 @@ pub fn judge_rows(before: &[Database], after: &[Database]) -> Vec<Anomaly> {
         }
     }
     found
-}
-
-/// Bytes for people, in powers of ten.
-fn in_words(bytes: u64) -> String {
-    let value = bytes as f64;
-    match bytes {
-        0..1_000_000 => format!("{:.1} kB", value / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", value / 1e6),
-        _ => format!("{:.1} GB", value / 1e9),
-    }
 }

@@ -121,6 +121,9 @@ fn a_store_without_slots_and_packs_is_not_begun_anew() {
     }
     place.run(["snapshots"]).exits(13).says(&["a store was here"]);
     place.run(["snapshot"]).exits(13).says(&["a store was here"]);
+    fs::create_dir_all(place.repo.join("quarantine/x")).expect("made");
+    place.run(["snapshot"]).exits(13).says(&["a store was here"]);
+    fs::remove_dir_all(place.repo.join("quarantine")).expect("removed");
     for folder in ["keys", "packs"] {
         move_all(&place.path(folder), &place.repo.join(folder));
     }

@@ -1,6 +1,6 @@
 //! Capturing live databases: real SQLite, real writers, a real second process.
 //!
-//! `NBAK_CAPTURE_ROUNDS` multiplies the rounds under load.
+//! `NBAK_TEST_CAPTURE_ROUNDS` multiplies the rounds under load.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -139,13 +139,13 @@ fn churn(conn: &Connection, random: &mut Random) {
 
 // ---- the second process -------------------------------------------------------------------------
 
-const ROLE: &str = "NBAK_CAPTURE_ROLE";
+const ROLE: &str = "NBAK_TEST_CAPTURE_ROLE";
 
 fn spawn(role: &str, path: &Path) -> Child {
     Command::new(std::env::current_exe().expect("exe"))
         .args(["--exact", own_name!("second_process"), "--nocapture"])
         .env(ROLE, role)
-        .env("NBAK_CAPTURE_PATH", path)
+        .env("NBAK_TEST_CAPTURE_PATH", path)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
@@ -167,7 +167,7 @@ fn locked(role: &str, path: &Path) -> bool {
 #[expect(clippy::exit, reason = "the exit code is the answer")]
 fn second_process() {
     let Ok(role) = std::env::var(ROLE) else { return };
-    let path = PathBuf::from(std::env::var_os("NBAK_CAPTURE_PATH").expect("path"));
+    let path = PathBuf::from(std::env::var_os("NBAK_TEST_CAPTURE_PATH").expect("path"));
     let conn = open(&path);
     let refuse = |locked: bool| {
         if locked {
@@ -223,7 +223,7 @@ fn images_equal_backups_under_load() {
     fill(&app, 400);
     let mut child = spawn("churn", &path);
     let stop = AtomicBool::new(false);
-    let factor: u32 = std::env::var("NBAK_CAPTURE_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let factor: u32 = std::env::var("NBAK_TEST_CAPTURE_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
 
     let (mut exact, mut moved, mut restarted) = (0_u32, 0_u32, 0_u32);
     std::thread::scope(|scope| {

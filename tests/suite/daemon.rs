@@ -334,7 +334,7 @@ fn a_locked_store_is_tried_again_and_told_once() {
     let place = filled();
     place.ok(&["snapshot"]);
     let told = place.path("told");
-    let script = format!("echo $NBAK_EVENT >> {}", told.display());
+    let script = format!("test ! -d {} && echo $NBAK_EVENT >> {}", place.path("deaf").display(), told.display());
     let notify = json!([{"kind": "command", "command": script}]).to_string();
     let start = || {
         let mut command = daemon(&place);
@@ -359,12 +359,39 @@ fn a_locked_store_is_tried_again_and_told_once() {
     assert_eq!(state(&place.data)["last"]["backup"]["failures"], 2);
     again_now(&place);
     drop(lock);
+    // That it is over reaches nobody at first: a later success tells it.
+    fs::create_dir(place.path("deaf")).expect("made");
+    let life = start();
+    life.says("not told by command");
+    life.says("gc: done in");
+    life.end();
+    fs::remove_dir(place.path("deaf")).expect("removed");
+    make_due(&place.data, &["backup"]);
     let life = start();
     life.says("gc: done in");
     life.end();
     assert_eq!(text(&told), "backup_failed\nrecovered\n");
-    assert_eq!(backups(&place).len(), 1);
+    assert_eq!(backups(&place).len(), 2);
     assert!(state(&place.data)["again"].is_null());
+}
+
+/// A command for the key that hangs when the daemon looks how things stand does not keep it from ending.
+#[test]
+fn a_command_for_the_key_that_hangs_does_not_keep_the_daemon() {
+    let place = Place { key: None, ..filled() };
+    let (key, asked) = (place.path("key"), place.path("asked"));
+    fs::write(&key, KEY).expect("written");
+    // The first time is before it begins.
+    let script = format!(
+        "if test -e {0}; then echo >> {0}.again; exec sleep 1000; fi; echo > {0}; cat {1}",
+        asked.display(),
+        key.display()
+    );
+    let mut command = daemon(&place);
+    command.arg("--vault-key-command").arg(script);
+    let life = Life::start(command);
+    until(LONG, "it looks", || asked.with_extension("again").exists());
+    life.end();
 }
 
 /// What a supervisor was told since the last time.

@@ -410,6 +410,14 @@ fn mistakes_keep_nobody_from_a_snapshot_and_are_seen() {
     let mut doctor = place.command(&["doctor"]);
     doctor.env("NBAK_NOTIFY", r#"[{"kind": "pigeon"}]"#);
     let said = doctor.output().expect("runs");
+    // A test of the channels reaches those that are right.
+    let (mut notify, told) = notebook(&place);
+    notify.as_array_mut().expect("a list").insert(0, json!({"kind": "pigeon"}));
+    let mut command = place.command(&["notify"]);
+    let tried = command.env("NBAK_NOTIFY", notify.to_string()).output().expect("runs");
+    let why = String::from_utf8_lossy(&tried.stderr).into_owned();
+    assert!(tried.status.code() == Some(2) && why.contains("channel 1 of 2"), "{why}");
+    assert_eq!(told(), ["test"]);
     let text = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.status.code() == Some(1) && text.contains("channel 1 of 1"), "{text}");
     assert_eq!(place.run(&["doctor"]).code, 0);

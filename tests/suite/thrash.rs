@@ -2,7 +2,7 @@
 //! random order, many of them killed at a random moment, while somebody writes to the data directory.
 //!
 //! What was acknowledged and not forgotten is there at the end, whole; whoever reads is never disturbed by a `gc`; no
-//! exit code comes that is not documented, and no panic. `NBAK_THRASH_SECONDS` says for how long, `NBAK_TEST_SEED`
+//! exit code comes that is not documented, and no panic. `NBAK_TEST_THRASH_SECONDS` says for how long, `NBAK_TEST_SEED`
 //! repeats the choices, as far as timing can be repeated.
 
 #![allow(clippy::print_stdout, reason = "seeds are printed, so that a failure can be had again")]
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use crate::live_common::{Place, Random, Run, Stop, app, seed, text};
 
-/// How long it goes on unless `NBAK_THRASH_SECONDS` says otherwise.
+/// How long it goes on unless `NBAK_TEST_THRASH_SECONDS` says otherwise.
 const SECONDS: u64 = 20;
 /// So many processes at most, and for so long before their number changes.
 const MOST: u64 = 8;
@@ -394,7 +394,7 @@ impl Thrash<'_> {
 
 #[test]
 fn everything_at_once() {
-    let seconds = std::env::var("NBAK_THRASH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
+    let seconds = std::env::var("NBAK_TEST_THRASH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
     let seed = seed("thrash");
     let place = Place::new();
     make(&place.data);

@@ -1,7 +1,7 @@
 //! Databases captured by their logs: whatever happens to a database between two snapshots, what is stored of it is what
 //! reading all of it gives, id for id (I19).
 //!
-//! `NBAK_CAPTURE_ROUNDS` multiplies the rounds, `NBAK_TEST_SEED` repeats a run.
+//! `NBAK_TEST_CAPTURE_ROUNDS` multiplies the rounds, `NBAK_TEST_SEED` repeats a run.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -67,14 +67,14 @@ fn commit(conn: &Connection, random: &mut Random) {
 
 // ---- the second process -------------------------------------------------------------------------
 
-const WRITER: &str = "NBAK_WAL_DELTA_WRITER";
+const WRITER: &str = "NBAK_TEST_WAL_DELTA_WRITER";
 
 /// Writes until it is killed, or its standard input ends.
 fn writer(path: &Path, seed: u64) -> Child {
     Command::new(std::env::current_exe().expect("exe"))
         .args(["--exact", own_name!("second_process"), "--nocapture"])
         .env(WRITER, path)
-        .env("NBAK_WAL_DELTA_SEED", seed.to_string())
+        .env("NBAK_TEST_WAL_DELTA_SEED", seed.to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
@@ -86,7 +86,7 @@ fn writer(path: &Path, seed: u64) -> Child {
 fn second_process() {
     static STOP: AtomicBool = AtomicBool::new(false);
     let Some(path) = std::env::var_os(WRITER) else { return };
-    let seed = std::env::var("NBAK_WAL_DELTA_SEED").ok().and_then(|seed| seed.parse().ok()).expect("a seed");
+    let seed = std::env::var("NBAK_TEST_WAL_DELTA_SEED").ok().and_then(|seed| seed.parse().ok()).expect("a seed");
     std::thread::spawn(|| {
         let _ = std::io::Read::read(&mut std::io::stdin(), &mut [0; 1]);
         STOP.store(true, Ordering::Relaxed);
@@ -318,7 +318,7 @@ fn content(store: &Store, record: &Record) -> (u64, Content) {
 }
 
 fn rounds(n: u64) -> u64 {
-    n * std::env::var("NBAK_CAPTURE_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
+    n * std::env::var("NBAK_TEST_CAPTURE_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
 }
 
 #[test]

@@ -16,8 +16,8 @@ use nbak::snapshot::progress::Progress;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-/// What the child is to do; the rest is in `NBAK_INPLACE_DATA`, `_ORIGIN`, `_KILL`, `_LIVE`.
-pub const ROLE: &str = "NBAK_INPLACE_ROLE";
+/// What the child is to do; the rest is in `NBAK_TEST_INPLACE_DATA`, `_ORIGIN`, `_KILL`, `_LIVE`.
+pub const ROLE: &str = "NBAK_TEST_INPLACE_ROLE";
 
 /// Kills the process at a call.
 pub struct Killer(pub AtomicI64);
@@ -125,10 +125,10 @@ impl Scene {
     /// Replaces or recovers in a child that is killed at the `kill`th step. Whether it was.
     pub fn child(&self, role: &str, kill: i64, into_live: bool) -> bool {
         let output = command(role)
-            .env("NBAK_INPLACE_DATA", &self.data)
-            .env("NBAK_INPLACE_ORIGIN", &self.origin)
-            .env("NBAK_INPLACE_KILL", kill.to_string())
-            .env("NBAK_INPLACE_LIVE", u8::from(into_live).to_string())
+            .env("NBAK_TEST_INPLACE_DATA", &self.data)
+            .env("NBAK_TEST_INPLACE_ORIGIN", &self.origin)
+            .env("NBAK_TEST_INPLACE_KILL", kill.to_string())
+            .env("NBAK_TEST_INPLACE_LIVE", u8::from(into_live).to_string())
             .output()
             .expect("the child runs");
         let killed = output.status.signal() == Some(9);
@@ -317,7 +317,7 @@ pub struct Opener {
 impl Opener {
     pub fn of(database: &Path) -> Opener {
         let mut child = command("open")
-            .env("NBAK_INPLACE_DATA", database)
+            .env("NBAK_TEST_INPLACE_DATA", database)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -355,7 +355,7 @@ impl Drop for Opener {
 pub fn play(role: &str) {
     let path = |name: &str| PathBuf::from(std::env::var_os(name).expect("set"));
     if role == "open" {
-        let conn = Connection::open(path("NBAK_INPLACE_DATA")).expect("opened");
+        let conn = Connection::open(path("NBAK_TEST_INPLACE_DATA")).expect("opened");
         for _ in std::io::stdin().lines() {
             let mut statement = conn.prepare("SELECT a FROM t ORDER BY a").expect("prepared");
             let rows = statement.query_map([], |row| row.get::<_, String>(0)).expect("queried");
@@ -365,13 +365,13 @@ pub fn play(role: &str) {
         return;
     }
     let number = |name: &str| std::env::var(name).expect("set").parse::<i64>().expect("a number");
-    let killer = Killer(AtomicI64::new(number("NBAK_INPLACE_KILL")));
-    let data = path("NBAK_INPLACE_DATA");
+    let killer = Killer(AtomicI64::new(number("NBAK_TEST_INPLACE_KILL")));
+    let data = path("NBAK_TEST_INPLACE_DATA");
     let done = match role {
         "recover" => recover(&data, &killer).map(|_| ()),
         _ => Staging::begin(&data).and_then(|staging| {
-            copy_tree(&path("NBAK_INPLACE_ORIGIN"), staging.root());
-            replace(staging, &options(number("NBAK_INPLACE_LIVE") == 1), &killer).map(|_| ())
+            copy_tree(&path("NBAK_TEST_INPLACE_ORIGIN"), staging.root());
+            replace(staging, &options(number("NBAK_TEST_INPLACE_LIVE") == 1), &killer).map(|_| ())
         }),
     };
     done.unwrap_or_else(|error: Error| panic!("{role}: {error}"));

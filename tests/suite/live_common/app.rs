@@ -248,8 +248,8 @@ impl Drop for Writers {
     }
 }
 
-const ROLE: &str = "NBAK_LIVE_ROLE";
-const FOLDER: &str = "NBAK_LIVE_FOLDER";
+const ROLE: &str = "NBAK_TEST_LIVE_ROLE";
+const FOLDER: &str = "NBAK_TEST_LIVE_FOLDER";
 
 /// This test binary once more, to run its test `second_process` in a role.
 pub struct Second(pub Child);

@@ -15,6 +15,7 @@ use super::{Backups, Files, Stored, Uploaded, Watch, at_once};
 use crate::drive::remote::{Remote, shown};
 use crate::drive::sums::{OnDisk, Sums};
 use crate::error::{Error, Result};
+use crate::export::files::sync_folder;
 use crate::export::manifest::{BYTES_MAX, Kind as EntryKind, Manifest};
 use crate::export::names::{self, MANIFEST};
 
@@ -65,7 +66,7 @@ impl Backups<'_> {
     ) -> Result<Uploaded> {
         let mut wanted = wanted(&plan.name, &plan.manifest, &plan.files)?;
         wanted.sort_by_key(|one| (one.sha256.is_none(), one.remote.size));
-        make_folders(folder, &plan.manifest, &wanted)?;
+        let folders = make_folders(folder, &plan.manifest, &wanted)?;
         let missing = |one: &Wanted<'_>| {
             let there = std::fs::symlink_metadata(folder.join(&one.path)).map_or(0, |meta| meta.len());
             one.remote.size.saturating_sub(there)
@@ -88,6 +89,8 @@ impl Backups<'_> {
             }
         }
         at_once(rest, &one)?;
+        // Each file was synced, and not yet that it is there: with a manifest beside it the folder is a backup.
+        folders.iter().try_for_each(|folder| sync_folder(folder))?;
         let path = folder.join(MANIFEST);
         crate::export::files::write_durably(&path, &plan.bytes)?;
         Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
@@ -189,7 +192,8 @@ fn wanted<'a>(name: &str, manifest: &'a Manifest, files: &'a Files) -> Result<Ve
     Ok(wanted)
 }
 
-fn make_folders(folder: &Path, manifest: &Manifest, wanted: &[Wanted<'_>]) -> Result<()> {
+/// Makes the folders of the backup, and answers with them.
+fn make_folders(folder: &Path, manifest: &Manifest, wanted: &[Wanted<'_>]) -> Result<BTreeSet<PathBuf>> {
     let mut folders: BTreeSet<PathBuf> = BTreeSet::from([folder.to_path_buf()]);
     let listed =
         manifest.files.iter().filter(|entry| entry.kind.is_directory()).map(|entry| PathBuf::from(&entry.path));
@@ -198,18 +202,18 @@ fn make_folders(folder: &Path, manifest: &Manifest, wanted: &[Wanted<'_>]) -> Re
         folders.extend(path.ancestors().map(|part| folder.join(part)));
     }
     // Sorted, a folder comes before what is in it.
-    for path in folders {
-        match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+    for path in &folders {
+        match std::fs::DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                if !std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
-                    return Err(Error::failed("something stands where a folder is to be").at(&path));
+                if !std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir()) {
+                    return Err(Error::failed("something stands where a folder is to be").at(path));
                 }
             }
-            Err(error) => return Err(Error::io("make a folder", &path, error)),
+            Err(error) => return Err(Error::io("make a folder", path, error)),
             Ok(()) => {}
         }
     }
-    Ok(())
+    Ok(folders)
 }
 
 fn enough_room(folder: &Path, bytes: u64) -> Result<()> {

@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, reason = "a test that was skipped says so, and the others how much they did")]
 
 mod disk;
+mod drive;
 mod image;
 mod inplace;
 mod judge;

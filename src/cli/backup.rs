@@ -220,7 +220,8 @@ pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &s
     let name = shown(&backup.name);
     if let Some(why) = &backup.damage {
         let what = if why.starts_with("incomplete") { "" } else { "damaged: " };
-        line(format!("{name:26}  {what}{}", shown(why)));
+        let of = if machine.is_empty() { String::new() } else { format!(" (of {})", shown(machine)) };
+        line(format!("{name:26}  {what}{}{of}", shown(why)));
         return;
     }
     line(format!(

@@ -9,6 +9,7 @@ use super::context::Context;
 use super::output::{self, count, line, size};
 use crate::error::{Error, Result};
 use crate::snapshot::check::{Options, PROVEN, Problem, check as check_store};
+use crate::snapshot::store::UNFINISHED_WHY;
 use crate::upkeep::remembered;
 
 /// Problems that are named, unless all are asked for: a lost pack makes thousands.
@@ -27,6 +28,10 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
     let mut report = check_store(&store, options, &context.bars())?;
     let data_dir = context.data_dir();
     if let Some(what) = data_dir.ok().map(|path| remembered::missing(&path, &store, true)).transpose()?.flatten() {
+        report.problems.push(Problem { invariant: CHAIN, subject: "the store".to_owned(), what });
+    }
+    if store.awaits_pull() {
+        let what = UNFINISHED_WHY.to_owned();
         report.problems.push(Problem { invariant: CHAIN, subject: "the store".to_owned(), what });
     }
     store.remember_damaged(&report.read, &report.damaged);

@@ -24,7 +24,7 @@ use crate::export::manager::{BackupManager, Settings};
 use crate::snapshot::look;
 use crate::snapshot::places::Places;
 use crate::snapshot::record::Record;
-use crate::snapshot::store::{Access, Store};
+use crate::snapshot::store::{Access, Store, UNFINISHED_WHY};
 use crate::upkeep::remembered;
 
 /// What the commands work with.
@@ -249,6 +249,9 @@ impl Context {
     /// Says once what its owner should know about the store.
     pub fn warn(&self, store: &Store) {
         Self::warn_of_losses(store);
+        if store.awaits_pull() {
+            output::warning(UNFINISHED_WHY);
+        }
         if store.is_unprotected() {
             output::warning(
                 "this store is not protected: who can read it can read all that is in it \

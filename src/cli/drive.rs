@@ -12,6 +12,7 @@ use super::args::{BackupRestoreArgs, Gdrive, RateArgs};
 use super::backup::{may_replace, restore_this, tell_backup};
 use super::context::Context;
 use super::output::{self, count, line, shown, size};
+use crate::crypto::secret::Credential;
 use crate::drive::access::{Access, App};
 use crate::drive::api::Drive;
 use crate::drive::backups::{Backups, Stored, Uploaded};
@@ -193,6 +194,13 @@ pub fn said(uploaded: &Uploaded) -> String {
     format!("uploaded to Google Drive: {} of {}{there}", count(uploaded.files, "file", "files"), size(uploaded.bytes))
 }
 
+/// What Google granted is sealed by `new` from now on: the key that seals it is about to go.
+pub fn reseal(context: &Context, new: &Credential) -> Result<()> {
+    let Credential::VaultKey(key) = new else { return Ok(()) };
+    let Some(grant) = keeper(context)?.load()? else { return Ok(()) };
+    Keeper::new(&context.data_dir()?, vec![Credential::VaultKey(key.clone())]).store(&grant)
+}
+
 /// `backup gdrive`.
 pub fn backups(context: &Context, action: Gdrive) -> Result<u8> {
     match action {
@@ -207,8 +215,12 @@ pub fn backups(context: &Context, action: Gdrive) -> Result<u8> {
 fn list(context: &Context) -> Result<u8> {
     let line_ = Line::open(context, &RateArgs::default())?;
     let all = line_.backups().list()?;
-    for Stored { id, listed, machine } in &all {
+    for Stored { id, listed, machine, .. } in &all {
         tell_backup(context, listed, ("id", id), machine);
+        // By its name it cannot be meant.
+        if !context.json && all.iter().filter(|one| one.listed.name == listed.name).count() > 1 {
+            line(format!("{:26}  id {id}", ""));
+        }
     }
     if all.is_empty() && !context.json {
         context.say("there is no backup in Google Drive yet: `nbak backup gdrive upload` puts one there");
@@ -256,6 +268,11 @@ fn download(context: &Context, args: BackupRestoreArgs, rate: &RateArgs) -> Resu
     may_replace(context, args.live.yes)?;
     let line_ = Line::open(context, rate)?;
     let stored = line_.backups().find(args.name.as_deref())?;
+    if args.name.is_none() {
+        for name in line_.backups().incomplete_after(&stored)? {
+            output::warning(format!("a newer backup there, {name}, is not complete: {} it is", stored.listed.name));
+        }
+    }
     let plan = line_.backups().plan(&stored)?;
     let manifest = &plan.manifest;
     let name = stored.listed.name.clone();
@@ -321,10 +338,10 @@ fn prune(context: &Context, days: Option<u32>, every: bool, dry_run: bool) -> Re
     let days = days.unwrap_or(if config.unreadable { 0 } else { config.retention_days });
     let line_ = Line::open(context, &RateArgs::default())?;
     let decisions = line_.backups().prune(days, every, now_ms(), dry_run)?;
-    for decision in &decisions {
+    for (machine, decision) in &decisions {
         if context.json {
             output::json(&json!({
-                "name": decision.name, "keep": decision.keep, "reason": decision.reason,
+                "name": decision.name, "machine": Some(machine).filter(|machine| !machine.is_empty()), "keep": decision.keep, "reason": decision.reason,
                 "removed": !decision.keep && !dry_run, "dry_run": dry_run,
             }));
         } else if !decision.keep || dry_run || context.verbose {
@@ -333,10 +350,11 @@ fn prune(context: &Context, days: Option<u32>, every: bool, dry_run: bool) -> Re
                 (false, true) => "would remove",
                 (false, false) => "removed",
             };
-            line(format!("{verb} {}: {}", shown(&decision.name), decision.reason));
+            let of = if machine.is_empty() { String::new() } else { format!(" of {}", shown(machine)) };
+            line(format!("{verb} {}{of}: {}", shown(&decision.name), decision.reason));
         }
     }
-    if !context.json && decisions.iter().all(|decision| decision.keep) {
+    if !context.json && decisions.iter().all(|(_, decision)| decision.keep) {
         line("no backup is to be removed");
     }
     Ok(0)

@@ -46,6 +46,9 @@ pub fn run(context: &Context, args: KeyArgs) -> Result<u8> {
             let id = store.rotate_slot(&credential, now_ms() / 1000, &new.label)?;
             context
                 .say("from now on the store opens with the new key: give it to the application, .env and timers too");
+            if let Err(error) = super::drive::reseal(context, &credential) {
+                output::warning(format!("the access to Google Drive is to be granted anew: {error}"));
+            }
             done(context, "rotated to", id);
             Ok(0)
         }

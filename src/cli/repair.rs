@@ -12,7 +12,7 @@ use super::output::{self, count, line};
 use crate::error::{Error, Result};
 use crate::export::repair::{Options, Repaired};
 use crate::snapshot::ledger::is_ledger;
-use crate::snapshot::store::{Access, Store};
+use crate::snapshot::store::{Access, Store, UNFINISHED};
 use crate::upkeep::remembered;
 
 /// Repairs the store, or its index only.
@@ -145,6 +145,12 @@ fn index(context: &Context) -> Result<u8> {
     store.catalog_mut().index_mut().discard();
     drop(store);
     let store = Store::open(&repo, &credentials, Access::Write(context.patience()))?;
+    // What did not come is accepted too.
+    let unfinished = repo.join(UNFINISHED);
+    if store.awaits_pull() {
+        std::fs::remove_file(&unfinished)
+            .map_err(|error| Error::io("accept the store as it is", &unfinished, error))?;
+    }
     let remembered = context.data_dir().map(|data_dir| remembered::remember(&data_dir, &store, false));
     if let Ok(Err(error)) = remembered {
         output::warning(format!("it is not remembered that this was accepted, and will be told of again: {error}"));

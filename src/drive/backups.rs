@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::api::Drive;
-use super::owner::{Owner, machine};
+use super::owner::{Owner, machine, source};
 use super::remote::{Remote, shown};
 use super::sessions::Sessions;
 use crate::error::{Error, Result};
@@ -36,12 +36,25 @@ pub struct Stored {
     pub listed: Listed,
     /// The machine that uploaded it; empty if that was not noted.
     pub machine: String,
+    /// The data directory that was noted; empty if none was.
+    source: String,
+    /// When it came there, by Drive's clock.
+    came_ms: i64,
 }
 
 impl Stored {
+    /// Its id, and whose it is.
+    fn in_words(&self) -> String {
+        let owner = self.owner();
+        let machine = if owner.machine.is_empty() { "a machine that is not named" } else { &owner.machine };
+        format!("{} (backup {} of {} on {})", self.id, self.listed.name, shown(&owner.source_dir), shown(machine))
+    }
+
     /// Whose it is.
     pub fn owner(&self) -> Owner {
-        Owner { machine: self.machine.clone(), source_dir: self.listed.source_dir.clone() }
+        let said = &self.listed.source_dir;
+        let source_dir = if said.is_empty() { self.source.clone() } else { said.clone() };
+        Owner { machine: self.machine.clone(), source_dir }
     }
 }
 
@@ -103,8 +116,8 @@ impl Backups<'_> {
             for top in tops.into_iter().filter(|top| top.is_folder) {
                 for folder in self.drive.children(&top.id)?.into_iter().filter(|child| child.is_folder) {
                     let listed = self.look_at(&folder)?;
-                    let machine = machine(&folder.properties);
-                    found.push(Stored { id: folder.id, listed, machine });
+                    let (machine, source) = (machine(&folder.properties), source(&folder.properties));
+                    found.push(Stored { id: folder.id, listed, machine, source, came_ms: folder.created_ms });
                 }
             }
         }
@@ -120,7 +133,7 @@ impl Backups<'_> {
         }
         let manifests = self.drive.named(&folder.id, MANIFEST)?;
         let Some(manifest) = manifests.iter().find(|remote| !remote.is_folder) else {
-            let why = "incomplete: it has no manifest, since its upload has not ended".to_owned();
+            let why = "incomplete: it has no manifest: its upload has not ended, or somebody removed that".to_owned();
             return Ok(Listed::damaged(Path::new(""), &folder.name, why));
         };
         Ok(match self.manifest(manifest) {
@@ -151,9 +164,9 @@ impl Backups<'_> {
                 found.retain(|one| one.listed.damage.is_none());
             }
             if found.len() > 1 {
-                let ids: Vec<&str> = found.iter().map(|one| one.id.as_str()).collect();
                 let what = format!("there are several backups {name} in Google Drive, of several machines");
-                return Err(Error::usage(what).hint(format!("name one by its id: {}", ids.join(", "))));
+                let ids = found.iter().map(Stored::in_words).collect::<Vec<_>>().join(", ");
+                return Err(Error::usage(what).hint(format!("name one by its id: {ids}")));
             }
             let what = || Error::no_store(format!("there is no backup {name} in Google Drive")).hint(hint);
             return found.pop().ok_or_else(what);
@@ -170,18 +183,14 @@ impl Backups<'_> {
             return Ok((*own).clone());
         }
         // Another's is no substitute that nobody asked for.
-        if all.iter().any(|one| self.is_own(&one.owner())) {
+        if all.iter().any(|one| self.own.owns(&one.owner())) {
             return Err(Error::no_store("there is no complete backup of this machine in Google Drive")
                 .hint("`nbak backup gdrive upload` completes one; another machine's is to be named"));
         }
         if newest.keys().any(|owner| owner.source_dir == self.own.source_dir) {
             newest.retain(|owner, _| owner.source_dir == self.own.source_dir);
         }
-        let names = newest.iter().map(|(owner, one)| {
-            let machine = if owner.machine.is_empty() { "a machine that is not named" } else { &owner.machine };
-            format!("{} (backup {} of {} on {})", one.id, one.listed.name, owner.source_dir, shown(machine))
-        });
-        let names = names.collect::<Vec<_>>().join(", ");
+        let names = newest.values().map(|one| one.in_words()).collect::<Vec<_>>().join(", ");
         match newest.into_values().collect::<Vec<_>>().as_slice() {
             [one] => Ok((*one).clone()),
             [] => Err(Error::no_store("there is no complete backup in Google Drive").hint(hint)),
@@ -190,18 +199,20 @@ impl Backups<'_> {
         }
     }
 
-    /// Whether it is this machine's. One that is not named is, of this data directory: it was uploaded by a program
-    /// that does not name it.
-    fn is_own(&self, owner: &Owner) -> bool {
-        owner == self.own || owner.machine.is_empty() && owner.source_dir == self.own.source_dir
+    /// The backups of this machine there that came after `stored`, and are not complete.
+    pub fn incomplete_after(&self, stored: &Stored) -> Result<Vec<String>> {
+        let all = self.list()?.into_iter();
+        let later = all
+            .filter(|one| self.own.owns(&one.owner()) && one.listed.damage.is_some() && one.came_ms > stored.came_ms);
+        Ok(later.map(|one| one.listed.name).collect())
     }
 
     /// Removes backups of this machine there that are older than `days`, or of `every` machine; never the newest
-    /// complete one of each, nor what is not known to be one.
-    pub fn prune(&self, days: u32, every: bool, now_ms: i64, dry_run: bool) -> Result<Vec<Decision>> {
+    /// complete one of each, nor what is not known to be one. Answers with what was decided, and of which machine.
+    pub fn prune(&self, days: u32, every: bool, now_ms: i64, dry_run: bool) -> Result<Vec<(String, Decision)>> {
         let all = self.list()?;
         let mut owners: BTreeMap<Owner, Vec<&Stored>> = BTreeMap::new();
-        for one in all.iter().filter(|one| every || self.is_own(&one.owner())) {
+        for one in all.iter().filter(|one| every || self.own.owns(&one.owner())) {
             owners.entry(one.owner()).or_default().push(one);
         }
         let mut decided = Vec::new();
@@ -228,9 +239,9 @@ impl Backups<'_> {
                 }
                 self.drive.delete(&one.id)?;
             }
-            decided.extend(decisions);
+            decided.extend(stored.iter().map(|one| one.machine.clone()).zip(decisions));
         }
-        decided.sort_by(|one, other| one.name.cmp(&other.name));
+        decided.sort_by(|(_, one), (_, other)| one.name.cmp(&other.name));
         Ok(decided)
     }
 

@@ -105,7 +105,7 @@ impl<'a> DriveObjects<'a> {
         let is_there = self.drive.named(&top, &self.store)?.into_iter().find(|found| found.is_folder);
         let root = match is_there {
             Some(found) => found.id,
-            None => self.drive.make_folder(&top, &self.store, &self.own.noted())?,
+            None => self.drive.make_folder(&top, &self.store, &self.own.of_store())?,
         };
         let id = self.drive.folder(&root, kind.folder())?;
         folder.id = Some(id.clone());
@@ -145,6 +145,16 @@ impl<'a> DriveObjects<'a> {
     fn holds(&self, key: Key, size: u64, sums: Option<&Sums>) -> bool {
         let is = |copy: &Remote| copy.size == size && sums.is_none_or(|sums| sums.are_of(copy, size));
         self.folder(key.kind).objects.get(&key.id).is_some_and(|copies| copies.iter().any(is))
+    }
+
+    /// Whether a key slot was ever removed there.
+    fn has_notes(&self) -> bool {
+        !self.retired.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// When an object came there, by Drive's clock.
+    fn came(&self, key: Key) -> Option<i64> {
+        self.folder(key.kind).objects.get(&key.id)?.iter().map(|one| one.created_ms).max()
     }
 
     /// Whether a note says that this key slot was removed.
@@ -283,12 +293,16 @@ pub struct Moved {
     pub replaced: u64,
     /// Objects that were removed there.
     pub removed: u64,
-    /// Packs there that are not here.
+    /// Packs there that are not here, and belong to nobody who is known.
     pub extra: u64,
+    /// What is there under a pack's name and cannot be read.
+    pub unknown: u64,
     /// Key slots here that another machine removed: they were not pushed.
     pub retired: Vec<SlotId>,
     /// What could not be pulled, and why.
     pub bad: Vec<String>,
+    /// Whether some of that is damage, and does not pass.
+    pub damaged: bool,
 }
 
 /// The stores there, and the machines that they are of, as far as that was noted.

@@ -1,12 +1,14 @@
 //! Whose something in Drive is: several machines may share an account.
 //!
-//! A folder there carries the name of the machine that made it. Of a store that is all that is said in the clear: the
-//! data directory's path is in a backup's manifest, and in no store.
+//! A folder there carries the name of the machine that made it, and a backup's the data directory's path, as its manifest
+//! does: so it is known while that is not there yet. Of a store only the machine is said in the clear.
 
 use std::collections::BTreeMap;
 
 /// Notes with a folder which machine it is of.
 const MACHINE: &str = "nbak_machine";
+/// Notes with a backup's folder which data directory it is of.
+const SOURCE: &str = "nbak_source";
 /// A property is at most 124 bytes with its name.
 const MOST: usize = 100;
 
@@ -20,10 +22,30 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// What is noted with a folder of its.
-    pub fn noted(&self) -> BTreeMap<String, String> {
+    /// What is noted with a store's folder.
+    pub fn of_store(&self) -> BTreeMap<String, String> {
         BTreeMap::from([(MACHINE.to_owned(), short(&self.machine))])
     }
+
+    /// What is noted with a backup's folder.
+    pub fn of_backup(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([(MACHINE.to_owned(), short(&self.machine)), (SOURCE.to_owned(), short(&self.source_dir))])
+    }
+
+    /// Whether something of `other` is of this one too. What does not say which machine, or which data directory, it is
+    /// of was uploaded by a program that does not note it: the other of the two decides.
+    pub fn owns(&self, other: &Owner) -> bool {
+        let same = |own: &str, other: &str| short(own) == short(other);
+        let (machine, source) = (other.machine.is_empty(), other.source_dir.is_empty());
+        !(machine && source)
+            && (machine || same(&self.machine, &other.machine))
+            && (source || same(&self.source_dir, &other.source_dir))
+    }
+}
+
+/// The data directory that `properties` name; empty if they name none.
+pub fn source(properties: &BTreeMap<String, String>) -> String {
+    properties.get(SOURCE).cloned().unwrap_or_default()
 }
 
 /// The machine that `properties` name; empty if they name none.

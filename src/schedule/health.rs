@@ -22,7 +22,7 @@ use crate::export::backup::Backup;
 use crate::export::inplace::holders::{Whose, holders, in_words};
 use crate::export::list::{Listed, list};
 use crate::snapshot::places::Places;
-use crate::snapshot::store::{Access, Store, UNFINISHED};
+use crate::snapshot::store::{Access, Store, UNFINISHED, UNFINISHED_WHY};
 use crate::upkeep::remembered;
 
 /// Less room than this is told, in bytes.
@@ -179,7 +179,7 @@ impl Standing {
         let index = store.catalog().index();
         self.store_bytes = index.packs().map(|(_, size)| size).sum();
         self.unprotected = store.is_unprotected();
-        self.damage = store.losses();
+        self.damage = store.losses().or_else(|| store.awaits_pull().then(|| UNFINISHED_WHY.to_owned()));
         if self.damage.is_none() && !index.damaged().is_empty() {
             self.damage = Some("a check found packs damaged".to_owned());
         }

@@ -33,6 +33,9 @@ use crate::store::sink::PackSink;
 
 /// Stands in the folder of a store that is being pulled: keys and packs come one by one.
 pub const UNFINISHED: &str = "pull-unfinished";
+/// What that means, and what is to be done.
+pub const UNFINISHED_WHY: &str = "a pull from Google Drive has not ended: newer snapshots, or parts of these, may be \
+                                  missing (run `nbak gdrive pull` again; `nbak repair index` accepts it as it is)";
 
 /// The most key slots a store may have.
 pub const MOST_SLOTS: usize = 64;
@@ -308,6 +311,11 @@ impl Store {
         }
         let stamps = LocalDirectory::at(&self.root).stamps(&self.catalog.index().numbered(most)).ok()?;
         Some(self.catalog.packs().keys().walk_digest(std::iter::once(stamps)))
+    }
+
+    /// Whether not all that Google Drive has of it has come yet: there may be newer snapshots.
+    pub fn awaits_pull(&self) -> bool {
+        !self.root.as_os_str().is_empty() && self.root.join(UNFINISHED).exists()
     }
 
     /// What the store had and has no longer, in words; nothing if all is there.

@@ -17,7 +17,8 @@ const TEMPORARY: &str = "tmp";
 /// Where damaged objects are put out of the way.
 const QUARANTINE: &str = "quarantine";
 /// What a store that is being made may hold already.
-const OURS: [&str; 6] = ["keys", "packs", TEMPORARY, "lock", "readers", "index.redb"];
+const OURS: [&str; 9] =
+    ["keys", "packs", TEMPORARY, "lock", "readers", "index.redb", QUARANTINE, "retired-keys", "pull-unfinished"];
 
 /// A directory of objects.
 pub struct LocalDirectory {

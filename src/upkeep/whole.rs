@@ -7,26 +7,38 @@ use std::collections::BTreeSet;
 
 use super::mark::mark;
 use super::survey::Survey;
+use crate::error::words::count;
 use crate::error::{Error, Result};
 use crate::snapshot::ledger::{Ledger, is_ledger};
 use crate::snapshot::record::Record;
-use crate::snapshot::store::Store;
+use crate::snapshot::store::{Store, UNFINISHED_WHY};
 
 /// Fails unless everything that a snapshot needs is in the packs, by their footers, and nothing is known to be lost.
 pub fn require_whole(store: &Store) -> Result<()> {
     let history = store.history()?;
     let index = store.catalog().index();
-    let lost = store.losses().or_else(|| {
+    let awaits = || store.awaits_pull().then(|| UNFINISHED_WHY.to_owned());
+    let lost = store.losses().or_else(awaits).or_else(|| {
         let lost = history.live().filter(|record| history.ledger().losses.contains_key(&record.id)).count();
-        (lost > 0).then(|| format!("{lost} snapshots have lost something for good"))
+        (lost > 0).then(|| format!("{} lost something for good", count(lost as u64, "snapshot has", "snapshots have")))
     });
     let lost = lost.or_else(|| (!index.damaged().is_empty()).then(|| "a check found packs damaged".to_owned()));
     let lost = lost.or_else(|| index.unreadable().first().map(|(_, why)| why.clone()));
     if let Some(why) = lost {
         return Err(not_whole(store, &why));
     }
-    let survey = Survey::of(store.catalog().packs(), index)?;
-    let marked = mark(store.catalog(), &survey, history.live())?;
+    has_all(store, history.live())
+}
+
+/// Fails unless everything is in the packs that a snapshot needs of which no loss was accepted.
+pub fn require_present(store: &Store) -> Result<()> {
+    let history = store.history()?;
+    has_all(store, history.live().filter(|record| !history.ledger().losses.contains_key(&record.id)))
+}
+
+fn has_all<'a>(store: &Store, records: impl Iterator<Item = &'a Record>) -> Result<()> {
+    let survey = Survey::of(store.catalog().packs(), store.catalog().index())?;
+    let marked = mark(store.catalog(), &survey, records)?;
     let is_whole = marked.missing.is_empty()
         && marked.broken.is_empty()
         && survey.unsound(&marked.live, &BTreeSet::new()).is_empty();

@@ -12,19 +12,20 @@ use crate::cli::args::{PushArgs, RateArgs, StoreCopy};
 use crate::cli::context::Context;
 use crate::cli::output::{self, count, iso, line, shown, size, time};
 use crate::crypto::slot::Slot;
-use crate::drive::mirror::pull::{Onto, pull};
-use crate::drive::mirror::push::{Order, push, unprotected};
+use crate::drive::mirror::pull::{Onto, look, pull};
+use crate::drive::mirror::push::{Order, SLOT_MOST, push, unprotected};
 use crate::drive::mirror::{Moved, stores};
 use crate::error::{Error, Result};
+use crate::export::files::sync_folder;
 use crate::id::{PackId, StoreId};
 use crate::snapshot::progress::Progress;
-use crate::snapshot::store::{Access, Store, UNFINISHED, retired};
+use crate::snapshot::store::{Access, Store, UNFINISHED, UNFINISHED_WHY, retired};
 use crate::source::own::make_room;
 use crate::store::local::LocalDirectory;
 use crate::store::lock::WriterLock;
 use crate::store::objects::{Key, Kind, Objects};
 use crate::store::pack::{HEADER, Header};
-use crate::upkeep::whole::{is_news, require_whole};
+use crate::upkeep::whole::{is_news, require_present, require_whole};
 
 /// `gdrive`.
 pub fn copy_store(context: &Context, action: &StoreCopy) -> Result<u8> {
@@ -59,14 +60,35 @@ fn tell(context: &Context, store: StoreId, what: &str, moved: &Moved) {
 /// Packs in Drive that were looked at, and told of nothing new: in the data directory.
 const JUDGED: &str = ".nbak-state/drive-judged";
 
-/// Those of the store `id`.
-fn read_judged(path: &Path, id: StoreId) -> BTreeSet<PackId> {
+/// Packs that were here when the store was pushed or pulled: what of them is not here any more was thrown away here.
+const KNOWN: &str = ".nbak-state/drive-known";
+
+/// What is noted at `path` of the store `id`.
+fn read_noted(path: &Path, id: StoreId) -> BTreeSet<PackId> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let mut lines = text.lines();
     if lines.next() != Some(&id.to_string()) {
         return BTreeSet::new();
     }
     lines.filter_map(|line| PackId::parse(line).ok()).collect()
+}
+
+/// Notes it. What is lost of that costs another look, or a week until something is removed there.
+fn note(path: &Path, id: StoreId, packs: &BTreeSet<PackId>) {
+    let names = std::iter::once(id.to_string()).chain(packs.iter().map(ToString::to_string));
+    let _ = make_room(path);
+    let _ = std::fs::write(path, names.collect::<Vec<_>>().join("\n"));
+}
+
+/// Notes what is `here`, beside what was and is still `there`.
+fn note_known(path: &Path, here: &dyn Objects, there: &dyn Objects, id: StoreId) -> Result<()> {
+    let list = |objects: &dyn Objects| objects.list(Kind::Pack).map(|all| all.into_iter().map(PackId));
+    let there: BTreeSet<PackId> = list(there)?.collect();
+    let mut known = read_noted(path, id);
+    known.retain(|pack| there.contains(pack));
+    known.extend(list(here)?);
+    note(path, id, &known);
+    Ok(())
 }
 
 fn list_stores(context: &Context) -> Result<u8> {
@@ -103,6 +125,9 @@ fn push_store(context: &Context, args: &PushArgs) -> Result<u8> {
     if store.is_unprotected() {
         return Err(unprotected());
     }
+    if store.awaits_pull() {
+        return Err(Error::failed(UNFINISHED_WHY).hint("nothing was pushed"));
+    }
     let index = store.catalog().index();
     let damage = store.losses().or_else(|| index.unreadable().first().map(|(_, why)| why.clone()));
     if let Some(damage) = damage {
@@ -117,7 +142,9 @@ fn push_store(context: &Context, args: &PushArgs) -> Result<u8> {
     packs.extend(index.packs().map(|(id, _)| id).filter(|id| !known.contains(id)));
     let (records, data) = packs.into_iter().partition(|pack| with_records.contains(pack));
     let judged_at = context.data_dir()?.join(JUDGED);
-    let mut judged = read_judged(&judged_at, store.id());
+    let mut judged = read_noted(&judged_at, store.id());
+    let known_at = context.data_dir()?.join(KNOWN);
+    let known = read_noted(&known_at, store.id());
     let agrees = || {
         require_whole(&store).map_err(|error| {
             error.hint("nothing is removed in Google Drive; `nbak gdrive pull` brings back what is there")
@@ -131,16 +158,15 @@ fn push_store(context: &Context, args: &PushArgs) -> Result<u8> {
         is_news: &|records| is_news(&store, records),
         retired: retired(store.root()),
         judged: &mut judged,
+        known: &known,
     };
     let there = line_.store(store.id())?;
     let bars = context.bars();
     bars.begin("pushing", index.packs().map(|(_, size)| size).sum());
     let moved = push(store.catalog().packs(), &there, &mut order, &|bytes| bars.advance(bytes));
     bars.end();
-    // If not, they are looked at again.
-    let names = std::iter::once(store.id().to_string()).chain(judged.iter().map(ToString::to_string));
-    let _ = make_room(&judged_at);
-    let _ = std::fs::write(&judged_at, names.collect::<Vec<_>>().join("\n"));
+    note(&judged_at, store.id(), &judged);
+    note_known(&known_at, &**store.objects(), &there, store.id())?;
     let moved = moved?;
     for slot in &moved.retired {
         output::warning(format!(
@@ -150,10 +176,21 @@ fn push_store(context: &Context, args: &PushArgs) -> Result<u8> {
         ));
     }
     tell(context, store.id(), &format!("pushed store {} to Google Drive", store.id()), &moved);
-    if moved.extra > 0 {
+    if moved.extra > 0 && args.prune {
         context.say(format!(
-            "{} there are not in this store any more: `nbak gdrive push --prune` removes them",
-            count(moved.extra, "pack", "packs")
+            "{} there for less than a week, and never in this store: another machine's push may not have ended",
+            count(moved.extra, "pack is", "packs are")
+        ));
+    } else if moved.extra > 0 {
+        context.say(format!(
+            "{} in this store: `nbak gdrive push --prune` removes what was thrown away here",
+            count(moved.extra, "pack there is not", "packs there are not")
+        ));
+    }
+    if moved.unknown > 0 {
+        output::warning(format!(
+            "{} in Google Drive cannot be read, and nothing here knows of it: look there, and remove it by hand",
+            count(moved.unknown, "object with a pack's name", "objects with packs' names")
         ));
     }
     Ok(0)
@@ -174,10 +211,18 @@ struct Here {
 fn here(context: &Context, repo: &Path) -> Result<Here> {
     let local = LocalDirectory::at(repo);
     let begins = repo.join(UNFINISHED).exists();
+    // Slots that are all damaged are as good as none: those there take their place.
+    let no_slot = || -> Result<bool> {
+        let parses = |id: &[u8; 16]| {
+            let bytes = local.get(Key::new(Kind::Slot, *id), SLOT_MOST);
+            bytes.is_ok_and(|bytes| Slot::parse(&bytes).is_ok())
+        };
+        Ok(!local.list(Kind::Slot)?.iter().any(parses))
+    };
     match Store::open(repo, &context.credentials()?, Access::Read) {
         Ok(store) => return Ok(Here { id: Some(store.id()), store: Some(store), begins }),
         Err(error) if error.is_no_store() => return Ok(Here { id: None, store: None, begins }),
-        Err(_) if begins || local.list(Kind::Slot)?.is_empty() => {}
+        Err(_) if begins || no_slot()? => {}
         Err(error) => return Err(error),
     }
     // Objects say whose they are.
@@ -189,7 +234,7 @@ fn here(context: &Context, repo: &Path) -> Result<Here> {
         let key = Key::new(kind, name);
         let owner = match kind {
             Kind::Slot => {
-                local.get(key, 64 * 1024).ok().and_then(|bytes| Slot::parse(&bytes).ok()).map(|slot| slot.store)
+                local.get(key, SLOT_MOST).ok().and_then(|bytes| Slot::parse(&bytes).ok()).map(|slot| slot.store)
             }
             Kind::Pack => {
                 let head = local.get_range(key, 0, HEADER).ok();
@@ -215,13 +260,20 @@ fn pull_store(context: &Context, wanted: Option<&str>, rate: &RateArgs) -> Resul
     let there: Vec<StoreId> = stores(&line_.drive)?.into_keys().collect();
     let opens = |id: StoreId| Ok(!line_.store(id)?.list(Kind::Slot)?.is_empty());
     // Before anything is made here; and again when nobody else can make something.
-    which(wanted, here(context, &repo)?.id, &there, &opens)?;
+    let first = here(context, &repo)?;
+    let id = which(wanted, first.id, &there, &opens)?;
+    // What opens here needs no key from there.
+    let credentials = if first.store.is_some() { Vec::new() } else { context.credentials()? };
+    let keys = look(&line_.store(id)?, id, &credentials)?;
+    drop(first);
     let local = LocalDirectory::at(&repo);
     local.create()?;
     let lock = WriterLock::acquire(&repo, context.patience())?;
     lock.sign();
     let here = here(context, &repo)?;
-    let id = which(wanted, here.id, &there, &opens)?;
+    if which(wanted, here.id, &there, &opens)? != id {
+        return Err(Error::failed("another store was made here meanwhile").at(repo).hint("run it again"));
+    }
     if here.id.is_some_and(|own| own != id) {
         return Err(Error::usage("another store is here").at(repo).hint("name another place with --repo"));
     }
@@ -233,29 +285,40 @@ fn pull_store(context: &Context, wanted: Option<&str>, rate: &RateArgs) -> Resul
     let from = line_.store(id)?;
     let bars = context.bars();
     bars.begin("pulling", from.size_of_all());
-    let keys = here.store.as_ref().map(|store| store.catalog().packs().keys());
-    let onto = Onto { objects: &local, keys, begins, retired: retired(&repo) };
+    let keys = here.store.as_ref().map(|store| store.catalog().packs().keys()).or(keys.as_ref());
+    let onto = Onto { objects: &local, keys, opens: here.store.is_some(), begins, retired: retired(&repo) };
     let moved = pull(&from, id, &onto, &|bytes| bars.advance(bytes));
     bars.end();
     let moved = moved?;
+    note_known(&context.data_dir()?.join(KNOWN), &local, &from, id)?;
     if moved.bad.is_empty() && begins {
         std::fs::remove_file(&unfinished)
             .map_err(|error| Error::io("note that the pull has ended", &unfinished, error))?;
+        sync_folder(&repo)?;
     }
     tell(context, id, &format!("pulled store {id} to {}", repo.display()), &moved);
     if moved.differ > 0 {
         output::warning(format!(
-            "{} in Google Drive differ from those here, which are sound: `nbak gdrive push --read-data` replaces them",
-            count(moved.differ, "object", "objects")
+            "{} from those here, which are sound: `nbak gdrive push --read-data` replaces what differs",
+            count(moved.differ, "object in Google Drive differs", "objects in Google Drive differ")
         ));
     }
     if let Some(first) = moved.bad.first() {
         moved.bad.iter().for_each(output::warning);
         let what =
             format!("{} could not be pulled; all else is here", count(moved.bad.len() as u64, "object", "objects"));
+        if !moved.damaged {
+            return Err(Error::remote(what).hint(format!("run it again: it goes on from here; the first was: {first}")));
+        }
         return Err(Error::integrity(what).hint(format!(
             "`nbak check --read-data` says what that costs, and what is whole restores; the first was: {first}"
         )));
+    }
+    if keys.is_some() {
+        let store = Store::open(&repo, &context.credentials()?, Access::Read)?;
+        require_present(&store).map_err(|error| {
+            error.also("all that Google Drive has of it is here").hint("`nbak check` names what is missing")
+        })?;
     }
     if !context.json {
         line("with its vault key `nbak check --read-data` proves it, `nbak restore latest --in-place` restores it");
@@ -282,6 +345,7 @@ fn which(
     }
     match (own, there) {
         (Some(own), _) if there.contains(&own) => Ok(own),
+        (Some(own), []) => Err(missing(&own.to_string()).hint("`nbak gdrive push` puts it there")),
         (Some(own), _) => Err(missing(&own.to_string()).hint(format!(
             "that is the store on this machine; to pull another one ({}), move this one away first, or name another \
              place with --repo",

@@ -102,7 +102,7 @@ impl Backups<'_> {
         if let Some(own) = self.drive.named(top, &backup.name)?.iter().find(is_its) {
             return Ok(own.id.clone());
         }
-        let mut properties = self.own.noted();
+        let mut properties = self.own.of_backup();
         properties.insert(BACKUP.to_owned(), checksum.clone());
         self.drive.make_folder(top, &backup.name, &properties)
     }

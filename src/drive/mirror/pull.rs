@@ -5,7 +5,7 @@
 //! since one that was removed here would come back. What cannot be pulled is named, and keeps nothing else back.
 //!
 //! What comes is compared with the checksum that Drive has for it, and with the header that such an object has; with
-//! the store's keys at hand, all of it must open. What is here is compared too. What differs is set aside, for people
+//! the store's keys at hand, all of it must open: they come from the slots there, which are looked at first. What is here is compared too. What differs is set aside, for people
 //! to look at, and fetched; but what is here and opens stays, whatever is there.
 
 use std::collections::BTreeSet;
@@ -16,6 +16,7 @@ use super::held::sound;
 use super::push::SLOT_MOST;
 use super::{DriveObjects, Moved};
 use crate::crypto::keys::Keys;
+use crate::crypto::secret::Credential;
 use crate::crypto::slot::Slot;
 use crate::drive::backups::{Watch, at_once};
 use crate::drive::sums::Sums;
@@ -32,27 +33,58 @@ const FAILURES_MOST: usize = 3;
 pub struct Onto<'a> {
     /// What is here of the store.
     pub objects: &'a dyn Objects,
-    /// Its keys, if it opens already.
+    /// Its keys, if they are at hand.
     pub keys: Option<&'a Arc<Keys>>,
+    /// Whether it opens, and may be in use.
+    pub opens: bool,
     /// Whether it is the beginning of an earlier pull, and nothing else.
     pub begins: bool,
     /// Key slots that were removed here: they do not come back.
     pub retired: Vec<SlotId>,
 }
 
-/// Copies what is not yet here of the store `id`.
-pub fn pull(from: &DriveObjects<'_>, id: StoreId, onto: &Onto<'_>, watch: Watch<'_>) -> Result<Moved> {
-    let Onto { objects: to, keys, begins, .. } = *onto;
+/// Whether there is something to pull, and the store's keys, if one of `credentials` opens it. Nothing is made here, and
+/// little comes.
+pub fn look(from: &DriveObjects<'_>, id: StoreId, credentials: &[Credential]) -> Result<Option<Arc<Keys>>> {
     let slots = from.in_order(Kind::Slot);
-    let packs = from.in_order(Kind::Pack);
     if slots.is_empty() {
-        return Err(Error::no_store("that store in Google Drive has no keys: its first push did not end"));
+        let what = if from.has_notes() {
+            "that store in Google Drive has no key any more: all were removed, by several machines"
+        } else {
+            "that store in Google Drive has no keys: its first push did not end, or they lie in the bin"
+        };
+        return Err(Error::no_store(what).hint("a machine that has the store pushes its key again"));
     }
-    if packs.is_empty() {
+    if from.in_order(Kind::Pack).is_empty() {
         return Err(Error::integrity("that store in Google Drive has keys and no packs: nothing is in it")
             .hint("look in Google Drive's bin"));
     }
-    let opens = !to.list(Kind::Slot)?.is_empty();
+    let (mut opens, mut unread) = (None, false);
+    for slot in slots {
+        let key = Key::new(Kind::Slot, slot);
+        // What is wrong with one is named when it is to come.
+        let bytes = from.get(key, SLOT_MOST).ok().filter(|bytes| belongs(bytes, id, key).is_ok());
+        let Some(slot) = bytes.and_then(|bytes| Slot::parse(&bytes).ok()) else {
+            unread = true;
+            continue;
+        };
+        let by = |credential: &Credential| slot.open(Some(credential));
+        opens = opens.or_else(|| credentials.iter().find_map(by)).or_else(|| slot.open(None));
+    }
+    match opens {
+        Some(master) => Ok(Some(Arc::new(Keys::new(id, &master)))),
+        // It comes all the same, to be opened later, or when the slot that is bad has come.
+        None if credentials.is_empty() || unread => Ok(None),
+        None => Err(Error::key("the key does not open that store in Google Drive")
+            .hint("nothing was downloaded; give the key of that store, or none to pull it unopened")),
+    }
+}
+
+/// Copies what is not yet here of the store `id`.
+pub fn pull(from: &DriveObjects<'_>, id: StoreId, onto: &Onto<'_>, watch: Watch<'_>) -> Result<Moved> {
+    let Onto { objects: to, keys, opens, begins, .. } = *onto;
+    let slots = from.in_order(Kind::Slot);
+    let packs = from.in_order(Kind::Pack);
     if begins && !opens {
         // What was removed there since, by a prune, is no part of the store any more.
         let there: BTreeSet<[u8; 16]> = packs.iter().copied().collect();
@@ -68,7 +100,9 @@ pub fn pull(from: &DriveObjects<'_>, id: StoreId, onto: &Onto<'_>, watch: Watch<
             if error.is_remote() && failures.fetch_add(1, Ordering::Relaxed) >= FAILURES_MOST {
                 return Err(error);
             }
-            moved.lock().unwrap_or_else(PoisonError::into_inner).bad.push(error.to_string());
+            let mut moved = moved.lock().unwrap_or_else(PoisonError::into_inner);
+            moved.damaged |= error.is_integrity();
+            moved.bad.push(error.to_string());
             Ok(())
         }
         other => other,

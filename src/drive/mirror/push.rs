@@ -22,7 +22,7 @@ use crate::store::reader::Packs;
 use crate::store::sink::PACK_MOST;
 
 /// A key slot is at most this long, in bytes.
-pub(super) const SLOT_MOST: u64 = 64 * 1024;
+pub const SLOT_MOST: u64 = 64 * 1024;
 
 /// What is to go.
 pub struct Order<'a> {
@@ -40,7 +40,12 @@ pub struct Order<'a> {
     pub retired: Vec<SlotId>,
     /// Packs there that were looked at before, and told of nothing new; what is found now is added.
     pub judged: &'a mut BTreeSet<PackId>,
+    /// Packs that were here once: those of them that are not here any more were thrown away here.
+    pub known: &'a BTreeSet<PackId>,
 }
+
+/// What is in no snapshot that is known here may be another machine's, whose push has not ended: it stays so long.
+const PATIENCE_MS: i64 = 7 * 86_400_000;
 
 /// Why a store without a key does not go.
 pub fn unprotected() -> Error {
@@ -52,6 +57,7 @@ pub fn unprotected() -> Error {
 pub fn push(from: &Packs, to: &DriveObjects<'_>, order: &mut Order<'_>, watch: Watch<'_>) -> Result<Moved> {
     let here = from.objects();
     let slots = slots(&**here)?;
+    keeps_a_key(&slots, to, &order.retired)?;
     let own: BTreeSet<[u8; 16]> = here.list(Kind::Pack)?.into_iter().collect();
     let unknown = look_at_others(from, to, order, &own)?;
     let moved = Mutex::new(Moved::default());
@@ -74,18 +80,33 @@ pub fn push(from: &Packs, to: &DriveObjects<'_>, order: &mut Order<'_>, watch: W
     let mut moved = moved.into_inner().unwrap_or_else(PoisonError::into_inner);
     moved.removed += removed;
     moved.retired = gone.into_iter().map(|(key, _)| SlotId(key.id)).collect();
-    let extra: Vec<[u8; 16]> = to.in_order(Kind::Pack).into_iter().filter(|id| !own.contains(id)).collect();
-    moved.extra = extra.len() as u64;
+    let extra = to.in_order(Kind::Pack).into_iter().map(PackId).filter(|id| !own.contains(&id.0));
+    let (bad, extra): (Vec<_>, Vec<_>) = extra.partition(|id| unknown.contains(id));
+    (moved.unknown, moved.extra) = (bad.len() as u64, extra.len() as u64);
     if let Some(agrees) = order.prune.filter(|_| !extra.is_empty()) {
         agrees()?;
-        // The newest first: what refers to others came after them. What could not be read stays.
-        for id in extra.into_iter().rev().filter(|id| !unknown.contains(&PackId(*id))) {
-            to.delete(Key::new(Kind::Pack, id))?;
+        let newest = to.newest().unwrap_or(0);
+        let is_old = |id: &PackId| to.came(Key::new(Kind::Pack, id.0)).is_some_and(|at| at + PATIENCE_MS < newest);
+        // The newest first: what refers to others came after them.
+        for id in extra.into_iter().rev().filter(|id| order.known.contains(id) || is_old(id)) {
+            to.delete(Key::new(Kind::Pack, id.0))?;
             moved.removed += 1;
             moved.extra -= 1;
         }
     }
     Ok(moved)
+}
+
+/// Fails if, after this push, no key would open the copy: two machines have each removed the other's.
+fn keeps_a_key(slots: &[(Key, Vec<u8>)], to: &DriveObjects<'_>, retired: &[SlotId]) -> Result<()> {
+    let stays = |id: [u8; 16]| !to.is_retired(id) && !retired.contains(&SlotId(id));
+    if slots.iter().any(|(key, _)| stays(key.id)) || to.in_order(Kind::Slot).into_iter().any(stays) {
+        return Ok(());
+    }
+    Err(Error::failed(
+        "no key would open the copy in Google Drive: another machine removed the key slots of this store",
+    )
+    .hint("`nbak key rotate` makes a new one here; then push. Nothing in Google Drive was touched"))
 }
 
 /// Looks at packs there that are not here. If one tells of something that this store does not know, the copy is ahead
@@ -104,7 +125,7 @@ fn look_at_others(
         match judged {
             Ok(false) => drop(order.judged.insert(id)),
             Ok(true) => {
-                return Err(Error::failed("the copy in Google Drive has snapshots that this store does not know of")
+                return Err(Error::failed("the copy in Google Drive has something that this store does not know of")
                     .hint("run `nbak gdrive pull` first: this store is older, or another machine pushed to it too"));
             }
             Err(error) if error.is_integrity() => drop(unknown.insert(id)),

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::common::{Place, Run, noise};
-use crate::drive_common::Cloud;
+use crate::drive_common::{Cloud, store_grant};
 
 const OTHER_KEY: &str = "YW5vdGhlciBrZXkgb2YgdGhlIHNhbWUgbGVuZ3RoIGFzIHRoZSBmaXJzdA==";
 
@@ -149,9 +149,9 @@ fn a_removed_key_stays_removed() {
     let new_key = new_key.to_str().expect("a path");
     cloud.ok(&["key", "rotate", "--new-vault-key-file", new_key]);
     let with_new = |args: &[&str]| cloud.run(&[args, &["--vault-key-file", new_key]].concat());
-    let granted = cloud.place.data.join(".nbak-state/google.json");
-    fs::remove_file(granted).expect("sealed by the old key");
-    assert_eq!(with_new(&["auth", "google", "--device"]).code, 0);
+    // What Google granted is sealed by the new key too.
+    assert_eq!(cloud.run(&["auth", "status"]).code, 12);
+    assert_eq!(with_new(&["auth", "status"]).code, 0);
     // The old slot is there still; a pull does not bring it back.
     assert_eq!(with_new(&["gdrive", "pull"]).code, 0);
     assert_eq!(with_new(&["key", "list", "--json"]).out.lines().count(), 1);
@@ -163,8 +163,13 @@ fn a_removed_key_stays_removed() {
     assert!(refused.code == 0 && refused.err.contains("removed by another machine"), "{refused:?}");
     let new = cloud.on_a_new_machine();
     new.grant();
-    new.ok(&["gdrive", "pull"]);
-    assert_eq!(new.run(&["snapshots"]).code, 12, "the old key opens nothing");
+    assert_eq!(new.run(&["gdrive", "pull"]).code, 12, "the old key opens nothing");
+    let key = new.place.path("key");
+    fs::write(&key, crate::common::KEY).expect("written");
+    // The one for what Google granted, the other for the store.
+    let key = key.to_str().expect("a path");
+    new.ok(&["gdrive", "pull", "--vault-key-file", key, "--vault-key-file", new_key]);
+    assert_eq!(new.run(&["snapshots"]).code, 12);
     assert_eq!(new.run(&["snapshots", "--vault-key-file", new_key]).code, 0);
     // A slot that is only not here, since its file was lost, stays there.
     let second = cloud.place.path("words");
@@ -178,7 +183,7 @@ fn a_removed_key_stays_removed() {
     assert_eq!(with_new(&["gdrive", "push"]).code, 0);
     let third = cloud.on_a_new_machine();
     third.grant();
-    third.ok(&["gdrive", "pull"]);
+    third.ok(&["gdrive", "pull", "--passphrase-file", second, "--vault-key-file", key]);
     assert_eq!(third.run(&["snapshots", "--passphrase-file", second]).code, 0);
     // Nor does it come back where a pull left a note that it had not ended, and then the key was removed.
     let listed = |cloud: &Cloud| cloud.run(&["key", "list", "--json", "--passphrase-file", second]).out;
@@ -187,7 +192,7 @@ fn a_removed_key_stays_removed() {
     let vault = vault["slot"].as_str().expect("an id");
     assert_eq!(third.run(&["key", "remove", vault, "--passphrase-file", second]).code, 0);
     fs::write(third.place.repo.join("pull-unfinished"), "").expect("written");
-    third.ok(&["gdrive", "pull"]);
+    third.ok(&["gdrive", "pull", "--passphrase-file", second, "--vault-key-file", key]);
     assert!(!listed(&third).contains("vault-key"), "it came back");
 }
 
@@ -209,8 +214,16 @@ fn what_is_bad_there_is_named_and_the_rest_comes() {
     assert!(snapshots(&new) >= 3, "what is whole can be seen");
     assert!(cloud.fake.corrupt(&there.id, 100), "and back");
     assert_eq!(new.run(&["gdrive", "pull"]).code, 13);
-    new.ok(&["check", "--read-data"]);
-    assert_eq!(snapshots(&new), 4);
+    // What could not be pulled may be a newer snapshot, for all that is known: every command says so.
+    for args in [&["check", "--read-data"][..], &["gdrive", "push"], &["gc"], &["doctor"], &["snapshots"]] {
+        let run = new.run(args);
+        assert_eq!(run.code == 0, args == ["snapshots"], "{args:?}: {run:?}");
+        assert!(format!("{}{}", run.out, run.err).contains("gdrive pull"), "{args:?}: {run:?}");
+    }
+    // Until somebody accepts it.
+    new.ok(&["repair", "index"]);
+    let checked = new.ok(&["check", "--read-data"]);
+    assert!(checked.err.is_empty() && snapshots(&new) == 4, "{checked:?}");
     // The same damage here and there: nothing here replaces it, and it is named.
     let here = new.place.packs().into_iter().find(|path| path.ends_with(&name)).expect("pulled");
     let mut bytes = fs::read(&here).expect("read");
@@ -239,6 +252,121 @@ fn half_a_pull_says_how_it_goes_on() {
     }
     new.ok(&["gdrive", "pull"]);
     assert_eq!(snapshots(&new), 3);
+}
+
+/// Two machines have the same store. While one pushes, the other prunes: what came there and is in no snapshot yet
+/// stays.
+#[test]
+fn a_prune_takes_nothing_from_a_push_that_runs() {
+    let cloud = machine(2);
+    let other = clone(&cloud);
+    other.grant();
+    other.ok(&["gdrive", "pull"]);
+    fs::write(cloud.place.data.join("large"), noise(70, 40_000_000)).expect("written");
+    cloud.ok(&["snapshot"]);
+    let before = cloud.fake.files().len();
+    let mut push = cloud.command(&["gdrive", "push", "--limit-rate", "12M"]);
+    let mut push = push.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+    crate::daemon_common::until(Duration::from_mins(1), "some of it is there", || cloud.fake.files().len() > before);
+    let pruned = other.run(&["gdrive", "push", "--prune"]);
+    assert!(push.wait().expect("ended").success(), "{pruned:?}");
+    assert_copy(&cloud, 3);
+    // A push that ended half-way, and is not gone on with: after a week that goes.
+    other.ok(&["gdrive", "pull"]);
+    fs::write(cloud.place.data.join("large"), noise(71, 40_000_000)).expect("written");
+    cloud.ok(&["snapshot"]);
+    let known: Vec<String> = cloud.fake.files().into_iter().map(|file| file.id).collect();
+    let mut push = cloud.command(&["gdrive", "push", "--limit-rate", "12M"]);
+    let mut push = push.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+    let new = || cloud.fake.files().into_iter().filter(|file| !known.contains(&file.id)).collect::<Vec<_>>();
+    crate::daemon_common::until(Duration::from_mins(1), "some of it is there", || !new().is_empty());
+    push.kill().expect("killed");
+    push.wait().expect("ended");
+    let kept = other.ok(&["gdrive", "push", "--prune"]);
+    assert!(kept.err.contains("less than a week") && !new().is_empty(), "{kept:?}");
+    for file in new() {
+        cloud.fake.change(&file.id, |file| file.created -= 8 * 86_400_000);
+    }
+    other.ok(&["gdrive", "push", "--prune"]);
+    assert!(new().is_empty());
+    cloud.ok(&["gdrive", "push"]);
+    assert_copy(&cloud, 4);
+}
+
+/// Each machine removes the other's key: the last one that opens the copy stays there.
+#[test]
+fn the_last_key_there_stays() {
+    let cloud = machine(1);
+    let words = cloud.place.path("words");
+    fs::write(&words, "a long passphrase of several words").expect("written");
+    let words = words.to_str().expect("a path").to_owned();
+    cloud.ok(&["key", "add", "--new-passphrase-file", &words]);
+    cloud.ok(&["gdrive", "push"]);
+    let other = clone(&cloud);
+    store_grant(&other);
+    let slot = |cloud: &Cloud, method: &str| {
+        let listed = cloud.ok(&["key", "list", "--json"]).out;
+        let line = listed.lines().find(|line| line.contains(method)).map(str::to_owned).expect("a slot");
+        serde_json::from_str::<serde_json::Value>(&line).expect("JSON")["slot"].as_str().expect("an id").to_owned()
+    };
+    let (vault, phrase) = (slot(&cloud, "vault-key"), slot(&cloud, "passphrase"));
+    cloud.ok(&["key", "remove", &phrase]);
+    cloud.ok(&["gdrive", "push"]);
+    // The other one goes on with the passphrase, which was removed there.
+    let removed = other.run(&["key", "remove", &vault, "--passphrase-file", &words]);
+    assert_eq!(removed.code, 0, "{removed:?}");
+    let both = ["gdrive", "push", "--passphrase-file", words.as_str(), "--vault-key-file"];
+    let key = other.place.path("key");
+    fs::write(&key, crate::common::KEY).expect("written");
+    let refused = other.run(&[&both[..], &[key.to_str().expect("a path")]].concat());
+    assert!(refused.code == 1 && refused.err.contains("no key would open"), "{refused:?}");
+    assert_copy(&cloud, 1);
+}
+
+/// A pull that cannot be makes nothing here; what is gone here but for what was set aside comes back.
+#[test]
+fn a_pull_makes_nothing_in_vain_and_brings_keys_back() {
+    let cloud = machine(2);
+    let new = cloud.on_a_new_machine();
+    let other = new.place.path("other");
+    fs::write(&other, OTHER_KEY).expect("written");
+    let with_other = |args: &[&str]| new.run(&[args, &["--vault-key-file", other.to_str().expect("a path")]].concat());
+    assert_eq!(with_other(&["auth", "google", "--device"]).code, 0);
+    let refused = with_other(&["gdrive", "pull"]);
+    assert!(refused.code == 12 && refused.err.contains("nothing was downloaded"), "{refused:?}");
+    assert!(!new.place.repo.exists());
+    let slots: Vec<_> = cloud.fake.files().into_iter().filter(|file| file.name == "keys").collect();
+    let slot = cloud.fake.children(&slots[0].id).remove(0);
+    cloud.fake.change(&slot.id, |file| file.trashed = true);
+    new.grant();
+    assert_eq!(new.run(&["gdrive", "pull"]).code, 10);
+    assert!(!new.place.repo.exists(), "a store that nobody can pull is in nobody's way");
+    cloud.fake.change(&slot.id, |file| file.trashed = false);
+    // Keys that are gone, or damaged, beside what was set aside.
+    fs::create_dir(cloud.place.repo.join("quarantine")).expect("made");
+    for damage in [true, false] {
+        for path in cloud.place.slots() {
+            if damage {
+                fs::write(path, "x").expect("written");
+            } else {
+                fs::remove_file(path).expect("removed");
+            }
+        }
+        if !damage {
+            fs::remove_dir(cloud.place.repo.join("keys")).expect("removed");
+        }
+        cloud.ok(&["gdrive", "pull"]);
+        cloud.ok(&["check", "--read-data"]);
+    }
+    // A store that lost a pack there is not called whole.
+    let largest = cloud.place.packs().into_iter().max_by_key(|path| fs::metadata(path).expect("there").len());
+    let name = largest.expect("a pack").file_name().expect("a name").to_string_lossy().into_owned();
+    let there = cloud.fake.files().into_iter().find(|file| file.name == name).expect("there");
+    cloud.fake.remove(&there.id);
+    let third = cloud.on_a_new_machine();
+    third.grant();
+    let pulled = third.run(&["gdrive", "pull"]);
+    assert!(pulled.code == 13 && pulled.err.contains("not whole"), "{pulled:?}");
 }
 
 /// What a push notes for itself does not make the data directory look changed: a snapshot and a push would follow on

@@ -453,6 +453,36 @@ fn nothing_is_downloaded_in_vain() {
     cloud.ok(&["backup", "gdrive", "verify", &name]);
 }
 
+/// A machine whose only backup there is not complete gets no other machine's; its own is told of.
+#[test]
+fn an_own_incomplete_backup_is_no_reason_to_take_anothers() {
+    let cloud = machine();
+    cloud.ok(&["backup"]);
+    let other = cloud.on_a_new_machine();
+    let whose = |name: &str| cloud.fake.files().into_iter().find(|file| file.name == name).expect("there");
+    let name = json(&cloud.ok(&["backup", "list", "--json"]))["name"].as_str().expect("a name").to_owned();
+    // The upload of the other has begun, and has no manifest: it is of the same machine, and of another directory.
+    let folder = whose(&name);
+    let mut properties = folder.app_properties.clone();
+    let source = other.place.data.canonicalize().expect("real").to_string_lossy().into_owned();
+    properties.insert("nbak_source".to_owned(), source);
+    let begun = cloud.fake.add_folder(&folder.parents[0], "20260101T000000Z");
+    cloud.fake.change(&begun, |file| file.app_properties.clone_from(&properties));
+    other.grant();
+    for args in [&["backup", "gdrive", "restore", "--yes"][..], &["backup", "gdrive", "verify"]] {
+        let refused = other.run(args);
+        assert!(refused.code == 10 && refused.err.contains("no complete backup of this machine"), "{refused:?}");
+    }
+    let listed = other.ok(&["backup", "gdrive", "list"]).out;
+    assert!(listed.contains("incomplete") && listed.contains("(of "), "{listed}");
+    // Here an older one is taken, and it is said that there is a newer one.
+    let own = cloud.place.data.canonicalize().expect("real").to_string_lossy().into_owned();
+    properties.insert("nbak_source".to_owned(), own);
+    cloud.fake.change(&begun, |file| file.app_properties.clone_from(&properties));
+    let restored = cloud.ok(&["backup", "gdrive", "restore", "--yes"]);
+    assert!(restored.err.contains("20260101T000000Z, is not complete"), "{restored:?}");
+}
+
 /// A prune looks at the files of what it keeps: a newest backup that lost something there costs no older one.
 #[test]
 fn the_last_that_restores_is_not_pruned() {

@@ -2,6 +2,8 @@
 //!
 //! A problem that was found is a line of the result; that there are any is the error, and exit code 13.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::args::CheckArgs;
@@ -14,6 +16,8 @@ use crate::upkeep::remembered;
 
 /// Problems that are named, unless all are asked for: a lost pack makes thousands.
 const SHOWN: usize = 50;
+/// Of one object so many, unless all are asked for.
+const SHOWN_OF_EACH: usize = 3;
 
 /// The invariant that a snapshot which was taken away breaks.
 const CHAIN: u8 = 8;
@@ -67,11 +71,22 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
             "known_losses": report.known.iter().map(|(id, _)| id).collect::<Vec<_>>(),
         }));
     } else {
-        for problem in report.problems.iter().take(if context.verbose { usize::MAX } else { SHOWN }) {
+        // What is wrong with one object may be said of each of its parts: all objects are named before that.
+        let mut said: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut shown: Vec<&Problem> = Vec::new();
+        for problem in &report.problems {
+            let times = said.entry(problem.subject.as_str()).or_default();
+            *times += 1;
+            if context.verbose || *times <= SHOWN_OF_EACH {
+                shown.push(problem);
+            }
+        }
+        let shown = &shown[..shown.len().min(if context.verbose { usize::MAX } else { SHOWN })];
+        for problem in shown {
             line(format!("I{}: {}: {}", problem.invariant, problem.subject, problem.what));
         }
-        if report.problems.len() > SHOWN && !context.verbose {
-            line(format!("… and {} more problems: -v lists them all", report.problems.len() - SHOWN));
+        if report.problems.len() > shown.len() {
+            line(format!("… and {} more problems: -v lists them all", report.problems.len() - shown.len()));
         }
         for (id, paths) in &report.affected {
             line(format!("snapshot {} lost {}:", &id[..8], count(paths.len() as u64, "path", "paths")));

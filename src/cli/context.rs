@@ -15,7 +15,7 @@ use jiff::ZonedDateTime;
 use super::args::{Common, NewKey};
 use super::output::{self, Bars};
 use super::secrets;
-use crate::config::layers::Layers;
+use crate::config::layers::{HAD_CONFIG, Layers};
 use crate::config::read::{self, Config};
 use crate::crypto::secret::Credential;
 use crate::error::{Error, Result};
@@ -123,32 +123,28 @@ impl Context {
 
     /// Where backups go.
     pub fn backup_dir(&self, config: &Config) -> Result<PathBuf> {
-        match &config.backup_dir {
-            Some(path) => match path.strip_prefix("~") {
+        if let Some(path) = &config.backup_dir {
+            return match path.strip_prefix("~") {
                 Ok(rest) => Ok(home()?.join(rest)),
                 // Not relative to wherever the command was typed: a timer and a shell must mean the same store.
                 Err(_) => Ok(self.data_dir()?.join(path)),
-            },
-            None => Ok(self.data_dir()?.join("backups")),
+            };
         }
+        let path = self.data_dir()?.join("backups");
+        let is_unknown = (config.unreadable || config.place_unknown) && self.repo.is_none();
+        if is_unknown && !remembered::may_be(&self.data_dir()?, &path.join("store")) {
+            let what = "the configuration cannot be understood, and may name another place for the store";
+            return Err(Error::failed(what)
+                .at(self.data_dir()?.join("config.json"))
+                .hint("mend it, or name the store with --repo; nothing was changed"));
+        }
+        Ok(path)
     }
 
     /// The store's directory, absolute.
     pub fn repo(&self) -> Result<PathBuf> {
-        let path = if let Some(path) = &self.repo {
-            path.clone()
-        } else {
-            let config = self.config()?;
-            let path = self.backup_dir(config)?.join("store");
-            if config.unreadable && !path.is_dir() {
-                return Err(Error::failed(
-                    "the configuration cannot be read, and may name another place for the store",
-                )
-                .at(self.data_dir()?.join("config.json"))
-                .hint("mend it, or name the store with --repo; nothing was changed"));
-            }
-            path
-        };
+        let path =
+            if let Some(path) = &self.repo { path.clone() } else { self.backup_dir(self.config()?)?.join("store") };
         std::path::absolute(&path).map_err(|error| Error::io("find the store", &path, error))
     }
 
@@ -316,6 +312,12 @@ fn read_small(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
+/// Whether a file that is not there is expected to be: a link leads nowhere, or the daemon that started this process
+/// has read it.
+fn is_missed(path: &Path, is_project: bool) -> bool {
+    fs::symlink_metadata(path).is_ok() || !is_project && std::env::var_os(HAD_CONFIG).is_some()
+}
+
 /// The user's file, the project's in the folder in which the command was given, and the environment.
 fn layers(data_dir: &Path) -> Layers {
     let mut layers = Layers::default();
@@ -331,7 +333,7 @@ fn layers(data_dir: &Path) -> Layers {
     for (path, is_project) in [(Some(&user), false), (project.as_ref(), true)] {
         let Some(path) = path else { continue };
         match read_small(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound && !is_missed(path, is_project) => {}
             read => layers.add_file(path, read.map_err(|error| error.to_string()), is_project),
         }
     }

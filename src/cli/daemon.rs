@@ -19,6 +19,7 @@ use super::args::{Common, CreateArgs, StartupArgs};
 use super::backup;
 use super::context::Context;
 use super::output;
+use crate::config::layers::HAD_CONFIG;
 use crate::drive::grant::FILE as GRANT;
 use crate::error::{Error, Result};
 use crate::export::dialect::Dialect;
@@ -74,7 +75,11 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
     let alive = || drop(sd_notify::notify(&[NotifyState::Watchdog]));
     // Twice in the time after which the supervisor would take this process for dead.
     let often = sd_notify::watchdog_enabled().map_or(Duration::MAX, |time| time / 2);
+    // One that is gone is no configuration that says nothing.
+    let config_file = data_dir.join("config.json");
+    let had_config = Cell::new(config_file.exists());
     let work = Processes {
+        variables: &|| if had_config.get() { vec![(HAD_CONFIG, "1")] } else { Vec::new() },
         program: std::env::current_exe()
             .map_err(|error| Error::failed("cannot find this program").because(error))?
             .into(),
@@ -93,7 +98,12 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
             return Context::new(common).own_config();
         }
         let begins = NotifyState::monotonic_usec_now().map(|now| sd_notify::notify(&[NotifyState::Reloading, now]));
-        let read = Context::new(common).own_config();
+        let mut read = Context::new(common).own_config();
+        let is_there = std::fs::symlink_metadata(&config_file).is_ok();
+        if let Ok(read) = &mut read {
+            read.unreadable |= had_config.get() && !is_there;
+        }
+        had_config.set(had_config.get() || is_there);
         let _ = begins.map(|_| sd_notify::notify(&[NotifyState::Ready]));
         match &read {
             Ok(read) if !read.unreadable => log("the configuration was read again"),
@@ -106,9 +116,24 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
     let credentials = || fresh().credentials();
     let clock = Alive { clock: Machine { signals }, word: &alive, often: LONGEST.min(often) };
     let running = Daemon { data_dir: &data_dir, clock: &clock, work: &work, load: &load, granted: &granted };
+    let mistakes = || {
+        let read = fresh().own_config();
+        let mut all = read.map_or_else(|error| vec![error.to_string()], |config| config.mistakes);
+        if had_config.get() && std::fs::symlink_metadata(&config_file).is_err() {
+            all.push(format!(
+                "{} is gone: what it said stays in force here, as far as that can be",
+                config_file.display()
+            ));
+        }
+        all
+    };
     let mut teller = Teller {
         host: super::drive::machine(),
+        data_dir: &data_dir,
         places: &places,
+        known: None,
+        mistakes: &mistakes,
+        warned: std::collections::BTreeMap::new(),
         credentials: &credentials,
         log: &log,
         metrics: text,
@@ -145,6 +170,10 @@ impl crate::schedule::clock::Clock for Alive<'_> {
     fn wait(&self, most: Duration) -> Woken {
         (self.word)();
         self.clock.wait(most.min(self.often))
+    }
+
+    fn ran(&self) -> Option<i64> {
+        self.clock.ran()
     }
 }
 

@@ -341,7 +341,9 @@ fn prune(context: &Context, days: Option<u32>, every: bool, dry_run: bool) -> Re
     for (machine, decision) in &decisions {
         if context.json {
             output::json(&json!({
-                "name": decision.name, "machine": Some(machine).filter(|machine| !machine.is_empty()), "keep": decision.keep, "reason": decision.reason,
+                "name": decision.name,
+                "machine": Some(machine).filter(|machine| !machine.is_empty()),
+                "keep": decision.keep, "reason": decision.reason,
                 "removed": !decision.keep && !dry_run, "dry_run": dry_run,
             }));
         } else if !decision.keep || dry_run || context.verbose {

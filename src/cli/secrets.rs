@@ -48,9 +48,37 @@ pub fn of_file(path: &Path) -> Result<String> {
         let error = Error::key("cannot read a key").at(path).because(error);
         error.hint("name a file that this user can read, with the key in its first line")
     };
-    let mut file = fs::File::open(path).map_err(failed)?;
-    let bytes = read_wiped(&mut file, LIMIT).map_err(failed)?;
-    first_line(&bytes, &path.display().to_string())
+    let owned = path.to_owned();
+    // It may be a pipe, and whoever writes to it may never come.
+    let read = move || fs::File::open(owned).and_then(|mut file| read_wiped(&mut file, LIMIT));
+    let Some(bytes) = in_time(read)? else {
+        return Err(Error::key(format!("nothing came from here within {} s", PATIENCE.as_secs()))
+            .at(path)
+            .hint("it is no plain file: somebody has to write the key into it"));
+    };
+    first_line(&bytes.map_err(failed)?, &path.display().to_string())
+}
+
+/// What `read` gives, if that comes in time: where a terminal is somebody may be asked, for as long as that takes.
+fn in_time(
+    read: impl FnOnce() -> io::Result<Zeroizing<Vec<u8>>> + Send + 'static,
+) -> Result<Option<io::Result<Zeroizing<Vec<u8>>>>> {
+    let (give, take) = crossbeam_channel::bounded(1);
+    // Nobody waits any more if it comes late.
+    let read = move || drop(give.send(read()));
+    std::thread::Builder::new().name("key".to_owned()).spawn(read).map_err(Error::thread)?;
+    let patience = if io::stdin().is_terminal() { Duration::MAX } else { PATIENCE };
+    let start = Instant::now();
+    loop {
+        match take.recv_timeout(STEP) {
+            Ok(bytes) => return Ok(Some(bytes)),
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            Err(RecvTimeoutError::Timeout) if start.elapsed() >= patience || GIVEN_UP.load(Ordering::Relaxed) => {
+                return Ok(None);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
 }
 
 /// The first line of what a command prints. Where there is a terminal it may ask somebody, for as long as that takes.
@@ -58,10 +86,9 @@ pub fn of_command(command: &str) -> Result<String> {
     let failed = |error: io::Error| Error::key("cannot run the command that gives the key").because(error);
     let mut shell = Command::new("/bin/sh");
     let mut child = shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
-    let (give, take) = crossbeam_channel::bounded(1);
     let out = child.stdout.take();
     let read = move || {
-        let bytes = out.map_or_else(
+        out.map_or_else(
             || Ok(Zeroizing::default()),
             |mut out| {
                 let bytes = read_wiped(&mut out, LIMIT)?;
@@ -69,23 +96,9 @@ pub fn of_command(command: &str) -> Result<String> {
                 io::copy(&mut out, &mut io::sink())?;
                 Ok(bytes)
             },
-        );
-        // Nobody waits any more if it comes late.
-        let _ = give.send(bytes);
+        )
     };
-    std::thread::Builder::new().name("key".to_owned()).spawn(read).map_err(Error::thread)?;
-    let patience = if io::stdin().is_terminal() { Duration::MAX } else { PATIENCE };
-    let start = Instant::now();
-    let bytes = loop {
-        match take.recv_timeout(STEP) {
-            Ok(bytes) => break Some(bytes),
-            Err(RecvTimeoutError::Disconnected) => break None,
-            Err(RecvTimeoutError::Timeout) if start.elapsed() >= patience || GIVEN_UP.load(Ordering::Relaxed) => {
-                break None;
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-    };
+    let bytes = in_time(read)?;
     let Some(bytes) = bytes else {
         let _ = child.kill();
         let _ = child.wait();

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::keys::{KEYS, Kind, variable};
-use super::lines::lines;
+use super::keys::{KEYS, Kind, find, variable};
+use super::lines::{lines, twice};
 
 /// Who set a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +35,18 @@ impl fmt::Display for Origin {
 
 /// Variables that are no keys, and mean something: places, what a command that is told of trouble finds, and what the
 /// daemon tells its own jobs.
-const OTHER_VARIABLES: [&str; 6] =
-    ["NBAK_DATA_DIR", "NBAK_REPO", "NBAK_GOOGLE_BASE", "NBAK_EVENT", "NBAK_TITLE", "NBAK_CHILD"];
+const OTHER_VARIABLES: [&str; 8] = [
+    "NBAK_DATA_DIR",
+    "NBAK_REPO",
+    "NBAK_GOOGLE_BASE",
+    "NBAK_EVENT",
+    "NBAK_TITLE",
+    "NBAK_CHILD",
+    HAD_CONFIG,
+    "NBAK_KEEP",
+];
+/// Tells a job of the daemon that there was a configuration when that was read.
+pub const HAD_CONFIG: &str = "NBAK_CHILD_HAD_CONFIG";
 
 /// One place that sets values.
 struct Layer {
@@ -54,6 +64,10 @@ pub struct Layers {
     pub warnings: Vec<String>,
     /// The user's file is there, and cannot be understood.
     pub unreadable: bool,
+    /// Something was said by a name that is not known, and may be about which snapshots are kept.
+    pub unclear_keep: bool,
+    /// The same, about how long backups are kept.
+    pub unclear_days: bool,
 }
 
 impl Layers {
@@ -103,11 +117,30 @@ impl Layers {
             }
         }
         // What is ours alone has no keys that we do not know.
-        for path in lines.keys().filter(|path| path.starts_with("nbak.") && !path.starts_with("nbak.notify")) {
+        for path in lines.keys().filter(|path| path.starts_with("nbak.") && !path.starts_with("nbak.notify.")) {
             let known = |key: &&super::keys::Key| key.path == path || key.path.starts_with(&format!("{path}."));
-            if !KEYS.iter().any(|key| known(&key)) {
+            // A name with a dot in it has the same path, and is another.
+            if !KEYS.iter().any(|key| known(&key)) || root.get(path).is_some() {
                 self.warnings.push(format!("{place}:{}: `{path}` is not known, and is left aside", at(path)));
+                self.unclear_keep |= !is_project;
             }
+        }
+        for (name, value) in root.as_object().into_iter().flatten().filter(|_| !is_project) {
+            let is_shape = name == "nbak" && !value.is_object() && !value.is_null();
+            let is_like = |known: &str| name != known && name.eq_ignore_ascii_case(known);
+            let is_days =
+                name.starts_with("backup_retention") && find(name).is_none() || is_like("backup_retention_days");
+            if is_shape || is_like("nbak") || is_days {
+                let what = if is_shape { "is no object" } else { "is not known" };
+                self.warnings.push(format!("{place}:{}: `{name}` {what}, and is left aside", at(name)));
+                self.unclear_days |= is_days;
+                self.unclear_keep |= !is_days;
+            }
+        }
+        for path in twice(text).iter().filter(|path| path.starts_with("nbak") || find(path).is_some()) {
+            self.warnings.push(format!("{place}:{}: `{path}` is there twice: the last counts", at(path)));
+            self.unclear_keep |= !is_project && path.starts_with("nbak");
+            self.unclear_days |= !is_project && path == "backup_retention_days";
         }
         self.all.push(Layer { root, file: Some((path.to_path_buf(), lines)), is_project });
     }
@@ -126,6 +159,11 @@ impl Layers {
             }
             *at = value.unwrap_or_else(|| Value::String(text.to_owned()));
         }
+        // `false`, which keeps all, is no key of the table.
+        if let Some(text) = get(&variable("nbak.keep")).filter(|text| !text.trim().is_empty()) {
+            root["nbak"]["keep"] =
+                serde_json::from_str(text.trim()).unwrap_or_else(|_| Value::String(text.trim().to_owned()));
+        }
         self.all.push(Layer { root, file: None, is_project: false });
     }
 
@@ -134,6 +172,8 @@ impl Layers {
         let ours = names.filter(|name| name.starts_with("NBAK_") && !name.starts_with("NBAK_TEST_"));
         let is_known = |name: &String| KEYS.iter().any(|key| variable(key.path) == *name);
         for name in ours.filter(|name| !is_known(name) && !OTHER_VARIABLES.contains(&name.as_str())) {
+            self.unclear_keep |= name.starts_with("NBAK_KEEP");
+            self.unclear_days |= name.starts_with("NBAK_BACKUP_RET");
             self.warnings.push(format!("${name} is not known, and is left aside (see `nbak config show`)"));
         }
     }
@@ -149,6 +189,14 @@ impl Layers {
             (lookup(&layer.root, path).clone(), origin)
         });
         all.filter(|(value, _)| !value.is_null()).collect()
+    }
+}
+
+impl Layers {
+    /// Whether a project's file said it.
+    pub fn is_project(&self, origin: &Origin) -> bool {
+        let Origin::File(path, _) = origin else { return false };
+        self.all.iter().any(|layer| layer.is_project && layer.file.as_ref().is_some_and(|(file, _)| file == path))
     }
 }
 

@@ -3,11 +3,24 @@
 //! The library that reads the values does not keep their places. The text was read by it before, so it is known to be
 //! JSON: what is scanned here are strings and brackets only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The line, from 1, of each key of `text`, by its path: `nbak.keep.daily`.
 pub fn lines(text: &str) -> BTreeMap<String, usize> {
-    let mut found = BTreeMap::new();
+    places(text).into_iter().collect()
+}
+
+/// The paths that are there more than once, not counting those in lists.
+pub fn twice(text: &str) -> BTreeSet<String> {
+    let (mut seen, mut again) = (BTreeSet::new(), BTreeSet::new());
+    // In a list each element has the same paths.
+    let all = places(text).into_iter().map(|(path, _)| path).filter(|path| !path.starts_with("nbak.notify."));
+    again.extend(all.filter(|path| !seen.insert(path.clone())));
+    again
+}
+
+fn places(text: &str) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
     // For each open bracket: whether it is an object, and the key that leads into it.
     let mut open: Vec<(bool, String)> = Vec::new();
     let (mut line, mut key, mut is_key) = (1, String::new(), false);
@@ -30,7 +43,7 @@ pub fn lines(text: &str) -> BTreeMap<String, usize> {
                 if is_key {
                     let above = open.iter().skip(1).map(|(_, key)| key.as_str());
                     let path: Vec<&str> = above.chain([string.as_str()]).filter(|part| !part.is_empty()).collect();
-                    found.insert(path.join("."), line);
+                    found.push((path.join("."), line));
                     key = string;
                 }
             }
@@ -65,6 +78,7 @@ mod tests {
         let line = |path: &str| found.get(path).copied();
         assert_eq!((line("a"), line("n"), line("n.x"), line("n.x.i")), (Some(2), Some(3), Some(3), Some(3)));
         assert_eq!((line("n.k"), line("n.k.d"), line("z"), line("y")), (Some(4), Some(5), Some(6), None));
+        assert_eq!(twice("{\"a\": {\"b\": 1, \"b\": 2}, \"c\": 1}"), BTreeSet::from(["a.b".to_owned()]));
         assert!(lines("").is_empty() && lines("[1, \"a\"]").is_empty());
     }
 }

@@ -60,6 +60,8 @@ pub struct Config {
     pub metrics_port: u16,
     /// The user's file is there, and could not be understood: what it says of the store's place is not known.
     pub unreadable: bool,
+    /// Where backups go was said, and could not be understood.
+    pub place_unknown: bool,
     /// What is wrong with it, in words.
     pub mistakes: Vec<String>,
     /// Every key, what counts, and who set it.
@@ -98,13 +100,15 @@ pub enum When {
 
 struct Reading {
     layers: Layers,
+    /// Who said a value last that counts for nothing, since it could not be understood.
+    bad: Option<Origin>,
     shown: Vec<(&'static Key, Value, Origin)>,
 }
 
 /// What the layers say, and the mistakes in it, with file and line.
 pub fn read(layers: Layers) -> (Config, Vec<String>) {
     let unreadable = layers.unreadable;
-    let mut reading = Reading { layers, shown: Vec::new() };
+    let mut reading = Reading { layers, bad: None, shown: Vec::new() };
     let mut config = reading.config(unreadable);
     config.mistakes.clone_from(&reading.layers.warnings);
     (config, reading.layers.warnings)
@@ -165,8 +169,12 @@ impl Reading {
     ) -> T {
         let key = find(path).expect("the code reads the keys of the table");
         let (mut value, mut shown) = (default, (Value::String(key.default.to_owned()), Origin::Default));
-        let mut bad = None;
+        let mut bad: Option<Origin> = None;
         for (said, origin) in self.layers.say(path, key.project) {
+            // What removes something is not for a stranger to mend.
+            if bad.is_some() && otherwise.is_some() && self.layers.is_project(&origin) {
+                continue;
+            }
             match read(&said) {
                 Ok(read) => (value, shown, bad) = (read, (said, origin), None),
                 Err(why) => {
@@ -179,6 +187,7 @@ impl Reading {
         if key.secret && shown.1 != Origin::Default {
             shown.0 = Value::String("(set)".to_owned());
         }
+        self.bad = bad.clone().or_else(|| self.bad.take());
         if let (Some(origin), Some(otherwise)) = (bad, otherwise) {
             self.shown.push((key, Value::String("nothing is removed".to_owned()), origin));
             return otherwise;
@@ -203,15 +212,13 @@ impl Reading {
         let some_text = |value: &Value| text(value).map(Some);
         let some_path = |value: &Value| path(value).map(Some);
         let kind = |path| find(path).map_or(Kind::Text, |key: &Key| key.kind);
+        let backup_dir = self.pick("backup_dir", None, some_path);
+        let place_unknown = self.bad.is_some();
         let config = Config {
-            backup_dir: self.pick("backup_dir", None, some_path),
+            backup_dir,
+            place_unknown,
             backup_schedule: self.pick("backup_schedule", Self::schedule_of("backup_schedule"), schedule),
-            retention_days: self.pick_or(
-                "backup_retention_days",
-                30,
-                |value| count(value, 365).map(|days| days as u32),
-                Some(0),
-            ),
+            retention_days: self.days(),
             encrypt: self.pick("backup_encrypt", true, switch),
             gdrive: self.pick("backup_gdrive", true, switch),
             google_client: (
@@ -248,6 +255,20 @@ impl Reading {
         Config { shown, ..config }
     }
 
+    /// What may be meant by a name that is not known removes nothing.
+    fn days(&mut self) -> u32 {
+        let read = |value: &Value| count(value, 365).map(|days| days as u32);
+        let days = self.pick_or("backup_retention_days", 30, read, Some(0));
+        if !self.layers.unclear_days && !self.layers.unreadable {
+            return days;
+        }
+        if let Some((_, value, _)) = self.shown.last_mut() {
+            *value = Value::String("nothing is removed".to_owned());
+        }
+        self.layers.warnings.push("no backup is removed until the configuration is mended".to_owned());
+        0
+    }
+
     /// One glob that means nothing, or everything, must not keep anybody from a backup.
     fn exclude(&mut self) -> Vec<String> {
         let globs = self.pick("nbak.exclude", Vec::new(), |value| {
@@ -258,7 +279,7 @@ impl Reading {
         let origin = self.shown.last().map(|(_, _, origin)| origin.to_string()).unwrap_or_default();
         let mut good = Vec::new();
         for glob in globs {
-            let why = if glob.trim_matches(['/', '.', ' ']).is_empty() {
+            let why = if glob.trim_matches(['/', '.', ' ', '*']).is_empty() {
                 Some("it would leave out everything".to_owned())
             } else {
                 Exclusions::new(Vec::new(), std::slice::from_ref(&glob)).err().map(|error| error.to_string())
@@ -288,6 +309,7 @@ impl Reading {
     /// `keep: false` keeps all; so does what cannot be understood.
     fn keep(&mut self) -> Option<Keep> {
         let warnings = self.layers.warnings.len();
+        self.bad = None;
         let keep = Keep {
             last: self.count("nbak.keep.last"),
             within: self.pick("nbak.keep.within", "2d".to_owned(), |value| {
@@ -299,7 +321,7 @@ impl Reading {
             weekly: self.count("nbak.keep.weekly"),
             monthly: self.count("nbak.keep.monthly"),
         };
-        let is_bad = self.layers.warnings.len() > warnings;
+        let is_bad = self.layers.warnings.len() > warnings || self.layers.unclear_keep;
         let said = self.layers.say("nbak.keep", false).pop();
         let unreadable = self.layers.unreadable;
         let mut warn = |text: String| self.layers.warnings.push(text);
@@ -320,7 +342,8 @@ impl Reading {
                 "all, until the mistake is mended"
             }
         };
-        let origin = said.map_or(Origin::Default, |(_, origin)| origin);
+        let mistake = self.bad.take();
+        let origin = mistake.or(said.map(|(_, origin)| origin)).unwrap_or(Origin::Default);
         for (_, value, from) in self.shown.iter_mut().filter(|(key, _, _)| key.path.starts_with("nbak.keep.")) {
             (*value, *from) = (Value::String(why.to_owned()), origin.clone());
         }
@@ -356,7 +379,7 @@ mod tests {
         assert_eq!((config.backup_dir, config.exclude), (Some(PathBuf::from("~/b")), vec!["*.tmp".to_owned()]));
         assert!(warnings.is_empty());
         let (config, warnings) = of("{\"backup_dir\": 3,\n \"nbak\": {\n\"exclude\": \"x\", \"what\": 1}}");
-        assert_eq!((config.backup_dir, warnings.len()), (None, 3));
+        assert_eq!((config.backup_dir, warnings.len(), config.keep), (None, 4, None), "{warnings:?}");
         for (place, key) in
             [("user.json:1", "backup_dir"), ("user.json:3", "nbak.exclude"), ("user.json:3", "nbak.what")]
         {
@@ -392,6 +415,28 @@ mod tests {
         assert!(shown(r#"{"backup_retention_days": 500}"#, "backup_retention_days").contains("nothing is removed"));
         let keep = of(r#"{"nbak": {"keep": {"daily": 3}}}"#).0.keep.expect("a policy");
         assert_eq!((keep.daily, keep.hourly, keep.within.as_str()), (3, 72, "2d"));
+        // So is what may be about it, by a name or of a form that is not known.
+        for unclear in [
+            r#"{"nbak.keep": false, "nbak": {}}"#,
+            r#"{"nbak": {"keep": {"dayly": 1000}}}"#,
+            r#"{"nbak": {"kepp": false}}"#,
+            r#"{"nbak": []}"#,
+            r#"{"Nbak": {"keep": false}}"#,
+            r#"{"nbak": {"keep": false}, "nbak": {}}"#,
+        ] {
+            let (config, warnings) = of(unclear);
+            assert!(config.keep.is_none() && !warnings.is_empty(), "{unclear}: {warnings:?}");
+        }
+        for unclear in [r#"{"backup_retention_day": 0}"#, r#"{"Backup_Retention_Days": 0}"#] {
+            let (config, warnings) = of(unclear);
+            assert!(config.retention_days == 0 && config.keep.is_some() && !warnings.is_empty(), "{unclear}");
+        }
+        assert_eq!(layered("{}", None, &[("NBAK_KEEP", "false")]).0.keep, None);
+        let (config, _) =
+            layered(r#"{"backup_retention_days": "never"}"#, Some(r#"{"backup_retention_days": 1}"#), &[]);
+        assert_eq!(config.retention_days, 0, "a stranger's file mends nothing");
+        assert!(of(r#"{"backup_dir": ["/b"]}"#).0.place_unknown && !of(r#"{"backup_dir": "/b"}"#).0.place_unknown);
+        assert!(of(r#"{"nbak": {"exclude": ["*", "**/*"]}}"#).0.exclude.is_empty());
         // A higher layer that is understood mends a lower one that is not.
         let (config, _) = layered(r#"{"backup_retention_days": "x"}"#, None, &[("NBAK_BACKUP_RETENTION_DAYS", "9")]);
         assert_eq!(config.retention_days, 9);

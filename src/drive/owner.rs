@@ -1,7 +1,7 @@
 //! Whose something in Drive is: several machines may share an account.
 //!
-//! A folder there carries the name of the machine that made it, and a backup's the data directory's path, as its manifest
-//! does: so it is known while that is not there yet. Of a store only the machine is said in the clear.
+//! A folder there carries the name of the machine that made it, and a backup's the data directory's path, as its
+//! manifest does: so it is known while that is not there yet. Of a store only the machine is said in the clear.
 
 use std::collections::BTreeMap;
 

@@ -195,9 +195,9 @@ mod tests {
             let channel = Channel::parse(&value).expect("a channel");
             Event::ALL.into_iter().filter(|event| channel.wants(*event)).collect::<Vec<_>>()
         };
-        let usual = [&Event::ALL[..8], &[Event::Test]].concat();
+        let usual = [&Event::ALL[..9], &[Event::Test]].concat();
         assert_eq!(told(json!({"kind": "command", "command": "x"})), usual);
-        assert_eq!(told(json!({"kind": "ping", "url": "https://example.org/x"})), Event::ALL[..9]);
+        assert_eq!(told(json!({"kind": "ping", "url": "https://example.org/x"})), Event::ALL[..10]);
         let some = json!({"kind": "command", "command": "x", "on": ["stale", "backup_ok"]});
         assert_eq!(told(some), [Event::Stale, Event::BackupOk, Event::Test]);
     }

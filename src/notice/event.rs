@@ -18,6 +18,8 @@ pub enum Event {
     DrillFailed,
     /// The store is not what it was: something is lost, damaged, or was put back.
     StoreDamaged,
+    /// The configuration has mistakes, or cannot be read.
+    ConfigMistaken,
     /// There was no successful backup for too long.
     Stale,
     /// Something is unlike what it was before.
@@ -32,12 +34,13 @@ pub enum Event {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Event; 10] = [
+    pub const ALL: [Event; 11] = [
         Event::BackupFailed,
         Event::SnapshotFailed,
         Event::DriveFailed,
         Event::DrillFailed,
         Event::StoreDamaged,
+        Event::ConfigMistaken,
         Event::Stale,
         Event::Anomaly,
         Event::Recovered,
@@ -53,6 +56,7 @@ impl Event {
             Event::DriveFailed => "drive_failed",
             Event::DrillFailed => "drill_failed",
             Event::StoreDamaged => "store_damaged",
+            Event::ConfigMistaken => "config_mistaken",
             Event::Stale => "stale",
             Event::Anomaly => "anomaly",
             Event::Recovered => "recovered",
@@ -85,6 +89,6 @@ mod tests {
         }
         assert_eq!(Event::parse("Stale"), None);
         let troubles: Vec<Event> = Event::ALL.into_iter().filter(|event| event.is_trouble()).collect();
-        assert_eq!(troubles, Event::ALL[..7]);
+        assert_eq!(troubles, Event::ALL[..8]);
     }
 }

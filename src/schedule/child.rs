@@ -25,8 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(8);
 pub const LOOK: Duration = Duration::from_secs(5);
 /// How long what it printed is waited for once it has ended.
 const LEFT: Duration = Duration::from_secs(2);
-/// So much of what it prints is kept, in bytes.
+/// So much of what it says about itself is kept, in bytes.
 const KEPT: usize = 4 * 1024 * 1024;
+/// So much of its result, which is of no use if it is cut.
+const OUT_MOST: usize = 32 * 1024 * 1024;
 
 /// What became of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,6 +78,8 @@ pub struct Processes<'a> {
     pub common: Vec<OsString>,
     /// What signals ask for.
     pub signals: Receiver<Woken>,
+    /// Variables that all of them get, as things are now.
+    pub variables: &'a dyn Fn() -> Vec<(&'static str, &'static str)>,
     /// Called now and then while one runs.
     pub alive: &'a dyn Fn(),
     /// How often.
@@ -87,6 +91,7 @@ impl Work for Processes<'_> {
         let start = Instant::now();
         let mut command = Command::new(&self.program);
         command.args(args).args(&self.common).env(VARIABLE, std::process::id().to_string()).process_group(0);
+        command.envs((self.variables)());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut ran = match command.spawn() {
             Ok(child) => self.attend(child, meanwhile),
@@ -100,7 +105,8 @@ impl Work for Processes<'_> {
 impl Processes<'_> {
     fn attend(&self, mut child: Child, meanwhile: &mut dyn FnMut()) -> Ran {
         let group = Pid::from_child(&child);
-        let (out, err) = (child.stdout.take().map(keep), child.stderr.take().map(keep));
+        let out = child.stdout.take().map(|pipe| keep(pipe, OUT_MOST));
+        let err = child.stderr.take().map(|pipe| keep(pipe, KEPT));
         let (done, ended) = bounded(1);
         let waiter = std::thread::spawn(move || {
             let _ = done.send(child.wait());
@@ -146,8 +152,8 @@ struct Kept {
     ended: Receiver<()>,
 }
 
-/// Reads all of a pipe, and keeps the last of it.
-fn keep(mut pipe: impl Read + Send + 'static) -> Kept {
+/// Reads all of a pipe, and keeps the last of it, at most so many bytes.
+fn keep(mut pipe: impl Read + Send + 'static, most: usize) -> Kept {
     let bytes: Arc<Mutex<Vec<u8>>> = Arc::default();
     let (end, ended) = bounded(1);
     let kept = bytes.clone();
@@ -156,8 +162,8 @@ fn keep(mut pipe: impl Read + Send + 'static) -> Kept {
         while let Ok(read @ 1..) = pipe.read(&mut block) {
             let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
             kept.extend_from_slice(&block[..read]);
-            if kept.len() > KEPT {
-                let more = kept.len() - KEPT / 2;
+            if kept.len() > most {
+                let more = kept.len() - most / 2;
                 kept.drain(..more);
             }
         }
@@ -212,6 +218,7 @@ mod tests {
             program: "/bin/sh".into(),
             common: Vec::new(),
             signals,
+            variables: &Vec::new,
             alive: &|| {},
             look: Duration::from_millis(50),
         };

@@ -25,6 +25,10 @@ pub trait Clock {
     fn now(&self) -> i64;
     /// Waits, at most `most`.
     fn wait(&self, most: Duration) -> Woken;
+    /// Milliseconds since this machine was started, its sleep counted, whatever its clock was set to; if that is known.
+    fn ran(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// The machine's clock; signals end a wait.
@@ -40,5 +44,11 @@ impl Clock for Machine {
 
     fn wait(&self, most: Duration) -> Woken {
         self.signals.recv_timeout(most.min(LONGEST)).unwrap_or(Woken::Time)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn ran(&self) -> Option<i64> {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Some(time.tv_sec * 1000 + i64::from(time.tv_nsec as i32) / 1_000_000)
     }
 }

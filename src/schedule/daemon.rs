@@ -21,7 +21,7 @@ use serde_json::Value;
 use super::child::{Ran, Work};
 use super::clock::{Clock, Woken};
 use super::plan::{Job, Plan};
-use super::state::{Running, State};
+use super::state::{Running, State, rows_to_keep};
 use crate::config::read::{Config, Keep, When};
 use crate::error::Result;
 
@@ -33,6 +33,12 @@ const KEEP_FORGOTTEN: &str = "7d";
 const BEGIN: [&str; 5] = ["diff", "--anomalies", "latest", "latest", "--json"];
 /// The exit code of what found damage.
 const DAMAGED: i32 = 13;
+/// Steps that remove something by how old it is.
+const REMOVE: [&str; 3] = ["forget", "gc", "prune"];
+/// A clock that goes forward by more than this, while the machine ran for less, was set.
+const SET_MS: i64 = 6 * 3_600_000;
+/// So long nothing is removed after that: by then somebody has seen whether the time is right.
+const DOUBT_MS: i64 = 24 * 3_600_000;
 /// How often the standing is looked at, in milliseconds.
 const LOOK_MS: i64 = 10 * 60 * 1000;
 
@@ -42,6 +48,10 @@ pub trait Watch {
     fn done(&mut self, what: &str, ran: &Ran, good: bool, config: &Config, state: &mut State);
     /// Something is not usual; what became of pinning the snapshot before, if that was tried.
     fn unusual(&mut self, texts: &[String], pinned: Option<&Ran>, config: &Config, state: &mut State);
+    /// Something that a reader of the log should know.
+    fn says(&mut self, line: &str) {
+        let _ = line;
+    }
     /// Every few minutes, and after every job.
     fn look(&mut self, config: &Config, plan: &Plan, state: &mut State, now: i64);
 }
@@ -102,9 +112,16 @@ impl Daemon<'_> {
                 state.again = Some(i64::MIN);
             }
         }
+        if state.begun == 0 {
+            state.begun = self.clock.now();
+        }
         let (mut looked, mut is_first) = (i64::MIN, true);
+        let mut hands = Hands::default();
         loop {
             let now = self.clock.now();
+            if hands.were_set(self.clock) {
+                watch.says("the clock was set forward: nothing is removed for a day");
+            }
             plan.settle(&mut state.seen, now);
             let due = plan.due(&state.seen, state.again, now);
             let mut reload = false;
@@ -113,7 +130,8 @@ impl Daemon<'_> {
                 plan.begun(job, &mut state.seen, now);
                 state.running = Some(Running { job, seen: before });
                 self.store(&state);
-                let mut steps = Steps { daemon: self, config: &config, plan: &plan, state: &mut state, watch };
+                let mut steps =
+                    Steps { daemon: self, config: &config, plan: &plan, state: &mut state, watch, hands: &mut hands };
                 let ended = steps.job(job, std::mem::replace(&mut is_first, false));
                 reload = ended == Woken::Reload;
                 if ended == Woken::End {
@@ -140,8 +158,9 @@ impl Daemon<'_> {
             }
             if reload {
                 // One that cannot be read leaves the one before; why was said when it was read.
+                looked = i64::MIN;
                 if let Some(read) = (self.load)().ok().filter(|read| !read.unreadable) {
-                    (config, looked) = (read, i64::MIN);
+                    config = read;
                     plan = self::plan(&config);
                 }
             }
@@ -161,6 +180,7 @@ struct Steps<'a> {
     plan: &'a Plan,
     state: &'a mut State,
     watch: &'a mut dyn Watch,
+    hands: &'a mut Hands,
 }
 
 impl Steps<'_> {
@@ -216,6 +236,12 @@ impl Steps<'_> {
             if !removes && ["forget", "gc"].contains(&step[0].as_str()) {
                 continue;
             }
+            let is_removal = step.iter().any(|word| REMOVE.contains(&word.as_str()));
+            let clock = self.daemon.clock;
+            if is_removal && (self.hands.were_set(clock) || self.hands.are_doubted(clock)) {
+                self.watch.says(&format!("{}: not now, since the clock was set forward", step.join(" ")));
+                continue;
+            }
             let (ran, good) = self.step(step);
             if ran.reload {
                 woken = Woken::Reload;
@@ -228,7 +254,7 @@ impl Steps<'_> {
                 break;
             }
             // What is older may be all that is whole.
-            removes &= step.as_slice() != ["drill"] || ran.code != Some(DAMAGED);
+            removes &= step.as_slice() != ["drill"] || ran.code != Some(DAMAGED) && !is_unknown(&ran);
         }
         woken
     }
@@ -254,9 +280,11 @@ impl Steps<'_> {
         let what = words.join(" ");
         // Incomplete is done, and told; what did not get to Drive is Drive's failure, not the backup's.
         let good = matches!(ran.code, Some(0 | 3 | 14)) && (ran.code != Some(14) || what == "backup");
+        let good = good && (what != "drill" || !is_unknown(&ran));
         self.note(&what, at, &ran, good);
         if what == "backup" {
-            if good && self.config.gdrive && (self.daemon.granted)() {
+            // It ends with 14 too where access was there once, and is lost.
+            if good && self.config.gdrive && ((self.daemon.granted)() || ran.code == Some(14)) {
                 self.note("upload", at, &ran, ran.code != Some(14));
             }
             let minutes = AGAIN.get(self.state.tries).filter(|_| !good);
@@ -368,10 +396,44 @@ impl Steps<'_> {
             }
         }
         if !asked.ended {
-            self.state.rows = after;
+            self.state.rows = rows_to_keep(&after);
             self.state.rows_of = drilled["snapshot"].as_str().map(str::to_owned);
         }
         asked
+    }
+}
+
+/// Whether a job succeeded whose result did not come whole.
+fn is_unknown(ran: &Ran) -> bool {
+    ran.code == Some(0) && ran.out.lines().last().is_some_and(|line| serde_json::from_str::<Value>(line).is_err())
+}
+
+/// The hands of the clock: whether they were set. Retention goes by how old something is, and a clock that is a year
+/// ahead for a minute makes all of it old.
+#[derive(Default)]
+struct Hands {
+    /// The time, and how long the machine had run.
+    before: Option<(i64, i64)>,
+    /// When that was noticed, by how long the machine had run.
+    doubted: Option<i64>,
+}
+
+impl Hands {
+    /// Whether they were set forward since they were looked at.
+    fn were_set(&mut self, clock: &dyn Clock) -> bool {
+        let Some(ran) = clock.ran() else { return false };
+        let now = clock.now();
+        let was_set = self.before.is_some_and(|(then, had_run)| (now - then) - (ran - had_run) > SET_MS);
+        self.before = Some((now, ran));
+        if was_set {
+            self.doubted = Some(ran);
+        }
+        was_set
+    }
+
+    fn are_doubted(&self, clock: &dyn Clock) -> bool {
+        let since = self.doubted.zip(clock.ran());
+        since.is_some_and(|(at, now)| now.saturating_sub(at) < DOUBT_MS)
     }
 }
 

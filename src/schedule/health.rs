@@ -19,10 +19,14 @@ use crate::drive::sessions::WAITING;
 use crate::error::Error;
 use crate::error::words::{count, size};
 use crate::export::backup::Backup;
+use crate::export::files::{open_regular, read_bounded};
 use crate::export::inplace::holders::{Whose, holders, in_words};
 use crate::export::list::{Listed, list};
+use crate::id::PackId;
 use crate::snapshot::places::Places;
 use crate::snapshot::store::{Access, Store, UNFINISHED, UNFINISHED_WHY};
+use crate::source::own;
+use crate::store::objects::{Key, Kind};
 use crate::upkeep::remembered;
 
 /// Less room than this is told, in bytes.
@@ -98,11 +102,14 @@ fn lacks(path: &Path) -> Option<String> {
         Err(error) => return Some(error.to_string()),
     };
     let files = backup.manifest.files.iter().filter(|entry| !entry.kind.is_directory());
-    let gone = |path: &str| std::fs::symlink_metadata(backup.path.join(path)).is_err();
-    let missing: Vec<&str> = files.map(|entry| entry.path.as_str()).filter(|path| gone(path)).collect();
+    let is_there = |path: &str, size: u64| {
+        std::fs::symlink_metadata(backup.path.join(path)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
+    };
+    let missing: Vec<&str> =
+        files.filter(|entry| !is_there(&entry.path, entry.size)).map(|entry| entry.path.as_str()).collect();
     missing.first().map(|first| match missing.len() {
-        1 => format!("{first} is not there"),
-        more => format!("{more} of its files are not there, {first} among them"),
+        1 => format!("{first} is not there, or has another size"),
+        more => format!("{more} of its files are not there, or have another size, {first} among them"),
     })
 }
 
@@ -117,6 +124,8 @@ impl Level {
     }
 }
 
+/// A job that is so late although none runs is late for no good reason, in milliseconds.
+const LATE_MS: i64 = 3_600_000;
 /// So long what was not usual is shown, in milliseconds.
 const UNUSUAL_MS: i64 = 7 * 86_400_000;
 /// The file that a daemon holds a lock on, in the data directory.
@@ -150,11 +159,11 @@ pub fn look(places: &Places, config: &Config, credentials: &[Credential], state:
 /// The process that runs as daemon of this data directory.
 pub fn daemon_of(data_dir: &Path) -> Option<String> {
     let path = &data_dir.join(DAEMON_LOCK);
-    let file = std::fs::File::open(path).ok()?;
+    let file = open_regular(path).ok()?;
     match file.try_lock() {
         Err(std::fs::TryLockError::WouldBlock) => {
-            let text = std::fs::read_to_string(path).unwrap_or_default();
-            Some(text.trim().to_owned())
+            let text = read_bounded(path, 1024).unwrap_or_default();
+            Some(String::from_utf8_lossy(&text).trim().to_owned())
         }
         _ => None,
     }
@@ -185,6 +194,13 @@ impl Standing {
         }
         if let (None, Some((_, why))) = (&self.damage, index.unreadable().first()) {
             self.damage = Some(why.clone());
+        }
+        if self.damage.is_none() {
+            let is_cut = |(id, size): &(PackId, u64)| {
+                store.objects().size(Key::new(Kind::Pack, id.0)).is_ok_and(|found| found != *size)
+            };
+            let cut = index.packs().find(is_cut);
+            self.damage = cut.map(|(id, _)| format!("pack {id} has another size than it had"));
         }
         if self.damage.is_none() {
             self.damage = remembered::missing(data_dir, store, true).ok().flatten();
@@ -346,7 +362,15 @@ impl Standing {
                     .iter()
                     .map(|(job, at)| format!("{} at {}", job.as_str(), crate::export::manifest::iso(*at)));
                 let next = next.collect::<Vec<_>>().join(", ");
-                say("schedule", Level::Good, format!("process {process} runs as daemon; next: {next}"), "");
+                let late = self.next.iter().find(|(_, at)| at.saturating_add(LATE_MS) < self.now);
+                let text = format!("process {process} runs as daemon; next: {next}");
+                match late.filter(|_| state.running.is_none()) {
+                    None => say("schedule", Level::Good, text, ""),
+                    Some((job, _)) => {
+                        let text = format!("{text}: the time of {} is over", job.as_str());
+                        say("schedule", Level::Bad, text, "it hangs, or was stopped: start it anew");
+                    }
+                }
             }
             None => say(
                 "schedule",
@@ -456,6 +480,11 @@ fn permissions(places: &Places, say: &mut Say<'_>) {
         say("permissions", Level::Good, "nobody else can read the keys".to_owned(), "");
     } else {
         say("permissions", Level::Bad, format!("others can read {}", open.join(", ")), "chmod 600");
+    }
+    let own = places.data_dir.join(own::FOLDER);
+    if std::fs::metadata(&own).is_ok_and(|meta| !meta.is_dir()) {
+        let text = format!("{} is no folder: nothing can be kept there", own.display());
+        say("permissions", Level::Bad, text, "move it away; the next command makes the folder");
     }
     if std::fs::metadata(&places.data_dir).is_ok_and(|meta| meta.mode() & 0o007 != 0) {
         let text = format!("everybody can look into {}", places.data_dir.display());

@@ -79,7 +79,8 @@ impl Plan {
     pub fn settle(&self, seen: &mut Seen, now: i64) {
         for job in self.schedules.keys() {
             let at = seen.0.entry(*job).or_insert(now);
-            if *at > now.saturating_add(SLACK) {
+            // Before 1970 there was no daemon.
+            if *at > now.saturating_add(SLACK) || *at < 0 {
                 *at = now;
             }
         }

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::plan::{Job, Seen};
 use crate::export::files::read_bounded;
 use crate::source::own;
+use crate::upkeep::anomaly::FEW_ROWS;
 
 /// Where it is in the data directory.
 pub const FILE: &str = ".nbak-state/daemon.json";
@@ -60,10 +61,34 @@ pub struct Unusual {
 /// So much of that is kept.
 const UNUSUAL_MOST: usize = 20;
 
+/// So many tables' rows are kept, those with the most; a table whose name is longer than this is not.
+const TABLES_MOST: usize = 5000;
+const NAME_MOST: usize = 200;
+
+/// What is kept of the rows that a drill counted: what [`judge_rows`](crate::upkeep::anomaly::judge_rows) looks at, and
+/// so much that the state is read again, whatever databases somebody puts into the directory.
+pub fn rows_to_keep(databases: &Value) -> Value {
+    let mut all: Vec<(&str, &str, u64)> = Vec::new();
+    for database in databases.as_array().into_iter().flatten() {
+        let Some(path) = database["path"].as_str().filter(|path| path.len() <= 4 * NAME_MOST) else { continue };
+        let tables = database["rows"].as_object().into_iter().flatten();
+        all.extend(tables.filter_map(|(table, rows)| Some((path, table.as_str(), rows.as_u64()?))));
+    }
+    all.retain(|(_, table, rows)| *rows >= FEW_ROWS && table.len() <= NAME_MOST);
+    all.sort_by_key(|(_, _, rows)| std::cmp::Reverse(*rows));
+    let mut kept: BTreeMap<&str, serde_json::Map<String, Value>> = BTreeMap::new();
+    for (path, table, rows) in all.into_iter().take(TABLES_MOST) {
+        kept.entry(path).or_default().insert(table.to_owned(), rows.into());
+    }
+    kept.into_iter().map(|(path, rows)| json!({"path": path, "rows": rows})).collect()
+}
+
 /// All of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {
+    /// When a daemon ran here first, in milliseconds since 1970; 0 if none did.
+    pub begun: i64,
     /// Up to when the schedules were seen to.
     pub seen: Seen,
     /// What was begun, and has not ended.
@@ -137,6 +162,19 @@ mod tests {
         assert_eq!((state.last["backup"].failures, state.last["backup"].succeeded), (2, 0));
         state.note("backup", 7, 1, Some(0), true, String::new());
         assert_eq!((state.last["backup"].failures, state.last["backup"].succeeded), (0, 7));
+        let many: Vec<Value> = (0..60)
+            .map(|at| {
+                let rows =
+                    (0..1000).map(|n| (format!("{n:0>190}"), Value::from(200 + n))).collect::<serde_json::Map<_, _>>();
+                json!({"path": format!("d{at}"), "rows": rows})
+            })
+            .chain([json!({"path": "history.db", "rows": {"messages": 2_000_000, "few": 3, ("x".repeat(300)): 500}})])
+            .collect();
+        state.rows = rows_to_keep(&Value::Array(many));
+        let own = state.rows.as_array().expect("a list").iter().find(|one| one["path"] == "history.db").expect("kept");
+        assert_eq!(own["rows"], json!({"messages": 2_000_000}));
+        state.store(folder.path()).expect("stored");
+        assert_eq!(State::load(folder.path()), state, "it is not too long to be read");
         std::fs::write(folder.path().join(FILE), "{\"last\": [").expect("written");
         assert_eq!(State::load(folder.path()), State::default());
     }

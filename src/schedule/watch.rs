@@ -5,6 +5,7 @@
 //! trouble like any other, whatever the reason.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,8 @@ use super::daemon::Watch;
 use super::health::look;
 use super::metrics;
 use super::plan::Plan;
-use super::state::State;
-use crate::config::read::Config;
+use super::state::{FILE, State};
+use crate::config::read::{Config, When};
 use crate::crypto::secret::Credential;
 use crate::error::Result;
 use crate::error::words::{count, size};
@@ -25,13 +26,22 @@ use crate::notice::event::Event;
 use crate::notice::message::{Notice, TROUBLE};
 use crate::notice::muffle::{Muffle, Say};
 use crate::snapshot::places::Places;
+use crate::upkeep::remembered;
 
 /// Tells.
 pub struct Teller<'a> {
     /// This machine's name.
     pub host: String,
-    /// The data directory and its places, as the configuration says now.
+    /// The data directory.
+    pub data_dir: &'a Path,
+    /// Its places, as the configuration says now.
     pub places: &'a dyn Fn() -> Result<Places>,
+    /// The last that were known.
+    pub known: Option<Places>,
+    /// What is wrong with the configuration now.
+    pub mistakes: &'a dyn Fn() -> Vec<String>,
+    /// What each job warned of, when it succeeded the last time.
+    pub warned: BTreeMap<String, String>,
     /// The keys that may open the store.
     pub credentials: &'a dyn Fn() -> Result<Vec<Credential>>,
     /// A line of the log.
@@ -109,9 +119,64 @@ impl Teller<'_> {
         }
     }
 
+    /// Trouble that nobody looks for any more is not over, and nothing to tell.
+    fn drop_trouble(event: Event, key: &str, state: &mut State) {
+        let mut muffle = muffle(state);
+        if muffle.ended(event, key).is_some() {
+            keep(state, &muffle);
+        }
+        if let Some(last) = state.last.get_mut(key) {
+            (last.failures, last.message) = (0, String::new());
+        }
+    }
+
+    /// Tells what is wrong with the configuration; what is switched off in it can fail no more.
+    fn look_at_config(&self, config: &Config, state: &mut State) {
+        let mistakes = (self.mistakes)();
+        if mistakes.is_empty() {
+            self.over(Event::ConfigMistaken, "config", "the configuration has no mistakes any more", config, state);
+        } else {
+            let text = mistakes.join("\n");
+            self.trouble(Event::ConfigMistaken, "config", "the configuration has mistakes", &text, config, state);
+        }
+        for (is_off, what) in [
+            (config.snapshot_schedule.is_none(), "snapshot"),
+            (config.drill == When::Never, "drill"),
+            (config.keep.is_none(), "forget"),
+            (config.gdrive_push == When::Never, "gdrive push"),
+            (!config.gdrive, "upload"),
+            (!config.gdrive, "backup gdrive prune"),
+        ] {
+            if is_off {
+                Self::drop_trouble(event_of(what), what, state);
+            }
+        }
+    }
+
+    /// Keeps the state; that it cannot be kept is told, since what is missed is then not made up for.
+    fn keep_state(&self, config: &Config, state: &mut State) {
+        match state.store(self.data_dir) {
+            Ok(()) => self.over(Event::BackupFailed, "state", "what the daemon knows is kept again", config, state),
+            Err(error) => {
+                let text = format!(
+                    "{}: {error}. Until that is mended, what is missed while the machine is off is not made up for.",
+                    self.data_dir.join(FILE).display()
+                );
+                self.trouble(
+                    Event::BackupFailed,
+                    "state",
+                    "what the daemon knows cannot be kept",
+                    &text,
+                    config,
+                    state,
+                );
+            }
+        }
+    }
+
     /// Sends it; whether there are channels that want it, and none was reached.
     fn send(&self, event: Event, title: &str, text: &str, facts: Facts, now: i64, config: &Config) -> bool {
-        let data_dir = (self.places)().map_or_else(|_| String::new(), |p| p.data_dir.to_string_lossy().into_owned());
+        let data_dir = self.data_dir.to_string_lossy().into_owned();
         let host = self.host.clone();
         let notice = Notice {
             event,
@@ -166,6 +231,18 @@ fn keep(state: &mut State, muffle: &Muffle) {
     state.told = serde_json::to_value(muffle).unwrap_or_default();
 }
 
+impl Teller<'_> {
+    /// What a job warned of that succeeded; not again, as long as it is the same.
+    fn log_warnings(&mut self, what: &str, ran: &Ran) {
+        let warnings: Vec<&str> = ran.err.lines().filter(|line| line.starts_with("warning: ")).take(20).collect();
+        let text = warnings.join("\n");
+        if !text.is_empty() && self.warned.get(what) != Some(&text) {
+            (self.log)(&text);
+        }
+        self.warned.insert(what.to_owned(), text);
+    }
+}
+
 impl Watch for Teller<'_> {
     fn done(&mut self, what: &str, ran: &Ran, good: bool, config: &Config, state: &mut State) {
         let took = ran.took as f64 / 1000.0;
@@ -174,6 +251,7 @@ impl Watch for Teller<'_> {
             // What is no step of its own is not logged as one.
             if what != "completeness" && what != "upload" {
                 (self.log)(&format!("{what}: done in {took:.1} s"));
+                self.log_warnings(what, ran);
             }
             self.over(event, what, &format!("{what} succeeds again"), config, state);
             if what == "backup" {
@@ -197,8 +275,12 @@ impl Watch for Teller<'_> {
         }
         let then = match pinned {
             Some(ran) if ran.code == Some(0) => {
-                "The snapshot before is pinned: no retention removes it. If this is meant, `nbak unpin` lets it go."
-                    .to_owned()
+                let pinned = ran.json().pop().unwrap_or_default();
+                let id = pinned["snapshot"].as_str().and_then(|id| id.get(..8)).unwrap_or("before it");
+                format!(
+                    "Snapshot {id}, the one before, is pinned: no retention removes it. `nbak diff {id} latest \
+                     --anomalies` shows what is; if this is meant, `nbak unpin {id}` lets it go."
+                )
             }
             Some(ran) => format!("The snapshot before could not be pinned ({}): `nbak pin` does it.", ran.message()),
             None => "`nbak pin` keeps a snapshot from before that from any retention.".to_owned(),
@@ -208,10 +290,21 @@ impl Watch for Teller<'_> {
         self.tell_unusual(config, state);
     }
 
+    fn says(&mut self, line: &str) {
+        (self.log)(line);
+    }
+
     fn look(&mut self, config: &Config, plan: &Plan, state: &mut State, now: i64) {
         let _ = plan;
         self.tell_unusual(config, state);
-        let Ok(places) = (self.places)() else { return };
+        // Who removed it meanwhile did not mean that nothing is to be remembered.
+        let _ = remembered::begin(self.data_dir);
+        self.look_at_config(config, state);
+        self.keep_state(config, state);
+        if let Ok(places) = (self.places)() {
+            self.known = Some(places);
+        }
+        let Some(places) = self.known.clone() else { return };
         let credentials = (self.credentials)();
         let mut standing = look(&places, config, credentials.as_deref().unwrap_or_default(), state, now);
         standing.store_error = credentials.err().map(|error| error.to_string()).or(standing.store_error);
@@ -224,17 +317,16 @@ impl Watch for Teller<'_> {
             }
             None => {}
         }
-        // A machine without any has the time until its first one fails, and as long as any other from then on.
-        let first_failed = || {
-            let known = muffle(state);
-            let mut failing = known.open().filter(|(event, key, _)| *event == Event::BackupFailed && *key == "backup");
-            failing.next().map(|(_, _, past)| (now.saturating_sub(past.since_ms) / 3_600_000).max(0) as u64)
-        };
+        // A machine without any has as long as any other from when a daemon ran here first.
+        let since_begun = (now.saturating_sub(state.begun) / 3_600_000).max(0).unsigned_abs();
         let stale = match &standing.backup {
             Some(_) => standing.stale(config),
-            None => first_failed().filter(|hours| config.stale_hours > 0 && *hours >= config.stale_hours),
+            None => Some(since_begun).filter(|hours| config.stale_hours > 0 && *hours >= config.stale_hours),
         };
         match stale {
+            None if config.stale_hours == 0 => Self::drop_trouble(Event::Stale, "backup", state),
+            // There is none, and that is not long: what was told before may be as true as it was.
+            None if standing.backup.is_none() => {}
             Some(hours) => {
                 let text = match &standing.backup {
                     Some((name, _)) => format!("The newest backup, {name}, is {} old.", count(hours, "hour", "hours")),

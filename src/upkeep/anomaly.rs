@@ -42,7 +42,7 @@ const FEW_BYTES: u64 = 1024 * 1024;
 /// Below so many files it is not said that they are scrambled.
 const FEW_SCRAMBLED: u64 = 8;
 /// Below so many rows it is not said of a table that they are gone.
-const FEW_ROWS: u64 = 100;
+pub const FEW_ROWS: u64 = 100;
 /// So many files are looked into, evenly chosen.
 const SAMPLES: usize = 64;
 /// Less than this says nothing about how it compresses, in bytes.

@@ -105,6 +105,13 @@ pub fn missing(data_dir: &Path, store: &Store, thoroughly: bool) -> Result<Optio
     Ok((!is_same).then(|| said(&format!("its snapshot number {seen} is another one than was there"))))
 }
 
+/// Whether a store of this data directory may lie at `root`: one is there, and none is remembered elsewhere only.
+pub fn may_be(data_dir: &Path, root: &Path) -> bool {
+    let at = root.canonicalize().unwrap_or_else(|_| root.to_owned()).to_string_lossy().into_owned();
+    let all = read(data_dir);
+    root.is_dir() && (all.is_empty() || all.values().any(|mark| mark.at.is_empty() || mark.at == at))
+}
+
 fn said(what: &str) -> String {
     format!(
         "the store is not what this machine has seen of it: {what} (look for a newer copy; `nbak repair index` accepts \

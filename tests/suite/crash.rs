@@ -236,11 +236,13 @@ fn a_rotation_can_be_killed() {
         fs::write(place.data.join("file"), "content").expect("a file");
         run(&mut with_key(&place, &current, &["snapshot"])).exits(0);
         assert_swept(&place);
-    }
-    // A slot that a killed rotation left is still listed, and can be removed.
-    let slots = run(&mut with_key(&place, &current, &["key", "list", "--json"])).exits(0).json_lines();
-    for slot in slots.iter().filter(|slot| slot["in_use"] == false) {
-        run(&mut with_key(&place, &current, &["key", "remove", text(&slot["slot"])])).exits(0);
+        // A slot that a killed rotation left is still listed, and can be removed; there is room for 64.
+        if round % 40 == 0 {
+            let slots = run(&mut with_key(&place, &current, &["key", "list", "--json"])).exits(0).json_lines();
+            for slot in slots.iter().filter(|slot| slot["in_use"] == false) {
+                run(&mut with_key(&place, &current, &["key", "remove", text(&slot["slot"])])).exits(0);
+            }
+        }
     }
     run(&mut with_key(&place, &current, &["check", "--read-data"])).exits(0);
 }

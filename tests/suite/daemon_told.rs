@@ -2,7 +2,7 @@
 //! loopback, once, and once more when it is over.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -247,7 +247,7 @@ fn what_only_drive_refuses_is_its_failure_and_not_the_backups() {
     let listed = daemon_common::backups(&cloud.place);
     assert_eq!(listed.len(), 3);
     for backup in listed {
-        cloud.assert_holds_once(std::path::Path::new(backup["path"].as_str().expect("a path")));
+        cloud.assert_holds_once(Path::new(backup["path"].as_str().expect("a path")));
     }
 }
 
@@ -428,4 +428,128 @@ fn mistakes_keep_nobody_from_a_snapshot_and_are_seen() {
     fs::remove_file(backup.join(file.expect("a file").0)).expect("removed");
     let doctor = place.run(&["doctor"]);
     assert!(doctor.code == 1 && doctor.out.contains("is not whole"), "{doctor:?}");
+    // So is what was cut: a backup's file, and a pack.
+    place.ok(&["backup"]);
+    assert_eq!(place.run(&["doctor"]).code, 0);
+    let newest = daemon_common::backups(&place).pop().expect("one")["path"].as_str().expect("a path").to_owned();
+    let cut = |path: &Path| fs::write(path, "").expect("cut");
+    let files = common::tree(Path::new(&newest)).into_iter().filter(|(_, thing)| thing.kind == "file");
+    let file = files.map(|(path, _)| path).find(|path| path.to_str() != Some("manifest.json")).expect("a file");
+    let file = Path::new(&newest).join(file);
+    let whole = fs::read(&file).expect("read");
+    cut(&file);
+    let doctor = place.run(&["doctor"]);
+    assert!(doctor.code == 1 && doctor.out.contains("another size"), "{doctor:?}");
+    fs::write(&file, whole).expect("back");
+    place.packs().iter().for_each(|pack| cut(pack));
+    let doctor = place.run(&["doctor"]);
+    assert!(doctor.code == 1 && doctor.out.contains("pack"), "{doctor:?}");
+}
+
+/// The configuration is gone, or its place of backups is no path, under a daemon that has read it: nothing is removed
+/// by what counts without one, no store is made elsewhere, and it is told.
+#[test]
+fn a_configuration_that_is_gone_removes_nothing_and_is_told() {
+    let place = filled();
+    let elsewhere = place.path("disk");
+    let own = Place { repo: elsewhere.join("store"), ..place };
+    let (notify, told) = notebook(&own);
+    fs::create_dir(&elsewhere).expect("made");
+    let config = json!({
+        "backup_dir": elsewhere, "backup_retention_days": 0, "nbak": {"keep": false, "notify": notify, "drill": false},
+    });
+    let file = own.data.join("config.json");
+    fs::write(&file, config.to_string()).expect("written");
+    let run = |args: &[&str]| {
+        let mut command = own.command(args);
+        command.env_remove("NBAK_REPO");
+        common::Run::of(command)
+    };
+    assert_eq!(run(&["backup"]).code, 0);
+    // Of last year, by what it says.
+    let backup = fs::read_dir(&elsewhere).expect("a folder").map(|entry| entry.expect("one").path());
+    let backup = backup.filter(|path| path.join("manifest.json").exists()).max().expect("a backup");
+    let mut command = daemon(&own);
+    command.env_remove("NBAK_REPO");
+    make_due(&own.data, &["backup"]);
+    let life = Life::start(command);
+    life.says("gc: done in");
+    for broken in [None, Some(json!({"backup_dir": [elsewhere], "nbak": {"notify": notify}}).to_string())] {
+        let _ = fs::remove_file(&file);
+        if let Some(text) = broken {
+            fs::write(&file, text).expect("written");
+        }
+        let failed = life.count("backup failed");
+        let mut state = state(&own.data);
+        state["again"] = json!(1);
+        daemon_common::write_state(&own.data, &state);
+        life.signal("HUP");
+        until(LONG, "it is told", || told().contains(&"config_mistaken".to_owned()));
+        assert!(backup.exists() && !own.data.join("backups").exists(), "{failed}: {}", life.log());
+    }
+    life.end();
+    // What a job would do with it.
+    let mut job = own.command(&["backup", "prune"]);
+    job.env_remove("NBAK_REPO").env("NBAK_CHILD_HAD_CONFIG", "1");
+    let refused = common::Run::of(job);
+    assert!(refused.code != 0 && refused.err.contains("may name another place"), "{refused:?}");
+    fs::remove_file(&file).expect("removed");
+    let mut job = own.command(&["backup", "prune"]);
+    job.env_remove("NBAK_REPO").env("NBAK_CHILD_HAD_CONFIG", "1");
+    let refused = common::Run::of(job);
+    assert!(refused.code != 0 && refused.err.contains("may name another place"), "{refused:?}");
+    assert!(!own.data.join("backups").exists());
+}
+
+/// What the daemon knows cannot be kept; what it is to remember was removed; what failed was switched off.
+#[test]
+fn what_is_kept_for_the_daemon_is_looked_after() {
+    let place = filled();
+    let (notify, told) = notebook(&place);
+    let own = place.data.join(".nbak-state");
+    fs::write(&own, "no folder").expect("written");
+    let start = |snapshots: &str| {
+        let mut command = daemon(&place);
+        command.env("NBAK_NOTIFY", notify.to_string()).env("NBAK_SNAPSHOT_SCHEDULE", snapshots);
+        Life::start(command)
+    };
+    let life = start("false");
+    until(LONG, "it is told", || told().contains(&"backup_failed".to_owned()));
+    let doctor = place.run(&["doctor"]);
+    assert!(doctor.code == 1 && doctor.out.contains("is no folder"), "{doctor:?}");
+    fs::remove_file(&own).expect("removed");
+    life.signal("HUP");
+    until(LONG, "it is kept again", || told().contains(&"recovered".to_owned()));
+    assert!(own.join("seen.json").exists());
+    fs::remove_dir_all(&own).expect("removed");
+    life.signal("HUP");
+    until(LONG, "it is remembered again", || own.join("seen.json").exists() && own.join("daemon.json").exists());
+    life.end();
+    // A snapshot fails, and then none is to be taken any more.
+    let mut failing = state(&place.data);
+    failing["last"]["snapshot"] = json!({"at": 1, "took": 1, "code": 1, "failures": 2, "message": "no room"});
+    daemon_common::write_state(&place.data, &failing);
+    let life = start("false");
+    until(LONG, "it is forgotten", || state(&place.data)["last"]["snapshot"]["failures"] == 0);
+    life.end();
+    assert!(!place.run(&["doctor"]).out.contains("snapshot failed"));
+}
+
+/// A key file may be a pipe that nobody writes into: neither the end of the daemon waits for it, nor a job for ever.
+#[test]
+fn a_key_file_that_is_a_pipe_does_not_keep_the_daemon() {
+    let place = Place { key: None, ..filled() };
+    let key = place.path("key");
+    fs::write(&key, KEY).expect("written");
+    let mut command = daemon(&place);
+    command.arg("--vault-key-file").arg(&key);
+    let life = Life::start(command);
+    life.says("daemon of");
+    until(LONG, "it has looked", || state(&place.data)["begun"].is_number());
+    fs::remove_file(&key).expect("removed");
+    let made = Command::new("mkfifo").arg(&key).status().expect("mkfifo runs");
+    assert!(made.success());
+    life.signal("HUP");
+    std::thread::sleep(Duration::from_millis(500));
+    life.end();
 }

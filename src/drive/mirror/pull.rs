@@ -5,7 +5,8 @@
 //! since one that was removed here would come back. What cannot be pulled is named, and keeps nothing else back.
 //!
 //! What comes is compared with the checksum that Drive has for it, and with the header that such an object has; with
-//! the store's keys at hand, all of it must open: they come from the slots there, which are looked at first. What is here is compared too. What differs is set aside, for people
+//! the store's keys at hand, all of it must open: they come from the slots there, which are looked at first. What is
+//! here is compared too. What differs is set aside, for people
 //! to look at, and fetched; but what is here and opens stays, whatever is there.
 
 use std::collections::BTreeSet;
@@ -43,8 +44,8 @@ pub struct Onto<'a> {
     pub retired: Vec<SlotId>,
 }
 
-/// Whether there is something to pull, and the store's keys, if one of `credentials` opens it. Nothing is made here, and
-/// little comes.
+/// Whether there is something to pull, and the store's keys, if one of `credentials` opens it. Nothing is made here,
+/// and little comes.
 pub fn look(from: &DriveObjects<'_>, id: StoreId, credentials: &[Credential]) -> Result<Option<Arc<Keys>>> {
     let slots = from.in_order(Kind::Slot);
     if slots.is_empty() {

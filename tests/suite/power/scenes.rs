@@ -158,7 +158,7 @@ pub fn rotation() -> Scene {
     let scene = Scene::new("key rotation", &["key", "rotate", "--new-vault-key-file"], judge::rotation).with(2, &[]);
     scene.then(|scene| {
         // In no folder whose power fails.
-        let file = std::env::temp_dir().join(format!("nbak-power-{}", std::process::id()));
+        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("nbak-power-{}", std::process::id()));
         fs::write(&file, OTHER_KEY).expect("a key");
         scene.args.push(file.to_str().expect("text").to_owned());
     })

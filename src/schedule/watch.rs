@@ -236,8 +236,8 @@ impl Teller<'_> {
     fn log_warnings(&mut self, what: &str, ran: &Ran) {
         let warnings: Vec<&str> = ran.err.lines().filter(|line| line.starts_with("warning: ")).take(20).collect();
         let text = warnings.join("\n");
-        if !text.is_empty() && self.warned.get(what) != Some(&text) {
-            (self.log)(&text);
+        if self.warned.get(what) != Some(&text) {
+            warnings.iter().for_each(|line| (self.log)(line));
         }
         self.warned.insert(what.to_owned(), text);
     }

@@ -237,7 +237,9 @@ impl Teller<'_> {
         let warnings: Vec<&str> = ran.err.lines().filter(|line| line.starts_with("warning: ")).take(20).collect();
         let text = warnings.join("\n");
         if self.warned.get(what) != Some(&text) {
-            warnings.iter().for_each(|line| (self.log)(line));
+            for line in warnings {
+                (self.log)(line);
+            }
         }
         self.warned.insert(what.to_owned(), text);
     }

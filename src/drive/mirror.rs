@@ -178,10 +178,15 @@ impl<'a> DriveObjects<'a> {
         Ok(was_there)
     }
 
+    /// The same, as it is there now.
+    fn again(&self) -> Result<DriveObjects<'a>> {
+        let id = StoreId::parse(&self.store).map_err(|_| Error::failed("a store has another name"))?;
+        DriveObjects::open(self.drive, self.sessions, self.own, id)
+    }
+
     /// Looks once more whether all of `keys` are there: somebody may have thrown them away meanwhile.
     fn require(&self, mut keys: impl Iterator<Item = Key>) -> Result<()> {
-        let id = StoreId::parse(&self.store).map_err(|_| Error::failed("a store has another name"))?;
-        let now = DriveObjects::open(self.drive, self.sessions, self.own, id)?;
+        let now = self.again()?;
         match keys.find(|key| !now.folder(key.kind).objects.contains_key(&key.id)) {
             None => Ok(()),
             Some(key) => Err(Error::remote("something went into Google Drive's bin while it was pushed")

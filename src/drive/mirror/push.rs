@@ -85,6 +85,8 @@ pub fn push(from: &Packs, to: &DriveObjects<'_>, order: &mut Order<'_>, watch: W
     (moved.unknown, moved.extra) = (bad.len() as u64, extra.len() as u64);
     if let Some(agrees) = order.prune.filter(|_| !extra.is_empty()) {
         agrees()?;
+        // What came while this one was pushing may need what is about to go.
+        look_at_others(from, &to.again()?, order, &own)?;
         let newest = to.newest().unwrap_or(0);
         let is_old = |id: &PackId| to.came(Key::new(Kind::Pack, id.0)).is_some_and(|at| at + PATIENCE_MS < newest);
         // The newest first: what refers to others came after them.

@@ -11,7 +11,6 @@ use super::context::Context;
 use super::output::{self, count, line, size};
 use crate::error::{Error, Result};
 use crate::snapshot::check::{Options, PROVEN, Problem, check as check_store};
-use crate::snapshot::store::UNFINISHED_WHY;
 use crate::upkeep::remembered;
 
 /// Problems that are named, unless all are asked for: a lost pack makes thousands.
@@ -31,11 +30,8 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
     let options = Options { read_data: args.read_data || args.subset.is_some(), subset: args.subset };
     let mut report = check_store(&store, options, &context.bars())?;
     let data_dir = context.data_dir();
-    if let Some(what) = data_dir.ok().map(|path| remembered::missing(&path, &store, true)).transpose()?.flatten() {
-        report.problems.push(Problem { invariant: CHAIN, subject: "the store".to_owned(), what });
-    }
-    if store.awaits_pull() {
-        let what = UNFINISHED_WHY.to_owned();
+    let behind = data_dir.ok().map(|path| remembered::missing(&path, &store, true)).transpose()?.flatten();
+    for what in behind.into_iter().chain(store.unfinished()) {
         report.problems.push(Problem { invariant: CHAIN, subject: "the store".to_owned(), what });
     }
     store.remember_damaged(&report.read, &report.damaged);
@@ -71,7 +67,7 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
             "known_losses": report.known.iter().map(|(id, _)| id).collect::<Vec<_>>(),
         }));
     } else {
-        // What is wrong with one object may be said of each of its parts: all objects are named before that.
+        // What is wrong with one object may be said of each of its parts: so few are, that others are named too.
         let mut said: BTreeMap<&str, usize> = BTreeMap::new();
         let mut shown: Vec<&Problem> = Vec::new();
         for problem in &report.problems {

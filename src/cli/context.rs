@@ -24,7 +24,7 @@ use crate::export::manager::{BackupManager, Settings};
 use crate::snapshot::look;
 use crate::snapshot::places::Places;
 use crate::snapshot::record::Record;
-use crate::snapshot::store::{Access, Store, UNFINISHED_WHY};
+use crate::snapshot::store::{Access, Store};
 use crate::upkeep::remembered;
 
 /// What the commands work with.
@@ -245,9 +245,7 @@ impl Context {
     /// Says once what its owner should know about the store.
     pub fn warn(&self, store: &Store) {
         Self::warn_of_losses(store);
-        if store.awaits_pull() {
-            output::warning(UNFINISHED_WHY);
-        }
+        store.unfinished().iter().for_each(output::warning);
         if store.is_unprotected() {
             output::warning(
                 "this store is not protected: who can read it can read all that is in it \

@@ -267,10 +267,12 @@ fn download(context: &Context, args: BackupRestoreArgs, rate: &RateArgs) -> Resu
     let places = context.places()?;
     may_replace(context, args.live.yes)?;
     let line_ = Line::open(context, rate)?;
-    let stored = line_.backups().find(args.name.as_deref())?;
+    let all = line_.backups().list()?;
+    let stored = line_.backups().find_in(all.clone(), args.name.as_deref())?;
     if args.name.is_none() {
-        for name in line_.backups().incomplete_after(&stored)? {
-            output::warning(format!("a newer backup there, {name}, is not complete: {} it is", stored.listed.name));
+        for name in line_.backups().incomplete_after(&all, &stored) {
+            let taken = &stored.listed.name;
+            output::warning(format!("backup {} there is newer, and not complete: {taken} is taken", shown(name)));
         }
     }
     let plan = line_.backups().plan(&stored)?;

@@ -31,6 +31,14 @@ const STEP: Duration = Duration::from_millis(200);
 /// So much of an `.env` file is looked at, in bytes.
 const ENV_FILE_LIMIT: u64 = 1 << 20;
 
+/// Whether this process is to end.
+static GIVEN_UP: AtomicBool = AtomicBool::new(false);
+
+/// From now on nobody is waited for who gives a key: this process is to end.
+pub fn give_up() {
+    GIVEN_UP.store(true, Ordering::Relaxed);
+}
+
 /// Tells of a vault key that is none: it opens what it sealed, and who made a mistake would not know.
 pub fn warn_of_weak(what: &str, credential: &Credential) {
     if let Credential::VaultKey(key) = credential
@@ -48,37 +56,47 @@ pub fn of_file(path: &Path) -> Result<String> {
         let error = Error::key("cannot read a key").at(path).because(error);
         error.hint("name a file that this user can read, with the key in its first line")
     };
-    let owned = path.to_owned();
     // It may be a pipe, and whoever writes to it may never come.
-    let read = move || fs::File::open(owned).and_then(|mut file| read_wiped(&mut file, LIMIT));
-    let Some(bytes) = in_time(read)? else {
-        return Err(Error::key(format!("nothing came from here within {} s", PATIENCE.as_secs()))
-            .at(path)
-            .hint("it is no plain file: somebody has to write the key into it"));
-    };
-    first_line(&bytes.map_err(failed)?, &path.display().to_string())
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    let waits = !file.metadata().map_err(failed)?.is_file();
+    let bytes = read_wiped(&mut Waiting { file, waits, start: Instant::now() }, LIMIT).map_err(failed)?;
+    first_line(&bytes, &path.display().to_string())
 }
 
-/// What `read` gives, if that comes in time: where a terminal is somebody may be asked, for as long as that takes.
-fn in_time(
-    read: impl FnOnce() -> io::Result<Zeroizing<Vec<u8>>> + Send + 'static,
-) -> Result<Option<io::Result<Zeroizing<Vec<u8>>>>> {
-    let (give, take) = crossbeam_channel::bounded(1);
-    // Nobody waits any more if it comes late.
-    let read = move || drop(give.send(read()));
-    std::thread::Builder::new().name("key".to_owned()).spawn(read).map_err(Error::thread)?;
-    let patience = if io::stdin().is_terminal() { Duration::MAX } else { PATIENCE };
-    let start = Instant::now();
-    loop {
-        match take.recv_timeout(STEP) {
-            Ok(bytes) => return Ok(Some(bytes)),
-            Err(RecvTimeoutError::Disconnected) => return Ok(None),
-            Err(RecvTimeoutError::Timeout) if start.elapsed() >= patience || GIVEN_UP.load(Ordering::Relaxed) => {
-                return Ok(None);
+/// A file that is waited for as long as nothing comes from it, if it is no plain one.
+struct Waiting {
+    file: fs::File,
+    /// Whether it may come later.
+    waits: bool,
+    start: Instant,
+}
+
+impl Read for Waiting {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.file.read(buffer) {
+                // Nobody has opened its other end, or nobody has written.
+                Ok(0) if self.waits => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                read => {
+                    self.waits &= !matches!(read, Ok(1..));
+                    return read;
+                }
             }
-            Err(RecvTimeoutError::Timeout) => {}
+            if is_over(self.start) {
+                let what = format!("nothing came from it within {} s", PATIENCE.as_secs());
+                return Err(io::Error::new(ErrorKind::TimedOut, what));
+            }
+            std::thread::sleep(STEP);
         }
     }
+}
+
+/// Whether what was waited for since `start` is not to be waited for any more. Where a terminal is somebody may be
+/// asked, for as long as that takes.
+fn is_over(start: Instant) -> bool {
+    GIVEN_UP.load(Ordering::Relaxed) || !io::stdin().is_terminal() && start.elapsed() >= PATIENCE
 }
 
 /// The first line of what a command prints. Where there is a terminal it may ask somebody, for as long as that takes.
@@ -98,7 +116,18 @@ pub fn of_command(command: &str) -> Result<String> {
             },
         )
     };
-    let bytes = in_time(read)?;
+    let (give, take) = crossbeam_channel::bounded(1);
+    // Nobody waits any more if it comes late.
+    let read = move || drop(give.send(read()));
+    std::thread::Builder::new().name("key".to_owned()).spawn(read).map_err(Error::thread)?;
+    let start = Instant::now();
+    let bytes = loop {
+        match take.recv_timeout(STEP) {
+            Ok(bytes) => break Some(bytes),
+            Err(RecvTimeoutError::Timeout) if !is_over(start) => {}
+            Err(_) => break None,
+        }
+    };
     let Some(bytes) = bytes else {
         let _ = child.kill();
         let _ = child.wait();
@@ -110,14 +139,6 @@ pub fn of_command(command: &str) -> Result<String> {
         return Err(Error::key(format!("the command that gives the key failed ({status})")));
     }
     first_line(&bytes.map_err(failed)?, "what the command printed")
-}
-
-/// Whether this process is to end.
-static GIVEN_UP: AtomicBool = AtomicBool::new(false);
-
-/// From now on no command is waited for that gives a key: this process is to end.
-pub fn give_up() {
-    GIVEN_UP.store(true, Ordering::Relaxed);
 }
 
 /// The vault keys in the environment.

@@ -178,6 +178,12 @@ impl Layers {
         }
     }
 
+    /// Whether a project's file said it.
+    pub fn is_project(&self, origin: &Origin) -> bool {
+        let Origin::File(path, _) = origin else { return false };
+        self.all.iter().any(|layer| layer.is_project && layer.file.as_ref().is_some_and(|(file, _)| file == path))
+    }
+
     /// What the layers say of the key at `path`, the lowest first.
     pub fn say(&self, path: &str, by_project: bool) -> Vec<(Value, Origin)> {
         let layers = self.all.iter().filter(|layer| by_project || !layer.is_project);
@@ -189,14 +195,6 @@ impl Layers {
             (lookup(&layer.root, path).clone(), origin)
         });
         all.filter(|(value, _)| !value.is_null()).collect()
-    }
-}
-
-impl Layers {
-    /// Whether a project's file said it.
-    pub fn is_project(&self, origin: &Origin) -> bool {
-        let Origin::File(path, _) = origin else { return false };
-        self.all.iter().any(|layer| layer.is_project && layer.file.as_ref().is_some_and(|(file, _)| file == path))
     }
 }
 

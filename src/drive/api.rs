@@ -179,10 +179,15 @@ impl Drive {
 
     /// The folder `name` in `parent`, made if it is not there.
     pub fn folder(&self, parent: &str, name: &str) -> Result<String> {
-        if let Some(found) = self.named(parent, name)?.into_iter().find(|found| found.is_folder) {
-            return Ok(found.id);
+        self.folder_noted(parent, name, &BTreeMap::new())
+    }
+
+    /// The same; `properties` are noted with it if it is made.
+    pub fn folder_noted(&self, parent: &str, name: &str, properties: &BTreeMap<String, String>) -> Result<String> {
+        match self.named(parent, name)?.into_iter().find(|found| found.is_folder) {
+            Some(found) => Ok(found.id),
+            None => self.make_folder(parent, name, properties),
         }
-        self.make_folder(parent, name, &BTreeMap::new())
     }
 
     /// A new folder, whether there is one of that name or not.

@@ -154,7 +154,11 @@ impl Backups<'_> {
     /// not made before a restore. On a new machine, that of the only one there is, or of the only one with a data
     /// directory at the same place; whose is meant of several is for a person to say.
     pub fn find(&self, name: Option<&str>) -> Result<Stored> {
-        let all = self.list()?;
+        self.find_in(self.list()?, name)
+    }
+
+    /// The same, among `all` that there are.
+    pub fn find_in(&self, all: Vec<Stored>, name: Option<&str>) -> Result<Stored> {
         let hint = "`nbak backup gdrive list` lists them";
         if let Some(name) = name {
             let is_meant = |one: &Stored| one.listed.name == name || one.id == name;
@@ -199,12 +203,11 @@ impl Backups<'_> {
         }
     }
 
-    /// The backups of this machine there that came after `stored`, and are not complete.
-    pub fn incomplete_after(&self, stored: &Stored) -> Result<Vec<String>> {
-        let all = self.list()?.into_iter();
-        let later = all
-            .filter(|one| self.own.owns(&one.owner()) && one.listed.damage.is_some() && one.came_ms > stored.came_ms);
-        Ok(later.map(|one| one.listed.name).collect())
+    /// The names of those of `all` that are this machine's, came after `stored`, and are not complete.
+    pub fn incomplete_after<'a>(&self, all: &'a [Stored], stored: &Stored) -> Vec<&'a str> {
+        let is_later =
+            |one: &&Stored| self.own.owns(&one.owner()) && one.listed.damage.is_some() && one.came_ms > stored.came_ms;
+        all.iter().filter(is_later).map(|one| one.listed.name.as_str()).collect()
     }
 
     /// Removes backups of this machine there that are older than `days`, or of `every` machine; never the newest

@@ -102,11 +102,7 @@ impl<'a> DriveObjects<'a> {
             return Ok(id.clone());
         }
         let top = self.drive.folder("root", TOP)?;
-        let is_there = self.drive.named(&top, &self.store)?.into_iter().find(|found| found.is_folder);
-        let root = match is_there {
-            Some(found) => found.id,
-            None => self.drive.make_folder(&top, &self.store, &self.own.of_store())?,
-        };
+        let root = self.drive.folder_noted(&top, &self.store, &self.own.of_store())?;
         let id = self.drive.folder(&root, kind.folder())?;
         folder.id = Some(id.clone());
         Ok(id)
@@ -145,6 +141,11 @@ impl<'a> DriveObjects<'a> {
     fn holds(&self, key: Key, size: u64, sums: Option<&Sums>) -> bool {
         let is = |copy: &Remote| copy.size == size && sums.is_none_or(|sums| sums.are_of(copy, size));
         self.folder(key.kind).objects.get(&key.id).is_some_and(|copies| copies.iter().any(is))
+    }
+
+    /// Where it is, for messages.
+    fn root_place(&self) -> String {
+        format!("Google Drive: {TOP}/{}", self.store)
     }
 
     /// Whether a key slot was ever removed there.
@@ -258,7 +259,7 @@ impl Objects for DriveObjects<'_> {
     }
 
     fn place(&self, key: Key) -> String {
-        format!("Google Drive: {TOP}/{}/{key}", self.store)
+        format!("{}/{key}", self.root_place())
     }
 }
 

@@ -24,7 +24,7 @@ use crate::export::inplace::holders::{Whose, holders, in_words};
 use crate::export::list::{Listed, list};
 use crate::id::PackId;
 use crate::snapshot::places::Places;
-use crate::snapshot::store::{Access, Store, UNFINISHED, UNFINISHED_WHY};
+use crate::snapshot::store::{Access, Store, UNFINISHED};
 use crate::source::own;
 use crate::store::objects::{Key, Kind};
 use crate::upkeep::remembered;
@@ -188,7 +188,7 @@ impl Standing {
         let index = store.catalog().index();
         self.store_bytes = index.packs().map(|(_, size)| size).sum();
         self.unprotected = store.is_unprotected();
-        self.damage = store.losses().or_else(|| store.awaits_pull().then(|| UNFINISHED_WHY.to_owned()));
+        self.damage = store.losses().or_else(|| store.unfinished());
         if self.damage.is_none() && !index.damaged().is_empty() {
             self.damage = Some("a check found packs damaged".to_owned());
         }

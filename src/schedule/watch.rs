@@ -119,15 +119,14 @@ impl Teller<'_> {
         }
     }
 
-    /// Trouble that nobody looks for any more is not over, and nothing to tell.
-    fn drop_trouble(event: Event, key: &str, state: &mut State) {
+    /// Trouble that nobody looks for any more is not over, and nothing to tell; whether there was any.
+    fn drop_trouble(event: Event, key: &str, state: &mut State) -> bool {
         let mut muffle = muffle(state);
-        if muffle.ended(event, key).is_some() {
+        let was_there = muffle.ended(event, key).is_some();
+        if was_there {
             keep(state, &muffle);
         }
-        if let Some(last) = state.last.get_mut(key) {
-            (last.failures, last.message) = (0, String::new());
-        }
+        was_there
     }
 
     /// Tells what is wrong with the configuration; what is switched off in it can fail no more.
@@ -147,8 +146,12 @@ impl Teller<'_> {
             (!config.gdrive, "upload"),
             (!config.gdrive, "backup gdrive prune"),
         ] {
-            if is_off {
-                Self::drop_trouble(event_of(what), what, state);
+            // What failed when a person did it, and not the daemon, stays until it passes.
+            if is_off
+                && Self::drop_trouble(event_of(what), what, state)
+                && let Some(last) = state.last.get_mut(what)
+            {
+                (last.failures, last.message) = (0, String::new());
             }
         }
     }
@@ -326,7 +329,7 @@ impl Watch for Teller<'_> {
             None => Some(since_begun).filter(|hours| config.stale_hours > 0 && *hours >= config.stale_hours),
         };
         match stale {
-            None if config.stale_hours == 0 => Self::drop_trouble(Event::Stale, "backup", state),
+            None if config.stale_hours == 0 => drop(Self::drop_trouble(Event::Stale, "backup", state)),
             // There is none, and that is not long: what was told before may be as true as it was.
             None if standing.backup.is_none() => {}
             Some(hours) => {

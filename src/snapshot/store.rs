@@ -33,9 +33,11 @@ use crate::store::sink::PackSink;
 
 /// Stands in the folder of a store that is being pulled: keys and packs come one by one.
 pub const UNFINISHED: &str = "pull-unfinished";
-/// What that means, and what is to be done.
-pub const UNFINISHED_WHY: &str = "a pull from Google Drive has not ended: newer snapshots, or parts of these, may be \
-                                  missing (run `nbak gdrive pull` again; `nbak repair index` accepts it as it is)";
+/// What that means.
+pub const UNFINISHED_WHAT: &str =
+    "a pull from Google Drive has not ended: newer snapshots, or parts of these, may be missing";
+/// What is to be done then.
+pub const UNFINISHED_NEXT: &str = "run `nbak gdrive pull` again; `nbak repair index` accepts the store as it is";
 
 /// The most key slots a store may have.
 pub const MOST_SLOTS: usize = 64;
@@ -316,6 +318,11 @@ impl Store {
     /// Whether not all that Google Drive has of it has come yet: there may be newer snapshots.
     pub fn awaits_pull(&self) -> bool {
         !self.root.as_os_str().is_empty() && self.root.join(UNFINISHED).exists()
+    }
+
+    /// The same, in words, with what is to be done.
+    pub fn unfinished(&self) -> Option<String> {
+        self.awaits_pull().then(|| format!("{UNFINISHED_WHAT} ({UNFINISHED_NEXT})"))
     }
 
     /// What the store had and has no longer, in words; nothing if all is there.

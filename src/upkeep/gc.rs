@@ -31,7 +31,7 @@ use crate::index::Location;
 use crate::snapshot::ledger::Mac;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
-use crate::snapshot::store::{Store, UNFINISHED_WHY};
+use crate::snapshot::store::{Store, UNFINISHED_NEXT, UNFINISHED_WHAT};
 use crate::store::lock::Deleting;
 use crate::store::objects::Kind;
 use crate::store::sink::{PackSink, Stored};
@@ -134,7 +134,7 @@ fn refuse_if_unknown(store: &Store) -> Result<()> {
         return Err(refused(losses).hint("bring the packs back from a copy, or accept the loss with `nbak repair`"));
     }
     if store.awaits_pull() {
-        return Err(refused(UNFINISHED_WHY.to_owned()));
+        return Err(refused(UNFINISHED_WHAT.to_owned()).hint(UNFINISHED_NEXT));
     }
     if let Some((_, why)) = store.catalog().index().unreadable().first() {
         return Err(refused(why.clone()).hint("run `nbak repair`, which sets damaged packs aside"));

@@ -11,14 +11,13 @@ use crate::error::words::count;
 use crate::error::{Error, Result};
 use crate::snapshot::ledger::{Ledger, is_ledger};
 use crate::snapshot::record::Record;
-use crate::snapshot::store::{Store, UNFINISHED_WHY};
+use crate::snapshot::store::Store;
 
 /// Fails unless everything that a snapshot needs is in the packs, by their footers, and nothing is known to be lost.
 pub fn require_whole(store: &Store) -> Result<()> {
     let history = store.history()?;
     let index = store.catalog().index();
-    let awaits = || store.awaits_pull().then(|| UNFINISHED_WHY.to_owned());
-    let lost = store.losses().or_else(awaits).or_else(|| {
+    let lost = store.losses().or_else(|| store.unfinished()).or_else(|| {
         let lost = history.live().filter(|record| history.ledger().losses.contains_key(&record.id)).count();
         (lost > 0).then(|| format!("{} lost something for good", count(lost as u64, "snapshot has", "snapshots have")))
     });

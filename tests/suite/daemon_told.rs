@@ -511,6 +511,7 @@ fn what_is_kept_for_the_daemon_is_looked_after() {
     let start = |snapshots: &str| {
         let mut command = daemon(&place);
         command.env("NBAK_NOTIFY", notify.to_string()).env("NBAK_SNAPSHOT_SCHEDULE", snapshots);
+        command.env("NBAK_STALE_HOURS", "0").env("NBAK_DRILL", "false");
         Life::start(command)
     };
     let life = start("false");
@@ -528,11 +529,17 @@ fn what_is_kept_for_the_daemon_is_looked_after() {
     // A snapshot fails, and then none is to be taken any more.
     let mut failing = state(&place.data);
     failing["last"]["snapshot"] = json!({"at": 1, "took": 1, "code": 1, "failures": 2, "message": "no room"});
+    failing["told"] = json!({"open": {"snapshot_failed snapshot": {"since_ms": 1, "told_ms": 1, "seen": 2}}});
+    // That of a backup stands, though nobody asks how old the newest is; and that of a drill which a person made.
+    failing["last"]["backup"] = json!({"at": 1, "took": 1, "code": 1, "failures": 4, "message": "no room"});
+    failing["last"]["drill"] = json!({"at": 1, "took": 1, "code": 13, "failures": 1, "message": "a fault"});
     daemon_common::write_state(&place.data, &failing);
     let life = start("false");
     until(LONG, "it is forgotten", || state(&place.data)["last"]["snapshot"]["failures"] == 0);
     life.end();
-    assert!(!place.run(&["doctor"]).out.contains("snapshot failed"));
+    let doctor = place.run(&["doctor"]).out;
+    assert!(!doctor.contains("snapshot failed"), "{doctor}");
+    assert!(doctor.contains("backup failed, 4 times") && doctor.contains("drill failed"), "{doctor}");
 }
 
 /// A key file may be a pipe that nobody writes into: neither the end of the daemon waits for it, nor a job for ever.

@@ -62,7 +62,7 @@ pub struct PushArgs {
     /// Compare what is there already by its checksum too, which reads the whole store here
     #[arg(long)]
     pub read_data: bool,
-    /// Remove there what is not in the store any more, since `gc` removed it
+    /// Remove there what was in this store and is not any more, since `gc` removed it; what never was, after a week
     #[arg(long)]
     pub prune: bool,
     #[command(flatten)]

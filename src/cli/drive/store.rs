@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::export::files::sync_folder;
 use crate::id::{PackId, StoreId};
 use crate::snapshot::progress::Progress;
-use crate::snapshot::store::{Access, Store, UNFINISHED, UNFINISHED_WHY, retired};
+use crate::snapshot::store::{Access, Store, UNFINISHED, UNFINISHED_NEXT, UNFINISHED_WHAT, retired};
 use crate::source::own::make_room;
 use crate::store::local::LocalDirectory;
 use crate::store::lock::WriterLock;
@@ -41,7 +41,8 @@ fn tell(context: &Context, store: StoreId, what: &str, moved: &Moved) {
     if context.json {
         output::json(&json!({
             "store": store.to_string(), "objects": moved.objects, "bytes": moved.bytes, "kept": moved.kept,
-            "replaced": moved.replaced, "removed": moved.removed, "extra": moved.extra, "differ": moved.differ,
+            "replaced": moved.replaced, "removed": moved.removed, "extra": moved.extra,
+            "unknown": moved.unknown, "differ": moved.differ,
             "bad": moved.bad,
         }));
         return;
@@ -126,7 +127,7 @@ fn push_store(context: &Context, args: &PushArgs) -> Result<u8> {
         return Err(unprotected());
     }
     if store.awaits_pull() {
-        return Err(Error::failed(UNFINISHED_WHY).hint("nothing was pushed"));
+        return Err(Error::failed(UNFINISHED_WHAT).at(store.root()).hint(UNFINISHED_NEXT));
     }
     let index = store.catalog().index();
     let damage = store.losses().or_else(|| index.unreadable().first().map(|(_, why)| why.clone()));
@@ -166,8 +167,8 @@ fn push_store(context: &Context, args: &PushArgs) -> Result<u8> {
     let moved = push(store.catalog().packs(), &there, &mut order, &|bytes| bars.advance(bytes));
     bars.end();
     note(&judged_at, store.id(), &judged);
-    note_known(&known_at, &**store.objects(), &there, store.id())?;
     let moved = moved?;
+    note_known(&known_at, &**store.objects(), &there, store.id())?;
     for slot in &moved.retired {
         output::warning(format!(
             "key slot {} was removed by another machine, and is not pushed: `nbak key remove {}` removes it here too",

@@ -6,8 +6,8 @@
 //!
 //! What comes is compared with the checksum that Drive has for it, and with the header that such an object has; with
 //! the store's keys at hand, all of it must open: they come from the slots there, which are looked at first. What is
-//! here is compared too. What differs is set aside, for people
-//! to look at, and fetched; but what is here and opens stays, whatever is there.
+//! here is compared too. What differs is set aside, for people to look at, and fetched; but what is here and opens
+//! stays, whatever is there.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use super::push::SLOT_MOST;
 use super::{DriveObjects, Moved};
 use crate::crypto::keys::Keys;
 use crate::crypto::secret::Credential;
-use crate::crypto::slot::Slot;
+use crate::crypto::slot::{Method, Slot};
 use crate::drive::backups::{Watch, at_once};
 use crate::drive::sums::Sums;
 use crate::error::{Error, Result};
@@ -54,10 +54,13 @@ pub fn look(from: &DriveObjects<'_>, id: StoreId, credentials: &[Credential]) ->
         } else {
             "that store in Google Drive has no keys: its first push did not end, or they lie in the bin"
         };
-        return Err(Error::no_store(what).hint("a machine that has the store pushes its key again"));
+        return Err(Error::no_store(what)
+            .at(from.root_place())
+            .hint("a machine that has the store pushes its key again"));
     }
     if from.in_order(Kind::Pack).is_empty() {
         return Err(Error::integrity("that store in Google Drive has keys and no packs: nothing is in it")
+            .at(from.root_place())
             .hint("look in Google Drive's bin"));
     }
     let (mut opens, mut unread) = (None, false);
@@ -70,13 +73,14 @@ pub fn look(from: &DriveObjects<'_>, id: StoreId, credentials: &[Credential]) ->
             continue;
         };
         let by = |credential: &Credential| slot.open(Some(credential));
-        opens = opens.or_else(|| credentials.iter().find_map(by)).or_else(|| slot.open(None));
+        opens = opens.or_else(|| credentials.iter().find_map(by));
     }
     match opens {
         Some(master) => Ok(Some(Arc::new(Keys::new(id, &master)))),
         // It comes all the same, to be opened later, or when the slot that is bad has come.
         None if credentials.is_empty() || unread => Ok(None),
-        None => Err(Error::key("the key does not open that store in Google Drive")
+        None => Err(Error::key("the key does not open that store")
+            .at(from.root_place())
             .hint("nothing was downloaded; give the key of that store, or none to pull it unopened")),
     }
 }
@@ -196,7 +200,12 @@ impl One<'_> {
 /// Whether these are the bytes of that object of that store, as far as its head says.
 fn belongs(bytes: &[u8], id: StoreId, key: Key) -> Result<(), String> {
     let (store, own) = match key.kind {
-        Kind::Slot => Slot::parse(bytes).map(|slot| (slot.store, slot.id.0)).map_err(|error| error.to_string())?,
+        Kind::Slot => match Slot::parse(bytes) {
+            // It was never pushed, and whoever put it there knows the key that is in it.
+            Ok(slot) if slot.method == Method::Open => return Err("it opens for everybody".to_owned()),
+            Ok(slot) => (slot.store, slot.id.0),
+            Err(error) => return Err(error.to_string()),
+        },
         Kind::Pack => {
             let header = Header::decode(&bytes[..bytes.len().min(HEADER)]).map_err(|why| why.to_string())?;
             (header.store, header.pack.0)

@@ -108,6 +108,7 @@ fn keeps_a_key(slots: &[(Key, Vec<u8>)], to: &DriveObjects<'_>, retired: &[SlotI
     Err(Error::failed(
         "no key would open the copy in Google Drive: another machine removed the key slots of this store",
     )
+    .at(to.root_place())
     .hint("`nbak key rotate` makes a new one here; then push. Nothing in Google Drive was touched"))
 }
 

@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nbak::crypto::secret::Secret;
+use nbak::crypto::slot::Slot;
+use nbak::id::StoreId;
+
 use crate::common::{Place, Run, noise};
 use crate::drive_common::{Cloud, store_grant};
 
@@ -321,6 +325,25 @@ fn the_last_key_there_stays() {
     let refused = other.run(&[&both[..], &[key.to_str().expect("a path")]].concat());
     assert!(refused.code == 1 && refused.err.contains("no key would open"), "{refused:?}");
     assert_copy(&cloud, 1);
+}
+
+/// A slot that opens for everybody was never pushed: whoever put it there has the key that is in it.
+#[test]
+fn a_slot_that_opens_for_everybody_is_not_pulled() {
+    let cloud = machine(2);
+    let listed: serde_json::Value = serde_json::from_str(&cloud.ok(&["gdrive", "list", "--json"]).out).expect("JSON");
+    let store = StoreId::parse(listed["store"].as_str().expect("an id")).expect("an id");
+    let slot = Slot::new(store, &Secret::random(), None, 1, "");
+    let keys = cloud.fake.files().into_iter().find(|file| file.name == "keys").expect("a folder");
+    let id = cloud.fake.add_file(&keys.id, &slot.id.to_string(), slot.bytes());
+    cloud.fake.change(&id, |file| file.created -= 86_400_000);
+    let new = cloud.on_a_new_machine();
+    new.grant();
+    let pulled = new.run(&["gdrive", "pull"]);
+    assert!(pulled.code == 13 && pulled.err.contains(&slot.id.to_string()), "{pulled:?}");
+    assert_eq!((new.place.slots().len(), new.place.packs().len()), (1, cloud.place.packs().len()));
+    new.ok(&["repair", "index"]);
+    new.ok(&["check", "--read-data"]);
 }
 
 /// A pull that cannot be makes nothing here; what is gone here but for what was set aside comes back.

@@ -480,7 +480,7 @@ fn an_own_incomplete_backup_is_no_reason_to_take_anothers() {
     properties.insert("nbak_source".to_owned(), own);
     cloud.fake.change(&begun, |file| file.app_properties.clone_from(&properties));
     let restored = cloud.ok(&["backup", "gdrive", "restore", "--yes"]);
-    assert!(restored.err.contains("20260101T000000Z, is not complete"), "{restored:?}");
+    assert!(restored.err.contains("20260101T000000Z there is newer, and not complete"), "{restored:?}");
 }
 
 /// A prune looks at the files of what it keeps: a newest backup that lost something there costs no older one.

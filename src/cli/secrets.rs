@@ -59,7 +59,9 @@ pub fn of_file(path: &Path) -> Result<String> {
     // It may be a pipe, and whoever writes to it may never come.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
-    let waits = !file.metadata().map_err(failed)?.is_file();
+    // What a shell hands over (`/dev/fd/63`, `/dev/stdin`) has somebody at its other end from the beginning.
+    let is_handed = path.starts_with("/dev") || path.starts_with("/proc");
+    let waits = !is_handed && !file.metadata().map_err(failed)?.is_file();
     let bytes = read_wiped(&mut Waiting { file, waits, start: Instant::now() }, LIMIT).map_err(failed)?;
     first_line(&bytes, &path.display().to_string())
 }
@@ -67,7 +69,7 @@ pub fn of_file(path: &Path) -> Result<String> {
 /// A file that is waited for as long as nothing comes from it, if it is no plain one.
 struct Waiting {
     file: fs::File,
-    /// Whether it may come later.
+    /// Whether whoever writes to it may come later.
     waits: bool,
     start: Instant,
 }

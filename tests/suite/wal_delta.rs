@@ -345,6 +345,43 @@ fn whatever_happens_a_capture_by_the_log_is_what_reading_all_gives() {
     assert!(by_log * 10 > by_log + whole, "{by_log} of {}", by_log + whole);
 }
 
+/// An application that is left to itself: it holds its connection, commits, and every hundred frames or so its log is
+/// copied and begun anew. Nothing of that is a reason to read all of it.
+#[test]
+fn a_log_that_is_begun_anew_now_and_then_is_followed() {
+    let mut scene = Scene::new(seed("begun anew"));
+    scene.app().execute_batch("PRAGMA wal_autocheckpoint=100; PRAGMA cache_size=10").expect("pragmas");
+    // Once the log was a long one; what is left of that tells where later ones ended.
+    scene.app().execute_batch("INSERT INTO t(v, pad) VALUES(0, randomblob(900000)); DELETE FROM t").expect("written");
+    for _ in 0..20 {
+        scene.app().execute_batch("INSERT INTO t(v, pad) VALUES(0, randomblob(9000))").expect("written");
+    }
+    scene.snapshot();
+    let log = scene.place.data.join("app.db-wal");
+    let salts = |log: &Path| fs::read(log).expect("a log")[16..24].to_vec();
+    let (mut before, mut anew, mut by_log) = (salts(&log), 0, 0);
+    for round in 0..40 {
+        for _ in 0..=scene.random.below(3) {
+            let (from, bytes) = (scene.random.below(20), scene.random.below(20_000));
+            let rolled_back = format!("BEGIN; UPDATE t SET pad=randomblob({bytes}) WHERE id<9; ROLLBACK");
+            let kept = format!("UPDATE t SET pad=randomblob({bytes}) WHERE id={from}; INSERT INTO t(v) VALUES(0)");
+            scene.app().execute_batch(&kept).expect("written");
+            if scene.random.below(8) == 0 {
+                scene.app().execute_batch(&rolled_back).expect("rolled back");
+            }
+        }
+        let now = salts(&log);
+        anew += u32::from(now != before);
+        before = now;
+        let before_it = scene.by_log;
+        scene.assert_snapshot(&format!("round {round}"));
+        by_log += scene.by_log - before_it;
+    }
+    println!("{by_log} of 40 by the log, which was begun anew before {anew} of them");
+    // Where a rollback left half of its frames behind, it is not.
+    assert!(anew >= 3 && (40 - by_log) * 2 <= anew, "{by_log} of 40 by the log, begun anew before {anew} of them");
+}
+
 // ---- what is held against the log -----------------------------------------------------------------
 
 /// A page is written past SQLite: the log does not know, and only who reads all of it sees.

@@ -22,7 +22,7 @@ const EAGER_TRIES: u32 = 50;
 /// Misses without even a header to compare, after which there is none to be had.
 const BLIND_TRIES: u32 = 5;
 /// Bytes of the log that are read at once.
-const WALK_BYTES: usize = 1 << 20;
+pub(super) const WALK_BYTES: usize = 1 << 20;
 
 /// The end of an image in the write-ahead log. With the same salts, a later log begins with the same frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,7 +194,7 @@ impl Live {
     pub(super) fn changed(&self, mark: &WalMark) -> io::Result<Option<Vec<u32>>> {
         let Kind::Wal { ground, .. } = &self.kind else { return Ok(None) };
         let changed = since::changed(&self.conn, ground, mark)?;
-        Ok(changed.map(|map| map.entries().iter().map(|(page, _)| *page).collect()))
+        Ok(changed.map(|changed| changed.map.entries().iter().map(|(page, _)| *page).collect()))
     }
 
     pub(super) fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {

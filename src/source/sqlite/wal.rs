@@ -47,6 +47,11 @@ impl WalHeader {
         sound.then(|| WalHeader { page_size, salts: [word(bytes, 16), word(bytes, 20)], big_endian, checksum })
     }
 
+    /// What counts of the header of another log in the same file, which this one's has replaced.
+    pub(super) fn of_log(&self, salts: [u32; 2]) -> WalHeader {
+        WalHeader { salts, ..*self }
+    }
+
     /// Bytes of one frame with its page.
     pub(super) fn frame_bytes(&self) -> usize {
         FRAME_HEADER_BYTES + self.page_size as usize
@@ -106,8 +111,7 @@ impl Walk {
         Walk { checksum, header, before, pages: Vec::new(), commit_pages: 0, least_pages: u32::MAX }
     }
 
-    /// Takes the next frame, header and page. `false` if it does not continue the log; the walk must
-    /// not be used then.
+    /// Takes the next frame, header and page. `false` if it does not continue the log: then the walk is as it was.
     #[must_use]
     pub(super) fn push(&mut self, frame: &[u8]) -> bool {
         if frame.len() != self.header.frame_bytes() {
@@ -158,6 +162,9 @@ impl Walk {
     }
 }
 
+/// In place of a frame's number: the page is in the database's file.
+pub(super) const IN_FILE: u32 = 0;
+
 /// Pages that are in the log, with the frame of their last version, by page.
 #[derive(Debug, Default)]
 pub(super) struct PageMap(Vec<(u32, u32)>);
@@ -174,6 +181,15 @@ impl PageMap {
     /// All of it.
     pub(super) fn entries(&self) -> &[(u32, u32)] {
         &self.0
+    }
+
+    /// This one, with those pages of `old`, a log that is in the file, which it does not have.
+    pub(super) fn over(mut self, old: &PageMap) -> PageMap {
+        let new: Vec<(u32, u32)> = old.0.iter().map(|(page, _)| (*page, IN_FILE)).collect();
+        self.0.extend(new);
+        self.0.sort_unstable_by_key(|(page, frame)| (*page, std::cmp::Reverse(*frame)));
+        self.0.dedup_by_key(|(page, _)| *page);
+        self
     }
 
     /// Forgets a page.

@@ -2,7 +2,7 @@
 //! one; and where the log is not the same any more, it must say nothing.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
 
@@ -186,6 +186,144 @@ fn a_restart_while_it_is_read_does_not_matter() {
     assert!(changes.finish().expect("finish"));
 }
 
+/// A log that was written up to some length once, is begun anew, and has a few frames since: what is left of the first
+/// one lies behind. The mark is in the middle of what the second one has so far.
+fn second_log(path: &Path, page_size: u32) -> (Connection, Vec<u8>, WalMark) {
+    let app = app(path, page_size);
+    app.execute_batch(
+        "INSERT INTO t(pad) VALUES(randomblob(2000000)); DELETE FROM t WHERE id>200; PRAGMA incremental_vacuum;
+         PRAGMA wal_checkpoint(PASSIVE); INSERT INTO t(pad) VALUES(randomblob(300000))",
+    )
+    .expect("write");
+    let (before, mark) = whole(path);
+    app.execute_batch("UPDATE t SET pad=randomblob(300) WHERE id%40=0").expect("write");
+    (app, before, mark)
+}
+
+#[test]
+fn a_log_is_followed_over_its_beginning() {
+    let dir = TempDir::new().expect("dir");
+    let again = "UPDATE t SET pad=randomblob(200) WHERE id%60=0";
+    let shrunk = "DELETE FROM t WHERE id>150; PRAGMA incremental_vacuum";
+    let cases = [
+        ("few frames", "", again),
+        ("all of them are in the file", "", "UPDATE t SET pad=NULL WHERE id%60=0; PRAGMA wal_checkpoint(PASSIVE)"),
+        (
+            "the new one has none",
+            "",
+            "PRAGMA cache_size=2; BEGIN; UPDATE t SET pad=randomblob(400) WHERE id<100; ROLLBACK",
+        ),
+        ("cut off in the old log", shrunk, again),
+        ("cut off in the old log, grown in the new", shrunk, "INSERT INTO t(pad) VALUES(zeroblob(100000))"),
+        ("cut off in the new log", "", shrunk),
+        ("grown in the old log", "INSERT INTO t(pad) VALUES(randomblob(200000))", again),
+        ("vacuumed in the old log", "VACUUM", again),
+    ];
+    for page_size in [512, 4096, 65_536] {
+        for (nth, (what, old, new)) in cases.into_iter().enumerate() {
+            let path = dir.path().join(format!("{page_size}-{nth}.db"));
+            let (app, before, mark) = second_log(&path, page_size);
+            app.execute_batch(old).expect(old);
+            app.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").expect("checkpoint");
+            app.execute_batch(new).expect(new);
+            let (after, now) = whole(&path);
+            let Some(changes) = since(&path, &mark) else {
+                // A few pages that large are all that there is.
+                assert_eq!(page_size, 65_536, "{what}: {now:?} since {mark:?}");
+                continue;
+            };
+            let anew = now.salts != mark.salts;
+            assert!(anew || page_size == 65_536, "{what}");
+            assert!(changes.changed.anew == anew && !changes.is_all_in_log(), "{page_size} {what}");
+            assert!(patched(before, &changes) == after, "{page_size} {what}");
+            assert!(changes.finish().expect("finish"));
+        }
+    }
+}
+
+#[test]
+fn a_log_that_was_begun_anew_and_hides_something_says_nothing() {
+    let dir = TempDir::new().expect("dir");
+    let cases = [
+        (
+            "begun anew twice",
+            "PRAGMA wal_checkpoint(PASSIVE); UPDATE t SET pad=NULL WHERE id=1;
+                              PRAGMA wal_checkpoint(PASSIVE); UPDATE t SET pad=NULL WHERE id=2",
+        ),
+        (
+            "the new one has come too far",
+            "PRAGMA wal_checkpoint(PASSIVE); INSERT INTO t(pad) VALUES(randomblob(400000))",
+        ),
+        ("cut by a checkpoint", "PRAGMA wal_checkpoint(TRUNCATE); UPDATE t SET pad=NULL WHERE id=1"),
+        (
+            "cut to a limit",
+            "PRAGMA journal_size_limit=329632; PRAGMA wal_checkpoint(PASSIVE);
+                            UPDATE t SET pad=NULL WHERE id=1",
+        ),
+        (
+            "no log in between",
+            "PRAGMA journal_mode=DELETE; UPDATE t SET pad=NULL WHERE id=1; PRAGMA journal_mode=WAL;
+                               UPDATE t SET pad=NULL WHERE id=2",
+        ),
+    ];
+    for (nth, (what, sql)) in cases.into_iter().enumerate() {
+        let path = dir.path().join(format!("{nth}.db"));
+        let (app, _, mark) = second_log(&path, 4096);
+        app.execute_batch(sql).expect(what);
+        assert!(since(&path, &mark).is_none(), "{what}");
+    }
+}
+
+/// What is left of the old log is read by nobody else, so nobody else would notice.
+#[test]
+fn a_damaged_rest_of_an_old_log_says_nothing() {
+    use std::os::unix::fs::FileExt as _;
+
+    let dir = TempDir::new().expect("dir");
+    let path = dir.path().join("app.db");
+    let (app, _, mark) = second_log(&path, 4096);
+    let (_, end) = whole(&path);
+    app.execute_batch("PRAGMA wal_checkpoint(PASSIVE); UPDATE t SET pad=NULL WHERE id<40").expect("write");
+    let changes = since(&path, &mark).expect("changes");
+    assert!(changes.changed.anew);
+    let say = || changed(&changes.conn, &changes.ground, &mark).expect("read").is_some();
+    // Through a descriptor that is never closed: closing it would drop SQLite's locks.
+    let log = std::fs::OpenOptions::new().read(true).write(true).open(dir.path().join("app.db-wal")).expect("open");
+    let frames = (1..=changes.mark().mx_frame).chain(mark.mx_frame..=end.mx_frame);
+    for frame in frames {
+        // Of the frame that the earlier image ended in only the header counts.
+        let places = if frame == mark.mx_frame {
+            [4, 5, 7, 8, 11, 12, 15, 16, 20, 23]
+        } else {
+            [0, 3, 7, 8, 15, 16, 23, 24, 2000, 4119]
+        };
+        for at in places {
+            let place = wal::frame_offset(frame, 4096) + at;
+            let mut byte = [0];
+            log.read_exact_at(&mut byte, place).expect("read");
+            log.write_all_at(&[byte[0] ^ 4], place).expect("write");
+            let said = say();
+            log.write_all_at(&byte, place).expect("write");
+            // A frame of yet another log is what ends the old one.
+            let is_other = frame > mark.mx_frame && (8..16).contains(&at);
+            assert!(!said || is_other, "frame {frame}, byte {at}");
+        }
+    }
+    assert!(say());
+    let whole_len = log.metadata().expect("its size").len();
+    for cut in [
+        1,
+        5000,
+        whole_len - wal::frame_offset(end.mx_frame + 1, 4096),
+        whole_len - wal::frame_offset(end.mx_frame, 4096),
+    ] {
+        log.set_len(whole_len - cut).expect("cut");
+        let is_ended = whole_len - cut >= wal::frame_offset(end.mx_frame + 2, 4096);
+        assert_eq!(say(), is_ended, "cut by {cut}");
+    }
+    std::mem::forget(log);
+}
+
 /// Under writers, with checkpoints and logs that are begun anew at any moment, against a copy that is made within the
 /// very transaction.
 #[test]
@@ -223,6 +361,62 @@ fn changes_are_the_transactions_own() {
         }
     });
     assert!(overlaid > 20, "{overlaid} overlaid, {alone} alone");
+}
+
+/// The same beside an application as they are: it commits now and then, and begins its log anew after some hundreds of
+/// frames.
+#[test]
+fn changes_over_a_beginning_are_the_transactions_own() {
+    let (dir, scratch) = (TempDir::new().expect("dir"), TempDir::new().expect("dir"));
+    let path = dir.path().join("app.db");
+    drop(second_log(&path, 4096));
+    let hold = Connection::open(&path).expect("open");
+    hold.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).expect("opened");
+    let mut before = whole(&path);
+    let stop = AtomicBool::new(false);
+    let (mut same, mut anew) = (0, 0);
+    std::thread::scope(|scope| {
+        let _stopping = OnDrop(&stop);
+        scope.spawn(|| {
+            let app = Connection::open(&path).expect("open");
+            app.busy_timeout(std::time::Duration::from_secs(10)).expect("timeout");
+            app.execute_batch("PRAGMA synchronous=OFF; PRAGMA wal_autocheckpoint=0").expect("pragmas");
+            for n in 0u64.. {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let sql = match n % 40 {
+                    9 | 29 => "PRAGMA wal_checkpoint(PASSIVE)",
+                    19 => "DELETE FROM t WHERE id>300; PRAGMA incremental_vacuum",
+                    // Frames that lead nowhere.
+                    33 => "PRAGMA cache_size=2; BEGIN; UPDATE t SET pad=randomblob(600) WHERE id<90; ROLLBACK",
+                    _ => "INSERT INTO t(pad) VALUES(randomblob(6000)); UPDATE t SET pad=randomblob(500) WHERE id%60=0",
+                };
+                app.execute_batch(sql).expect("write");
+                std::thread::sleep(std::time::Duration::from_micros(n * 7919 % 1500));
+            }
+        });
+        for round in 0..600 {
+            let Some(changes) = since(&path, &before.1) else {
+                before = whole(&path);
+                continue;
+            };
+            *(if changes.changed.anew { &mut anew } else { &mut same }) += 1;
+            let image = patched(before.0, &changes);
+            let to = scratch.path().join("copy.db");
+            std::fs::write(&to, "").expect("create");
+            copy::copy(&changes.conn, &to).expect("copy");
+            let mut expected = std::fs::read(&to).expect("read");
+            // What the backup API sets in the copy's page 1.
+            for at in [24, 40, 92, 96] {
+                expected[at..at + 4].copy_from_slice(&image[at..at + 4]);
+            }
+            assert!(image == expected, "round {round}: {:?} since {:?}", changes.ground, before.1);
+            before = (image, changes.mark());
+            assert!(changes.finish().expect("finish"), "round {round}");
+        }
+    });
+    assert!(anew > 5, "{same} in the same log, {anew} over a beginning");
 }
 
 #[test]

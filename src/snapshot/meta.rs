@@ -421,9 +421,13 @@ pub fn prepare<T: Versioned>(
         // So is one that could be loaded, but from packs that do not open any more.
         let base = base.filter(|base| trust_parent || is_there::<T>(catalog, base.id));
         let patch = base.and_then(|base| Some((base, value.patch_from(&base.value)?)));
-        if let Some((base, patch)) =
-            patch.filter(|(_, patch)| ordinal <= chain::HIGHEST && patch.len() < whole.len() / 2)
-        {
+        let patch = patch.filter(|(_, patch)| ordinal <= chain::HIGHEST && patch.len() < whole.len() / 2);
+        // A patch that does not lead to what it is made of would lose a file: it is tried before it is stored.
+        let keys = catalog.packs().keys();
+        let leads = |(base, patch): &(&Version<T>, Vec<u8>)| {
+            base.value.patched(patch).is_ok_and(|again| T::id_of(keys, &again.whole()) == id)
+        };
+        if let Some((base, patch)) = patch.filter(leads) {
             return (id, Some(stored_patch::<T>(base.id, ordinal, &patch)));
         }
     }

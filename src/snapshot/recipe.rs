@@ -99,7 +99,7 @@ impl Recipe {
     pub fn patch(&self, base: &Recipe) -> Option<Vec<u8>> {
         let steps = match (&self.lengths, &base.lengths) {
             (Lengths::Fixed(a), Lengths::Fixed(b)) if a == b => by_position(&self.ids, &base.ids),
-            (Lengths::Each(_), Lengths::Each(_)) => by_ends(&self.ids, &base.ids),
+            (Lengths::Each(new), Lengths::Each(old)) => by_ends((&self.ids, new), (&base.ids, old)),
             _ => return None,
         };
         let mut out = Vec::new();
@@ -196,9 +196,14 @@ fn by_position(new: &[ChunkId], old: &[ChunkId]) -> Vec<Step> {
     steps
 }
 
-/// What is alike at both ends is kept: content-defined chunks shift.
-fn by_ends(new: &[ChunkId], old: &[ChunkId]) -> Vec<Step> {
-    let head = new.iter().zip(old).take_while(|(a, b)| a == b).count();
+/// What is alike at both ends is kept: content-defined chunks shift. The ids alone do not tell: all chunks of zeros have
+/// one, however long they are.
+fn by_ends(new: (&[ChunkId], &[u32]), old: (&[ChunkId], &[u32])) -> Vec<Step> {
+    let pairs = |(ids, lengths): (&[ChunkId], &[u32])| -> Vec<(ChunkId, u32)> {
+        ids.iter().copied().zip(lengths.iter().copied()).collect()
+    };
+    let (new, old) = (pairs(new), pairs(old));
+    let head = new.iter().zip(&old).take_while(|(a, b)| a == b).count();
     let tail = new[head..].iter().rev().zip(old[head..].iter().rev()).take_while(|(a, b)| a == b).count();
     let first = Step { copy: head, drop: old.len() - head - tail, insert: head..new.len() - tail };
     let second = Step { copy: tail, drop: 0, insert: new.len()..new.len() };
@@ -216,6 +221,12 @@ mod tests {
 
     fn pages(numbers: &[u8]) -> Recipe {
         Recipe { size: numbers.len() as u64 * 4096, lengths: Lengths::Fixed(4096), ids: ids(numbers) }
+    }
+
+    /// Chunks of zeros, and one that is not.
+    fn zeros(numbers: &[u8]) -> Recipe {
+        let ids = numbers.iter().map(|n| if *n == 3 { ChunkId([9; 16]) } else { ChunkId::ZEROS }).collect();
+        Recipe { ids, ..cuts(numbers) }
     }
 
     fn cuts(numbers: &[u8]) -> Recipe {
@@ -254,7 +265,8 @@ mod tests {
             old in prop::collection::vec(0u8..6, 0..60),
             new in prop::collection::vec(0u8..6, 0..60),
         ) {
-            for (old, new) in [(pages(&old), pages(&new)), (cuts(&old), cuts(&new))] {
+            let all = [(pages(&old), pages(&new)), (cuts(&old), cuts(&new)), (zeros(&old), zeros(&new))];
+            for (old, new) in all {
                 if let Some(patch) = new.patch(&old) {
                     prop_assert_eq!(old.apply(&patch), Ok(new));
                 }

@@ -493,6 +493,25 @@ fn every_kind_of_change_is_seen() {
 }
 
 /// A rewrite of the same size right before or right after a snapshot: the clock of a file system has ticks.
+/// All chunks of zeros have one id, however long they are.
+#[test]
+fn holes_of_every_length_come_back() {
+    let place = Place::new();
+    let path = place.data.join("hole");
+    let mut random = Random::new(seed("holes"));
+    for round in 0..rounds(12) {
+        let file = fs::File::create(&path).expect("a file");
+        file.set_len(2_000_000 + random.below(70_000)).expect("a length");
+        for _ in 0..random.below(3) {
+            file.write_all_at(b"not zero", random.below(2_000_000)).expect("written");
+        }
+        place.ok(["snapshot", "-q"]);
+        let back = place.restore("latest", &format!("back{round}"));
+        assert!(fs::read(back.join("hole")).expect("restored") == fs::read(&path).expect("there"), "round {round}");
+    }
+    place.check();
+}
+
 #[test]
 fn a_rewrite_in_the_same_tick_is_never_missed() {
     let seed = seed("same tick");

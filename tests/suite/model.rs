@@ -671,6 +671,8 @@ fn change(data: &Path, random: &mut Random) {
             let size = random.below(90_000) as usize;
             fs::write(name(random), random.prose(size)).expect("written");
         }
+        // Of more chunks than a directory lists, some of them holes.
+        4 if random.below(2) == 0 => change_large(&data.join("d/large"), random),
         4 => drop(fs::remove_file(name(random))),
         5 => drop(fs::rename(name(random), name(random))),
         // In place: such pages are stored as differences.
@@ -688,6 +690,26 @@ fn change(data: &Path, random: &mut Random) {
             }
         }
         _ => change_rows(&data.join(DATABASE), random),
+    }
+}
+
+/// A file that is cut by its content: it grows, gets holes, is cut off, or begins anew.
+fn change_large(path: &Path, random: &mut Random) {
+    let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).expect("open");
+    let size = file.metadata().expect("its size").len();
+    let more = random.below(400_000);
+    match random.below(6) {
+        0 if size > 0 => file.set_len(random.below(size)).expect("cut"),
+        1 | 2 => file.set_len(size + more).expect("a hole"),
+        3 if size > 0 => {
+            let at = random.below(size);
+            file.write_all_at(&random.bytes(50), at).expect("written");
+        }
+        _ if size > 1_500_000 => fs::remove_file(path).expect("removed"),
+        _ => {
+            let text = random.prose(more as usize / 4);
+            file.write_all_at(text.as_bytes(), size).expect("written");
+        }
     }
 }
 

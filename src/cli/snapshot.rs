@@ -85,6 +85,10 @@ fn report(context: &Context, options: &Options, taken: &Taken, new_store: bool, 
         for entry in taken.entries.iter().filter(|entry| entry.by_log) {
             output::message(format!("read by its log: {}", entry.path.display()));
         }
+        if taken.taken_over > 0 {
+            let entries = count(taken.taken_over, "entry is", "entries are");
+            output::message(format!("{entries} in folders that are as the last walk saw them: not looked at"));
+        }
         if taken.at_a_glance {
             output::message("every entry is as the last walk saw it: nothing else was looked at");
         }

@@ -68,7 +68,6 @@ pub(super) struct Contents {
     /// When everything had been read, every folder was as it was listed.
     pub(super) calm: bool,
     pub(super) totals: Totals,
-    pub(super) read_any: bool,
     pub(super) remarks: Vec<String>,
     /// By device: whether its files change behind their time stamps.
     in_memory: HashMap<u64, bool>,
@@ -91,7 +90,6 @@ impl Contents {
             left_out: HashMap::new(),
             calm: false,
             totals: Totals { directories: 1, ..Totals::default() },
-            read_any: false,
             remarks: Vec::new(),
             in_memory: HashMap::new(),
         }
@@ -141,7 +139,7 @@ impl Contents {
     pub(super) fn hand_out(&mut self, source: &Path, found: &Found, receipt: Receipt, began: i128) {
         let in_memory = self.in_memory.entry(receipt.stamp.device);
         let in_memory = *in_memory.or_insert_with(|| medium::is_in_memory(&source.join(&found.path)));
-        let mut one = Receipts { snapshot: SnapshotId([0; 16]), files: HashMap::new(), marks: HashMap::new() };
+        let mut one = Receipts::none(SnapshotId([0; 16]));
         one.keep(&found.path, receipt, began, in_memory);
         if one.files.is_empty() {
             self.young.insert(found.path.clone(), receipt.stamp);
@@ -156,6 +154,13 @@ impl Contents {
         self.forget(at, found);
         self.left_out.insert(at, which);
         walked.excluded.push((found.path.clone(), which.reason().to_owned()));
+    }
+
+    /// The places of sidecars that were left out, in order.
+    pub(super) fn left_out_in_order(&self) -> Vec<(usize, Sidecar)> {
+        let mut all: Vec<_> = self.left_out.iter().map(|(at, which)| (*at, *which)).collect();
+        all.sort_unstable_by_key(|(at, _)| *at);
+        all
     }
 
     /// Forgets what was captured at a place.

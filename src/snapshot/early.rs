@@ -38,7 +38,7 @@ fn note(index: &Index, record: &Record) -> Option<Receipts> {
 
 /// Leaves the note about the databases in `contents`, which `record` holds.
 pub(super) fn leave_note(index: &mut Index, record: &Record, databases: HashMap<PathBuf, Receipt>, seen: &Receipts) {
-    let note = Receipts { snapshot: record.id, files: databases, marks: seen.marks.clone() };
+    let note = Receipts { files: databases, marks: seen.marks.clone(), ..Receipts::none(record.id) };
     if self::note(index, record).as_ref() != Some(&note) {
         index.leave_note(&note_name(&record.source), &note.encode());
     }

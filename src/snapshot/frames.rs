@@ -9,10 +9,11 @@ use std::path::Path;
 
 use super::capture::{Captured, Opening};
 use super::marks::Mark;
+use super::parent::Parent;
 use super::receipts::Receipt;
 use super::save::{Failure, Paged, Session};
 use super::sidecar::sidecar_stamps;
-use super::take::{Parent, now_ms};
+use super::take::now_ms;
 use super::tree::{Consistency, Content, Node};
 use crate::error::Result;
 use crate::source::sqlite::{Changes, Database, Opened, Refusal};

@@ -13,16 +13,17 @@ use super::ahead::{self, Ahead};
 use super::capture::{Captured, Instead, Open, Opening, capture_database, capture_file, looks_open, open_database};
 use super::contents::Contents;
 use super::frames::Earlier;
+use super::parent::Parent;
 use super::progress::Progress;
 use super::receipts::Receipt;
 use super::same;
 use super::save::Session;
 use super::sidecar::{HEAD, Sidecar, is_shared_memory, sidecar_stamps};
-use super::take::{Parent, Taking};
+use super::take::Taking;
 use super::tree::{Content, Entry, Node};
 use crate::error::{Result, SourceError};
 use crate::source::handle::FileHandle;
-use crate::source::moved::{Again, Identity, TICK, identity};
+use crate::source::moved::{Again, Changed, Identity, TICK, identity};
 use crate::source::sqlite::HotJournal;
 use crate::source::walk::{Found, Kind, Stamp, Walk};
 use crate::store::segment::Content as Segment;
@@ -50,7 +51,7 @@ pub(super) struct First {
 pub(super) struct Gathering<'a, 's> {
     pub(super) taking: &'a Taking<'a>,
     pub(super) session: &'a mut Session<'s>,
-    pub(super) parent: &'a Parent,
+    pub(super) parent: &'a mut Parent,
     pub(super) progress: &'a dyn Progress,
     pub(super) walked: Walk,
     pub(super) first: First,
@@ -195,7 +196,6 @@ impl Gathering<'_, '_> {
             contents.keep(at, node.clone(), found, *receipt, self.parent.marks.get(&found.path));
             return Ok(());
         }
-        contents.read_any = true;
         if let (None, true, Some(Entry { node: node @ Node::File { .. }, .. })) =
             (&open, self.first.same.remove(&at), before)
         {
@@ -225,11 +225,12 @@ impl Gathering<'_, '_> {
 
     /// Saves everything that was found, and what was moved meanwhile.
     pub(super) fn gather(mut self) -> Result<(Walk, Contents)> {
-        let unvouched = |at: &usize| !self.first.vouched.contains_key(at);
-        let places: Vec<usize> = (0..self.walked.found.len()).filter(unvouched).collect();
+        let all = (0..self.walked.found.len()).filter(|at| !self.parent.untouched.is_inside(*at));
+        let all: Vec<usize> = all.collect();
+        let places: Vec<usize> = all.iter().filter(|at| !self.first.vouched.contains_key(at)).copied().collect();
         let catalog = self.taking.store.catalog();
         self.first.same = same::find(catalog, &self.taking.source, &self.walked, self.parent, &places);
-        self.capture((0..self.walked.found.len()).collect())?;
+        self.capture(all)?;
         self.catch_moved()?;
         self.drop_sidecars();
         Ok((self.walked, self.contents))
@@ -244,7 +245,9 @@ impl Gathering<'_, '_> {
         let mut lost = Vec::new();
         for nth in 0..LOOKS {
             let gone = self.gone();
-            let look = again.look(&mut self.walked, &self.contents.settled, &gone);
+            let changed = again.changed(&mut self.walked);
+            self.give_up_subtrees(&changed)?;
+            let look = again.look(&mut self.walked, changed, &self.contents.settled, &gone);
             self.contents.nodes.resize(self.walked.found.len(), None);
             if look.calm {
                 self.contents.calm = nth == 0;
@@ -280,6 +283,25 @@ impl Gathering<'_, '_> {
         Ok(())
     }
 
+    /// Looks at each entry of the subtrees in which a folder has `changed`. In the others everything is settled, which
+    /// is asked only if anything changed at all.
+    fn give_up_subtrees(&mut self, changed: &[Changed]) -> Result<()> {
+        let parent = &mut *self.parent;
+        let given_up: Vec<_> = changed.iter().filter_map(|folder| parent.untouched.give_up(folder.at)).collect();
+        if !given_up.is_empty() {
+            self.taking.load(parent, &self.walked);
+            let places: Vec<usize> = given_up.into_iter().flatten().collect();
+            self.taking.look_first(&self.walked, self.parent, &places, &mut self.first);
+            self.capture(places)?;
+        }
+        if !changed.is_empty() {
+            let places = self.parent.untouched.places();
+            let entries = places.map(|at| &self.walked.found[at]).filter(|found| found.kind != Kind::Directory);
+            self.contents.settled.extend(entries.map(|found| identity(&found.stamp)));
+        }
+        Ok(())
+    }
+
     /// Places in the walk that were empty when their turn came.
     fn gone(&self) -> Vec<usize> {
         let (found, contents) = (&self.walked.found, &self.contents);
@@ -289,7 +311,7 @@ impl Gathering<'_, '_> {
             let is_empty = *kind != Kind::Directory && contents.nodes[*at].is_none();
             is_empty && !contents.settled.contains(&identity(stamp)) && !named.contains(&**path)
         };
-        (0..found.len()).filter(is_gone).collect()
+        (0..found.len()).filter(|at| !self.parent.untouched.is_inside(*at)).filter(is_gone).collect()
     }
 
     /// Takes away what lies beside an image and would be played into it. Only what was saved before its database turned
@@ -298,7 +320,9 @@ impl Gathering<'_, '_> {
         if self.contents.images.is_empty() {
             return;
         }
-        for at in 0..self.walked.found.len() {
+        // No subtree has any.
+        let places = (0..self.walked.found.len()).filter(|at| !self.parent.untouched.is_inside(*at));
+        for at in places.collect::<Vec<_>>() {
             let path = &self.walked.found[at].path;
             let Some((which, base)) = Sidecar::named(path) else { continue };
             let is_beside = self.contents.images.contains_key(&base) && self.contents.nodes[at].is_some();
@@ -350,7 +374,7 @@ fn read(
 fn vouched(source: &Path, found: &Found, parent: &Parent) -> Option<Receipt> {
     // A receipt without the entry that it is for, in a parent that cannot be read any more, vouches for nothing.
     let Some(Entry { node: Node::File { .. }, .. }) = parent.entry(found) else { return None };
-    let receipt = parent.receipts.as_ref()?.files.get(&found.path)?;
+    let receipt = parent.receipt(found)?;
     let same = receipt.stamp == found.stamp
         && (receipt.database.is_none() || receipt.is_same_beside(sidecar_stamps(&source.join(&found.path))));
     same.then_some(*receipt)

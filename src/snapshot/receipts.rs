@@ -23,6 +23,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::marks::Mark;
+use super::subtree::{Subtree, Subtrees};
 use crate::codec::{Malformed, Reader, put_bytes, put_signed, put_varint};
 use crate::id::SnapshotId;
 use crate::source::walk::Stamp;
@@ -84,9 +85,19 @@ pub struct Receipts {
     pub files: HashMap<PathBuf, Receipt>,
     /// Where in their logs databases ended in it, by path; with a receipt or without.
     pub marks: HashMap<PathBuf, Mark>,
+    /// Folders whose files' receipts are noted with the folder, and not in `files`.
+    pub subtrees: Subtrees,
+    /// How many packs the index had counted, and the digest of their stamps; nothing if that could not be told.
+    pub packs: Option<(u32, [u8; 16])>,
 }
 
 impl Receipts {
+    /// None at all, of the snapshot `snapshot`.
+    pub fn none(snapshot: SnapshotId) -> Receipts {
+        let (files, marks, subtrees) = (HashMap::new(), HashMap::new(), Subtrees::new());
+        Receipts { snapshot, files, marks, subtrees, packs: None }
+    }
+
     /// The name of the note for the data directory `source`.
     pub fn note_name(source: &str) -> String {
         format!("receipts {source}")
@@ -120,6 +131,15 @@ impl Receipts {
             put_bytes(&mut out, path.as_os_str().as_bytes());
             mark.encode(&mut out);
         }
+        put_varint(&mut out, self.subtrees.len() as u64);
+        for (path, subtree) in &self.subtrees {
+            put_bytes(&mut out, path.as_os_str().as_bytes());
+            subtree.encode(&mut out);
+        }
+        if let Some((most, stamps)) = self.packs {
+            put_varint(&mut out, u64::from(most));
+            out.extend_from_slice(&stamps);
+        }
         out
     }
 
@@ -142,8 +162,17 @@ impl Receipts {
         for _ in 0..count {
             marks.insert(take_path(&mut reader)?, Mark::decode(&mut reader)?);
         }
+        let count = reader.count(32)?;
+        let mut subtrees = Subtrees::new();
+        for _ in 0..count {
+            subtrees.insert(take_path(&mut reader)?, Subtree::decode(&mut reader)?);
+        }
+        let packs = match reader.remaining() {
+            0 => None,
+            _ => Some((reader.varint_up_to(u64::from(u32::MAX), "too many packs")? as u32, reader.array()?)),
+        };
         reader.end()?;
-        Ok(Receipts { snapshot, files, marks })
+        Ok(Receipts { snapshot, files, marks, subtrees, packs })
     }
 }
 
@@ -151,7 +180,7 @@ fn take_path(reader: &mut Reader<'_>) -> Result<PathBuf, Malformed> {
     Ok(PathBuf::from(std::ffi::OsString::from_vec(reader.bytes()?.to_vec())))
 }
 
-fn put_stamp(out: &mut Vec<u8>, stamp: &Stamp) {
+pub(super) fn put_stamp(out: &mut Vec<u8>, stamp: &Stamp) {
     for number in [stamp.device, stamp.inode, stamp.size] {
         put_varint(out, number);
     }
@@ -161,7 +190,7 @@ fn put_stamp(out: &mut Vec<u8>, stamp: &Stamp) {
     }
 }
 
-fn take_stamp(reader: &mut Reader<'_>) -> Result<Stamp, Malformed> {
+pub(super) fn take_stamp(reader: &mut Reader<'_>) -> Result<Stamp, Malformed> {
     let (device, inode, size) = (reader.varint()?, reader.varint()?, reader.varint()?);
     let mut time = || Ok(i128::from(reader.signed()?) * 1_000_000_000 + i128::from(reader.varint()?));
     Ok(Stamp { device, inode, size, mtime: time()?, ctime: time()? })
@@ -176,7 +205,7 @@ mod tests {
     }
 
     fn none() -> Receipts {
-        Receipts { snapshot: SnapshotId::random(), files: HashMap::new(), marks: HashMap::new() }
+        Receipts::none(SnapshotId::random())
     }
 
     #[test]

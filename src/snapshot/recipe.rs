@@ -196,8 +196,8 @@ fn by_position(new: &[ChunkId], old: &[ChunkId]) -> Vec<Step> {
     steps
 }
 
-/// What is alike at both ends is kept: content-defined chunks shift. The ids alone do not tell: all chunks of zeros have
-/// one, however long they are.
+/// What is alike at both ends is kept: content-defined chunks shift. The ids alone do not tell: all chunks of zeros
+/// have one, however long they are.
 fn by_ends(new: (&[ChunkId], &[u32]), old: (&[ChunkId], &[u32])) -> Vec<Step> {
     let pairs = |(ids, lengths): (&[ChunkId], &[u32])| -> Vec<(ChunkId, u32)> {
         ids.iter().copied().zip(lengths.iter().copied()).collect()

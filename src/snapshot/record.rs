@@ -98,6 +98,16 @@ struct Wire {
 }
 
 impl Totals {
+    /// Counts what `more` counts too.
+    pub fn add(&mut self, more: &Totals) {
+        let Totals { files, databases, directories, symlinks, bytes } = more;
+        self.files += files;
+        self.databases += databases;
+        self.directories += directories;
+        self.symlinks += symlinks;
+        self.bytes += bytes;
+    }
+
     /// How many entries a full listing has, and one for the root.
     pub fn entries(&self) -> u64 {
         self.files.saturating_add(self.directories).saturating_add(self.symlinks)

@@ -17,10 +17,10 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::meta::{self, Version};
+use super::parent::Parent;
 use super::recipe::Recipe;
 use super::save::is_zero;
 use super::sidecar::Sidecar;
-use super::take::Parent;
 use super::tree::{Consistency, Content, Entry, Node};
 use crate::crypto::keys::Keys;
 use crate::id::ChunkId;

@@ -33,27 +33,24 @@
 //! digest, of their stamps: a pack that somebody wrote to or put back is looked into, as without the short cut.
 
 use std::collections::HashMap;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::contents::{Contents, Listed};
+use super::parent::{Parent, Trees, load_trees};
 use super::receipts::{Receipt, Receipts};
 use super::record::Record;
 use super::same;
-use super::sidecar::{Sidecar, fits_shared_memory, sidecars};
+use super::sidecar::{Sidecar, sidecars};
 use super::store::Store;
-use super::take::{Parent, Taken, Taking};
+use super::subtree::{Digests, Untouched};
+use super::take::{Taken, Taking};
 use super::tree::{Consistency, Node};
 use crate::codec::{Malformed, Reader, put_varint};
-use crate::crypto::keys::Keys;
 use crate::id::SnapshotId;
 use crate::source::walk::{Found, Kind, Stamp, Walk};
 
-/// So many entries are hashed at a time.
-const PART: usize = 256;
-
 /// What is noted of a walk.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Still {
     /// The snapshot that holds what was there.
     snapshot: SnapshotId,
@@ -74,15 +71,24 @@ pub(super) fn note_name(source: &str) -> String {
 
 impl Still {
     /// What can be noted of a snapshot that began at `began`, in nanoseconds since 1970; nothing if its walk proves
-    /// nothing. The snapshot and its packs are not known yet.
-    pub(super) fn of(keys: &Keys, walked: &Walk, contents: &Contents, began: i128) -> Option<Still> {
+    /// nothing. The snapshot and its packs are not known yet. `left_out` are the places of sidecars that were left out,
+    /// in order; what is in an `untouched` subtree has receipts for all.
+    pub(super) fn of(
+        digests: &Digests,
+        left_out: Vec<(usize, Sidecar)>,
+        walked: &Walk,
+        contents: &Contents,
+        untouched: &Untouched,
+        began: i128,
+    ) -> Option<Still> {
         if !contents.calm || !is_whole(walked) {
             return None;
         }
-        let named = walked.found.iter().filter(|found| Sidecar::named(&found.path).is_some());
+        let looked_at = || walked.found.iter().enumerate().filter(|(at, _)| !untouched.is_inside(*at));
+        let named = looked_at().map(|(_, found)| found).filter(|found| Sidecar::named(&found.path).is_some());
         let beside: HashMap<&Path, Stamp> = named.map(|found| (&*found.path, found.stamp)).collect();
-        let (mut left_out, mut young) = (Vec::new(), Vec::new());
-        for (at, found) in walked.found.iter().enumerate() {
+        let mut young = Vec::new();
+        for (at, found) in looked_at() {
             let is_settled = match (found.kind, &contents.nodes[at]) {
                 (Kind::Directory, _) => true,
                 (Kind::Symlink, node) => {
@@ -90,11 +96,7 @@ impl Still {
                     let receipt = Receipt { stamp: found.stamp, database: Some([None; 2]) };
                     node.is_some() && receipt.is_safe(began)
                 }
-                (Kind::File, None) => {
-                    let which = *contents.left_out.get(&at)?;
-                    left_out.push((at, which));
-                    is_left_out(contents, found, which)
-                }
+                (Kind::File, None) => is_left_out(contents, found, *contents.left_out.get(&at)?),
                 (Kind::File, Some((node, _))) => match (contents.receipts.get(&found.path), node) {
                     (Some(receipt), _) => is_vouched(receipt, found, &beside),
                     (None, Node::File { consistency: Consistency::Stable, .. }) => {
@@ -108,15 +110,13 @@ impl Still {
                 return None;
             }
         }
-        let walk = digest(keys, walked, &left_out);
+        let walk = digests.root()?;
         Some(Still { snapshot: SnapshotId([0; 16]), packs: (0, [0; 16]), walk, left_out, young })
     }
 
     /// The note, with the snapshot that holds what was seen and the packs that `store` has now.
     pub(super) fn encode_for(mut self, store: &Store, snapshot: SnapshotId) -> Option<Vec<u8>> {
-        self.snapshot = snapshot;
-        let most = store.catalog().index().counted();
-        self.packs = (most, store.stamps_of_packs(most)?);
+        (self.snapshot, self.packs) = (snapshot, store.stamped()?);
         Some(self.encode())
     }
 
@@ -189,70 +189,45 @@ fn is_vouched(receipt: &Receipt, found: &Found, beside: &HashMap<&Path, Stamp>) 
     receipt.stamp == found.stamp && receipt.database.is_none_or(|seen| seen == walked())
 }
 
-/// The digest of what a walk saw. `left_out` are the places of the sidecars that are left out.
-fn digest(keys: &Keys, walked: &Walk, left_out: &[(usize, Sidecar)]) -> [u8; 16] {
-    let mut memory = left_out.iter().filter(|(_, which)| *which == Sidecar::Memory).map(|(at, _)| *at).peekable();
-    let mut at = 0;
-    keys.walk_digest(walked.found.chunks(PART).map(|part| {
-        let mut out = Vec::with_capacity(PART * 160);
-        for found in part {
-            put(&mut out, found, memory.next_if_eq(&at).is_some());
-            at += 1;
-        }
-        out
-    }))
-}
-
-/// All that counts of one entry.
-fn put(out: &mut Vec<u8>, found: &Found, is_left_out_memory: bool) {
-    let Found { path, parent: _, kind, mode, owner, stamp } = found;
-    let path = path.as_os_str().as_bytes();
-    out.extend_from_slice(&(path.len() as u64).to_le_bytes());
-    out.extend_from_slice(path);
-    if is_left_out_memory && *kind == Kind::File {
-        out.push(3 + u8::from(fits_shared_memory(stamp.size)));
-        return;
-    }
-    out.push(match kind {
-        Kind::Directory => 0,
-        Kind::File => 1,
-        Kind::Symlink => 2,
-    });
-    for number in [*mode, owner.0, owner.1] {
-        out.extend_from_slice(&number.to_le_bytes());
-    }
-    for number in [stamp.device, stamp.inode, stamp.size] {
-        out.extend_from_slice(&number.to_le_bytes());
-    }
-    for time in [stamp.mtime, stamp.ctime] {
-        out.extend_from_slice(&time.to_le_bytes());
-    }
-}
-
 impl Taking<'_> {
-    /// The answer at once, if `walked` saw what the note of the snapshot `record` says. What is in the way of it is no
-    /// error: then the snapshot is taken the long way.
-    pub(super) fn still(&mut self, record: Option<&Record>, walked: &Walk) -> Option<Taken> {
-        let (options, record) = (self.options, record?);
+    /// The note that the snapshot `record` left.
+    pub(super) fn still_note(&self, record: Option<&Record>) -> Option<Still> {
+        let record = record?;
+        let note = self.store.catalog().index().note(&note_name(&record.source))?;
+        Still::decode(&note).ok().filter(|note| note.snapshot == record.id)
+    }
+
+    /// The digests of what `walked` saw, if all that was left out is what `note` says.
+    pub(super) fn digests(&self, walked: &Walk, note: Option<&Still>) -> Digests {
+        let left_out = note.map_or(&[][..], |note| &note.left_out);
+        let none = (&Digests::default(), &Untouched::default());
+        Digests::of(self.store.catalog().packs().keys(), walked, left_out, none)
+    }
+
+    /// The answer at once, if `walked`, which has these `digests`, saw what the `note` of the snapshot `record` says.
+    /// What is in the way of it is no error: then the snapshot is taken the long way.
+    pub(super) fn still(
+        &mut self,
+        mut note: Still,
+        record: &Record,
+        walked: &Walk,
+        digests: &Digests,
+    ) -> Option<Taken> {
+        let options = self.options;
         let index = self.store.catalog().index();
         let asked_for = options.full_scan || !options.tags.is_empty() || options.note.is_some();
         if asked_for || !is_whole(walked) || !index.unreadable().is_empty() || index.is_to_be_mended() {
             return None;
         }
-        let mut note = Still::decode(&index.note(&note_name(&record.source))?).ok()?;
-        let (keys, most) = (self.store.catalog().packs().keys(), note.packs.0);
-        if note.snapshot != record.id
-            || note.walk != digest(keys, walked, &note.left_out)
-            || self.store.stamps_of_packs(most) != Some(note.packs.1)
-        {
+        if Some(note.walk) != digests.root() || self.store.stamps_of_packs(note.packs.0) != Some(note.packs.1) {
             return None;
         }
         let mut entries = Vec::new();
         if options.list || !note.young.is_empty() {
-            let trees = self.parent_trees(Some(record), walked, HashMap::new());
-            let parent = Parent { record: None, trees, receipts: None, marks: HashMap::new(), trusted: true };
-            if !self.remarks.borrow().is_empty() || !self.are_same(walked, &parent, &note.young) {
-                self.remarks.take();
+            let catalog = self.store.catalog();
+            let (trees, damage) = load_trees(catalog, Some(record), walked, Trees::new(), &Untouched::default());
+            let parent = Parent::of(trees);
+            if !damage.is_empty() || !self.are_same(walked, &parent, &note.young) {
                 return None;
             }
             if options.list {
@@ -270,6 +245,7 @@ impl Taking<'_> {
             record: record.clone(),
             unchanged: true,
             at_a_glance: true,
+            taken_over: 0,
             new_chunks: 0,
             new_bytes: 0,
             stored_bytes: 0,
@@ -322,6 +298,7 @@ mod tests {
 
     use super::super::tree::Content;
     use super::*;
+    use crate::crypto::keys::Keys;
     use crate::crypto::secret::Secret;
     use crate::error::SourceError;
     use crate::id::StoreId;
@@ -329,56 +306,6 @@ mod tests {
     fn found(path: &str, kind: Kind) -> Found {
         let stamp = Stamp { device: 1, inode: 2, size: 4096, mtime: 4, ctime: 5 };
         Found { path: PathBuf::from(path), parent: 0, kind, mode: 0o644, owner: (6, 7), stamp }
-    }
-
-    fn walk() -> Walk {
-        let all = [("", Kind::Directory), ("a", Kind::Symlink), ("b", Kind::File), ("b-shm", Kind::File)];
-        Walk { found: all.map(|(path, kind)| found(path, kind)).into(), ..Walk::default() }
-    }
-
-    #[test]
-    fn every_field_of_every_entry_counts() {
-        let keys = Keys::new(StoreId([1; 16]), &Secret::random());
-        let before = digest(&keys, &walk(), &[]);
-        assert_eq!(before, digest(&keys, &walk(), &[]));
-        let changes: [fn(&mut Found); 10] = [
-            |found| found.path = PathBuf::from("x"),
-            |found| found.kind = if found.kind == Kind::File { Kind::Symlink } else { Kind::File },
-            |found| found.mode ^= 1,
-            |found| found.owner.0 ^= 1,
-            |found| found.owner.1 ^= 1,
-            |found| found.stamp.device ^= 1,
-            |found| found.stamp.inode ^= 1,
-            |found| found.stamp.size ^= 1,
-            |found| found.stamp.mtime ^= 1,
-            |found| found.stamp.ctime ^= 1,
-        ];
-        for (which, change) in changes.into_iter().enumerate() {
-            for at in 0..walk().found.len() {
-                let mut walk = walk();
-                change(&mut walk.found[at]);
-                assert_ne!(before, digest(&keys, &walk, &[]), "change {which} of entry {at}");
-            }
-        }
-        let mut fewer = walk();
-        fewer.found.pop();
-        assert_ne!(before, digest(&keys, &fewer, &[]), "an entry less");
-    }
-
-    #[test]
-    fn shared_memory_that_is_left_out_counts_by_its_size_alone() {
-        let keys = Keys::new(StoreId([1; 16]), &Secret::random());
-        let left_out = [(3, Sidecar::Memory)];
-        let before = digest(&keys, &walk(), &left_out);
-        assert_ne!(before, digest(&keys, &walk(), &[]));
-        let mut walk = walk();
-        (walk.found[3].stamp.mtime, walk.found[3].stamp.size) = (9, 8192);
-        assert_eq!(before, digest(&keys, &walk, &left_out));
-        walk.found[3].stamp.size = 8193;
-        assert_ne!(before, digest(&keys, &walk, &left_out), "no database's");
-        walk.found[3].stamp.size = 4096;
-        walk.found[2].stamp.mtime = 9;
-        assert_ne!(before, digest(&keys, &walk, &left_out), "the database");
     }
 
     /// What breaks a proof, and how.
@@ -421,8 +348,13 @@ mod tests {
     #[test]
     fn what_proves_nothing_leaves_no_note() {
         let keys = Keys::new(StoreId([1; 16]), &Secret::random());
+        let of = |walk: &Walk, contents: &Contents| {
+            let (left_out, untouched) = (contents.left_out_in_order(), Untouched::default());
+            let digests = Digests::of(&keys, walk, &left_out, (&Digests::default(), &untouched));
+            Still::of(&digests, left_out, walk, contents, &untouched, BEGAN)
+        };
         let (walk, contents) = captured();
-        let note = Still::of(&keys, &walk, &contents, BEGAN).expect("a note");
+        let note = of(&walk, &contents).expect("a note");
         assert_eq!((note.left_out, note.young), (vec![(3, Sidecar::Memory), (4, Sidecar::Log)], vec![6]));
         let breaks: [Break; 16] = [
             ("a folder that changed", |_, contents| contents.calm = false),
@@ -459,7 +391,7 @@ mod tests {
         for (what, spoil) in breaks {
             let (mut walk, mut contents) = captured();
             spoil(&mut walk, &mut contents);
-            assert_eq!(Still::of(&keys, &walk, &contents, BEGAN), None, "{what}");
+            assert_eq!(of(&walk, &contents), None, "{what}");
         }
     }
 

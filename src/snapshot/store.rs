@@ -315,6 +315,12 @@ impl Store {
         Some(self.catalog.packs().keys().walk_digest(std::iter::once(stamps)))
     }
 
+    /// How many packs were counted so far, and what [`Store::stamps_of_packs`] says of them.
+    pub fn stamped(&self) -> Option<(u32, [u8; 16])> {
+        let most = self.catalog.index().counted();
+        Some((most, self.stamps_of_packs(most)?))
+    }
+
     /// Whether not all that Google Drive has of it has come yet: there may be newer snapshots.
     pub fn awaits_pull(&self) -> bool {
         !self.root.as_os_str().is_empty() && self.root.join(UNFINISHED).exists()

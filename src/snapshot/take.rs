@@ -14,20 +14,16 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use rayon::prelude::*;
 
 use super::contents::Contents;
 pub use super::contents::Listed;
 use super::early;
 use super::gather::Gathering;
 use super::look;
-use super::marks::Mark;
-use super::meta::{self, Version};
+use super::parent::{Parent, name_of};
 use super::progress::Progress;
 use super::receipts::Receipts;
 use super::record::{LONGEST_NOTE, MOST_UNREADABLE, Record, TAGS};
@@ -35,17 +31,17 @@ use super::save::Session;
 use super::scratch::Scratch;
 use super::still::{self, Still};
 use super::store::Store;
+use super::subtree::{Digests, Drafts};
 use super::tree::{Attributes, Entry, Node, Tree};
 use crate::error::{Error, Result, SourceError};
 use crate::id::{PackId, SnapshotId, TreeId};
 use crate::index::WHOLE_PACK;
-use crate::index::catalog::Catalog;
 use crate::source::exclude::Exclusions;
 use crate::source::sqlite;
 use crate::source::walk::{Found, Kind, Walk, walk};
 use crate::store::memory::Discard;
 use crate::store::objects::{Key, Kind as ObjectKind};
-use crate::store::sink::{PackSink, Stored};
+use crate::store::sink::PackSink;
 
 /// What to take, and how.
 #[expect(clippy::struct_excessive_bools, reason = "choices that do not depend on each other")]
@@ -80,6 +76,8 @@ pub struct Taken {
     pub unchanged: bool,
     /// One walk showed it: nothing else was looked at but files that are too young to rely on their stamps.
     pub at_a_glance: bool,
+    /// Entries in folders that were taken over whole, as the last walk saw them.
+    pub taken_over: u64,
     /// Chunks of data that the store did not have.
     pub new_chunks: u64,
     /// Their bytes before compression.
@@ -107,30 +105,6 @@ pub fn now_ms() -> i64 {
 
 pub(super) fn now_nanos() -> i128 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128)
-}
-
-/// What a snapshot says of directories, by their place in the walk.
-pub(super) type Trees = HashMap<usize, Version<Tree>>;
-
-/// What the parent snapshot knows of each directory.
-pub(super) struct Parent {
-    pub(super) record: Option<Record>,
-    pub(super) trees: Trees,
-    pub(super) receipts: Option<Receipts>,
-    /// Where in their logs its databases ended, by path.
-    pub(super) marks: HashMap<PathBuf, Mark>,
-    /// Every chunk that the parent names is known to be there.
-    pub(super) trusted: bool,
-}
-
-impl Parent {
-    pub(super) fn entry(&self, found: &Found) -> Option<&Entry> {
-        self.trees.get(&found.parent)?.value.get(name_of(found))
-    }
-}
-
-fn name_of(found: &Found) -> &[u8] {
-    found.path.file_name().map_or(b"", OsStrExt::as_bytes)
 }
 
 /// Takes a snapshot of `options.source` into `store`, which must be open for writing unless it is a dry run.
@@ -191,19 +165,24 @@ impl Taking<'_> {
         let mut first = self.open_early(record.as_ref());
         let early = first.databases.len();
         let mut walked = self.walk()?;
+        let note = self.still_note(record.as_ref());
+        let mut digests = self.digests(&walked, note.as_ref());
         if early == 0
-            && let Some(taken) = self.still(record.as_ref(), &walked)
+            && let (Some(note), Some(record)) = (note.as_ref(), record.as_ref())
+            && let Some(taken) = self.still(note.clone(), record, &walked, &digests)
         {
             return Ok(taken);
         }
-        let mut parent = self.parent(record, &source_name, &walked);
-        let all = |walked: &Walk| (0..walked.found.len()).collect::<Vec<_>>();
-        self.look_first(&walked, &parent, &all(&walked), &mut first);
+        let mut parent = self.parent(record, &source_name, &walked, &digests);
+        let all = |walked: &Walk, parent: &Parent| {
+            (0..walked.found.len()).filter(|at| !parent.untouched.is_inside(*at)).collect::<Vec<_>>()
+        };
+        self.look_first(&walked, &parent, &all(&walked, &parent), &mut first);
         if first.databases.len() > early {
             walked = self.walk()?;
-            let known = std::mem::take(&mut parent.trees);
-            parent.trees = self.parent_trees(parent.record.as_ref(), &walked, known);
-            self.look_first(&walked, &parent, &all(&walked), &mut first);
+            digests = self.digests(&walked, note.as_ref());
+            self.suit(&mut parent, &walked, &digests);
+            self.look_first(&walked, &parent, &all(&walked, &parent), &mut first);
         }
 
         let catalog = self.store.catalog();
@@ -214,7 +193,7 @@ impl Taking<'_> {
         let (walked, mut contents) = Gathering {
             taking: &self,
             session: &mut session,
-            parent: &parent,
+            parent: &mut parent,
             progress,
             walked,
             first,
@@ -222,8 +201,12 @@ impl Taking<'_> {
         }
         .gather()?;
         let ended = now_nanos();
-        let still = Still::of(self.store.catalog().packs().keys(), &walked, &contents, began);
-        let tree = build_trees(&mut session, &walked, &parent, &mut contents)?;
+        let left_out = contents.left_out_in_order();
+        let keys = self.store.catalog().packs().keys();
+        let digests = Digests::of(keys, &walked, &left_out, (&digests, &parent.untouched));
+        let still = Still::of(&digests, left_out, &walked, &contents, &parent.untouched, began);
+        let drafts = Drafts::of(&walked, &contents, &digests, &parent.untouched, began);
+        let (tree, trees) = build_trees(&mut session, &walked, &parent, &mut contents)?;
         let root = attributes(&walked.found[0]);
 
         let broken = self.store.catalog().take_broken();
@@ -268,9 +251,13 @@ impl Taking<'_> {
         let stored = if unchanged { Vec::new() } else { session.sink.flush()?.commit(record.encode())? };
         let stored_bytes = stored.iter().map(|pack| pack.size).sum();
         if !self.options.dry_run {
-            let receipts = Receipts { snapshot: record.id, files: contents.receipts, marks: contents.marks };
+            self.store.catalog_mut().index_mut().add(&stored);
+            drafts.keep_receipts(&walked, &mut contents.receipts);
+            let subtrees = drafts.finish(&walked, &trees, (parent.noted(), &parent.untouched));
+            let (files, marks, packs) = (contents.receipts, contents.marks, self.store.stamped());
+            let receipts = Receipts { snapshot: record.id, files, marks, subtrees, packs };
             let is_new = parent.receipts.as_ref() != Some(&receipts);
-            self.remember(&stored, is_new.then_some(&receipts), still, &record);
+            self.remember(is_new.then_some(&receipts), still, &record);
             early::leave_note(self.store.catalog_mut().index_mut(), &record, contents.databases, &receipts);
             if !unchanged {
                 self.store.leave_head(&head.follow(&record, self.store.catalog().packs().keys()));
@@ -286,6 +273,7 @@ impl Taking<'_> {
             record,
             unchanged,
             at_a_glance: false,
+            taken_over: parent.untouched.places().count() as u64,
             new_chunks,
             new_bytes,
             stored_bytes,
@@ -320,37 +308,9 @@ impl Taking<'_> {
             .map_err(|error| Error::io("read the data directory", &self.source, error).hint("--data-dir names another"))
     }
 
-    /// What the parent snapshot knows. A parent that is damaged is no parent: everything is at hand, and is stored
-    /// again.
-    fn parent(&self, record: Option<Record>, source: &str, walked: &Walk) -> Parent {
-        let index = self.store.catalog().index();
-        // A pack that cannot be read may hold what the parent names: then every chunk is looked up.
-        let receipts = index.unreadable().is_empty().then(|| index.note(&Receipts::note_name(source))).flatten();
-        let decode = || {
-            let receipts = receipts.and_then(|note| Receipts::decode(&note).ok());
-            receipts.filter(|receipts| record.as_ref().is_some_and(|record| record.id == receipts.snapshot))
-        };
-        let catalog = self.store.catalog();
-        let load = || parent_trees(catalog, record.as_ref(), walked, HashMap::new());
-        let (receipts, (trees, damage)) = rayon::join(decode, load);
-        self.remarks.borrow_mut().extend(damage);
-        let trusted = receipts.is_some();
-        let marks = receipts.as_ref().map(|receipts| receipts.marks.clone()).unwrap_or_default();
-        let receipts = receipts.filter(|_| !self.options.full_scan);
-        Parent { record, trees, receipts, marks, trusted }
-    }
-
-    /// What the parent snapshot says of each folder in the walk; `known` are trees that were loaded before.
-    pub(super) fn parent_trees(&self, record: Option<&Record>, walked: &Walk, known: Trees) -> Trees {
-        let (trees, damage) = parent_trees(self.store.catalog(), record, walked, known);
-        self.remarks.borrow_mut().extend(damage);
-        trees
-    }
-
     /// Brings the index up to date. Only the cache is at stake here.
-    fn remember(&mut self, stored: &[Stored], receipts: Option<&Receipts>, still: Option<Still>, record: &Record) {
+    fn remember(&mut self, receipts: Option<&Receipts>, still: Option<Still>, record: &Record) {
         let source = &record.source;
-        self.store.catalog_mut().index_mut().add(stored);
         let index = self.store.catalog_mut().index_mut();
         if let Some(receipts) = receipts {
             index.leave_note(&Receipts::note_name(source), &receipts.encode());
@@ -364,59 +324,41 @@ impl Taking<'_> {
     }
 }
 
-/// Loads trees on all cores, one level after the other; answers besides with what is to be said of those that are
-/// damaged.
-fn parent_trees(catalog: &Catalog, record: Option<&Record>, walked: &Walk, known: Trees) -> (Trees, Vec<String>) {
-    let mut known: HashMap<TreeId, Version<Tree>> = known.into_values().map(|tree| (tree.id, tree)).collect();
-    let mut below: HashMap<usize, Vec<usize>> = HashMap::new();
-    for (at, found) in walked.found.iter().enumerate().skip(1).filter(|(_, found)| found.kind == Kind::Directory) {
-        below.entry(found.parent).or_default().push(at);
-    }
-    let (mut trees, mut damage) = (Trees::new(), Vec::new());
-    let mut level: Vec<(usize, TreeId)> = record.map(|record| (0, record.tree)).into_iter().collect();
-    while !level.is_empty() {
-        let level_known: Vec<_> = level.into_iter().map(|(at, id)| (at, id, known.remove(&id))).collect();
-        let load =
-            |(at, id, known): (usize, TreeId, Option<_>)| (at, known.map_or_else(|| meta::load(catalog, id), Ok));
-        let loaded: Vec<_> = level_known.into_par_iter().map(load).collect();
-        level = Vec::new();
-        for (at, tree) in loaded {
-            match tree {
-                Ok(tree) => {
-                    let id_of = |at: &usize| match tree.value.get(name_of(&walked.found[*at]))?.node {
-                        Node::Directory(id) => Some((*at, id)),
-                        _ => None,
-                    };
-                    level.extend(below.remove(&at).iter().flatten().filter_map(id_of));
-                    trees.insert(at, tree);
-                }
-                Err(error) => damage.push(format!(
-                    "an earlier snapshot is damaged, what it says of directories is stored anew: {error}"
-                )),
-            }
-        }
-    }
-    (trees, damage)
-}
-
 fn attributes(found: &Found) -> Attributes {
     let (mtime, mtime_nanos) = found.mtime();
     Attributes { mode: found.mode, uid: found.owner.0, gid: found.owner.1, mtime, mtime_nanos }
 }
 
-/// Builds the trees, deepest first, and answers with the root's id.
-fn build_trees(session: &mut Session<'_>, walked: &Walk, parent: &Parent, contents: &mut Contents) -> Result<TreeId> {
+/// Builds the trees, deepest first, and answers with the root's id, and those of all that were built by their places.
+fn build_trees(
+    session: &mut Session<'_>,
+    walked: &Walk,
+    parent: &Parent,
+    contents: &mut Contents,
+) -> Result<(TreeId, HashMap<usize, TreeId>)> {
+    let mut ids = HashMap::new();
     let mut children: HashMap<usize, Vec<Entry>> = HashMap::new();
     // The walk lists a directory before what is in it.
     for (at, found) in walked.found.iter().enumerate().rev() {
-        let (node, own) = if found.kind == Kind::Directory {
+        if parent.untouched.is_inside(at) {
+            // Known only where everything is listed.
+            contents.entries.extend(parent.entry(found).map(|entry| Listed::of(found, &entry.node)));
+            continue;
+        }
+        let (node, own) = if let Some((tree, totals)) = parent.untouched.tree(at) {
+            contents.totals.add(&totals);
+            let node = Node::Directory(tree);
+            contents.list(found, &node);
+            (node, None)
+        } else if found.kind == Kind::Directory {
             let mut entries = children.remove(&at).unwrap_or_default();
             entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             let id = session.save_version(&Tree { entries }, parent.trees.get(&at))?;
             if at == 0 {
                 contents.entries.reverse();
-                return Ok(id);
+                return Ok((id, ids));
             }
+            ids.insert(at, id);
             let node = Node::Directory(id);
             contents.list(found, &node);
             (node, None)

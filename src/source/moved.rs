@@ -50,6 +50,15 @@ pub struct Look {
     pub calm: bool,
 }
 
+/// A folder that changed since it was listed, or may have.
+#[derive(Debug)]
+pub struct Changed {
+    /// Its place in the walk.
+    pub at: usize,
+    /// Its stamp now.
+    now: Stamp,
+}
+
 /// The looks of one snapshot.
 pub struct Again<'a> {
     root: &'a Path,
@@ -68,10 +77,15 @@ impl<'a> Again<'a> {
         Again { root, exclusions, began, listed: HashMap::new(), places: HashMap::new() }
     }
 
-    /// Lists again what changed since it was listed. Adds what was missed to `walk`; `settled` says what was captured,
-    /// or left out for a reason, and `gone` which places in the walk were empty when their turn came.
-    pub fn look(&mut self, walk: &mut Walk, settled: &HashSet<Identity>, gone: &[usize]) -> Look {
-        let changed = self.changed(walk);
+    /// Lists again the folders that `changed`. Adds what was missed to `walk`; `settled` says what was captured, or
+    /// left out for a reason, and `gone` which places in the walk were empty when their turn came.
+    pub fn look(
+        &mut self,
+        walk: &mut Walk,
+        changed: Vec<Changed>,
+        settled: &HashSet<Identity>,
+        gone: &[usize],
+    ) -> Look {
         let mut look = Look::default();
         for &at in gone {
             let Ok(meta) = std::fs::symlink_metadata(self.root.join(&walk.found[at].path)) else { continue };
@@ -87,8 +101,8 @@ impl<'a> Again<'a> {
             self.places.insert(walk.found[at].path.clone(), at);
         }
         let refused: HashSet<PathBuf> = walk.errors.iter().map(|error| error.path.clone()).collect();
-        for (folder, before) in changed {
-            self.listed.insert(folder, (before, now_nanos()));
+        for Changed { at: folder, now } in changed {
+            self.listed.insert(folder, (now, now_nanos()));
             self.list(walk, folder, settled, &refused, &mut look);
         }
         look.seen.sort_unstable();
@@ -97,7 +111,7 @@ impl<'a> Again<'a> {
     }
 
     /// The folders that changed since they were listed, or may have.
-    fn changed(&self, walk: &mut Walk) -> Vec<(usize, Stamp)> {
+    pub fn changed(&self, walk: &mut Walk) -> Vec<Changed> {
         let vanished: HashSet<usize> = std::mem::take(&mut walk.vanished).into_iter().collect();
         let still_gone = &mut walk.vanished;
         let folders = walk.found.iter().enumerate().filter(|(_, found)| found.kind == Kind::Directory);
@@ -117,7 +131,7 @@ impl<'a> Again<'a> {
             // A change in the same tick as the one before it leaves the stamp as it was.
             let may_hide = now.mtime.max(now.ctime) + tick > when;
             let is_due = now != seen || may_hide || vanished.contains(&at);
-            (meta.is_dir() && is_due).then_some((at, now))
+            (meta.is_dir() && is_due).then_some(Changed { at, now })
         });
         looked.collect()
     }

@@ -58,6 +58,7 @@ mod seals;
 mod startup;
 mod stats;
 mod still;
+mod subtrees;
 mod thrash;
 mod together;
 mod under_fire;

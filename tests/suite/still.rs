@@ -220,6 +220,29 @@ fn every_change_is_looked_at() {
     }
 }
 
+/// The same in folders that are taken over whole where nothing changes: that takes files that are old enough for a
+/// receipt, so this test waits.
+#[test]
+fn every_change_in_a_folder_that_would_be_taken_over_is_looked_at() {
+    let scenes: Vec<_> = CHANGES.iter().map(|change| (change, scene())).collect();
+    std::thread::sleep(Duration::from_secs(61));
+    for ((what, change), (place, live)) in scenes {
+        snapshot(&place, &[]).exits(0);
+        settle(&place, &[]);
+        live.execute_batch("INSERT INTO t VALUES (1)").expect("written");
+        let run = snapshot(&place, &[]).exits(0);
+        assert!(run.err.contains("as the last walk saw them"), "{what}: {run:?}");
+        change(&place, &live);
+        let run = snapshot(&place, &[]).exits(0);
+        assert!(!is_at_a_glance(&run), "{what}: {run:?}");
+        assert_eq!(run.json()["unchanged"], false, "{what}: {run:?}");
+        assert_eq!(snapshot(&place, &["--full-scan"]).exits(0).json()["unchanged"], true, "{what}");
+        drop(live);
+        let expected = without_sidecars(&place.data);
+        assert_same(&expected, &without_sidecars(&place.restore("latest", "back")), what);
+    }
+}
+
 /// All but databases and what belongs to them, which are compared by other tests; closed ones are here byte for byte.
 fn without_sidecars(folder: &Path) -> live_common::Survey {
     let mut all = survey(folder);

@@ -125,11 +125,12 @@ fn what_is_moved_meanwhile_is_held_or_named() {
         acting.join().expect("it moved something");
         over += u32::from(taken_over(&run) > 0);
         let found = names(&place.restore("latest", &format!("back{round}")));
-        if found == expected {
+        // What is moved while the walk goes on may be in both lists, and is held twice.
+        let missing: Vec<_> = expected.iter().filter(|name| !found.contains(name)).collect();
+        if missing.is_empty() {
             assert_eq!(run.code, Some(0), "round {round}: {run:?}");
             held += 1;
         } else {
-            let missing: Vec<_> = expected.iter().filter(|name| !found.contains(name)).collect();
             assert_eq!(run.code, Some(3), "round {round}: {missing:?} is missing, and nobody says so: {found:?}");
         }
         put_back(&place.data);

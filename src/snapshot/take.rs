@@ -86,7 +86,8 @@ pub struct Taken {
     pub stored_bytes: u64,
     /// Files that are new or whose content changed.
     pub changed_files: u64,
-    /// What was captured; nothing if nothing changed and no list is wanted.
+    /// What was captured; where no list is wanted, without what is in folders that were taken over, and nothing if
+    /// nothing changed.
     pub entries: Vec<Listed>,
     /// What could not be captured.
     pub unreadable: Vec<SourceError>,

@@ -24,6 +24,12 @@ torture ROUNDS="20":
 fuzz TARGET SECONDS:
     cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}
 
+# What Miri can run of the library (with a nightly toolchain that has it): all that calls no C and waits for no thread pool.
+miri:
+    MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 cargo +nightly miri test --lib -- \
+        codec:: id:: snapshot::recipe snapshot::tree snapshot::chain snapshot::marks snapshot::receipts \
+        source::sqlite::header store::kept export::names
+
 # benches/peers.py ages a data directory under WORK and runs each program on the same bytes. It finds the others on the
 # PATH; benches/README.md has its options. All figures of a table come from one run on a quiet machine.
 #

@@ -15,7 +15,7 @@ use crate::error::SourceError;
 use crate::id::SnapshotId;
 use crate::source::medium;
 use crate::source::moved::{Identity, identity};
-use crate::source::walk::{Found, Stamp, Walk};
+use crate::source::walk::{Found, Stamp, Walk, stamp};
 
 /// One captured entry, for listings.
 #[derive(Debug, Clone)]
@@ -65,6 +65,8 @@ pub(super) struct Contents {
     pub(super) young: HashMap<PathBuf, Stamp>,
     /// Sidecars that were left out, by place.
     pub(super) left_out: HashMap<usize, Sidecar>,
+    /// Places of links that were read when another one stood there than the walk saw.
+    pub(super) other_links: HashSet<usize>,
     /// When everything had been read, every folder was as it was listed.
     pub(super) calm: bool,
     pub(super) totals: Totals,
@@ -88,6 +90,7 @@ impl Contents {
             by_log: HashSet::new(),
             young: HashMap::new(),
             left_out: HashMap::new(),
+            other_links: HashSet::new(),
             calm: false,
             totals: Totals { directories: 1, ..Totals::default() },
             remarks: Vec::new(),
@@ -171,6 +174,7 @@ impl Contents {
         self.by_log.remove(&found.path);
         self.young.remove(&found.path);
         self.left_out.remove(&at);
+        self.other_links.remove(&at);
         self.changed.remove(&found.path);
         self.images.remove(&found.path);
         self.nodes[at] = None;
@@ -178,15 +182,30 @@ impl Contents {
 
     pub(super) fn symlink(&mut self, source: &Path, at: usize, walked: &mut Walk) {
         let found = &walked.found[at];
-        match std::fs::read_link(source.join(&found.path)) {
-            Ok(target) => {
-                self.settled.insert(identity(&found.stamp));
+        let path = source.join(&found.path);
+        let look = || std::fs::symlink_metadata(&path).map(|meta| stamp(&meta));
+        let read = || -> std::io::Result<_> { Ok((look()?, std::fs::read_link(&path)?, look()?)) };
+        match read() {
+            Ok((before, target, after)) => {
+                // Another one may stand there by now: then the one that the walk saw is elsewhere, or gone.
+                if before == after {
+                    self.settled.insert(identity(&after));
+                }
+                if (before, after) != (found.stamp, found.stamp) {
+                    self.other_links.insert(at);
+                }
                 let node = Node::Symlink(target.as_os_str().as_bytes().to_vec());
                 self.put(at, found, node, None);
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => walked.errors.push(SourceError::new(&found.path, error)),
         }
+    }
+
+    /// Takes over a link that the parent snapshot has, because a digest vouches for it.
+    pub(super) fn keep_link(&mut self, at: usize, found: &Found, node: Node) {
+        self.settled.insert(identity(&found.stamp));
+        self.put(at, found, node, None);
     }
 
     /// Takes what was captured of a file of the data directory `source`.
@@ -222,5 +241,30 @@ impl Contents {
             self.hand_out(source, found, receipt, began);
         }
         self.put(at, found, Node::File { size, consistency, content }, captured.attributes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::walk::Kind;
+
+    /// The folder above may have been another one for a moment.
+    #[test]
+    fn a_link_that_is_not_the_one_that_was_seen_settles_nothing_but_itself() {
+        let dir = tempfile::TempDir::new().expect("dir");
+        std::os::unix::fs::symlink("where", dir.path().join("l")).expect("a link");
+        let meta = std::fs::symlink_metadata(dir.path().join("l")).expect("there");
+        let found = Found::new("l".into(), 0, Kind::Symlink, &meta);
+        let other = Found { stamp: Stamp { inode: found.stamp.inode + 1, ..found.stamp }, ..found.clone() };
+        for (seen, is_it) in [(found.clone(), true), (other, false)] {
+            let mut walked = Walk { found: vec![seen.clone()], ..Walk::default() };
+            let mut contents = Contents::new();
+            contents.nodes.push(None);
+            contents.symlink(dir.path(), 0, &mut walked);
+            assert_eq!(contents.nodes[0].as_ref().map(|(node, _)| node), Some(&Node::Symlink(b"where".to_vec())));
+            assert_eq!(contents.settled, HashSet::from([identity(&found.stamp)]));
+            assert_eq!(contents.other_links.is_empty(), is_it);
+        }
     }
 }

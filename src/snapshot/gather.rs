@@ -290,7 +290,19 @@ impl Gathering<'_, '_> {
         let given_up: Vec<_> = changed.iter().filter_map(|folder| parent.untouched.give_up(folder.at)).collect();
         if !given_up.is_empty() {
             self.taking.load(parent, &self.walked);
-            let places: Vec<usize> = given_up.into_iter().flatten().collect();
+            let mut places: Vec<usize> = given_up.into_iter().flatten().collect();
+            for at in &places {
+                self.contents.settled.remove(&identity(&self.walked.found[*at].stamp));
+            }
+            self.contents.nodes.resize(self.walked.found.len(), None);
+            // Files have their receipts. What vouches for a link is the digest: it may be gone from there by now.
+            places.retain(|&at| {
+                let found = &self.walked.found[at];
+                let node = parent.entry(found).map(|entry| &entry.node).filter(|_| found.kind == Kind::Symlink);
+                let Some(node @ Node::Symlink(_)) = node else { return true };
+                self.contents.keep_link(at, found, node.clone());
+                false
+            });
             self.taking.look_first(&self.walked, self.parent, &places, &mut self.first);
             self.capture(places)?;
         }

@@ -94,7 +94,7 @@ impl Still {
                 (Kind::Symlink, node) => {
                     // Nobody writes to a link: its times are those of a call.
                     let receipt = Receipt { stamp: found.stamp, database: Some([None; 2]) };
-                    node.is_some() && receipt.is_safe(began)
+                    node.is_some() && receipt.is_safe(began) && !contents.other_links.contains(&at)
                 }
                 (Kind::File, None) => is_left_out(contents, found, *contents.left_out.get(&at)?),
                 (Kind::File, Some((node, _))) => match (contents.receipts.get(&found.path), node) {
@@ -356,12 +356,15 @@ mod tests {
         let (walk, contents) = captured();
         let note = of(&walk, &contents).expect("a note");
         assert_eq!((note.left_out, note.young), (vec![(3, Sidecar::Memory), (4, Sidecar::Log)], vec![6]));
-        let breaks: [Break; 16] = [
+        let breaks: [Break; 17] = [
             ("a folder that changed", |_, contents| contents.calm = false),
             ("what was unreadable", |walk, _| walk.errors.push(SourceError::new("x", "why"))),
             ("what vanished", |walk, _| walk.vanished.push(0)),
             ("a link of just now", |walk, _| walk.found[1].stamp.ctime = BEGAN - 1),
             ("a link that is gone", |_, contents| contents.nodes[1] = None),
+            ("a link that was another one when it was read", |_, contents| {
+                contents.other_links.insert(1);
+            }),
             ("a database without a receipt", |_, contents| {
                 contents.receipts.remove(Path::new("b.db"));
             }),

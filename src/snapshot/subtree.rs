@@ -10,8 +10,11 @@
 //! other is, and each has the stamp that its receipt has. The folder's tree was made of these entries, with the
 //! attributes that are in the digest. Receipts hold against the parent snapshot, whose chunks are all known to be
 //! there, and so does this; that the trees still open, which nobody looks at, is what the packs' stamps are for, as for
-//! [a walk that is all the same](super::still). What is moved while the snapshot is taken shows in a folder's stamp at
-//! the end, as ever: then the subtree that it is in is looked at entry by entry ([`super::gather`]).
+//! [a walk that is all the same](super::still). A link has no receipt: it is noted only if the one that was read had
+//! the stamp that the walk saw, before and after. What is moved out of a folder of a subtree or into one while the
+//! snapshot is taken shows in that folder's stamp at the end, as ever: then all of the subtree is gathered, files by
+//! their receipts and links from the parent, for which the digest vouches ([`super::gather`]). A folder above that is
+//! moved shows in no stamp below; but nothing below was read, and what the walk saw was there.
 //!
 //! Databases, and whatever is named like a sidecar of one, are never in a subtree: more than their stamps counts there.
 
@@ -277,6 +280,7 @@ impl Drafts {
             } else {
                 let node = contents.nodes[at].as_ref().map(|(node, _)| node);
                 one = entry(found, node, contents, began);
+                one.is_more |= contents.other_links.contains(&at);
             }
             let folder = folders.entry(found.parent).or_default();
             folder.totals.add(&one.totals);

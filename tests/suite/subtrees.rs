@@ -20,6 +20,8 @@ fn scene() -> Place {
             let name = format!("{folder}/{}{n}", folder.replace('/', "-"));
             fs::write(place.data.join(name), b"").expect("a file");
         }
+        let link = place.data.join(format!("{folder}/{}l", folder.replace('/', "-")));
+        std::os::unix::fs::symlink("where", link).expect("a link");
     }
     touch(&place, 0);
     place
@@ -43,18 +45,18 @@ fn folders_without_a_change_are_taken_over() {
     assert_eq!(taken_over(&place.ok(["snapshot", "-v"])), 0, "there was none before");
     touch(&place, 1);
     // All but `a`, `d` and `z` themselves.
-    let all = 6 * 12 + 3;
+    let all = 6 * 13 + 3;
     let run = place.ok(["snapshot", "-v"]);
     assert_eq!(taken_over(&run), all, "{run:?}");
     let said = place.ok(["snapshot", "--json", "--tag", "one"]).json();
     assert_eq!((&said["files"], &said["directories"]), (&73.into(), &7.into()));
-    assert_eq!(said["entries"].as_array().map(Vec::len), Some(79), "listed all the same");
+    assert_eq!(said["entries"].as_array().map(Vec::len), Some(85), "listed all the same");
     // What was taken over is so again, and is what reading everything gives.
     std::thread::sleep(SETTLED);
     fs::write(place.data.join("d/e/new"), b"").expect("a file");
     std::thread::sleep(SETTLED);
     let run = place.ok(["snapshot", "-v"]);
-    assert_eq!(taken_over(&run), 4 * 12 + 2, "{run:?}");
+    assert_eq!(taken_over(&run), 4 * 13 + 2, "{run:?}");
     assert_eq!(place.ok(["snapshot", "--full-scan", "--json"]).json()["unchanged"], true);
     assert_eq!(taken_over(&place.ok(["snapshot", "-v", "--tag", "two"])), all + 1);
     assert_same(&survey(&place.data), &survey(&place.restore("latest", "back")), "all of it");
@@ -63,7 +65,8 @@ fn folders_without_a_change_are_taken_over() {
 
 /// Each file has a name of its own, wherever it is.
 fn names(folder: &Path) -> Vec<PathBuf> {
-    let all = survey(folder).into_keys().filter(|path| folder.join(path).is_file() && !path.ends_with("large"));
+    let is_folder = |path: &PathBuf| fs::symlink_metadata(folder.join(path)).expect("there").is_dir();
+    let all = survey(folder).into_keys().filter(|path| !is_folder(path) && !path.ends_with("large"));
     let mut names: Vec<_> = all.filter_map(|path| path.file_name().map(PathBuf::from)).collect();
     names.sort();
     names
@@ -75,7 +78,9 @@ fn disturb(data: &Path, random: &mut Random) {
     let file = format!("{}{}", from.replace('/', "-"), random.below(12));
     let (file, other) = (data.join(from).join(&file), data.join(to).join(&file));
     let rename = |from: &Path, to: &Path| fs::rename(from, to).expect("moved");
-    match random.below(5) {
+    let link = format!("{}l", from.replace('/', "-"));
+    match random.below(6) {
+        5 => rename(&data.join(from).join(&link), &data.join(to).join(&link)),
         // Into another folder, away and back, and into a folder that was taken over from one that was not.
         0 if file.exists() => rename(&file, &other),
         1 if file.exists() => {
@@ -98,6 +103,10 @@ fn put_back(data: &Path) {
     }
     for folder in FOLDERS {
         let _ = fs::rename(data.join(folder).join("y"), data.join("young/y"));
+        let link = format!("{}l", folder.replace('/', "-"));
+        for other in FOLDERS {
+            let _ = fs::rename(data.join(other).join(&link), data.join(folder).join(&link));
+        }
     }
 }
 

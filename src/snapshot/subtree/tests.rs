@@ -170,7 +170,7 @@ type Break = (&'static str, fn(&mut Walk, &mut Contents), &'static [&'static str
 
 #[test]
 fn what_proves_nothing_is_not_noted() {
-    let breaks: [Break; 8] = [
+    let breaks: [Break; 9] = [
         (
             "a file without a receipt",
             |_, contents| {
@@ -182,6 +182,13 @@ fn what_proves_nothing_is_not_noted() {
         ("a file that is gone", |_, contents| contents.nodes[8] = None, &["a/b", "a/c", "a/c/empty", "z"]),
         ("a link of just now", |walk, _| walk.found[7].stamp.ctime = BEGAN - 1, &["a/b", "a/c/empty", "z"]),
         ("a link that is gone", |_, contents| contents.nodes[7] = None, &["a/b", "a/c/empty", "z"]),
+        (
+            "a link that was another one when it was read",
+            |_, contents| {
+                contents.other_links.insert(7);
+            },
+            &["a/b", "a/c/empty", "z"],
+        ),
         (
             "a file that changed all the while",
             |_, contents| {

@@ -39,10 +39,12 @@
 //! - *They are all there.* The walk goes on from E with E's sum for as long as the frames are the old log's. Frames are
 //!   written one after the other, so whoever had overwritten one of them would have overwritten E first. That E is
 //!   still there is looked at *after* the walk.
-//! - *The old log ended there.* The walk must be ended by a whole frame of yet another log. At the end of the file it
-//!   says nothing: somebody may have cut it (`PRAGMA journal_size_limit` does, in the middle). So it says nothing
-//!   behind a frame of the old log that does not go on from the one before. What a transaction left that was rolled
-//!   back may go on: then a page too many is read.
+//! - *The old log ended there.* The walk must be ended by a whole frame of a log before that one, whose first salt is
+//!   smaller by some. At the end of the file it says nothing: somebody may have cut it (`PRAGMA journal_size_limit`
+//!   does, in the middle). So it says nothing behind a frame of the old log that does not go on from the one before,
+//!   and behind one without salts: older versions of SQLite leave such frames in the middle of a log, when a part of a
+//!   transaction was rolled back after pages of it had been written twice. What a transaction left that was rolled back
+//!   may go on: then a page too many is read.
 //! - *No crash took a part of it.* SQLite syncs a log before it copies it, unless it was told not to; and what is known
 //!   of E is not believed after the machine was started anew (it is sealed under the index's file, which is not).
 //!
@@ -147,8 +149,11 @@ fn followed_over(conn: &Connection, mark: &WalMark, since: &WalMark) -> io::Resu
     Ok(Some((least, new.into_map(mark.pages).over(&old.into_map(mark.pages)))))
 }
 
+/// How many logs ago a frame may have been written that is taken for what an older log left.
+const GENERATIONS: u32 = 1 << 16;
+
 /// Goes on with `walk` behind `since`, for as long as there are frames of its log. Nothing if it is not a frame of
-/// another log that ends it.
+/// an older log that ends it.
 fn walk_out(conn: &Connection, mut walk: Walk, since: &WalMark) -> io::Result<Option<Walk>> {
     let frame_bytes = FRAME_HEADER_BYTES + since.page_size as usize;
     let mut offset = wal::frame_offset(since.mx_frame.saturating_add(1), since.page_size);
@@ -157,9 +162,10 @@ fn walk_out(conn: &Connection, mut walk: Walk, since: &WalMark) -> io::Result<Op
         let whole = ffi::read_wal(conn, &mut block, offset)? / frame_bytes * frame_bytes;
         for frame in block[..whole].chunks_exact(frame_bytes) {
             if !walk.push(frame) {
-                let is_other = FrameHeader::parse(frame.first_chunk().expect("a frame begins with its header")).salts
-                    != since.salts;
-                return Ok(is_other.then_some(walk));
+                let header = FrameHeader::parse(frame.first_chunk().expect("a frame begins with its header"));
+                let generations = since.salts[0].wrapping_sub(header.salts[0]);
+                let is_older = header.salts != [0, 0] && (1..=GENERATIONS).contains(&generations);
+                return Ok(is_older.then_some(walk));
             }
         }
         if whole == 0 {

@@ -304,10 +304,15 @@ fn a_damaged_rest_of_an_old_log_says_nothing() {
             log.write_all_at(&[byte[0] ^ 4], place).expect("write");
             let said = say();
             log.write_all_at(&byte, place).expect("write");
-            // A frame of yet another log is what ends the old one.
-            let is_other = frame > mark.mx_frame && (8..16).contains(&at);
-            assert!(!said || is_other, "frame {frame}, byte {at}");
+            assert!(!said, "frame {frame}, byte {at}");
         }
+        // As older versions of SQLite leave it in the middle of a log, after a rollback to a savepoint.
+        let (place, mut salts) = (wal::frame_offset(frame, 4096) + 8, [0; 16]);
+        log.read_exact_at(&mut salts, place).expect("read");
+        log.write_all_at(&[0; 16], place).expect("write");
+        let said = say();
+        log.write_all_at(&salts, place).expect("write");
+        assert!(!said, "frame {frame} without salts");
     }
     assert!(say());
     let whole_len = log.metadata().expect("its size").len();
@@ -388,15 +393,20 @@ fn changes_over_a_beginning_are_the_transactions_own() {
                 let sql = match n % 40 {
                     9 | 29 => "PRAGMA wal_checkpoint(PASSIVE)",
                     19 => "DELETE FROM t WHERE id>300; PRAGMA incremental_vacuum",
-                    // Frames that lead nowhere.
-                    33 => "PRAGMA cache_size=2; BEGIN; UPDATE t SET pad=randomblob(600) WHERE id<90; ROLLBACK",
+                    // Frames that lead nowhere; where they lie behind the last one, nothing is said.
+                    33 if n % 200 == 33 => {
+                        "PRAGMA cache_size=2; BEGIN; UPDATE t SET pad=randomblob(600) WHERE id<90; ROLLBACK"
+                    }
                     _ => "INSERT INTO t(pad) VALUES(randomblob(6000)); UPDATE t SET pad=randomblob(500) WHERE id%60=0",
                 };
                 app.execute_batch(sql).expect("write");
                 std::thread::sleep(std::time::Duration::from_micros(n * 7919 % 1500));
             }
         });
-        for round in 0..600 {
+        for round in 0..8000 {
+            if round > 600 && anew > 5 {
+                break;
+            }
             let Some(changes) = since(&path, &before.1) else {
                 before = whole(&path);
                 continue;

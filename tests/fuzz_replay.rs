@@ -27,7 +27,7 @@ const PEAK: usize = 64 << 20;
 const FOOTER_PEAK: usize = MAX_PLAIN + (32 << 20);
 /// The largest corpus file, and all of them together, in bytes.
 const LARGEST: usize = 8 * 1024;
-const TOTAL: usize = 300 * 1024;
+const TOTAL: usize = 512 * 1024;
 
 fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)

@@ -225,8 +225,7 @@ impl Gathering<'_, '_> {
 
     /// Saves everything that was found, and what was moved meanwhile.
     pub(super) fn gather(mut self) -> Result<(Walk, Contents)> {
-        let all = (0..self.walked.found.len()).filter(|at| !self.parent.untouched.is_inside(*at));
-        let all: Vec<usize> = all.collect();
+        let all = self.parent.untouched.others(&self.walked);
         let places: Vec<usize> = all.iter().filter(|at| !self.first.vouched.contains_key(at)).copied().collect();
         let catalog = self.taking.store.catalog();
         self.first.same = same::find(catalog, &self.taking.source, &self.walked, self.parent, &places);
@@ -323,7 +322,7 @@ impl Gathering<'_, '_> {
             let is_empty = *kind != Kind::Directory && contents.nodes[*at].is_none();
             is_empty && !contents.settled.contains(&identity(stamp)) && !named.contains(&**path)
         };
-        (0..found.len()).filter(|at| !self.parent.untouched.is_inside(*at)).filter(is_gone).collect()
+        self.parent.untouched.others(&self.walked).into_iter().filter(is_gone).collect()
     }
 
     /// Takes away what lies beside an image and would be played into it. Only what was saved before its database turned
@@ -333,8 +332,7 @@ impl Gathering<'_, '_> {
             return;
         }
         // No subtree has any.
-        let places = (0..self.walked.found.len()).filter(|at| !self.parent.untouched.is_inside(*at));
-        for at in places.collect::<Vec<_>>() {
+        for at in self.parent.untouched.others(&self.walked) {
             let path = &self.walked.found[at].path;
             let Some((which, base)) = Sidecar::named(path) else { continue };
             let is_beside = self.contents.images.contains_key(&base) && self.contents.nodes[at].is_some();

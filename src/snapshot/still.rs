@@ -41,7 +41,6 @@ use super::receipts::{Receipt, Receipts};
 use super::record::Record;
 use super::same;
 use super::sidecar::{Sidecar, sidecars};
-use super::store::Store;
 use super::subtree::{Digests, Untouched};
 use super::take::{Taken, Taking};
 use super::tree::{Consistency, Node};
@@ -114,10 +113,10 @@ impl Still {
         Some(Still { snapshot: SnapshotId([0; 16]), packs: (0, [0; 16]), walk, left_out, young })
     }
 
-    /// The note, with the snapshot that holds what was seen and the packs that `store` has now.
-    pub(super) fn encode_for(mut self, store: &Store, snapshot: SnapshotId) -> Option<Vec<u8>> {
-        (self.snapshot, self.packs) = (snapshot, store.stamped()?);
-        Some(self.encode())
+    /// The note, with the snapshot that holds what was seen, and what [`Store::stamped`](super::store::Store::stamped)
+    /// says of the packs now.
+    pub(super) fn encode_for(self, snapshot: SnapshotId, packs: (u32, [u8; 16])) -> Vec<u8> {
+        Still { snapshot, packs, ..self }.encode()
     }
 
     fn encode(&self) -> Vec<u8> {

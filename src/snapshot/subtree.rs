@@ -218,6 +218,11 @@ impl Untouched {
         self.is_inside(at) || self.tops.contains_key(&at)
     }
 
+    /// The places in `walked` that are to be looked at: all that are in none.
+    pub(super) fn others(&self, walked: &Walk) -> Vec<usize> {
+        (0..walked.found.len()).filter(|at| !self.is_inside(*at)).collect()
+    }
+
     /// The tree of the one whose folder is at the place `at`, and what is below that.
     pub(super) fn tree(&self, at: usize) -> Option<(TreeId, Totals)> {
         self.tops.get(&at).map(|top| (top.tree, top.totals))
@@ -263,8 +268,7 @@ impl Drafts {
     ) -> Drafts {
         let mut drafts = Vec::new();
         let mut folders: HashMap<usize, Below> = HashMap::new();
-        let places = (1..walked.found.len()).rev().filter(|at| !untouched.is_inside(*at));
-        for at in places {
+        for at in untouched.others(walked).into_iter().skip(1).rev() {
             let found = &walked.found[at];
             let mut one = Below::default();
             if found.kind == Kind::Directory {

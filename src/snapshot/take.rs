@@ -175,15 +175,12 @@ impl Taking<'_> {
             return Ok(taken);
         }
         let mut parent = self.parent(record, &source_name, &walked, &digests);
-        let all = |walked: &Walk, parent: &Parent| {
-            (0..walked.found.len()).filter(|at| !parent.untouched.is_inside(*at)).collect::<Vec<_>>()
-        };
-        self.look_first(&walked, &parent, &all(&walked, &parent), &mut first);
+        self.look_first(&walked, &parent, &parent.untouched.others(&walked), &mut first);
         if first.databases.len() > early {
             walked = self.walk()?;
             digests = self.digests(&walked, note.as_ref());
             self.suit(&mut parent, &walked, &digests);
-            self.look_first(&walked, &parent, &all(&walked, &parent), &mut first);
+            self.look_first(&walked, &parent, &parent.untouched.others(&walked), &mut first);
         }
 
         let catalog = self.store.catalog();
@@ -258,6 +255,7 @@ impl Taking<'_> {
             let (files, marks, packs) = (contents.receipts, contents.marks, self.store.stamped());
             let receipts = Receipts { snapshot: record.id, files, marks, subtrees, packs };
             let is_new = parent.receipts.as_ref() != Some(&receipts);
+            let still = still.zip(packs).map(|(still, packs)| still.encode_for(record.id, packs));
             self.remember(is_new.then_some(&receipts), still, &record);
             early::leave_note(self.store.catalog_mut().index_mut(), &record, contents.databases, &receipts);
             if !unchanged {
@@ -310,14 +308,14 @@ impl Taking<'_> {
     }
 
     /// Brings the index up to date. Only the cache is at stake here.
-    fn remember(&mut self, receipts: Option<&Receipts>, still: Option<Still>, record: &Record) {
+    fn remember(&mut self, receipts: Option<&Receipts>, still: Option<Vec<u8>>, record: &Record) {
         let source = &record.source;
         let index = self.store.catalog_mut().index_mut();
         if let Some(receipts) = receipts {
             index.leave_note(&Receipts::note_name(source), &receipts.encode());
         }
-        if let Some(note) = still.and_then(|still| still.encode_for(self.store, record.id)) {
-            let (index, name) = (self.store.catalog_mut().index_mut(), still::note_name(source));
+        if let Some(note) = still {
+            let name = still::note_name(source);
             if index.note(&name).as_ref() != Some(&note) {
                 index.leave_note(&name, &note);
             }

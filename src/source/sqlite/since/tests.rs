@@ -186,6 +186,19 @@ fn a_restart_while_it_is_read_does_not_matter() {
     assert!(changes.finish().expect("finish"));
 }
 
+/// `image` is what a copy shows that is made within the very transaction.
+fn assert_own(changes: &Changes, image: &[u8], scratch: &Path, what: &str) {
+    let to = scratch.join("copy.db");
+    std::fs::write(&to, "").expect("create");
+    copy::copy(&changes.conn, &to).expect("copy");
+    let mut expected = std::fs::read(&to).expect("read");
+    // What the backup API sets in the copy's page 1.
+    for at in [24, 40, 92, 96] {
+        expected[at..at + 4].copy_from_slice(&image[at..at + 4]);
+    }
+    assert!(image == expected, "{what}: {:?}", changes.ground);
+}
+
 /// A log that was written up to some length once, is begun anew, and has a few frames since: what is left of the first
 /// one lies behind. The mark is in the middle of what the second one has so far.
 fn second_log(path: &Path, page_size: u32) -> (Connection, Vec<u8>, WalMark) {
@@ -352,15 +365,7 @@ fn changes_are_the_transactions_own() {
             };
             *(if changes.ground.frozen.is_some() { &mut alone } else { &mut overlaid }) += 1;
             let image = patched(before.0, &changes);
-            let to = scratch.path().join("copy.db");
-            std::fs::write(&to, "").expect("create");
-            copy::copy(&changes.conn, &to).expect("copy");
-            let mut expected = std::fs::read(&to).expect("read");
-            // What the backup API sets in the copy's page 1.
-            for at in [24, 40, 92, 96] {
-                expected[at..at + 4].copy_from_slice(&image[at..at + 4]);
-            }
-            assert!(image == expected, "round {round}: {:?} since {:?}", changes.ground, before.1);
+            assert_own(&changes, &image, scratch.path(), &format!("round {round}: since {:?}", before.1));
             before = (image, changes.mark());
             assert!(changes.finish().expect("finish"), "round {round}");
         }
@@ -413,15 +418,7 @@ fn changes_over_a_beginning_are_the_transactions_own() {
             };
             *(if changes.changed.anew { &mut anew } else { &mut same }) += 1;
             let image = patched(before.0, &changes);
-            let to = scratch.path().join("copy.db");
-            std::fs::write(&to, "").expect("create");
-            copy::copy(&changes.conn, &to).expect("copy");
-            let mut expected = std::fs::read(&to).expect("read");
-            // What the backup API sets in the copy's page 1.
-            for at in [24, 40, 92, 96] {
-                expected[at..at + 4].copy_from_slice(&image[at..at + 4]);
-            }
-            assert!(image == expected, "round {round}: {:?} since {:?}", changes.ground, before.1);
+            assert_own(&changes, &image, scratch.path(), &format!("round {round}: since {:?}", before.1));
             before = (image, changes.mark());
             assert!(changes.finish().expect("finish"), "round {round}");
         }

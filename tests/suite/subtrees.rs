@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use crate::common::strace::{can_trace, traced};
 use crate::live_common::{Place, Random, Run, assert_same, rounds, seed, survey};
 
 /// Beyond what stamps of folders, and of files without a byte, need to be relied on.
@@ -169,4 +171,60 @@ fn a_pack_that_somebody_wrote_to_is_looked_into() {
         assert!(taken_over(&place.ok(["snapshot", "-v"])) > 0, "round {round}");
         touch(&place, round + 100);
     }
+}
+
+/// Waits until what runs under `strace` has the file at `path` open.
+fn opened(strace: &mut Child, path: &Path) {
+    let children = format!("/proc/{0}/task/{0}/children", strace.id());
+    let open = |child: &str| {
+        let all = fs::read_dir(format!("/proc/{child}/fd")).into_iter().flatten().flatten();
+        all.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|target| target == path)
+    };
+    while !fs::read_to_string(&children).unwrap_or_default().split_whitespace().any(open) {
+        assert!(strace.try_wait().expect("asked").is_none(), "it ended before it opened {}", path.display());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// What the snapshot reads first is held up, and meanwhile a file that comes later is moved, so that folders are looked
+/// at again. That file is held up where it is now, and meanwhile links leave folders that were taken over.
+#[test]
+fn links_that_leave_a_folder_that_is_given_up_are_held() {
+    if !can_trace() {
+        return;
+    }
+    let place = Place::new();
+    let data = place.data.canonicalize().expect("there");
+    for folder in ["u/inner", "v", "w", "x", "y"] {
+        fs::create_dir_all(data.join(folder)).expect("a folder");
+    }
+    for link in ["u/link", "u/inner/deep", "w/renamed"] {
+        std::os::unix::fs::symlink(link, data.join(link)).expect("a link");
+    }
+    fs::write(data.join("u/file"), b"").expect("a file");
+    std::thread::sleep(SETTLED);
+    place.ok(["snapshot", "-q"]);
+    let mut random = Random::new(17);
+    let [first, second] = [data.join("0"), data.join("x/second")];
+    fs::write(&first, random.bytes(1_000_000)).expect("a file");
+    fs::write(data.join("y/second"), random.bytes(1_000_000)).expect("a file");
+
+    let held_up = ["-o", "/dev/null", "-P", first.to_str().expect("text"), "-P", second.to_str().expect("text")];
+    let how = ["-e", "trace=openat", "-e", "inject=openat:delay_exit=700000"];
+    let mut child = traced(&place.nbak(["snapshot", "-v"]), &[&held_up[..], &how].concat());
+    let mut child = child.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("strace starts");
+    let to = |from: &str, to: &str| fs::rename(data.join(from), data.join(to)).expect("moved");
+    opened(&mut child, &first);
+    to("y/second", "x/second");
+    opened(&mut child, &second);
+    for (from, into) in [("u/link", "v/link"), ("w/renamed", "w/other"), ("u/file", "v/file"), ("u/inner", "v/inner")] {
+        to(from, into);
+    }
+    let run = Run::of(child.wait_with_output().expect("it ends"), "held up".to_owned()).exits(0);
+    // Where the walk saw them, as the file beside them, for which its receipt vouches.
+    let found = survey(&place.restore("latest", "back"));
+    for path in ["u/link", "u/inner/deep", "w/renamed", "u/file", "x/second"] {
+        assert!(found.contains_key(Path::new(path)), "{path} is missing: {found:?}, {run:?}");
+    }
+    place.check();
 }

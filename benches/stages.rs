@@ -372,11 +372,11 @@ fn recipe(c: &mut Criterion) {
     }
     let patch = new.patch(&old).unwrap();
     let whole = new.encode();
-    assert_eq!(old.apply(&patch).unwrap(), new);
+    assert_eq!(old.clone().apply(&patch).unwrap(), new);
     let mut group = c.benchmark_group("recipe");
     group.throughput(Throughput::Bytes(whole.len() as u64));
     group.bench_function("diff", |b| b.iter(|| black_box(&new).patch(&old)));
-    group.bench_function("patch", |b| b.iter(|| old.apply(black_box(&patch))));
+    group.bench_function("patch", |b| b.iter(|| old.clone().apply(black_box(&patch))));
     group.bench_function("decode", |b| b.iter(|| Recipe::decode(black_box(&whole))));
     group.finish();
 }

@@ -91,7 +91,12 @@ impl Keys {
 
     /// The id of a recipe, from its whole form.
     pub fn recipe_id(&self, whole: &[u8]) -> RecipeId {
-        RecipeId(short(blake3::keyed_hash(self.recipe_ids.expose(), whole)))
+        self.recipe_id_of([whole].into_iter())
+    }
+
+    /// The id of a recipe, from the `parts` that its whole form consists of.
+    pub fn recipe_id_of<T: AsRef<[u8]>>(&self, parts: impl Iterator<Item = T>) -> RecipeId {
+        RecipeId(joined(&self.recipe_ids, parts))
     }
 
     /// The id of a directory, from its whole form.
@@ -106,19 +111,24 @@ impl Keys {
 
     /// What stands in a note for all that was seen of the source, or of the packs: `parts`, joined.
     pub fn walk_digest<T: AsRef<[u8]>>(&self, parts: impl Iterator<Item = T>) -> [u8; 16] {
-        let mut hasher = blake3::Hasher::new_keyed(self.walks.expose());
-        parts.for_each(|part| {
-            hasher.update(part.as_ref());
-        });
-        let digest = short(hasher.finalize());
-        hasher.zeroize();
-        digest
+        joined(&self.walks, parts)
     }
 
     /// What chains snapshot records: the next record carries it.
     pub fn record_mac(&self, record: &[u8]) -> [u8; 16] {
         short(blake3::keyed_hash(self.records.expose(), record))
     }
+}
+
+/// The keyed hash of `parts`, joined.
+fn joined<T: AsRef<[u8]>>(key: &Secret, parts: impl Iterator<Item = T>) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new_keyed(key.expose());
+    parts.for_each(|part| {
+        hasher.update(part.as_ref());
+    });
+    let digest = short(hasher.finalize());
+    hasher.zeroize();
+    digest
 }
 
 fn short(hash: blake3::Hash) -> [u8; 16] {

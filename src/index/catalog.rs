@@ -7,6 +7,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use rayon::prelude::*;
+
 use super::{Index, Location};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
@@ -27,6 +29,20 @@ const OUTLINES: usize = 8 * 1024 * 1024;
 
 /// So many chunks are looked up to tell whether one is there, with all that it builds on.
 const LOOKS: u32 = 65_536;
+
+/// So many chunks are looked up by one thread at a time.
+const PART: usize = 16;
+
+/// What the store has of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// All of it, as far as footers tell.
+    There,
+    /// The index has a place for it, and it cannot be read from there.
+    Lost,
+    /// Nothing: it is new.
+    New,
+}
 
 /// A segment that was opened: pack, number, plaintext.
 type Recent = (PackId, usize, Arc<Vec<u8>>);
@@ -110,6 +126,16 @@ impl Catalog {
     /// anything: what built on the lost copy may be among it.
     pub fn was_there(&self, id: ChunkId) -> bool {
         self.index.find(id).is_some()
+    }
+
+    /// What the store has of each of `ids`: asked on all cores, since each answer is a page of the index or several.
+    pub fn look_up(&self, ids: &[ChunkId]) -> Vec<Presence> {
+        let one = |id: &ChunkId| match self.index.find(*id) {
+            None => Presence::New,
+            Some(_) if self.has(*id) => Presence::There,
+            Some(_) => Presence::Lost,
+        };
+        ids.par_iter().with_min_len(PART).map(one).collect()
     }
 
     fn confirm(&self, id: ChunkId, at: Location) -> Result<Option<Arc<Pack>>> {

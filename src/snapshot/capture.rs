@@ -142,11 +142,12 @@ pub fn open_database(opening: &Opening<'_>, found: &Found, earlier: Option<Earli
     let Some(meta) = looks_open(&path)? else { return Ok(None) };
     let beside = sidecar_stamps(&path);
     // What the mark is of is looked at as it was before the opening; the receipt is of what it left.
-    let before = Receipt { stamp: stamp(&meta), database: Some(beside) };
+    let before = Receipt::of_database(stamp(&meta), beside);
     let earlier = earlier.filter(|earlier| earlier.mark.is_of(&before));
     let state = frames::open(opening, &path, earlier.as_ref());
-    let receipt = Receipt { database: Some(as_opened(beside, sidecar_stamps(&path))), ..before };
-    Ok(Some(Open { state, receipt, attributes: attributes_at(found, receipt.stamp), earlier }))
+    let attributes = attributes_at(found, before.stamp);
+    let receipt = Receipt::of_database(before.stamp, as_opened(beside, sidecar_stamps(&path)));
+    Ok(Some(Open { state, receipt, attributes, earlier }))
 }
 
 /// The stamps of what lies beside a database, from `before` it was opened. What is not in them is only that SQLite gave
@@ -168,8 +169,8 @@ pub fn capture_database(
     let copied = || Database::open_backup_with(&path, &(opening.scratch)()?, opening.hot);
     let Open { state, receipt, attributes, earlier } = open;
     let all_of = |captured: Captured| Captured {
-        receipt: Some(receipt),
         identity: Some(identity(&receipt.stamp)),
+        receipt: Some(receipt.clone()),
         attributes: Some(attributes),
         ..captured
     };
@@ -320,7 +321,7 @@ fn capture_bytes(
         }
         let (size, content) = session.save_ahead(ahead, before)?;
         let content = Some((size, Consistency::Stable, content));
-        let receipt = Some(Receipt { stamp, database: None });
+        let receipt = Some(Receipt::of_file(stamp));
         let attributes = Some(attributes_at(found, stamp));
         return Ok(Captured { content, receipt, attributes, identity, ..Captured::default() });
     }
@@ -380,7 +381,7 @@ fn capture_bytes(
             ..Captured::default()
         };
         if now == seen && size == now.size {
-            let receipt = Some(Receipt { stamp: now, database: None });
+            let receipt = Some(Receipt::of_file(now));
             return Ok(Captured { receipt, ..captured(Consistency::Stable) });
         }
         if attempt >= ATTEMPTS || now.size > RETRY_MOST {

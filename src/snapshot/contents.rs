@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 
 use super::capture::Captured;
 use super::marks::Mark;
-use super::receipts::{Receipt, Receipts};
+use super::receipts::Receipt;
 use super::record::Totals;
 use super::sidecar::Sidecar;
 use super::tree::{Attributes, Consistency, Content, Node};
 use crate::error::SourceError;
-use crate::id::SnapshotId;
 use crate::source::medium;
 use crate::source::moved::{Identity, identity};
 use crate::source::walk::{Found, Stamp, Walk, stamp};
@@ -55,7 +54,7 @@ pub(super) struct Contents {
     /// By place, of what is named like a sidecar: whether the bytes that were read are one's.
     pub(super) judged: HashMap<usize, bool>,
     pub(super) entries: Vec<Listed>,
-    pub(super) receipts: HashMap<PathBuf, Receipt>,
+    pub(super) receipts: HashMap<usize, Receipt>,
     /// What was seen of databases, relied on or not.
     pub(super) databases: HashMap<PathBuf, Receipt>,
     pub(super) marks: HashMap<PathBuf, Mark>,
@@ -98,6 +97,13 @@ impl Contents {
         }
     }
 
+    /// Makes room for a walk of `all` entries, of which `more` are captured now.
+    pub(super) fn expect(&mut self, all: usize, more: usize) {
+        self.nodes.resize(all, None);
+        self.receipts.reserve(more);
+        self.settled.reserve(more);
+    }
+
     pub(super) fn list(&mut self, found: &Found, node: &Node) {
         match node {
             Node::File { size, consistency, .. } => {
@@ -126,28 +132,27 @@ impl Contents {
     pub(super) fn keep(&mut self, at: usize, node: Node, found: &Found, receipt: Receipt, mark: Option<&Mark>) {
         self.settled.insert(identity(&found.stamp));
         self.marks.extend(mark.map(|mark| (found.path.clone(), *mark)));
-        self.note_database(found, receipt);
-        self.receipts.insert(found.path.clone(), receipt);
+        self.note_database(found, &receipt);
+        self.receipts.insert(at, receipt);
         self.put(at, found, node, None);
     }
 
     /// Takes over what the parent snapshot has, because the file was read and is the same.
     pub(super) fn keep_same(&mut self, source: &Path, at: usize, node: Node, found: &Found, began: i128) {
         self.settled.insert(identity(&found.stamp));
-        self.hand_out(source, found, Receipt { stamp: found.stamp, database: None }, began);
+        self.hand_out(source, at, found, Receipt::of_file(found.stamp), began);
         self.put(at, found, node, None);
     }
 
     /// Keeps `receipt` if it is safe to rely on.
-    pub(super) fn hand_out(&mut self, source: &Path, found: &Found, receipt: Receipt, began: i128) {
+    pub(super) fn hand_out(&mut self, source: &Path, at: usize, found: &Found, receipt: Receipt, began: i128) {
         let in_memory = self.in_memory.entry(receipt.stamp.device);
         let in_memory = *in_memory.or_insert_with(|| medium::is_in_memory(&source.join(&found.path)));
-        let mut one = Receipts::none(SnapshotId([0; 16]));
-        one.keep(&found.path, receipt, began, in_memory);
-        if one.files.is_empty() {
+        if receipt.may_be_kept(began, in_memory) {
+            self.receipts.insert(at, receipt);
+        } else {
             self.young.insert(found.path.clone(), receipt.stamp);
         }
-        self.receipts.extend(one.files);
     }
 
     /// Leaves out a sidecar of a database.
@@ -168,7 +173,7 @@ impl Contents {
 
     /// Forgets what was captured at a place.
     pub(super) fn forget(&mut self, at: usize, found: &Found) {
-        self.receipts.remove(&found.path);
+        self.receipts.remove(&at);
         self.databases.remove(&found.path);
         self.marks.remove(&found.path);
         self.by_log.remove(&found.path);
@@ -237,8 +242,8 @@ impl Contents {
             self.by_log.insert(found.path.clone());
         }
         if let Some(receipt) = captured.receipt {
-            self.note_database(found, receipt);
-            self.hand_out(source, found, receipt, began);
+            self.note_database(found, &receipt);
+            self.hand_out(source, at, found, receipt, began);
         }
         self.put(at, found, Node::File { size, consistency, content }, captured.attributes);
     }

@@ -81,9 +81,9 @@ impl Taking<'_> {
 
 impl Contents {
     /// Keeps what was seen of a database before it was read, for the next snapshot's note.
-    pub(super) fn note_database(&mut self, found: &Found, receipt: Receipt) {
-        if receipt.database.is_some() {
-            self.databases.insert(found.path.clone(), receipt);
+    pub(super) fn note_database(&mut self, found: &Found, receipt: &Receipt) {
+        if receipt.beside().is_some() {
+            self.databases.insert(found.path.clone(), receipt.clone());
         }
     }
 }

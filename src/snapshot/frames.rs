@@ -71,7 +71,7 @@ pub(super) fn open(
         let is_known = match &opened {
             Opened::Whole(_) => true,
             Opened::Changes(changes) => std::fs::symlink_metadata(path).is_ok_and(|meta| {
-                let now = Receipt { stamp: stamp(&meta), database: Some(sidecar_stamps(path)) };
+                let now = Receipt::of_database(stamp(&meta), sidecar_stamps(path));
                 mark.is_of(&now) && (now.stamp.mtime == mark.written || !changes.is_all_in_log())
             }),
         };

@@ -15,7 +15,6 @@ use super::contents::Contents;
 use super::frames::Earlier;
 use super::parent::Parent;
 use super::progress::Progress;
-use super::receipts::Receipt;
 use super::same;
 use super::save::Session;
 use super::sidecar::{HEAD, Sidecar, is_shared_memory, sidecar_stamps};
@@ -40,7 +39,7 @@ pub(super) struct First {
     pub(super) databases: HashMap<PathBuf, Open>,
     /// Files that a receipt vouches for, by their place in the walk. It is asked once: a database that is vouched for
     /// at one moment and not at the next must not end up as one that nobody opened.
-    pub(super) vouched: HashMap<usize, Receipt>,
+    pub(super) vouched: HashSet<usize>,
     /// Files that were no databases, by their path, with the stamp that they had: they are not looked at twice.
     plain: HashMap<PathBuf, Stamp>,
     /// Files that were read and are what they are in the parent snapshot, by their place in the walk.
@@ -71,16 +70,17 @@ impl Taking<'_> {
     pub(super) fn look_first(&self, walked: &Walk, parent: &Parent, places: &[usize], first: &mut First) {
         first.vouched.clear();
         let (source, mut rest) = (&self.source, Vec::new());
-        let ask = |&at: &usize| (at, vouched(source, &walked.found[at], parent));
+        let ask = |&at: &usize| (at, is_vouched(source, &walked.found[at], parent));
         let files = |at: &&usize| {
             let found = &walked.found[**at];
             found.kind == Kind::File && !first.databases.contains_key(&found.path)
         };
         let files: Vec<usize> = places.iter().filter(files).copied().collect();
         let asked: Vec<_> = files.par_iter().with_min_len(256).map(ask).collect();
-        for (at, receipt) in asked {
-            if let Some(receipt) = receipt {
-                first.vouched.insert(at, receipt);
+        first.vouched.reserve(asked.len());
+        for (at, is_vouched) in asked {
+            if is_vouched {
+                first.vouched.insert(at);
                 continue;
             }
             let found = &walked.found[at];
@@ -119,7 +119,7 @@ impl Gathering<'_, '_> {
     /// Saves what is at `places` in the walk.
     fn capture(&mut self, mut places: Vec<usize>) -> Result<()> {
         let (walked, first) = (&self.walked, &self.first);
-        self.contents.nodes.resize(walked.found.len(), None);
+        self.contents.expect(walked.found.len(), places.len());
         places.sort_by_cached_key(|&at| {
             let path = &walked.found[at].path;
             match first.databases.get(path) {
@@ -151,7 +151,7 @@ impl Gathering<'_, '_> {
     /// Whether the file at a place in the walk will be read, as far as that can be told.
     fn is_to_be_read(&self, at: usize) -> bool {
         let (found, first) = (&self.walked.found[at], &self.first);
-        let is_known = first.vouched.contains_key(&at) || first.same.contains(&at);
+        let is_known = first.vouched.contains(&at) || first.same.contains(&at);
         let is_plain = found.kind == Kind::File && !first.databases.contains_key(&found.path);
         is_plain && !is_known && Sidecar::named(&found.path).is_none()
     }
@@ -190,10 +190,11 @@ impl Gathering<'_, '_> {
         let before = self.parent.entry(found);
         // Beside an image only the bytes count. What a receipt vouches for may be a journal that once was kept, beside
         // a database that could not be read as an image then.
-        if let (None, None, Some(receipt)) = (beside, &open, self.first.vouched.get(&at))
+        if let (None, None, true) = (beside, &open, self.first.vouched.contains(&at))
+            && let Some(receipt) = self.parent.receipt(found)
             && let Some(Entry { node: node @ Node::File { .. }, .. }) = before
         {
-            contents.keep(at, node.clone(), found, *receipt, self.parent.marks.get(&found.path));
+            contents.keep(at, node.clone(), found, receipt.clone(), self.parent.marks.get(&found.path));
             return Ok(());
         }
         if let (None, true, Some(Entry { node: node @ Node::File { .. }, .. })) =
@@ -226,7 +227,7 @@ impl Gathering<'_, '_> {
     /// Saves everything that was found, and what was moved meanwhile.
     pub(super) fn gather(mut self) -> Result<(Walk, Contents)> {
         let all = self.parent.untouched.others(&self.walked);
-        let places: Vec<usize> = all.iter().filter(|at| !self.first.vouched.contains_key(at)).copied().collect();
+        let places: Vec<usize> = all.iter().filter(|at| !self.first.vouched.contains(at)).copied().collect();
         let catalog = self.taking.store.catalog();
         self.first.same = same::find(catalog, &self.taking.source, &self.walked, self.parent, &places);
         self.capture(all)?;
@@ -380,12 +381,11 @@ fn read(
     Ok(Captured::failed("it is a database at one moment and none at the next"))
 }
 
-/// The receipt that says that `found` is what it was in the parent snapshot.
-fn vouched(source: &Path, found: &Found, parent: &Parent) -> Option<Receipt> {
+/// Whether a receipt says that `found` is what it was in the parent snapshot.
+fn is_vouched(source: &Path, found: &Found, parent: &Parent) -> bool {
     // A receipt without the entry that it is for, in a parent that cannot be read any more, vouches for nothing.
-    let Some(Entry { node: Node::File { .. }, .. }) = parent.entry(found) else { return None };
-    let receipt = parent.receipt(found)?;
-    let same = receipt.stamp == found.stamp
-        && (receipt.database.is_none() || receipt.is_same_beside(sidecar_stamps(&source.join(&found.path))));
-    same.then_some(*receipt)
+    let Some(Entry { node: Node::File { .. }, .. }) = parent.entry(found) else { return false };
+    let Some(receipt) = parent.receipt(found) else { return false };
+    receipt.stamp == found.stamp
+        && (receipt.beside().is_none() || receipt.is_same_beside(sidecar_stamps(&source.join(&found.path))))
 }

@@ -38,7 +38,7 @@ impl Mark {
     ///
     /// Smaller pages than a chunk are not: a chunk has several, and not all of them are in the log.
     pub fn new(log: WalMark, len: u64, receipt: &Receipt) -> Option<Mark> {
-        let beside = receipt.database?[0]?;
+        let beside = receipt.beside()?[0]?;
         let files = [identity(&receipt.stamp), identity(&beside)];
         let mark = Mark { log, files, written: receipt.stamp.mtime, read: now_ms(), captures: 0 };
         (log.salts != [0, 0] && log.page_size >= PAGE && mark.bytes() == len).then_some(mark)
@@ -57,7 +57,7 @@ impl Mark {
 
     /// Whether it is of the files that `receipt` saw.
     pub fn is_of(&self, receipt: &Receipt) -> bool {
-        let beside = receipt.database.and_then(|[log, _]| log);
+        let beside = receipt.beside().and_then(|[log, _]| log);
         beside.is_some_and(|log| self.files == [identity(&receipt.stamp), identity(&log)])
     }
 
@@ -107,13 +107,14 @@ pub(super) mod tests {
     #[test]
     fn marks_are_for_the_same_files() {
         let stamp = |(device, inode)| Stamp { device, inode, size: 0, mtime: 0, ctime: 0 };
-        let receipt = |log: Option<Identity>| Receipt { stamp: stamp((7, 8)), database: Some([log.map(stamp), None]) };
+        let receipt = |log: Option<Identity>| Receipt::of_database(stamp((7, 8)), [log.map(stamp), None]);
         let mark = mark();
         let same = receipt(Some((9, u64::MAX)));
         assert!(mark.is_of(&same));
         assert!(!mark.is_of(&receipt(Some((9, 8)))) && !mark.is_of(&receipt(None)));
-        assert!(!mark.is_of(&Receipt { database: None, ..same }));
-        assert!(!mark.is_of(&Receipt { stamp: stamp((7, 9)), ..same }));
+        assert!(!mark.is_of(&Receipt::of_file(same.stamp)));
+        let other = Receipt::of_database(stamp((7, 9)), same.beside().expect("a database"));
+        assert!(!mark.is_of(&other));
 
         assert!(Mark::new(mark.log, 6 * 4096, &same).is_some_and(|mark| mark.captures == 0));
         assert!(Mark::new(mark.log, 6 * 4096 + 1, &same).is_none(), "bytes behind the last page");
@@ -122,7 +123,7 @@ pub(super) mod tests {
     }
 
     fn receipt() -> Receipt {
-        Receipt { stamp: Stamp { device: 7, inode: 8, size: 0, mtime: 6, ctime: 6 }, database: None }
+        Receipt::of_file(Stamp { device: 7, inode: 8, size: 0, mtime: 6, ctime: 6 })
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! Stored bytes are a form byte and then either the whole form, or the base's id, the version's ordinal, and a patch
 //! ([`chain`] says against which base). Whoever loads one gets it resolved and held against its id, so that a
 //! patch that was applied wrongly, or a base that is not what it was, cannot pass (I4).
+//!
+//! A recipe of a large database takes a megabyte, and few of its bytes change: it is patched in place, and hashed
+//! without its whole form being made.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -23,7 +26,7 @@ const WHOLE: u8 = 0;
 const PATCH: u8 = 1;
 
 /// What is stored in versions.
-pub trait Versioned: Sized {
+pub trait Versioned: Sized + Clone + PartialEq {
     /// Its id.
     type Id: Copy + Eq + std::hash::Hash + std::fmt::Display + Into<ChunkId>;
     /// The kind of segment that it goes to.
@@ -37,11 +40,11 @@ pub trait Versioned: Sized {
     /// What leads from `base` to `self`, if that is any use.
     fn patch_from(&self, base: &Self) -> Option<Vec<u8>>;
     /// What `patch` makes of `self`.
-    fn patched(&self, patch: &[u8]) -> Result<Self, Malformed>;
+    fn patched(self, patch: &[u8]) -> Result<Self, Malformed>;
     /// What it takes in memory, in bytes.
     fn cost(&self) -> usize;
-    /// The id of a whole form.
-    fn id_of(keys: &Keys, whole: &[u8]) -> Self::Id;
+    /// Its id, and the length of its whole form.
+    fn identify(&self, keys: &Keys) -> (Self::Id, usize);
     /// The id in a stored patch.
     fn id_from(bytes: [u8; 16]) -> Self::Id;
 }
@@ -63,7 +66,7 @@ impl Versioned for Tree {
         Some(self.patch(base))
     }
 
-    fn patched(&self, patch: &[u8]) -> Result<Self, Malformed> {
+    fn patched(self, patch: &[u8]) -> Result<Self, Malformed> {
         self.apply(patch)
     }
 
@@ -71,8 +74,9 @@ impl Versioned for Tree {
         self.entries.iter().map(Entry::cost).sum()
     }
 
-    fn id_of(keys: &Keys, whole: &[u8]) -> TreeId {
-        keys.tree_id(whole)
+    fn identify(&self, keys: &Keys) -> (TreeId, usize) {
+        let whole = self.encode();
+        (keys.tree_id(&whole), whole.len())
     }
 
     fn id_from(bytes: [u8; 16]) -> TreeId {
@@ -97,7 +101,7 @@ impl Versioned for Recipe {
         self.patch(base)
     }
 
-    fn patched(&self, patch: &[u8]) -> Result<Self, Malformed> {
+    fn patched(self, patch: &[u8]) -> Result<Self, Malformed> {
         self.apply(patch)
     }
 
@@ -106,8 +110,10 @@ impl Versioned for Recipe {
         self.ids.len() * 20
     }
 
-    fn id_of(keys: &Keys, whole: &[u8]) -> RecipeId {
-        keys.recipe_id(whole)
+    fn identify(&self, keys: &Keys) -> (RecipeId, usize) {
+        let mut length = 0;
+        let id = keys.recipe_id_of(self.parts().inspect(|part| length += part.len()));
+        (id, length)
     }
 
     fn id_from(bytes: [u8; 16]) -> RecipeId {
@@ -124,6 +130,8 @@ pub struct Version<T: Versioned> {
     pub ordinal: u64,
     /// What it is.
     pub value: T,
+    /// The version that the next one is made against, if it is another one, and was asked for ([`load_before`]).
+    pub base: Option<Box<Version<T>>>,
 }
 
 /// How a version is stored.
@@ -210,26 +218,30 @@ impl<T: Versioned> Recent<T> {
             }
             at = base;
         };
-        let mut value = None;
+        let mut value = base.value.clone();
         for bytes in patches.iter().rev() {
             let Ok(Stored::Patch { patch, .. }) = Stored::<T>::parse(bytes) else { return None };
-            value = Some(value.as_ref().unwrap_or(&base.value).patched(patch).ok()?);
+            value = value.patched(patch).ok()?;
         }
-        let value = value?;
-        let is_it = T::id_of(catalog.packs().keys(), &value.whole()) == id;
-        Some(Version { id, ordinal: ordinal?, value }).filter(|_| is_it)
+        let is_it = value.identify(catalog.packs().keys()).0 == id;
+        Some(Version { id, ordinal: ordinal?, value, base: None }).filter(|_| is_it)
     }
 }
 
 /// Loads the version `id`.
 pub fn load<T: Versioned>(catalog: &Catalog, id: T::Id) -> Result<Version<T>> {
-    load_until(catalog, id, None)
+    load_and(catalog, id, false)
 }
 
-/// Loads `id`, or the version on its chain whose ordinal is `until`. If that fails, once more with whatever copies lead
-/// to a whole one.
-fn load_until<T: Versioned>(catalog: &Catalog, id: T::Id, until: Option<u64>) -> Result<Version<T>> {
-    resolve(catalog, id, until, &|at: T::Id| catalog.chunk(T::CONTENT, at.into())).or_else(|error| {
+/// Loads the version `id`, and what the next one is made against: that lies on the way there.
+pub fn load_before<T: Versioned>(catalog: &Catalog, id: T::Id) -> Result<Version<T>> {
+    load_and(catalog, id, true)
+}
+
+/// Loads `id`, and what the next one is made against if there will be a `next`. If that fails, once more with whatever
+/// copies lead to a whole one.
+fn load_and<T: Versioned>(catalog: &Catalog, id: T::Id, next: bool) -> Result<Version<T>> {
+    resolve(catalog, id, next, &|at: T::Id| catalog.chunk(T::CONTENT, at.into())).or_else(|error| {
         if !error.is_integrity() {
             return Err(error);
         }
@@ -238,7 +250,7 @@ fn load_until<T: Versioned>(catalog: &Catalog, id: T::Id, until: Option<u64>) ->
             return Err(error);
         }
         let found = |at: T::Id| chain.get(&at.into()).cloned().ok_or_else(|| damaged::<T>(at, &"it is not there"));
-        resolve(catalog, id, until, &found).map_err(|_| error)
+        resolve(catalog, id, next, &found).map_err(|_| error)
     })
 }
 
@@ -272,46 +284,46 @@ fn lead_to_whole<T: Versioned>(
 fn resolve<T: Versioned>(
     catalog: &Catalog,
     id: T::Id,
-    until: Option<u64>,
+    next: bool,
     fetch: &dyn Fn(T::Id) -> Result<Vec<u8>>,
 ) -> Result<Version<T>> {
-    let mut patches = Vec::new();
+    // The patches on the way to a whole version, with what each of them makes.
+    let mut patches: Vec<(T::Id, u64, Vec<u8>)> = Vec::new();
     let mut at = id;
-    let mut wanted = (id, None);
     let mut value = loop {
         let bytes = fetch(at)?;
         let (base, ordinal) = match Stored::<T>::parse(&bytes).map_err(|e| damaged::<T>(at, &e))? {
-            Stored::Whole(whole) => {
-                if wanted.1.is_none() && until.is_none_or(|until| until == 0) {
-                    wanted = (at, Some(0));
-                    patches.clear();
-                }
-                break T::read(whole).map_err(|e| damaged::<T>(at, &e))?;
-            }
+            Stored::Whole(whole) => break T::read(whole).map_err(|e| damaged::<T>(at, &e))?,
             Stored::Patch { base, ordinal, .. } => (base, ordinal),
         };
-        if wanted.1.is_none() && until.is_none_or(|until| until == ordinal) {
-            wanted = (at, Some(ordinal));
-            patches.clear();
-        }
         if patches.len() >= chain::LONGEST {
             return Err(damaged::<T>(id, &"its chain of patches is longer than the format allows"));
         }
-        patches.push(bytes);
+        patches.push((at, ordinal, bytes));
         at = base;
     };
-    let (id, ordinal) = wanted;
-    let ordinal = ordinal.ok_or_else(|| damaged::<T>(id, &"its chain of patches lacks a version"))?;
-    for bytes in patches.iter().rev() {
+    let keys = catalog.packs().keys();
+    let ordinal = patches.first().map_or(0, |(_, ordinal, _)| *ordinal);
+    // A chain lacks the version that the next one should be made against if one was stored anew meanwhile. One that is
+    // not what its id says is of no use either.
+    let far = (next && ordinal < chain::HIGHEST).then(|| chain::base_of(ordinal + 1)).filter(|far| *far != ordinal);
+    let mut base = None;
+    let mut keep = |id: T::Id, ordinal: u64, value: &T| {
+        if far == Some(ordinal) && value.identify(keys).0 == id {
+            base = Some(Box::new(Version { id, ordinal, value: value.clone(), base: None }));
+        }
+    };
+    keep(at, 0, &value);
+    for (at, ordinal, bytes) in patches.iter().rev() {
         if let Stored::Patch { patch, .. } = Stored::<T>::parse(bytes).map_err(|e| damaged::<T>(id, &e))? {
             value = value.patched(patch).map_err(|e| damaged::<T>(id, &e))?;
         }
+        keep(*at, *ordinal, &value);
     }
-    let whole = value.whole();
-    if T::id_of(catalog.packs().keys(), &whole) != id {
+    if value.identify(keys).0 != id {
         return Err(damaged::<T>(id, &"its content is not what its id says"));
     }
-    Ok(Version { id, ordinal, value })
+    Ok(Version { id, ordinal, value, base })
 }
 
 /// Versions of one thing that are stored anew, one after the other, as if nothing had been before.
@@ -335,8 +347,8 @@ impl<T: Versioned> Anew<T> {
         let base = self.bases.iter().find(|(known, _)| Some(*known) == far).map(|(_, base)| base);
         let patched = base.and_then(|base| {
             let patch = next.value.patch_from(&base.value)?;
-            let again = base.value.patched(&patch).ok()?;
-            let is_it = patch.len() < whole.len() / 2 && T::id_of(keys, &again.whole()) == next.id;
+            let again = base.value.clone().patched(&patch).ok()?;
+            let is_it = patch.len() < whole.len() / 2 && again.identify(keys).0 == next.id;
             is_it.then(|| stored_patch::<T>(base.id, ordinal, &patch))
         });
         let Some(bytes) = patched else {
@@ -395,8 +407,7 @@ pub fn prepare<T: Versioned>(
     before: Option<&Version<T>>,
     trust_parent: bool,
 ) -> (T::Id, Option<Vec<u8>>) {
-    let whole = value.whole();
-    let id = T::id_of(catalog.packs().keys(), &whole);
+    let (id, length) = value.identify(catalog.packs().keys());
     // That the one before could be loaded is not enough: the index may have led to a pack that does not open any more.
     if before.is_some_and(|before| before.id == id && trust_parent)
         || fresh.contains(&id.into())
@@ -410,26 +421,27 @@ pub fn prepare<T: Versioned>(
         let ordinal = before.ordinal + 1;
         let far = chain::base_of(ordinal);
         let loaded;
-        // A chain that is damaged is left behind: what is to be saved is at hand.
-        let base = if far == before.ordinal {
-            Some(before)
-        } else {
-            // A chain that lacks this version, since one was stored anew meanwhile, ends here with a whole form.
-            loaded = load_until::<T>(catalog, before.id, Some(far)).ok();
-            loaded.as_ref()
+        let base = match &before.base {
+            _ if far == before.ordinal => Some(before),
+            Some(base) if base.ordinal == far => Some(&**base),
+            // A chain that is damaged is left behind: what is to be saved is at hand. One that lacks this version ends
+            // here with a whole form.
+            _ => {
+                loaded = load_before::<T>(catalog, before.id).ok().and_then(|before| before.base);
+                loaded.as_deref()
+            }
         };
         // So is one that could be loaded, but from packs that do not open any more.
         let base = base.filter(|base| trust_parent || is_there::<T>(catalog, base.id));
         let patch = base.and_then(|base| Some((base, value.patch_from(&base.value)?)));
-        let patch = patch.filter(|(_, patch)| ordinal <= chain::HIGHEST && patch.len() < whole.len() / 2);
+        let patch = patch.filter(|(_, patch)| ordinal <= chain::HIGHEST && patch.len() < length / 2);
         // A patch that does not lead to what it is made of would lose a file: it is tried before it is stored.
-        let keys = catalog.packs().keys();
         let leads = |(base, patch): &(&Version<T>, Vec<u8>)| {
-            base.value.patched(patch).is_ok_and(|again| T::id_of(keys, &again.whole()) == id)
+            base.value.clone().patched(patch).is_ok_and(|again| again == *value)
         };
         if let Some((base, patch)) = patch.filter(leads) {
             return (id, Some(stored_patch::<T>(base.id, ordinal, &patch)));
         }
     }
-    (id, Some(stored_whole(&whole)))
+    (id, Some(stored_whole(&value.whole())))
 }

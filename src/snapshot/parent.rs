@@ -71,7 +71,12 @@ impl Parent {
         let Some(noted) = self.noted().filter(|noted| !noted.is_empty()) else { return HashMap::new() };
         let folders = walked.found.iter().enumerate().filter(|(_, found)| found.kind == Kind::Directory);
         let folders = folders.filter(|(at, _)| !self.untouched.has(*at));
-        folders.filter_map(|(_, found)| Some(noted.get(&found.path)?.receipts_in(&found.path))).flatten().collect()
+        let all: Vec<_> =
+            folders.filter_map(|(_, found)| Some(noted.get(&found.path)?.receipts_in(&found.path))).collect();
+        // A table that grows is made anew each time, and most of what that costs is memory that nobody had.
+        let mut opened = HashMap::with_capacity(all.iter().map(Vec::len).sum());
+        opened.extend(all.into_iter().flatten());
+        opened
     }
 }
 

@@ -37,15 +37,31 @@ const MARGIN: i128 = 100_000_000;
 const COARSE_MARGIN: i128 = 3_000_000_000;
 
 /// What was seen of one file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     /// The file itself.
     pub stamp: Stamp,
-    /// For a database: its write-ahead log and its rollback journal, if they were there.
-    pub database: Option<[Option<Stamp>; 2]>,
+    /// For a database: its write-ahead log and its rollback journal, if they were there. Elsewhere, since there are
+    /// thousands of receipts, and few databases.
+    database: Option<Box<[Option<Stamp>; 2]>>,
 }
 
 impl Receipt {
+    /// Of a file that is no database.
+    pub fn of_file(stamp: Stamp) -> Receipt {
+        Receipt { stamp, database: None }
+    }
+
+    /// Of a database, with its write-ahead log and its rollback journal, if they were there.
+    pub fn of_database(stamp: Stamp, beside: [Option<Stamp>; 2]) -> Receipt {
+        Receipt { stamp, database: Some(Box::new(beside)) }
+    }
+
+    /// For a database: its write-ahead log and its rollback journal, if they were there.
+    pub fn beside(&self) -> Option<[Option<Stamp>; 2]> {
+        self.database.as_deref().copied()
+    }
+
     /// Whether what lies beside a database, as it was seen, says the same as what is seen `now`.
     ///
     /// A log without a byte says no more than none at all: then the file is the database, whose own stamp is compared
@@ -53,14 +69,21 @@ impl Receipt {
     /// superuser, since it sets the owner.
     pub fn is_same_beside(&self, now: [Option<Stamp>; 2]) -> bool {
         let frames = |log: Option<Stamp>| log.filter(|log| log.size > 0);
-        self.database.is_none_or(|[log, journal]| frames(log) == frames(now[0]) && journal == now[1])
+        self.beside().is_none_or(|[log, journal]| frames(log) == frames(now[0]) && journal == now[1])
+    }
+
+    /// Whether it is safe to rely on, of a capture that began at `began`, in nanoseconds since 1970, on a file system
+    /// that is one `in_memory` or is not.
+    pub fn may_be_kept(&self, began: i128, in_memory: bool) -> bool {
+        let is_hidden = in_memory && self.database.is_none() && self.stamp.size > 0;
+        !is_hidden && self.is_safe(began)
     }
 
     /// Whether an unnoticed later change is out of the question for a capture that began at `began`, in nanoseconds.
     pub fn is_safe(&self, began: i128) -> bool {
         // SQLite gives a log its owner anew when the superuser opens it, as this program does for a moment: that is no
         // change of what is in it. Whoever writes to a log or a journal changes its modification time too.
-        let sidecars = self.database.iter().flatten().flatten().map(|stamp| Stamp { ctime: stamp.mtime, ..*stamp });
+        let sidecars = self.beside().into_iter().flatten().flatten().map(|stamp| Stamp { ctime: stamp.mtime, ..stamp });
         std::iter::once(self.stamp).chain(sidecars).all(|stamp| {
             let whole = |nanos: i128| nanos.rem_euclid(1_000_000_000) == 0;
             let coarse = whole(stamp.mtime) && whole(stamp.ctime);
@@ -106,8 +129,7 @@ impl Receipts {
     /// Keeps `receipt` for `path` if it is safe to rely on, in a capture that began at `began`, in nanoseconds since
     /// 1970, of a file system that is one `in_memory` or is not.
     pub fn keep(&mut self, path: &Path, receipt: Receipt, began: i128, in_memory: bool) {
-        let is_hidden = in_memory && receipt.database.is_none() && receipt.stamp.size > 0;
-        if !is_hidden && receipt.is_safe(began) {
+        if receipt.may_be_kept(began, in_memory) {
             self.files.insert(path.to_path_buf(), receipt);
         }
     }
@@ -154,8 +176,11 @@ impl Receipts {
             let stamp = take_stamp(&mut reader)?;
             let flags = reader.u8()?;
             let mut sidecar = |bit: u8| (flags & bit != 0).then(|| take_stamp(&mut reader)).transpose();
-            let database = if flags & 1 == 0 { None } else { Some([sidecar(2)?, sidecar(4)?]) };
-            files.insert(path, Receipt { stamp, database });
+            let receipt = match flags & 1 {
+                0 => Receipt::of_file(stamp),
+                _ => Receipt::of_database(stamp, [sidecar(2)?, sidecar(4)?]),
+            };
+            files.insert(path, receipt);
         }
         let count = reader.count(8)?;
         let mut marks = HashMap::with_capacity(count);
@@ -211,9 +236,9 @@ mod tests {
     #[test]
     fn receipts_round_trip() {
         let mut receipts = none();
-        receipts.keep(Path::new("a"), Receipt { stamp: stamp(-5), database: None }, 1 << 100, false);
-        let database = Some([Some(stamp(7)), None]);
-        receipts.keep(Path::new("b"), Receipt { stamp: stamp(1 << 50), database }, 1 << 100, false);
+        receipts.keep(Path::new("a"), Receipt::of_file(stamp(-5)), 1 << 100, false);
+        let beside = [Some(stamp(7)), None];
+        receipts.keep(Path::new("b"), Receipt::of_database(stamp(1 << 50), beside), 1 << 100, false);
         assert_eq!(receipts.files.len(), 2);
         receipts.marks.insert("b".into(), crate::snapshot::marks::tests::mark());
         assert_eq!(Receipts::decode(&receipts.encode()), Ok(receipts));
@@ -235,10 +260,10 @@ mod tests {
             ([None, journal], [Some(empty), journal], true),
             ([None, journal], [None, None], false),
         ] {
-            let receipt = Receipt { stamp: old, database: Some(was) };
+            let receipt = Receipt::of_database(old, was);
             assert_eq!(receipt.is_same_beside(now), is_same, "{was:?} {now:?}");
         }
-        assert!(Receipt { stamp: old, database: None }.is_same_beside([Some(old), None]));
+        assert!(Receipt::of_file(old).is_same_beside([Some(old), None]));
     }
 
     #[test]
@@ -253,7 +278,10 @@ mod tests {
             ("an old database", 200_000_000, Some([None, None]), true),
             ("a log in the same tick", 200_000_000, Some([Some(stamp(began)), None]), false),
         ] {
-            receipts.keep(Path::new(name), Receipt { stamp: stamp(began - age), database }, began, false);
+            let stamp = stamp(began - age);
+            let receipt =
+                database.map_or_else(|| Receipt::of_file(stamp), |beside| Receipt::of_database(stamp, beside));
+            receipts.keep(Path::new(name), receipt, began, false);
             assert_eq!(receipts.files.contains_key(Path::new(name)), kept, "{name}");
         }
     }
@@ -264,9 +292,9 @@ mod tests {
         for (size, age, kept) in [(0, 30, true), (1, 30, false), (1, 61, true), (5000, 30, false), (5000, 61, true)] {
             let mut receipts = none();
             let stamp = Stamp { size, ..stamp(began - age * 1_000_000_000 + 1) };
-            receipts.keep(Path::new("f"), Receipt { stamp, database: None }, began, true);
+            receipts.keep(Path::new("f"), Receipt::of_file(stamp), began, true);
             assert_eq!(receipts.files.len() == 1, size == 0, "{size} bytes, {age} s, in memory");
-            receipts.keep(Path::new("f"), Receipt { stamp, database: None }, began, false);
+            receipts.keep(Path::new("f"), Receipt::of_file(stamp), began, false);
             assert_eq!(receipts.files.len() == 1, kept, "{size} bytes, {age} s");
         }
     }

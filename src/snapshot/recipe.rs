@@ -12,6 +12,8 @@ use crate::store::segment::MAX_PLAIN;
 
 /// The most chunks in one recipe. Pages of 4 KiB: 256 MiB of a database.
 pub const MOST: usize = 65_536;
+/// So many ids are hashed at a time.
+const PART: usize = 1024;
 
 /// How long the chunks are, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,22 +47,36 @@ impl Recipe {
     /// The whole form: what the id is the hash of.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(16 + self.ids.len() * 16);
+        self.parts().for_each(|part| out.extend_from_slice(&part));
+        out
+    }
+
+    /// The whole form, in parts that are small beside it.
+    pub fn parts(&self) -> impl Iterator<Item = Vec<u8>> {
+        let mut head = Vec::new();
         match &self.lengths {
             Lengths::Fixed(unit) => {
-                out.push(0);
-                put_varint(&mut out, u64::from(*unit));
+                head.push(0);
+                put_varint(&mut head, u64::from(*unit));
             }
-            Lengths::Each(_) => out.push(1),
+            Lengths::Each(_) => head.push(1),
         }
-        put_varint(&mut out, self.size);
-        put_varint(&mut out, self.ids.len() as u64);
+        put_varint(&mut head, self.size);
+        put_varint(&mut head, self.ids.len() as u64);
         if let Lengths::Each(lengths) = &self.lengths {
             for length in lengths {
-                put_varint(&mut out, u64::from(*length));
+                put_varint(&mut head, u64::from(*length));
             }
         }
-        self.ids.iter().for_each(|id| out.extend_from_slice(&id.0));
-        out
+        let joined = |ids: &[ChunkId]| {
+            let mut part = Vec::with_capacity(ids.len() * 16);
+            for id in ids {
+                part.extend_from_slice(&id.0);
+            }
+            part
+        };
+        let ids = self.ids.chunks(PART).map(joined);
+        std::iter::once(head).chain(ids)
     }
 
     /// Reads the whole form.
@@ -120,7 +136,7 @@ impl Recipe {
     }
 
     /// The recipe that `patch` makes of this one.
-    pub fn apply(&self, patch: &[u8]) -> Result<Recipe, Malformed> {
+    pub fn apply(self, patch: &[u8]) -> Result<Recipe, Malformed> {
         let mut reader = Reader::new(patch);
         let size = reader.varint()?;
         let count = reader.count(3)?;
@@ -144,6 +160,11 @@ impl Recipe {
         if inserted > reader.remaining() / 16 {
             return Err(Malformed("a patch inserts more than it holds"));
         }
+        // Pages that changed in place, and what was added behind the last: the ids stay where they are.
+        let others = steps.split_last().map_or(&[][..], |(_, others)| others);
+        if matches!(self.lengths, Lengths::Fixed(_)) && others.iter().all(|(_, drop, insert)| drop == insert) {
+            return self.apply_in_place(size, &steps, reader);
+        }
         let mut ids = Vec::with_capacity(total);
         let mut each = Vec::new();
         let mut at = 0;
@@ -166,6 +187,30 @@ impl Recipe {
             Lengths::Each(_) => Lengths::Each(each),
         };
         Recipe { size, lengths, ids }.validated()
+    }
+
+    /// What steps make of this one that move nothing but what the last of them drops.
+    fn apply_in_place(
+        mut self,
+        size: u64,
+        steps: &[(usize, usize, usize)],
+        mut reader: Reader<'_>,
+    ) -> Result<Recipe, Malformed> {
+        let mut at = 0;
+        for (copy, _, insert) in steps {
+            at += copy;
+            for _ in 0..*insert {
+                let id = ChunkId(reader.array()?);
+                match self.ids.get_mut(at) {
+                    Some(old) => *old = id,
+                    None => self.ids.push(id),
+                }
+                at += 1;
+            }
+        }
+        self.ids.truncate(at);
+        reader.end()?;
+        Recipe { size, ..self }.validated()
     }
 }
 

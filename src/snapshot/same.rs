@@ -13,6 +13,7 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::path::Path;
+use std::thread::LocalKey;
 
 use rayon::prelude::*;
 
@@ -25,6 +26,7 @@ use super::tree::{Consistency, Content, Entry, Node};
 use crate::crypto::keys::Keys;
 use crate::id::ChunkId;
 use crate::index::catalog::Catalog;
+use crate::source::block::Block;
 use crate::source::handle::FileHandle;
 use crate::source::plain::{self, Folder};
 use crate::source::sqlite::looks_like_database;
@@ -77,21 +79,22 @@ pub(super) fn find(
     let mut same: HashSet<usize> = batches
         .into_par_iter()
         .with_max_len(1)
-        .flat_map_iter(|batch| with_buffer(|buffer| comparing.small(batch, buffer)))
+        .flat_map_iter(|batch| with(&BUFFER, |buffer| comparing.small(batch, buffer)))
         .collect();
     same.extend(large.into_iter().filter(|at| comparing.is_same_large(*at) == Some(true)));
     same
 }
 
 thread_local! {
-    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static BUFFER: Cell<Vec<u8>> = Cell::default();
+    static BLOCK: Cell<Block> = Cell::default();
 }
 
-/// Lends the thread's buffer: one that is made anew for each file costs more than the reading.
-fn with_buffer<T>(act: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-    let mut buffer = BUFFER.take();
+/// Lends what the thread has: a buffer that is made anew for each file costs more than the reading.
+fn with<B: Default, T>(lent: &'static LocalKey<Cell<B>>, act: impl FnOnce(&mut B) -> T) -> T {
+    let mut buffer = lent.take();
     let answer = act(&mut buffer);
-    BUFFER.set(buffer);
+    lent.set(buffer);
     answer
 }
 
@@ -179,8 +182,9 @@ impl Comparing<'_> {
                 (start, rest) = (start + length, more);
             }
             pieces.into_par_iter().with_max_len(1).all(|Piece { start, length, chunks }| {
-                with_buffer(|buffer| {
-                    buffer.resize(length, 0);
+                with(&BLOCK, |block| {
+                    block.grow(length);
+                    let buffer = &mut block[..length];
                     // A handle belongs to one thread.
                     let got = FileHandle::open(&path).and_then(|file| file.read_at(buffer, start));
                     let is_database = start == 0 && looks_like_database(buffer).is_some();

@@ -22,7 +22,8 @@ use crate::chunk::{CONTENT, Cut, Cutter};
 use crate::crypto::keys::Keys;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, RecipeId};
-use crate::index::catalog::Catalog;
+use crate::index::catalog::{Catalog, Presence};
+use crate::source::block::Block;
 use crate::store::segment;
 use crate::store::sink::PackSink;
 
@@ -30,7 +31,8 @@ pub use changed::{Paged, ReadPage};
 
 /// How much of a file is read at a time, in bytes: a multiple of every page size.
 const BLOCK: usize = 2 * 1024 * 1024;
-/// What a block may leave over: less than the largest chunk and than any page, in bytes.
+/// What a block may leave over: less than the largest chunk and than any page, in bytes. What is read behind it begins
+/// with a page of memory, as the block does.
 const ROOM: usize = CONTENT.2;
 /// So many chunks are hashed by one thread at a time.
 const PART: usize = 64;
@@ -68,7 +70,7 @@ pub struct Session<'a> {
     pub sink: PackSink,
     fresh: HashSet<ChunkId>,
     cutter: Cutter,
-    blocks: [Vec<u8>; 2],
+    blocks: [Block; 2],
     /// Whether what the parent snapshot names is known to be there, without looking.
     trust_parent: bool,
     /// Where what is saved differs from the parent's, if anybody asked ([`Session::watch`]).
@@ -146,7 +148,7 @@ impl<'a> Session<'a> {
         &mut self,
         cut: Cut,
         collector: &mut Collector<'_>,
-        blocks: &mut [Vec<u8>; 2],
+        blocks: &mut [Block; 2],
         read: &mut ReadBlock<'_>,
     ) -> Result<(), Failure> {
         let [this, next] = blocks;
@@ -184,7 +186,7 @@ impl<'a> Session<'a> {
     fn save_pieces(&mut self, bytes: &[u8], pieces: Pieces, all: usize, collector: &mut Collector<'_>) -> Result<()> {
         let Pieces { lengths, ids } = pieces;
         let spans = spans(bytes, &lengths);
-        let mut fresh = Vec::new();
+        let mut unknown = Vec::new();
         for (span, id) in spans.into_iter().zip(ids) {
             if collector.is_full() {
                 self.end_recipe(collector)?;
@@ -195,11 +197,17 @@ impl<'a> Session<'a> {
                 differing.push((collector.done.len() * MOST + collector.ids.len() + 1) as u32);
             }
             collector.push(span.len() as u32, id);
-            if id != ChunkId::ZEROS && !known && self.fresh.insert(id) && !self.catalog.has(id) {
-                let before = before.filter(|_| !self.catalog.was_there(id));
-                fresh.push(Fresh { span, id, before });
+            if id != ChunkId::ZEROS && !known && self.fresh.insert(id) {
+                unknown.push(Fresh { span, id, before });
             }
         }
+        let looks = self.catalog.look_up(&unknown.iter().map(|chunk| chunk.id).collect::<Vec<_>>());
+        let fresh: Vec<Fresh<'_>> = unknown
+            .into_iter()
+            .zip(looks)
+            .filter(|(_, look)| *look != Presence::There)
+            .map(|(chunk, look)| Fresh { before: chunk.before.filter(|_| look == Presence::New), ..chunk })
+            .collect();
         self.store(&fresh, all)
     }
 
@@ -290,10 +298,8 @@ fn spans<'b>(bytes: &'b [u8], lengths: &[usize]) -> Vec<&'b [u8]> {
 }
 
 /// The part of a block that is read into.
-fn room(block: &mut Vec<u8>, want: usize) -> &mut [u8] {
-    if block.len() < ROOM + want {
-        block.resize(ROOM + want, 0);
-    }
+fn room(block: &mut Block, want: usize) -> &mut [u8] {
+    block.grow(ROOM + want);
     &mut block[ROOM..ROOM + want]
 }
 
@@ -344,7 +350,7 @@ impl<'b> Collector<'b> {
             Before::Recipes(recipes, version) => {
                 let id = *recipes.get(nth)?;
                 if version.as_ref().is_none_or(|version| version.id != id) {
-                    *version = meta::load(catalog, id).ok();
+                    *version = meta::load_before(catalog, id).ok();
                 }
                 if version.is_none() {
                     self.before = Before::None;

@@ -92,11 +92,11 @@ impl Still {
                 (Kind::Directory, _) => true,
                 (Kind::Symlink, node) => {
                     // Nobody writes to a link: its times are those of a call.
-                    let receipt = Receipt { stamp: found.stamp, database: Some([None; 2]) };
+                    let receipt = Receipt::of_database(found.stamp, [None; 2]);
                     node.is_some() && receipt.is_safe(began) && !contents.other_links.contains(&at)
                 }
-                (Kind::File, None) => is_left_out(contents, found, *contents.left_out.get(&at)?),
-                (Kind::File, Some((node, _))) => match (contents.receipts.get(&found.path), node) {
+                (Kind::File, None) => is_left_out(walked, contents, found, *contents.left_out.get(&at)?),
+                (Kind::File, Some((node, _))) => match (contents.receipts.get(&at), node) {
                     (Some(receipt), _) => is_vouched(receipt, found, &beside),
                     (None, Node::File { consistency: Consistency::Stable, .. }) => {
                         young.push(at);
@@ -168,12 +168,15 @@ fn is_whole(walked: &Walk) -> bool {
 }
 
 /// Whether a sidecar that was left out will be again for as long as its stamp stays: its database vouches for that.
-fn is_left_out(contents: &Contents, found: &Found, which: Sidecar) -> bool {
+fn is_left_out(walked: &Walk, contents: &Contents, found: &Found, which: Sidecar) -> bool {
     let Some((_, base)) = Sidecar::named(&found.path) else { return false };
-    let database = contents.receipts.get(&base).and_then(|receipt| receipt.database);
+    let is_base = |other: &Found| other.parent == found.parent && other.path == base;
+    let at = contents.images.get(&base).copied().or_else(|| walked.found.iter().position(is_base));
+    let Some(receipt) = at.and_then(|at| contents.receipts.get(&at)) else { return false };
+    let database = receipt.beside();
     match which {
         // Its size and its database's header decide.
-        Sidecar::Memory => contents.receipts.contains_key(&base),
+        Sidecar::Memory => true,
         Sidecar::Log => database.is_some_and(|[log, _]| log == Some(found.stamp)),
         Sidecar::Journal => database.is_some_and(|[_, journal]| journal == Some(found.stamp)),
     }
@@ -185,7 +188,7 @@ fn is_vouched(receipt: &Receipt, found: &Found, beside: &HashMap<&Path, Stamp>) 
         let [log, _, journal] = sidecars(&found.path);
         [log, journal].map(|path| beside.get(&*path).copied())
     };
-    receipt.stamp == found.stamp && receipt.database.is_none_or(|seen| seen == walked())
+    receipt.stamp == found.stamp && receipt.beside().is_none_or(|seen| seen == walked())
 }
 
 impl Taking<'_> {
@@ -266,9 +269,9 @@ impl Taking<'_> {
         let mut contents = Contents::new();
         for &at in &note.young {
             let found = walked.found.get(at)?;
-            let receipt = Receipt { stamp: found.stamp, database: None };
+            let receipt = Receipt::of_file(found.stamp);
             if receipt.is_safe(self.began) {
-                contents.hand_out(&self.source, found, receipt, self.began);
+                contents.hand_out(&self.source, at, found, receipt, self.began);
             }
         }
         if contents.receipts.is_empty() {
@@ -277,8 +280,9 @@ impl Taking<'_> {
         let index = self.store.catalog_mut().index_mut();
         let name = Receipts::note_name(&record.source);
         let mut receipts = Receipts::decode(&index.note(&name)?).ok().filter(|all| all.snapshot == record.id)?;
-        note.young.retain(|&at| !contents.receipts.contains_key(&walked.found[at].path));
-        receipts.files.extend(contents.receipts);
+        note.young.retain(|&at| !contents.receipts.contains_key(&at));
+        let path = |at: usize| walked.found[at].path.clone();
+        receipts.files.extend(contents.receipts.into_iter().map(|(at, receipt)| (path(at), receipt)));
         index.leave_note(&name, &receipts.encode());
         index.leave_note(&note_name(&record.source), &note.encode());
         Some(())
@@ -337,9 +341,9 @@ mod tests {
         }
         contents.left_out = [(3, Sidecar::Memory), (4, Sidecar::Log)].into();
         let stamp = |at: usize| walk.found[at].stamp;
-        let database = Some([Some(stamp(4)), None]);
-        contents.receipts.insert("b.db".into(), Receipt { stamp: stamp(2), database });
-        contents.receipts.insert("f".into(), Receipt { stamp: stamp(5), database: None });
+        contents.images.insert("b.db".into(), 2);
+        contents.receipts.insert(2, Receipt::of_database(stamp(2), [Some(stamp(4)), None]));
+        contents.receipts.insert(5, Receipt::of_file(stamp(5)));
         contents.young.insert("y".into(), stamp(6));
         (walk, contents)
     }
@@ -365,7 +369,7 @@ mod tests {
                 contents.other_links.insert(1);
             }),
             ("a database without a receipt", |_, contents| {
-                contents.receipts.remove(Path::new("b.db"));
+                contents.receipts.remove(&2);
             }),
             ("a database that changed since", |walk, _| walk.found[2].stamp.ctime += 1),
             ("a log that changed since", |walk, _| walk.found[4].stamp.ctime += 1),
@@ -375,7 +379,8 @@ mod tests {
                 contents.left_out.remove(&4);
             }),
             ("a log that was not there", |_, contents| {
-                contents.receipts.get_mut(Path::new("b.db")).expect("there").database = Some([None; 2]);
+                let receipt = contents.receipts.get_mut(&2).expect("there");
+                *receipt = Receipt::of_database(receipt.stamp, [None; 2]);
             }),
             ("a file that is gone", |_, contents| contents.nodes[5] = None),
             ("a file that changed since", |walk, _| walk.found[5].stamp.mtime += 1),

@@ -161,7 +161,7 @@ impl Subtree {
             let mut all = Vec::new();
             while reader.remaining() > 0 {
                 let path = folder.join(OsStr::from_bytes(reader.bytes()?));
-                all.push((path, Receipt { stamp: take_stamp(&mut reader)?, database: None }));
+                all.push((path, Receipt::of_file(take_stamp(&mut reader)?)));
             }
             Ok(all)
         };
@@ -283,7 +283,7 @@ impl Drafts {
                 }
             } else {
                 let node = contents.nodes[at].as_ref().map(|(node, _)| node);
-                one = entry(found, node, contents, began);
+                one = entry(found, node, contents.receipts.get(&at), began);
                 one.is_more |= contents.other_links.contains(&at);
             }
             let folder = folders.entry(found.parent).or_default();
@@ -294,10 +294,11 @@ impl Drafts {
         Drafts(drafts)
     }
 
-    /// Takes the receipts out of `receipts` that are noted with a subtree.
-    pub(super) fn keep_receipts(&self, walked: &Walk, receipts: &mut HashMap<PathBuf, Receipt>) {
-        let folders: HashSet<&Path> = self.0.iter().map(|(at, _)| &*walked.found[*at].path).collect();
-        receipts.retain(|path, _| path.parent().is_none_or(|folder| !folders.contains(folder)));
+    /// Those of `receipts` that are not noted with a subtree.
+    pub(super) fn others(&self, walked: &Walk, receipts: HashMap<usize, Receipt>) -> HashMap<PathBuf, Receipt> {
+        let folders: HashSet<usize> = self.0.iter().map(|(at, _)| *at).collect();
+        let others = receipts.into_iter().filter(|(at, _)| !folders.contains(&walked.found[*at].parent));
+        others.map(|(at, receipt)| (walked.found[at].path.clone(), receipt)).collect()
     }
 
     /// The notes, with the `trees` of the folders by their places, and what was `noted` of the `untouched` ones.
@@ -318,17 +319,16 @@ impl Drafts {
 }
 
 /// What is to be said of an entry that is no folder.
-fn entry(found: &Found, node: Option<&Node>, contents: &Contents, began: i128) -> Below {
+fn entry(found: &Found, node: Option<&Node>, receipt: Option<&Receipt>, began: i128) -> Below {
     let mut below = Below::default();
     match node {
         Some(Node::Symlink(_)) => {
             below.totals.symlinks = 1;
             // Nobody writes to a link: its times are those of a call.
-            below.is_more = !Receipt { stamp: found.stamp, database: Some([None; 2]) }.is_safe(began);
+            below.is_more = !Receipt::of_database(found.stamp, [None; 2]).is_safe(began);
         }
         Some(Node::File { size, consistency: Consistency::Stable, .. }) => {
-            let receipt = Receipt { stamp: found.stamp, database: None };
-            let is_all = contents.receipts.get(&found.path) == Some(&receipt) && Sidecar::named(&found.path).is_none();
+            let is_all = receipt == Some(&Receipt::of_file(found.stamp)) && Sidecar::named(&found.path).is_none();
             (below.totals.files, below.totals.bytes, below.is_more) = (1, *size, !is_all);
             put_bytes(&mut below.receipts, found.path.file_name().map_or(b"", OsStrExt::as_bytes));
             put_stamp(&mut below.receipts, &found.stamp);

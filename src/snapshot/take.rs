@@ -250,9 +250,9 @@ impl Taking<'_> {
         let stored_bytes = stored.iter().map(|pack| pack.size).sum();
         if !self.options.dry_run {
             self.store.catalog_mut().index_mut().add(&stored);
-            drafts.keep_receipts(&walked, &mut contents.receipts);
+            let files = drafts.others(&walked, contents.receipts);
             let subtrees = drafts.finish(&walked, &trees, (parent.noted(), &parent.untouched));
-            let (files, marks, packs) = (contents.receipts, contents.marks, self.store.stamped());
+            let (marks, packs) = (contents.marks, self.store.stamped());
             let receipts = Receipts { snapshot: record.id, files, marks, subtrees, packs };
             let is_new = parent.receipts.as_ref() != Some(&receipts);
             let still = still.zip(packs).map(|(still, packs)| still.encode_for(record.id, packs));

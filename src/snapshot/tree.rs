@@ -119,18 +119,29 @@ impl Tree {
 
     /// What changed from `base` to this tree.
     pub fn patch(&self, base: &Tree) -> Vec<u8> {
-        let removed = || base.entries.iter().filter(|entry| self.get(&entry.name).is_none());
-        let put = || self.entries.iter().filter(|entry| base.get(&entry.name) != Some(entry));
+        // Both are in order.
+        let (mut old, mut removed, mut put) = (base.entries.iter().peekable(), Vec::new(), Vec::new());
+        for entry in &self.entries {
+            removed.extend(std::iter::from_fn(|| old.next_if(|old| old.name < entry.name)));
+            if old.next_if(|old| old.name == entry.name) != Some(entry) {
+                put.push(entry);
+            }
+        }
+        removed.extend(old);
         let mut out = Vec::new();
-        put_varint(&mut out, removed().count() as u64);
-        removed().for_each(|entry| put_bytes(&mut out, &entry.name));
-        put_varint(&mut out, put().count() as u64);
-        put().for_each(|entry| entry.encode(&mut out));
+        put_varint(&mut out, removed.len() as u64);
+        for entry in removed {
+            put_bytes(&mut out, &entry.name);
+        }
+        put_varint(&mut out, put.len() as u64);
+        for entry in put {
+            entry.encode(&mut out);
+        }
         out
     }
 
     /// The tree that `patch` makes of this one.
-    pub fn apply(&self, patch: &[u8]) -> Result<Tree, Malformed> {
+    pub fn apply(mut self, patch: &[u8]) -> Result<Tree, Malformed> {
         let mut reader = Reader::new(patch);
         let count = reader.count(2)?;
         if count > self.entries.len() {
@@ -146,11 +157,11 @@ impl Tree {
         let gone = |name: &[u8]| {
             removed.binary_search(&name).is_ok() || put.binary_search_by(|e| e.name.as_slice().cmp(name)).is_ok()
         };
-        let mut entries: Vec<Entry> = self.entries.iter().filter(|entry| !gone(&entry.name)).cloned().collect();
-        entries.extend(put);
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        self.entries.retain(|entry| !gone(&entry.name));
+        self.entries.extend(put);
         // What was there is in order, what was put too, and no name is in both.
-        Ok(Tree { entries })
+        self.entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(self)
     }
 }
 
@@ -316,7 +327,7 @@ mod tests {
     fn patches_lead_from_one_to_the_other() {
         let (old, new) = (tree(&[("a", 1), ("b", 2), ("c", 3)]), tree(&[("a", 1), ("b", 9), ("d", 4)]));
         let patch = new.patch(&old);
-        assert_eq!(old.apply(&patch), Ok(new));
+        assert_eq!(old.clone().apply(&patch), Ok(new));
     }
 
     proptest! {
@@ -329,7 +340,7 @@ mod tests {
                 Tree { entries: map.iter().map(|(k, v)| file(k, *v)).collect() }
             };
             let (a, b) = (make(&a), make(&b));
-            prop_assert_eq!(a.apply(&b.patch(&a)), Ok(b));
+            prop_assert_eq!(a.clone().apply(&b.patch(&a)), Ok(b));
         }
 
         #[test]

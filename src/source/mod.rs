@@ -13,6 +13,7 @@
 //! `File::open` of a database would silently unlock a transaction that is open in the same process. What cannot
 //! be a database may be read without that care ([`plain`]).
 
+pub mod block;
 pub mod exclude;
 pub mod handle;
 pub mod medium;

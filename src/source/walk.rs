@@ -148,6 +148,8 @@ pub fn walk(root: &Path, exclusions: &Exclusions) -> std::io::Result<Walk> {
 pub(super) fn names_in(folder: &Path) -> std::io::Result<Vec<OsString>> {
     let mut names = std::fs::read_dir(folder)?.map(|e| Ok(e?.file_name())).collect::<std::io::Result<Vec<_>>>()?;
     names.sort_unstable();
+    // What is deleted and made again while a folder is listed may be listed twice. A path has one place.
+    names.dedup();
     Ok(names)
 }
 

@@ -119,6 +119,8 @@ impl SegmentEntry {
 
 thread_local! {
     static COMPRESSOR: RefCell<CCtx<'static>> = RefCell::new(compressor(LEVEL));
+    /// For deltas, which are small: what zstd keeps at hand for them has another size than for segments.
+    static DELTAS: RefCell<CCtx<'static>> = RefCell::new(CCtx::create());
     static DECOMPRESSOR: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());
 }
 
@@ -138,11 +140,15 @@ pub fn compress(plain: &[u8], prefix: &[u8]) -> Result<(Codec, Vec<u8>)> {
     let mut out = Vec::with_capacity(zstd::zstd_safe::compress_bound(plain.len()) + crate::crypto::seal::OVERHEAD);
     if prefix.is_empty() {
         COMPRESSOR.with_borrow_mut(|context| context.compress2(&mut out, plain)).map_err(failed)?;
-    } else {
-        // A raw prefix, never a dictionary: content that begins like a zstd dictionary must not be taken for one.
+    } else if prefix.starts_with(&DICTIONARY) {
+        // Only the other call takes it for what it is not. A context for each is what it costs: as much as a page.
         let mut context = compressor(LEVEL);
         context.ref_prefix(prefix).map_err(failed)?;
         context.compress2(&mut out, plain).map_err(failed)?;
+    } else {
+        DELTAS
+            .with_borrow_mut(|context| context.compress_using_dict(&mut out, plain, prefix, LEVEL))
+            .map_err(failed)?;
     }
     if out.len() >= plain.len() - plain.len() / 40 {
         out.clear();

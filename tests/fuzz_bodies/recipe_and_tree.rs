@@ -76,7 +76,7 @@ fn read<T: Versioned>(bytes: &[u8], check: fn(&T)) -> Option<T> {
 /// If there is a patch from one to the other, it leads there.
 fn leads<T: Versioned + PartialEq + Debug>(from: &T, to: &T) {
     if let Some(patch) = to.patch_from(from) {
-        assert_eq!(from.patched(&patch).as_ref(), Ok(to));
+        assert_eq!(from.clone().patched(&patch).as_ref(), Ok(to));
     }
 }
 
@@ -88,7 +88,7 @@ fn forms<T: Versioned + PartialEq + Debug>(data: &[u8], check: fn(&T)) {
     let mut reader = Reader::new(data);
     let Some(base) = reader.bytes().ok().and_then(|whole| read(whole, check)) else { return };
     let rest = reader.take(reader.remaining()).expect("that many are left");
-    for next in [base.patched(rest).ok(), T::read(rest).ok()].into_iter().flatten() {
+    for next in [base.clone().patched(rest).ok(), T::read(rest).ok()].into_iter().flatten() {
         assert_eq!(read(&next.whole(), check).as_ref(), Some(&next), "what a patch makes can be read");
         leads(&base, &next);
         leads(&next, &base);
@@ -121,14 +121,14 @@ fn make<T: Versioned>(keys: &Keys, earlier: &[Made<T>], bytes: &[u8]) -> Made<T>
         Ok(Stored::Whole(whole)) => expected = T::read(whole).ok().map(|value| (0, value)),
         Ok(Stored::Patch { base, ordinal, patch }) => {
             let base = earlier.iter().find(|made| made.id == base.into()).and_then(|made| made.expected.as_ref());
-            expected = base.and_then(|(_, base)| base.patched(patch).ok()).map(|value| (ordinal, value));
+            expected = base.and_then(|(_, base)| base.clone().patched(patch).ok()).map(|value| (ordinal, value));
         }
         Err(_) => {}
     }
     if lies {
         expected = None;
     } else if let Some((_, value)) = &expected {
-        id = T::id_of(keys, &value.whole()).into();
+        id = value.identify(keys).0.into();
     }
     Made { id, bytes, expected }
 }
@@ -153,9 +153,16 @@ fn versions<T: Versioned + PartialEq + Debug>(data: &[u8], another: fn(&T) -> Op
         match (meta::load::<T>(&catalog, T::id_from(made.id.0)), &made.expected) {
             (Ok(version), Some((ordinal, value))) => {
                 assert_eq!((version.ordinal, &version.value), (*ordinal, value));
+                let before = meta::load_before::<T>(&catalog, version.id).expect("it was loaded a moment ago");
+                assert_eq!((before.ordinal, &before.value), (*ordinal, value));
+                if let Some(base) = &before.base {
+                    let alone = meta::load::<T>(&catalog, base.id).expect("what a base is made of is there");
+                    assert_eq!(alone.value, base.value, "the way there gives what its own id gives");
+                }
                 let next = all.iter().rev().find_map(|made| made.expected.as_ref()).expect("this one has a value");
                 for value in [another(value), another(&next.1)].into_iter().flatten() {
                     follow(&catalog, &version, &value);
+                    follow(&catalog, &before, &value);
                 }
             }
             (Ok(_), None) => panic!("a version is loaded that cannot be made"),
@@ -179,7 +186,7 @@ fn store<T: Versioned>(all: &[Made<T>]) -> Catalog {
 /// The version that a snapshot would store after `before` can be loaded again.
 fn follow<T: Versioned + PartialEq + Debug>(catalog: &Catalog, before: &Version<T>, value: &T) {
     let (id, prepared) = meta::prepare(catalog, &mut HashSet::new(), value, Some(before), true);
-    assert!(id == T::id_of(catalog.packs().keys(), &value.whole()));
+    assert!(id == value.identify(catalog.packs().keys()).0);
     let Some(bytes) = prepared else { return };
     match Stored::<T>::parse(&bytes).expect("what was just made is well-formed") {
         Stored::Whole(whole) => assert_eq!(whole, value.whole()),

@@ -19,6 +19,7 @@ use super::root::{Kind, Root, Seen};
 use super::staging::NEW;
 use crate::error::{Error, Result};
 use crate::snapshot::sidecar::sidecars;
+use crate::source::block::Block;
 use crate::source::handle::FileHandle;
 use crate::source::sqlite::{HEADER_BYTES, Header, looks_like_database};
 use crate::source::walk::DEEPEST;
@@ -391,7 +392,7 @@ fn hash_staged(file: &mut File) -> std::io::Result<(blake3::Hash, Vec<u8>)> {
 pub fn hash_live(path: &Path) -> std::io::Result<blake3::Hash> {
     let file = FileHandle::open(path)?;
     let mut hasher = blake3::Hasher::new();
-    let mut block = vec![0; BLOCK];
+    let mut block = Block::new(BLOCK);
     let mut offset = 0;
     loop {
         let got = file.read_at(&mut block, offset)?;

@@ -47,7 +47,7 @@ impl Paged<'_> {
             Content::Recipes(recipes) => recipes.get(nth),
         };
         let Some(id) = recipe else { return Some((Vec::new(), None)) };
-        let version = meta::load::<Recipe>(catalog, *id).ok()?;
+        let version = meta::load_before::<Recipe>(catalog, *id).ok()?;
         let is_sound = version.value.lengths == Lengths::Fixed(self.page_size)
             && version.value.ids.len() == within(self.pages, nth)
             && version.value.size == within(self.pages, nth) as u64 * u64::from(self.page_size);

@@ -12,6 +12,8 @@
 //! A chunk's base is always of the very file that the chunk is of: what one file holds can show in the size of a delta
 //! of another no more than in the segments that they shared before (see `docs/SECURITY.md`).
 
+use std::borrow::Cow;
+
 use crate::error::Result;
 use crate::id::ChunkId;
 use crate::index::catalog::Catalog;
@@ -27,25 +29,39 @@ const FEW: usize = 64;
 /// A chunk that the store does not have.
 pub(super) struct Fresh<'p> {
     /// Its bytes.
-    pub(super) span: &'p [u8],
+    pub(super) span: Cow<'p, [u8]>,
     /// Its id.
     pub(super) id: ChunkId,
     /// What stands at its place in the parent snapshot.
     pub(super) before: Option<ChunkId>,
 }
 
-/// What each of `fresh`, out of `all` chunks that were read together, is stored as if not by itself.
-pub(super) fn against(catalog: &Catalog, fresh: &[Fresh<'_>], all: usize) -> Result<Vec<Option<Delta>>> {
+impl Fresh<'_> {
+    /// With bytes of its own.
+    pub(super) fn into_owned(self) -> Fresh<'static> {
+        Fresh { span: Cow::Owned(self.span.into_owned()), ..self }
+    }
+}
+
+/// Whether deltas are looked for: some of `fresh`, out of `all` chunks that were read together, have a version before,
+/// and not too many.
+pub(super) fn are_worth_it(fresh: &[Fresh<'_>], all: usize) -> bool {
+    let with = fresh.iter().filter(|fresh| fresh.before.is_some()).count();
+    with > 0 && with <= FEW.max(all / 4)
+}
+
+/// What each of `fresh` is stored as if not by itself.
+pub(super) fn against(catalog: &Catalog, fresh: &[Fresh<'_>]) -> Result<Vec<Option<Delta>>> {
     let is_base = |id: &ChunkId| *id != ChunkId::ZEROS;
     let with: Vec<(usize, ChunkId)> =
         fresh.iter().enumerate().filter_map(|(nth, fresh)| Some((nth, fresh.before.filter(is_base)?))).collect();
     let mut deltas: Vec<Option<Delta>> = fresh.iter().map(|_| None).collect();
-    if with.is_empty() || with.len() > FEW.max(all / 4) {
+    if with.is_empty() {
         return Ok(deltas);
     }
     let wanted: Vec<ChunkId> = with.iter().map(|(_, base)| *base).collect();
     let made = catalog.with_bases(&wanted, DEEPEST, |nth, plain, depth| {
-        let frame = segment::compress_delta(fresh[with[nth].0].span, plain)?;
+        let frame = segment::compress_delta(&fresh[with[nth].0].span, plain)?;
         Ok(frame.map(|frame| Delta { base: wanted[nth], depth, frame }))
     });
     for ((nth, _), made) in with.iter().zip(made) {

@@ -9,6 +9,7 @@
 
 mod changed;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use rayon::prelude::*;
@@ -25,7 +26,7 @@ use crate::id::{ChunkId, RecipeId};
 use crate::index::catalog::{Catalog, Presence};
 use crate::source::block::Block;
 use crate::store::segment;
-use crate::store::sink::PackSink;
+use crate::store::sink::{Delta, PackSink};
 
 pub use changed::{Paged, ReadPage};
 
@@ -36,6 +37,8 @@ const BLOCK: usize = 2 * 1024 * 1024;
 const ROOM: usize = CONTENT.2;
 /// So many chunks are hashed by one thread at a time.
 const PART: usize = 64;
+/// So many bytes of new chunks of a file wait until deltas are made of them, on all cores: in one block there are few.
+const WAITING: usize = 1024 * 1024;
 /// Up to this many chunks are listed in the tree itself.
 const INLINE: usize = 8;
 
@@ -71,6 +74,8 @@ pub struct Session<'a> {
     fresh: HashSet<ChunkId>,
     cutter: Cutter,
     blocks: [Block; 2],
+    /// Chunks of the file that is saved that have a version before, and what came with them.
+    waiting: Vec<Fresh<'static>>,
     /// Whether what the parent snapshot names is known to be there, without looking.
     trust_parent: bool,
     /// Where what is saved differs from the parent's, if anybody asked ([`Session::watch`]).
@@ -102,9 +107,9 @@ impl<'a> Session<'a> {
     /// A session that asks `catalog` and stores through `sink`.
     pub fn new(catalog: &'a Catalog, sink: PackSink, trust_parent: bool) -> Self {
         let cutter = Cutter::new(catalog.packs().keys().chunker_seed());
-        let (fresh, blocks) = (HashSet::new(), Default::default());
+        let (fresh, blocks, waiting) = (HashSet::new(), Default::default(), Vec::new());
         let differing = None;
-        Session { catalog, sink, fresh, cutter, blocks, trust_parent, differing, new_chunks: 0, new_bytes: 0 }
+        Session { catalog, sink, fresh, cutter, blocks, waiting, trust_parent, differing, new_chunks: 0, new_bytes: 0 }
     }
 
     /// Saves what `read` gives until it gives less than it was asked for. `before` is the file's content in the parent
@@ -119,6 +124,8 @@ impl<'a> Session<'a> {
         let mut blocks = std::mem::take(&mut self.blocks);
         let result = self.save_blocks(cut, &mut collector, &mut blocks, read);
         self.blocks = blocks;
+        // Also of what could not be read to its end: these count as stored.
+        self.store_waiting()?;
         result?;
         Ok(self.finish(collector)?)
     }
@@ -139,6 +146,7 @@ impl<'a> Session<'a> {
         let mut collector = Collector::new(cut, before);
         let all = pieces.ids.len();
         self.save_pieces(&bytes, pieces, all, &mut collector)?;
+        self.store_waiting()?;
         self.finish(collector)
     }
 
@@ -182,7 +190,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Saves pieces of a file, which were looked at together with others: `all` of them.
+    /// Saves pieces of a file, which were looked at together with others: `all` of them. Some of them may wait until
+    /// [`Session::store_waiting`].
     fn save_pieces(&mut self, bytes: &[u8], pieces: Pieces, all: usize, collector: &mut Collector<'_>) -> Result<()> {
         let Pieces { lengths, ids } = pieces;
         let spans = spans(bytes, &lengths);
@@ -198,7 +207,7 @@ impl<'a> Session<'a> {
             }
             collector.push(span.len() as u32, id);
             if id != ChunkId::ZEROS && !known && self.fresh.insert(id) {
-                unknown.push(Fresh { span, id, before });
+                unknown.push(Fresh { span: Cow::Borrowed(span), id, before });
             }
         }
         let looks = self.catalog.look_up(&unknown.iter().map(|chunk| chunk.id).collect::<Vec<_>>());
@@ -208,12 +217,26 @@ impl<'a> Session<'a> {
             .filter(|(_, look)| *look != Presence::There)
             .map(|(chunk, look)| Fresh { before: chunk.before.filter(|_| look == Presence::New), ..chunk })
             .collect();
-        self.store(&fresh, all)
+        if !delta::are_worth_it(&fresh, all) {
+            return self.store(&fresh, Vec::new());
+        }
+        self.waiting.extend(fresh.into_iter().map(Fresh::into_owned));
+        if self.waiting.iter().map(|chunk| chunk.span.len()).sum::<usize>() < WAITING {
+            return Ok(());
+        }
+        self.store_waiting()
     }
 
-    /// Stores chunks that are new, out of `all` that were read together.
-    pub(super) fn store(&mut self, fresh: &[Fresh<'_>], all: usize) -> Result<()> {
-        let deltas = delta::against(self.catalog, fresh, all)?;
+    /// Stores the chunks that wait.
+    fn store_waiting(&mut self) -> Result<()> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let deltas = delta::against(self.catalog, &waiting)?;
+        self.store(&waiting, deltas)
+    }
+
+    /// Stores chunks that are new, as the `deltas` that there are of them.
+    fn store(&mut self, fresh: &[Fresh<'_>], deltas: Vec<Option<Delta>>) -> Result<()> {
+        let deltas = deltas.into_iter().chain(std::iter::repeat_with(|| None));
         for (Fresh { span, id, .. }, delta) in fresh.iter().zip(deltas) {
             match delta {
                 Some(delta) => self.sink.add_delta(*id, span.len() as u32, delta)?,

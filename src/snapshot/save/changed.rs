@@ -75,6 +75,18 @@ impl Session<'_> {
         if !before.is_sound() {
             return Ok(None);
         }
+        let saved = self.change(before, pages, changed, read);
+        self.store_waiting()?;
+        saved
+    }
+
+    fn change(
+        &mut self,
+        before: Paged<'_>,
+        pages: u32,
+        changed: &[u32],
+        read: &mut ReadPage<'_>,
+    ) -> Result<Option<(u64, Content)>, Failure> {
         let size = u64::from(pages) * u64::from(before.page_size);
         let is_inline = pages as usize <= INLINE;
         let mut recipes = Vec::new();

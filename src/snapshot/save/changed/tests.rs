@@ -143,3 +143,37 @@ fn content_that_is_not_as_it_should_be_is_not_built_on() {
         assert_eq!(saved.is_some(), is_sound, "{page_size} {pages}");
     }
 }
+
+/// A page that waits for its delta counts as stored: the next file that has it will not store it.
+#[test]
+fn what_waits_is_stored_though_its_file_could_not_be_read_to_its_end() {
+    let before: Image = (0..3000).map(|n| (n % 250) as u8 + 1).collect();
+    let (mut store, content) = store_with(4096, &before);
+    let mut page = vec![0; 4096];
+    fill(255, 10, &mut page);
+    let id = store.catalog().packs().keys().chunk_id(&page);
+    let sink = {
+        let mut session = session(&store);
+        let mut at = 0;
+        let mut read = |into: &mut [u8]| {
+            if at > 2000 {
+                return Err(std::io::Error::other("it cannot be read any further"));
+            }
+            for page in into.chunks_exact_mut(4096) {
+                fill(if at == 10 { 255 } else { before[at] }, at, page);
+                at += 1;
+            }
+            Ok(into.len())
+        };
+        let saved = session.save(Cut::Pages(4096), Some(&content), &mut read);
+        assert!(matches!(saved, Err(Failure::Source(_))), "{saved:?}");
+        let mut rest = &page[..];
+        let mut read = |into: &mut [u8]| std::io::Read::read(&mut rest, into);
+        let (_, other) = session.save(Cut::Pages(4096), None, &mut read).expect("saved");
+        assert_eq!((other, session.new_chunks), (Content::Chunks(vec![(4096, id)]), 1));
+        session.sink
+    };
+    let stored = sink.flush().expect("flushed").commit(b"record".to_vec()).expect("stored");
+    store.catalog_mut().index_mut().add(&stored);
+    assert!(store.catalog().has(id), "the file that could be read lacks its page");
+}

@@ -484,7 +484,7 @@ impl Checking<'_> {
             lost.push(path.to_path_buf());
             return false;
         }
-        let tree = match self.recent.0.load(self.store.catalog(), id) {
+        let (tree, from) = match self.recent.0.load_from(self.store.catalog(), id) {
             Ok(tree) => tree,
             Err(error) => {
                 self.report.add(4, format!("directory {id}"), error.what());
@@ -496,8 +496,15 @@ impl Checking<'_> {
             }
         };
         let mut whole = true;
+        // What is as it was in a version that is whole was followed with that.
+        let from = from.filter(|from| self.trees.get(&from.id) == Some(&true));
+        let mut old = from.iter().flat_map(|from| &from.value.entries).peekable();
         for entry in &tree.value.entries {
             use std::os::unix::ffi::OsStrExt;
+            while old.next_if(|old| old.name < entry.name).is_some() {}
+            if old.next_if_eq(&entry).is_some() {
+                continue;
+            }
             let place = path.join(std::ffi::OsStr::from_bytes(&entry.name));
             whole &= match &entry.node {
                 Node::Directory(below) => self.follow_tree(*below, &place, depth + 1, lost),
@@ -538,10 +545,17 @@ impl Checking<'_> {
         if let Some(known) = self.recipes.get(&id) {
             return *known;
         }
-        let size = match self.recent.1.load(self.store.catalog(), id) {
-            Ok(version) => {
+        let size = match self.recent.1.load_from(self.store.catalog(), id) {
+            Ok((version, from)) => {
                 let value = &version.value;
-                let chunks = value.ids.iter().enumerate().map(|(nth, id)| (value.length(nth), *id));
+                // What stands where it stands in a version that is whole was followed with that: thousands of pages.
+                let from = from.filter(|from| matches!(self.recipes.get(&from.id), Some(Some(_))));
+                let old = |nth: usize| {
+                    let from = &from.as_ref()?.value;
+                    from.ids.get(nth).map(|id| (from.length(nth), *id))
+                };
+                let chunks = value.ids.iter().enumerate().map(|(nth, id)| (nth, (value.length(nth), *id)));
+                let chunks = chunks.filter(|(nth, chunk)| old(*nth) != Some(*chunk)).map(|(_, chunk)| chunk);
                 self.follow_chunks(chunks).then_some(value.size)
             }
             Err(error) => {

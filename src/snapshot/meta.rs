@@ -178,6 +178,9 @@ pub struct Recent<T: Versioned> {
     kept: Kept<T::Id, Arc<Version<T>>>,
 }
 
+/// A version, and an earlier one.
+pub type Loaded<T> = (Arc<Version<T>>, Option<Arc<Version<T>>>);
+
 /// What [`Recent`] keeps, in bytes.
 const RECENT: usize = 4 * 1024 * 1024;
 
@@ -190,20 +193,25 @@ impl<T: Versioned> Default for Recent<T> {
 impl<T: Versioned> Recent<T> {
     /// Loads the version `id`. What comes of a patch on an earlier version is held against its id as ever (I4).
     pub fn load(&mut self, catalog: &Catalog, id: T::Id) -> Result<Arc<Version<T>>> {
+        Ok(self.load_from(catalog, id)?.0)
+    }
+
+    /// Loads the version `id`. With the earlier one that it was made from, if that was at hand: the two are much alike.
+    pub fn load_from(&mut self, catalog: &Catalog, id: T::Id) -> Result<Loaded<T>> {
         if let Some(version) = self.kept.get(id) {
-            return Ok(version);
+            return Ok((version, None));
         }
-        let version = match self.patched(catalog, id) {
-            Some(version) => version,
-            None => load(catalog, id)?,
+        let (version, from) = match self.patched(catalog, id) {
+            Some((version, from)) => (version, Some(from)),
+            None => (load(catalog, id)?, None),
         };
         let (cost, version) = (version.value.cost() + 256, Arc::new(version));
         self.kept.put(id, version.clone(), cost);
-        Ok(version)
+        Ok((version, from))
     }
 
-    /// The version, if it is a patch on one that is at hand, or on a short chain to such a one.
-    fn patched(&self, catalog: &Catalog, id: T::Id) -> Option<Version<T>> {
+    /// The version, if it is a patch on one that is at hand, or on a short chain to such a one; with that.
+    fn patched(&self, catalog: &Catalog, id: T::Id) -> Option<(Version<T>, Arc<Version<T>>)> {
         let (mut patches, mut at, mut ordinal) = (Vec::new(), id, None);
         let base = loop {
             let bytes = catalog.chunk(T::CONTENT, at.into()).ok()?;
@@ -224,7 +232,8 @@ impl<T: Versioned> Recent<T> {
             value = value.patched(patch).ok()?;
         }
         let is_it = value.identify(catalog.packs().keys()).0 == id;
-        Some(Version { id, ordinal: ordinal?, value, base: None }).filter(|_| is_it)
+        let version = Version { id, ordinal: ordinal?, value, base: None };
+        is_it.then_some((version, base))
     }
 }
 

@@ -196,6 +196,9 @@ impl Recipe {
         steps: &[(usize, usize, usize)],
         mut reader: Reader<'_>,
     ) -> Result<Recipe, Malformed> {
+        let total: usize = steps.iter().map(|(copy, _, insert)| copy + insert).sum();
+        // What is kept for long is no larger than it is.
+        self.ids.reserve_exact(total.saturating_sub(self.ids.len()));
         let mut at = 0;
         for (copy, _, insert) in steps {
             at += copy;

@@ -158,6 +158,7 @@ impl Tree {
             removed.binary_search(&name).is_ok() || put.binary_search_by(|e| e.name.as_slice().cmp(name)).is_ok()
         };
         self.entries.retain(|entry| !gone(&entry.name));
+        self.entries.reserve_exact(put.len());
         self.entries.extend(put);
         // What was there is in order, what was put too, and no name is in both.
         self.entries.sort_by(|a, b| a.name.cmp(&b.name));

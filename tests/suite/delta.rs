@@ -318,3 +318,23 @@ fn a_pack_that_does_not_open_is_mended_after_a_check() {
         place.assert_restores("mended");
     }
 }
+
+/// What stands where it stood in a version that is whole is not followed again: this one is not whole.
+#[test]
+fn each_version_of_a_file_whose_old_pages_rotted_is_named() {
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    let mut first = None;
+    for version in 1..4 {
+        // A page of noise for a page of noise: the new one builds on nothing.
+        pages(&place, version, &[]);
+        place.ok(&["snapshot"]);
+        first.get_or_insert_with(|| place.packs()[0].clone());
+    }
+    assert_eq!(depths(&place).keys().max(), Some(&0));
+    rot(&place, &first.expect("a pack"));
+    let check = place.run(&["check", "--read-data", "--json"]);
+    assert_eq!(check.code, 13, "{check:?}");
+    let check: serde_json::Value = serde_json::from_str(&check.out).expect("JSON");
+    let paths: Vec<_> = check["affected"].as_array().expect("a list").iter().map(|one| &one["paths"][0]).collect();
+    assert_eq!(paths, ["f", "f", "f"]);
+}

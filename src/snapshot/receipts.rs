@@ -20,7 +20,7 @@
 
 use std::collections::HashMap;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::marks::Mark;
 use super::subtree::{Subtree, Subtrees};
@@ -126,14 +126,6 @@ impl Receipts {
         format!("receipts {source}")
     }
 
-    /// Keeps `receipt` for `path` if it is safe to rely on, in a capture that began at `began`, in nanoseconds since
-    /// 1970, of a file system that is one `in_memory` or is not.
-    pub fn keep(&mut self, path: &Path, receipt: Receipt, began: i128, in_memory: bool) {
-        if receipt.may_be_kept(began, in_memory) {
-            self.files.insert(path.to_path_buf(), receipt);
-        }
-    }
-
     /// The note.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = self.snapshot.0.to_vec();
@@ -229,17 +221,11 @@ mod tests {
         Stamp { device: 1, inode: 2, size: 3, mtime: time, ctime: time }
     }
 
-    fn none() -> Receipts {
-        Receipts::none(SnapshotId::random())
-    }
-
     #[test]
     fn receipts_round_trip() {
-        let mut receipts = none();
-        receipts.keep(Path::new("a"), Receipt::of_file(stamp(-5)), 1 << 100, false);
-        let beside = [Some(stamp(7)), None];
-        receipts.keep(Path::new("b"), Receipt::of_database(stamp(1 << 50), beside), 1 << 100, false);
-        assert_eq!(receipts.files.len(), 2);
+        let mut receipts = Receipts { packs: Some((3, [4; 16])), ..Receipts::none(SnapshotId::random()) };
+        receipts.files.insert("a".into(), Receipt::of_file(stamp(-5)));
+        receipts.files.insert("b".into(), Receipt::of_database(stamp(1 << 50), [Some(stamp(7)), None]));
         receipts.marks.insert("b".into(), crate::snapshot::marks::tests::mark());
         assert_eq!(Receipts::decode(&receipts.encode()), Ok(receipts));
     }
@@ -268,7 +254,6 @@ mod tests {
 
     #[test]
     fn a_recent_change_gets_no_receipt() {
-        let mut receipts = none();
         let began = 1_700_000_000_500_000_000;
         for (name, age, database, kept) in [
             ("old", 60_200_000_000, None, true),
@@ -281,8 +266,7 @@ mod tests {
             let stamp = stamp(began - age);
             let receipt =
                 database.map_or_else(|| Receipt::of_file(stamp), |beside| Receipt::of_database(stamp, beside));
-            receipts.keep(Path::new(name), receipt, began, false);
-            assert_eq!(receipts.files.contains_key(Path::new(name)), kept, "{name}");
+            assert_eq!(receipt.may_be_kept(began, false), kept, "{name}");
         }
     }
 
@@ -290,12 +274,9 @@ mod tests {
     fn what_has_content_may_be_mapped_and_must_have_been_written_back() {
         let began = 1_700_000_000_500_000_000;
         for (size, age, kept) in [(0, 30, true), (1, 30, false), (1, 61, true), (5000, 30, false), (5000, 61, true)] {
-            let mut receipts = none();
-            let stamp = Stamp { size, ..stamp(began - age * 1_000_000_000 + 1) };
-            receipts.keep(Path::new("f"), Receipt::of_file(stamp), began, true);
-            assert_eq!(receipts.files.len() == 1, size == 0, "{size} bytes, {age} s, in memory");
-            receipts.keep(Path::new("f"), Receipt::of_file(stamp), began, false);
-            assert_eq!(receipts.files.len() == 1, kept, "{size} bytes, {age} s");
+            let receipt = Receipt::of_file(Stamp { size, ..stamp(began - age * 1_000_000_000 + 1) });
+            assert_eq!(receipt.may_be_kept(began, true), size == 0, "{size} bytes, {age} s, in memory");
+            assert_eq!(receipt.may_be_kept(began, false), kept, "{size} bytes, {age} s");
         }
     }
 }

@@ -75,18 +75,6 @@ impl Session<'_> {
         if !before.is_sound() {
             return Ok(None);
         }
-        let saved = self.change(before, pages, changed, read);
-        self.store_waiting()?;
-        saved
-    }
-
-    fn change(
-        &mut self,
-        before: Paged<'_>,
-        pages: u32,
-        changed: &[u32],
-        read: &mut ReadPage<'_>,
-    ) -> Result<Option<(u64, Content)>, Failure> {
         let size = u64::from(pages) * u64::from(before.page_size);
         let is_inline = pages as usize <= INLINE;
         let mut recipes = Vec::new();
@@ -136,7 +124,11 @@ impl Session<'_> {
             let bytes = room(&mut blocks[0], part.len() * length);
             let places: Vec<usize> = part.iter().map(|page| *page as usize - 1 - first).collect();
             for (page, into) in part.iter().zip(bytes.chunks_exact_mut(length)) {
-                read(*page, into)?;
+                if let Err(error) = read(*page, into) {
+                    // What was saved before it counts as stored.
+                    self.store_waiting()?;
+                    return Err(error.into());
+                }
             }
             // Those that the parent has not are the last.
             let old: Vec<_> = places.iter().filter(|at| **at < known).map(|at| (page_size, ids[*at])).collect();
@@ -149,7 +141,7 @@ impl Session<'_> {
             }
             self.blocks = blocks;
         }
-        Ok(())
+        Ok(self.store_waiting()?)
     }
 
     /// From now on, the places at which what is saved differs from the parent's are kept.

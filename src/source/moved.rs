@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::exclude::Exclusions;
-use super::walk::{Found, Kind, Stamp, Walk, descend, kind_of, names_in, now_nanos, stamp};
+use super::walk::{Below, Found, Kind, Stamp, Walk, kind_of, now_nanos, stamp};
 use crate::error::SourceError;
 
 /// Nanoseconds: above the tick of any kernel's coarse clock (10 ms), within which two changes get one time.
@@ -222,14 +222,14 @@ impl<'a> Again<'a> {
                 return;
             }
         }
-        let Ok(names) = names_in(&self.root.join(&path)) else {
+        let Ok(below) = Below::of(self.root, path.clone(), self.exclusions) else {
             walk.vanished.push(parent);
             look.lost.push(path);
             return;
         };
-        let (at, depth) = (walk.found.len(), path.components().count() + 1);
+        let at = walk.found.len();
         walk.found.push(Found::new(path, parent, Kind::Directory, meta));
-        descend(walk, self.root, at, names, depth, self.exclusions);
+        below.add_to(walk, at);
         for at in at..walk.found.len() {
             self.places.insert(walk.found[at].path.clone(), at);
             if walk.found[at].kind != Kind::Directory {

@@ -5,19 +5,25 @@
 //! application, and is no error, or was moved, and is found by [`super::moved`]; what cannot be read is one, and so are
 //! sockets, pipes and devices, which no snapshot can hold.
 //!
-//! All cores look, one level of folders after the other, in batches of names: a folder of thousands of files is spread
-//! too. A batch opens its folder and asks for each name relative to that, which spares the kernel the way there. Only
-//! folders are opened, and no batch waits while it has one open: there are never more open than there are threads.
+//! All cores look, each at a folder, or at a batch of the names in one: a folder of thousands of files is spread too.
+//! Who looks has the folder open and asks for each name relative to that, which spares the kernel the way there. Only
+//! folders are opened, and nobody waits who has one open: there are never more open than there are threads.
 
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rayon::prelude::*;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, openat, statat};
+use crossbeam_channel::{Sender, unbounded};
+use rayon::Scope;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat};
+use rustix::io::Errno;
 
 use super::exclude::Exclusions;
 use crate::error::SourceError;
@@ -140,17 +146,8 @@ pub fn walk(root: &Path, exclusions: &Exclusions) -> std::io::Result<Walk> {
     }
     let mut walk = Walk { began, ..Walk::default() };
     walk.found.push(Found::new(PathBuf::new(), 0, Kind::Directory, &meta));
-    let names = names_in(root)?;
-    descend(&mut walk, root, 0, names, 1, exclusions);
+    Below::of(root, PathBuf::new(), exclusions)?.add_to(&mut walk, 0);
     Ok(walk)
-}
-
-pub(super) fn names_in(folder: &Path) -> std::io::Result<Vec<OsString>> {
-    let mut names = std::fs::read_dir(folder)?.map(|e| Ok(e?.file_name())).collect::<std::io::Result<Vec<_>>>()?;
-    names.sort_unstable();
-    // What is deleted and made again while a folder is listed may be listed twice. A path has one place.
-    names.dedup();
-    Ok(names)
 }
 
 /// Nanoseconds since 1970.
@@ -172,130 +169,198 @@ pub(super) fn kind_of(meta: &Metadata) -> Option<Kind> {
 enum Seen {
     /// A file or a link, without its place.
     Entry(Found),
-    /// A folder, the names in it, and where among the folders these are looked at.
-    Folder(Found, Vec<OsString>, usize),
+    /// A folder, and its number among the folders that were seen.
+    Folder(Found, usize),
     LeftOut(PathBuf, String),
-    Refused(PathBuf, std::io::Error),
+    Refused(PathBuf, Errno),
     /// There is no way that a snapshot could hold it.
     Unfit(SourceError),
 }
 
-/// A folder that is walked: its names, and then what was seen of them.
-struct Folder {
-    path: PathBuf,
-    names: Vec<OsString>,
-    /// By batches.
-    seen: Vec<Vec<Seen>>,
-}
+/// What was seen below a folder.
+pub(super) struct Below(Vec<Inside>);
 
-/// Walks the folder at the place `parent`, which has `names` in it and lies `depth` levels down.
-pub(super) fn descend(
-    walk: &mut Walk,
-    root: &Path,
-    parent: usize,
-    names: Vec<OsString>,
-    mut depth: usize,
-    exclusions: &Exclusions,
-) {
-    let mut folders = vec![Folder { path: walk.found[parent].path.clone(), names, seen: Vec::new() }];
-    let mut level = 0..1;
-    while !level.is_empty() {
-        let look = |(at, names): (usize, &[OsString])| (at, look(root, &folders[at].path, names, depth, exclusions));
-        let batches = level.clone().flat_map(|at| folders[at].names.chunks(BATCH).map(move |names| (at, names)));
-        let batches: Vec<_> = batches.collect();
-        let seen: Vec<(usize, Vec<Seen>)> = match batches.len() {
-            0..2 => batches.into_iter().map(look).collect(),
-            _ => batches.into_par_iter().with_max_len(1).map(look).collect(),
-        };
-        let end = folders.len();
-        for (at, mut seen) in seen {
-            for one in &mut seen {
-                if let Seen::Folder(found, names, place) = one {
-                    *place = folders.len();
-                    let (path, names) = (found.path.clone(), std::mem::take(names));
-                    folders.push(Folder { path, names, seen: Vec::new() });
+/// What was seen of a batch of the names in a folder, and the how manieth it is.
+type Batch = (usize, Vec<Seen>);
+
+/// What was seen in one folder; or why it could not be listed.
+type Inside = Result<Vec<Batch>, Errno>;
+
+impl Below {
+    /// Of the folder `path` in `root`. Fails only when that cannot be listed.
+    pub(super) fn of(root: &Path, path: PathBuf, exclusions: &Exclusions) -> std::io::Result<Below> {
+        let (told, heard) = unbounded();
+        let looking = Looking { root, exclusions, folders: AtomicUsize::new(1), told };
+        let depth = path.components().count();
+        rayon::scope(|scope| looking.list(scope, Folder { number: 0, path, depth }));
+        let count = looking.folders.into_inner();
+        drop(looking.told);
+        let mut all: Vec<Inside> = Vec::new();
+        all.resize_with(count, || Ok(Vec::new()));
+        for (number, told) in heard {
+            match (&mut all[number], told) {
+                (Ok(batches), Ok(batch)) => batches.push(batch),
+                (inside, Err(error)) => *inside = Err(error),
+                (Err(_), Ok(_)) => {}
+            }
+        }
+        if let Err(error) = all[0] {
+            return Err(error.into());
+        }
+        Ok(Below(all))
+    }
+
+    /// Adds what was seen to `walk`, in which the folder stands at the place `parent`.
+    pub(super) fn add_to(mut self, walk: &mut Walk, parent: usize) {
+        let batches = self.0.iter().filter_map(|inside| inside.as_ref().ok()).flatten();
+        walk.found.reserve(batches.map(|(_, seen)| seen.len()).sum());
+        self.put_in_order(walk, 0, parent);
+    }
+
+    /// Adds what was seen in the folder with this `number`, each folder with what is in it.
+    fn put_in_order(&mut self, walk: &mut Walk, number: usize, parent: usize) {
+        let Ok(batches) = &mut self.0[number] else { return };
+        let mut batches = std::mem::take(batches);
+        batches.sort_unstable_by_key(|(at, _)| *at);
+        for seen in batches.into_iter().flat_map(|(_, seen)| seen) {
+            match seen {
+                Seen::Entry(found) => walk.found.push(Found { parent, ..found }),
+                Seen::Folder(found, number) => {
+                    if let Err(error) = self.0[number] {
+                        refuse(walk, parent, found.path, error);
+                        continue;
+                    }
+                    let place = walk.found.len();
+                    walk.found.push(Found { parent, ..found });
+                    self.put_in_order(walk, number, place);
                 }
+                Seen::LeftOut(path, reason) => walk.excluded.push((path, reason)),
+                Seen::Refused(path, error) => refuse(walk, parent, path, error),
+                Seen::Unfit(error) => walk.errors.push(error),
             }
-            folders[at].seen.push(seen);
-        }
-        level = end..folders.len();
-        depth += 1;
-    }
-    walk.found.reserve(folders.iter().flat_map(|folder| &folder.seen).map(Vec::len).sum());
-    put_in_order(walk, &mut folders, 0, parent);
-}
-
-/// Looks at `names` in the folder `path`.
-fn look(root: &Path, path: &Path, names: &[OsString], depth: usize, exclusions: &Exclusions) -> Vec<Seen> {
-    // The data directory itself may be named by a link. What became one meanwhile is not the folder that was listed.
-    let link = if path.as_os_str().is_empty() { OFlags::empty() } else { OFlags::NOFOLLOW };
-    let absolute = root.join(path);
-    let folder = openat(CWD, &absolute, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | link, Mode::empty());
-    let folder = folder.map_err(|error| match error {
-        rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => rustix::io::Errno::NOENT,
-        other => other,
-    });
-    let one = |name: &OsString| {
-        let path = path.join(name);
-        if let Some(reason) = exclusions.reason(&path, root) {
-            return Seen::LeftOut(path, reason);
-        }
-        let stat = folder
-            .as_ref()
-            .map_err(|error| *error)
-            .and_then(|folder| statat(folder, name.as_os_str(), AtFlags::SYMLINK_NOFOLLOW));
-        let stat = match stat {
-            Ok(stat) => stat,
-            Err(error) => return Seen::Refused(path, error.into()),
-        };
-        let kind = match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
-            rustix::fs::FileType::RegularFile => Kind::File,
-            rustix::fs::FileType::Symlink => Kind::Symlink,
-            rustix::fs::FileType::Directory if depth >= DEEPEST => {
-                return Seen::Unfit(SourceError::new(path, format!("directories are nested deeper than {DEEPEST}")));
-            }
-            rustix::fs::FileType::Directory => {
-                return match names_in(&absolute.join(name)) {
-                    Ok(names) => Seen::Folder(Found::seen(path, Kind::Directory, &stat), names, 0),
-                    Err(error) => Seen::Refused(path, error),
-                };
-            }
-            other => {
-                let what = match other {
-                    rustix::fs::FileType::Socket => "a socket",
-                    rustix::fs::FileType::Fifo => "a named pipe",
-                    _ => "a device",
-                };
-                let reason = format!("{what} has no content that a snapshot could hold");
-                return Seen::Unfit(SourceError::new(path, reason));
-            }
-        };
-        Seen::Entry(Found::seen(path, kind, &stat))
-    };
-    names.iter().map(one).collect()
-}
-
-/// Adds what was seen in the folder `at`, which stands at the place `parent`, each folder with what is in it.
-fn put_in_order(walk: &mut Walk, folders: &mut [Folder], at: usize, parent: usize) {
-    for seen in std::mem::take(&mut folders[at].seen).into_iter().flatten() {
-        match seen {
-            Seen::Entry(found) => walk.found.push(Found { parent, ..found }),
-            Seen::Folder(found, _, at) => {
-                let place = walk.found.len();
-                walk.found.push(Found { parent, ..found });
-                put_in_order(walk, folders, at, place);
-            }
-            Seen::LeftOut(path, reason) => walk.excluded.push((path, reason)),
-            Seen::Refused(path, error) => refuse(walk, parent, path, error),
-            Seen::Unfit(error) => walk.errors.push(error),
         }
     }
 }
 
-fn refuse(walk: &mut Walk, parent: usize, path: PathBuf, error: std::io::Error) {
-    if error.kind() == ErrorKind::NotFound {
+fn refuse(walk: &mut Walk, parent: usize, path: PathBuf, error: Errno) {
+    if error == Errno::NOENT {
         walk.vanished.push(parent);
     } else {
-        walk.errors.push(SourceError::new(path, error));
+        walk.errors.push(SourceError::new(path, std::io::Error::from(error)));
     }
+}
+
+/// A folder that is to be looked into.
+struct Folder {
+    number: usize,
+    path: PathBuf,
+    /// How many levels it lies down.
+    depth: usize,
+}
+
+/// All cores, looking.
+struct Looking<'a> {
+    root: &'a Path,
+    exclusions: &'a Exclusions,
+    /// How many have a number.
+    folders: AtomicUsize,
+    /// Of the folder with this number a batch of names; or why there are none.
+    told: Sender<(usize, Result<Batch, Errno>)>,
+}
+
+impl Looking<'_> {
+    /// Lists `folder`, and looks at what is in it, or lets others do so if that is much.
+    fn list<'s>(&'s self, scope: &Scope<'s>, folder: Folder) {
+        let listed = self.open(&folder.path).and_then(Dir::new).and_then(|mut dir| Ok((names_in(&mut dir)?, dir)));
+        let (names, dir) = match listed {
+            Ok(listed) => listed,
+            Err(error) => return self.tell(folder.number, Err(error)),
+        };
+        if names.len() <= BATCH {
+            return self.tell(folder.number, Ok((0, self.look(scope, dir.fd(), &folder, &names))));
+        }
+        drop(dir);
+        let (folder, names) = (Arc::new(folder), Arc::new(names));
+        for (number, start) in (0..names.len()).step_by(BATCH).enumerate() {
+            let (folder, names) = (folder.clone(), names.clone());
+            scope.spawn(move |scope| {
+                let dir = self.open(&folder.path);
+                let names = &names[start..names.len().min(start + BATCH)];
+                let seen = self.look(scope, dir.as_ref().map(OwnedFd::as_fd).map_err(|error| *error), &folder, names);
+                self.tell(folder.number, Ok((number, seen)));
+            });
+        }
+    }
+
+    fn tell(&self, number: usize, told: Result<Batch, Errno>) {
+        // Who listens waits until all have told.
+        let _ = self.told.send((number, told));
+    }
+
+    fn open(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        // The data directory itself may be named by a link. What became one meanwhile is not the folder that was seen.
+        let link = if path.as_os_str().is_empty() { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | link;
+        openat(CWD, self.root.join(path), flags, Mode::empty()).map_err(|error| match error {
+            Errno::LOOP | Errno::NOTDIR => Errno::NOENT,
+            other => other,
+        })
+    }
+
+    /// Looks at `names` in `folder`, which is open as `dir`.
+    fn look<'s>(
+        &'s self,
+        scope: &Scope<'s>,
+        dir: Result<BorrowedFd<'_>, Errno>,
+        folder: &Folder,
+        names: &[OsString],
+    ) -> Vec<Seen> {
+        let one = |name: &OsString| {
+            let mut path = PathBuf::with_capacity(folder.path.as_os_str().len() + 1 + name.len());
+            path.extend([folder.path.as_os_str(), name]);
+            if let Some(reason) = self.exclusions.reason(&path, self.root) {
+                return Seen::LeftOut(path, reason);
+            }
+            let stat = match dir.and_then(|dir| statat(dir, name.as_os_str(), AtFlags::SYMLINK_NOFOLLOW)) {
+                Ok(stat) => stat,
+                Err(error) => return Seen::Refused(path, error),
+            };
+            let what = match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => return Seen::Entry(Found::seen(path, Kind::File, &stat)),
+                FileType::Symlink => return Seen::Entry(Found::seen(path, Kind::Symlink, &stat)),
+                FileType::Directory => return self.folder(scope, path, folder.depth + 1, &stat),
+                FileType::Socket => "a socket",
+                FileType::Fifo => "a named pipe",
+                _ => "a device",
+            };
+            Seen::Unfit(SourceError::new(path, format!("{what} has no content that a snapshot could hold")))
+        };
+        names.iter().map(one).collect()
+    }
+
+    /// A folder that was seen at `path`, `depth` levels down. Somebody will look into it.
+    fn folder<'s>(&'s self, scope: &Scope<'s>, path: PathBuf, depth: usize, stat: &Stat) -> Seen {
+        if depth >= DEEPEST {
+            return Seen::Unfit(SourceError::new(path, format!("directories are nested deeper than {DEEPEST}")));
+        }
+        let number = self.folders.fetch_add(1, Ordering::Relaxed);
+        let folder = Folder { number, path: path.clone(), depth };
+        scope.spawn(move |scope| self.list(scope, folder));
+        Seen::Folder(Found::seen(path, Kind::Directory, stat), number)
+    }
+}
+
+/// The names in a folder, in their order.
+fn names_in(dir: &mut Dir) -> Result<Vec<OsString>, Errno> {
+    let mut names = Vec::new();
+    for entry in dir {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if !matches!(&name[..], b"." | b"..") {
+            names.push(OsString::from_vec(name));
+        }
+    }
+    names.sort_unstable();
+    // What is deleted and made again while a folder is listed may be listed twice. A path has one place.
+    names.dedup();
+    Ok(names)
 }

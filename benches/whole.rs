@@ -16,10 +16,11 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use nbak::crypto::secret::Credential;
 use nbak::snapshot::check::{self, check};
+use nbak::snapshot::now::now_ms;
 use nbak::snapshot::progress::Silent;
 use nbak::snapshot::restore::{self, restore};
 use nbak::snapshot::store::{Access, Store};
-use nbak::snapshot::take::{self, Taken, now_ms, take};
+use nbak::snapshot::take::{self, Taken, take};
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 

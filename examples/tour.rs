@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 
 use nbak::crypto::secret::Credential;
 use nbak::snapshot::check::{self, Report};
+use nbak::snapshot::now::now_ms;
 use nbak::snapshot::progress::Silent;
 use nbak::snapshot::record::Record;
 use nbak::snapshot::restore::{self, Restored};
 use nbak::snapshot::store::{Access, Store};
-use nbak::snapshot::take::{self, Taken, now_ms};
+use nbak::snapshot::take::{self, Taken};
 use nbak::snapshot::tree::Consistency;
 use rusqlite::Connection;
 

@@ -11,8 +11,11 @@ use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
 use May::{UseAllAbove, UseOnly};
+use circles::circles;
 use scan::{Source, line_of, paths, words};
 
+#[path = "tidy/circles.rs"]
+mod circles;
 #[path = "tidy/scan.rs"]
 mod scan;
 
@@ -81,6 +84,16 @@ fn rooms_only_look_up() {
          (a command that seals its own bytes) is where a guarantee of the layer is lost",
         rust_files().iter().filter(|file| file.in_src()),
         rooms,
+    );
+}
+
+#[test]
+fn no_files_need_each_other() {
+    report(
+        "files of a room need each other in one direction only",
+        "a file that is in a circle cannot be read before all the others in it; what two of them need of each other \
+         belongs into a third",
+        &circles(&rust_files()),
     );
 }
 
@@ -636,6 +649,28 @@ mod broken {
         assert_eq!(at("src/store/mod.rs", "// crate::index\nlet a = \"crate::index\";\npub(crate) fn f() {}\n"), []);
         assert_eq!(at("src/main.rs", "use nbak::cli;\nuse nbak::{store, cli::run};\nnbak::error::f();\n"), [2, 3]);
         assert_eq!(at("src/lib.rs", "pub use crate::snapshot::take;\npub mod cli;\n"), []);
+    }
+
+    #[test]
+    fn files_that_need_each_other() {
+        let at = |files: &[(&str, &str)]| -> Vec<String> {
+            circles(&files.iter().map(|(path, text)| Source::parse(path, text)).collect::<Vec<_>>())
+        };
+        let (a, b, c) = ("src/room/a.rs", "src/room/b.rs", "src/room/c.rs");
+        let leading = ("src/room/d.rs", "use super::a::A;\n");
+        let circle =
+            [(a, "use super::b::B;\n"), (b, "\nuse crate::room::{c::C, E};\n"), (c, "use super::a;\n"), leading];
+        let steps = [
+            "src/room/a.rs:1: needs src/room/b.rs",
+            "src/room/b.rs:2: needs src/room/c.rs",
+            "src/room/c.rs:1: needs src/room/a.rs",
+        ];
+        assert_eq!(at(&circle), steps);
+        let door = ("src/room/mod.rs", "mod a;\npub use b::B;\n");
+        assert_eq!(at(&[door, (a, "use super::B;\n"), (b, "fn f(x: super::a::A) {}\n")]).len(), 2, "by the door");
+        assert!(at(&[door, (a, "use super::B;\n"), (b, "use super::Other;\n")]).is_empty(), "one way, and a door");
+        let tests = "#[cfg(test)]\nmod tests {\n    use super::super::a::A;\n}\n";
+        assert!(at(&[(a, "use super::b::B;\n"), (b, tests)]).is_empty(), "a test's");
     }
 
     #[test]

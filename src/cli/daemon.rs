@@ -32,7 +32,7 @@ use crate::schedule::daemon::Daemon;
 use crate::schedule::health::DAEMON_LOCK;
 use crate::schedule::startup::{Found, before_update};
 use crate::schedule::watch::Teller;
-use crate::snapshot::take::now_ms;
+use crate::snapshot::now::now_ms;
 use crate::store::lock::WriterLock;
 use crate::upkeep::remembered;
 

@@ -9,8 +9,9 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::args::{BackupRestoreArgs, Gdrive, RateArgs};
-use super::backup::{may_replace, restore_this, tell_backup};
 use super::context::Context;
+use super::inplace::{may_replace, restore_this};
+use super::listed::tell_backup;
 use super::output::{self, count, line, shown, size};
 use crate::crypto::secret::Credential;
 use crate::drive::access::{Access, App};
@@ -28,8 +29,8 @@ use crate::error::{Error, Result};
 use crate::export::backup::Backup;
 use crate::export::files::rename_new;
 use crate::id::StoreId;
+use crate::snapshot::now::now_ms;
 use crate::snapshot::progress::Progress;
-use crate::snapshot::take::now_ms;
 use crate::source::own::make_room;
 use crate::store::lock::WriterLock;
 

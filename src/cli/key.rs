@@ -9,8 +9,8 @@ use super::context::Context;
 use super::output::{self, line, time};
 use crate::error::{Error, Result};
 use crate::id::SlotId;
+use crate::snapshot::now::now_ms;
 use crate::snapshot::store::Store;
-use crate::snapshot::take::now_ms;
 
 /// Shows and changes what opens the store.
 pub fn run(context: &Context, args: KeyArgs) -> Result<u8> {

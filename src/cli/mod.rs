@@ -13,7 +13,9 @@ mod context;
 mod daemon;
 mod drill;
 mod drive;
+mod inplace;
 mod key;
+mod listed;
 mod look;
 mod output;
 mod repair;
@@ -93,7 +95,7 @@ fn start_threads() {
 }
 
 fn run(common: &Common, context: &Context, command: Command) -> Result<u8> {
-    backup::recover(context);
+    inplace::recover(context);
     match command {
         Command::Snapshot(args) => snapshot::take(context, args),
         Command::Snapshots(args) => snapshot::list(context, &args),

@@ -2,29 +2,23 @@
 //!
 //! Files that lost data are named one by one; everything else is restored, and the exit code is 13.
 
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::json;
 
 use super::args::RestoreArgs;
-use super::backup;
 use super::context::Context;
+use super::inplace::{missing, restore_in_place};
 use super::output::{self, count, line, size, time};
 use super::snapshot::unreadable_json;
 use crate::error::{Error, Result};
-use crate::snapshot::look::clean_path;
 use crate::snapshot::places::real;
-use crate::snapshot::record::Record;
 use crate::snapshot::restore::{Options, restore as restore_snapshot};
-
-/// So many entries that the snapshot lacks are named.
-const NAMED: usize = 5;
 
 /// Restores a snapshot into a directory.
 pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
     let Some(target) = args.target else {
-        return backup::restore_in_place(context, &args.snapshot, args.paths, &args.live);
+        return restore_in_place(context, &args.snapshot, args.paths, &args.live);
     };
     let start = Instant::now();
     let store = context.open()?;
@@ -88,19 +82,4 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
         count(restored.damaged.len() as u64, "path was", "paths were")
     ))
     .hint("an earlier or later snapshot may hold them whole"))
-}
-
-/// What of `paths`, or of everything, the snapshot never had, in words; nothing if it is complete.
-pub(super) fn missing(record: &Record, paths: &[PathBuf]) -> Result<Option<String>> {
-    let mut named: Vec<&str> = record.unreadable.iter().map(|(path, _)| path.as_str()).collect();
-    let unnamed = record.unreadable_count.saturating_sub(named.len() as u64);
-    let wanted = paths.iter().map(|path| clean_path(path)).collect::<Result<Vec<_>>>()?;
-    named.retain(|path| wanted.is_empty() || wanted.iter().any(|wanted| Path::new(path).starts_with(wanted)));
-    let entries = named.len() as u64 + unnamed;
-    if entries == 0 {
-        return Ok(None);
-    }
-    let first = named[..named.len().min(NAMED)].join(", ");
-    let more = if entries > NAMED as u64 { ", …" } else { "" };
-    Ok(Some(format!("{} not be read ({first}{more})", count(entries, "entry could", "entries could"))))
 }

@@ -7,7 +7,7 @@ use super::output::{self, count, line, shown, size, time};
 use crate::error::Result;
 use crate::schedule::health::{Level, Standing, look};
 use crate::schedule::state::State;
-use crate::snapshot::take::now_ms;
+use crate::snapshot::now::now_ms;
 
 /// `status`.
 pub fn status(context: &Context) -> Result<u8> {

@@ -1,4 +1,4 @@
-//! One backup, opened for reading, and which one a name stands for.
+//! One backup, opened for reading.
 //!
 //! A backup may lie where others can write. Everything in it is opened from a descriptor of the backup's own folder,
 //! one component at a time, and no link is followed: neither a path in the manifest nor what was put there leads out
@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use super::list;
 use super::manifest::{BYTES_MAX, FileEntry, Manifest, Own};
 use super::names::{self, MANIFEST};
 use crate::crypto::secret::Secret;
@@ -172,69 +171,5 @@ fn refused(error: Errno, place: &Path) -> Error {
             Error::integrity("something that is no regular file stands in its place").at(place)
         }
         error => Error::io("open what a backup holds", place, error.into()),
-    }
-}
-
-/// The backup that `name` stands for, among those in `backup_dir` or, if it has a `/` in it, anywhere; without a name
-/// the newest, by what its manifest says and whatever it is called.
-///
-/// What a restore made of what it replaced counts only if there is no other: who restores twice does not mean to go
-/// back.
-pub fn find(backup_dir: &Path, name: Option<&str>) -> Result<Backup> {
-    match name {
-        Some(name) if name.contains('/') || name == "." || name == ".." => {
-            let path = Path::new(name);
-            // What the user names may be reached through links. What is found there is not.
-            let real = path.canonicalize().map_err(|error| match error.kind() {
-                ErrorKind::NotFound => Error::usage("there is no such backup").at(path),
-                _ => Error::io("open a backup", path, error),
-            })?;
-            Backup::open(&real)
-        }
-        Some(name) => {
-            let unknown = |why: &str| {
-                Error::usage(format!("there is no backup {}{why}", names::quoted(name)))
-                    .at(backup_dir)
-                    .hint("`nbak backup list` shows them; one that lies elsewhere is named by a path with a `/`")
-            };
-            if let Err(why) = names::check_name(name) {
-                return Err(unknown(&format!(": {why}")));
-            }
-            let path = backup_dir.join(name);
-            match std::fs::symlink_metadata(&path) {
-                Ok(_) => Backup::open(&path),
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                    Err(unknown(""))
-                }
-                Err(error) => Err(Error::io("open a backup", &path, error)),
-            }
-        }
-        None => newest(backup_dir),
-    }
-}
-
-fn newest(backup_dir: &Path) -> Result<Backup> {
-    let mut listed = list::list(backup_dir)?;
-    if listed.iter().any(|one| one.damage.is_none() && !one.before_restore) {
-        listed.retain(|one| !one.before_restore);
-    }
-    let whole = listed.iter().rev().find(|one| one.damage.is_none());
-    // To take an older one in silence would hide that the newest is lost.
-    let lost = listed.iter().rev().find(|one| {
-        one.damage.is_some() && whole.is_none_or(|whole| one.created_ms.is_some_and(|ms| Some(ms) > whole.created_ms))
-    });
-    match (whole, lost) {
-        (_, Some(lost)) => {
-            let why = lost.damage.as_deref().unwrap_or("it is damaged");
-            let hint = match whole {
-                Some(whole) => format!("the newest that can be read is {}: give its name", names::quoted(&whole.name)),
-                None => "`nbak backup list` shows what is there".to_owned(),
-            };
-            Err(Error::integrity(format!("the newest backup cannot be read: {why}")).at(&lost.path).hint(hint))
-        }
-        (Some(whole), None) => Backup::open(&whole.path),
-        (None, None) => {
-            Err(Error::no_store("there is no backup yet").at(backup_dir).hint("`nbak backup create` makes one"))
-        }
     }
 }

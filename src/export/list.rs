@@ -1,4 +1,4 @@
-//! The backups in a folder, the damaged ones too.
+//! The backups in a folder, the damaged ones too, and which of them a name stands for.
 //!
 //! A backup is a folder with a manifest, or one that is called as backups are: whose manifest is lost it is shown as
 //! damaged, not hidden. Links are not followed: one that is called like a backup is shown as what it is. Everything
@@ -133,6 +133,70 @@ impl Listed {
             dialect: None,
             source_dir: String::new(),
             damage: Some(why),
+        }
+    }
+}
+
+/// The backup that `name` stands for, among those in `backup_dir` or, if it has a `/` in it, anywhere; without a name
+/// the newest, by what its manifest says and whatever it is called.
+///
+/// What a restore made of what it replaced counts only if there is no other: who restores twice does not mean to go
+/// back.
+pub fn find(backup_dir: &Path, name: Option<&str>) -> Result<Backup> {
+    match name {
+        Some(name) if name.contains('/') || name == "." || name == ".." => {
+            let path = Path::new(name);
+            // What the user names may be reached through links. What is found there is not.
+            let real = path.canonicalize().map_err(|error| match error.kind() {
+                ErrorKind::NotFound => Error::usage("there is no such backup").at(path),
+                _ => Error::io("open a backup", path, error),
+            })?;
+            Backup::open(&real)
+        }
+        Some(name) => {
+            let unknown = |why: &str| {
+                Error::usage(format!("there is no backup {}{why}", names::quoted(name)))
+                    .at(backup_dir)
+                    .hint("`nbak backup list` shows them; one that lies elsewhere is named by a path with a `/`")
+            };
+            if let Err(why) = names::check_name(name) {
+                return Err(unknown(&format!(": {why}")));
+            }
+            let path = backup_dir.join(name);
+            match std::fs::symlink_metadata(&path) {
+                Ok(_) => Backup::open(&path),
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    Err(unknown(""))
+                }
+                Err(error) => Err(Error::io("open a backup", &path, error)),
+            }
+        }
+        None => newest(backup_dir),
+    }
+}
+
+fn newest(backup_dir: &Path) -> Result<Backup> {
+    let mut listed = list(backup_dir)?;
+    if listed.iter().any(|one| one.damage.is_none() && !one.before_restore) {
+        listed.retain(|one| !one.before_restore);
+    }
+    let whole = listed.iter().rev().find(|one| one.damage.is_none());
+    // To take an older one in silence would hide that the newest is lost.
+    let lost = listed.iter().rev().find(|one| {
+        one.damage.is_some() && whole.is_none_or(|whole| one.created_ms.is_some_and(|ms| Some(ms) > whole.created_ms))
+    });
+    match (whole, lost) {
+        (_, Some(lost)) => {
+            let why = lost.damage.as_deref().unwrap_or("it is damaged");
+            let hint = match whole {
+                Some(whole) => format!("the newest that can be read is {}: give its name", names::quoted(&whole.name)),
+                None => "`nbak backup list` shows what is there".to_owned(),
+            };
+            Err(Error::integrity(format!("the newest backup cannot be read: {why}")).at(&lost.path).hint(hint))
+        }
+        (Some(whole), None) => Backup::open(&whole.path),
+        (None, None) => {
+            Err(Error::no_store("there is no backup yet").at(backup_dir).hint("`nbak backup create` makes one"))
         }
     }
 }

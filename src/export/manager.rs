@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::backup::{self, Backup};
+use super::backup::Backup;
 use super::dialect::Dialect;
 use super::files::open_regular;
 use super::list::{self, Listed};
@@ -18,11 +18,12 @@ use super::write::{self, Written};
 use crate::crypto::secret::{Credential, Secret};
 use crate::crypto::vault::{MacSource, mac_key_of_store, mac_key_of_vault};
 use crate::error::{Error, Result};
+use crate::snapshot::now::now_ms;
 use crate::snapshot::places::Places;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
-use crate::snapshot::take::{self, Taken, now_ms};
+use crate::snapshot::take::{self, Taken};
 use crate::upkeep::remembered;
 
 /// The tag of the snapshot that a restore takes of what it is about to replace.
@@ -181,7 +182,7 @@ impl BackupManager {
 
     /// The backup called `name`, or the newest.
     pub fn find_backup(&self, name: Option<&str>) -> Result<Backup> {
-        backup::find(&self.places.backup_dir, name)
+        list::find(&self.places.backup_dir, name)
     }
 
     /// Verifies a backup, as far as the keys that are there allow.

@@ -7,8 +7,8 @@
 
 use std::path::Path;
 
-use super::capture::Bytes;
-use super::save::Pieces;
+use super::captured::Bytes;
+use super::pieces::Pieces;
 use crate::chunk::{Cut, Cutter};
 use crate::crypto::keys::Keys;
 use crate::source::walk::{Found, Stamp, stamp};

@@ -11,23 +11,21 @@
 //! What only looks like a database, or is too broken for SQLite to read, is captured as the bytes that it is, sidecars
 //! included. So is one that stays locked, which is reported besides.
 
-use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::ahead::Ahead;
+use super::captured::{Bytes, Captured, Instead, Opening};
 use super::frames::{self, Earlier};
 use super::marks::Mark;
-use super::receipts::Receipt;
+use super::receipt::Receipt;
 use super::save::{Failure, Session};
 use super::sidecar::{HEAD, Sidecar, is_shared_memory, sidecar_stamps};
 use super::tree::{Attributes, Consistency, Content};
 use crate::chunk::Cut;
 use crate::error::Result;
-use crate::source::handle::FileHandle;
-use crate::source::moved::{Identity, identity};
-use crate::source::sqlite::{Database, HEADER_BYTES, HotJournal, Opened, Refusal, View, looks_like_database};
+use crate::source::moved::identity;
+use crate::source::sqlite::{Database, HEADER_BYTES, Opened, Refusal, View, looks_like_database};
 use crate::source::walk::{Found, Stamp, stamp};
 use crate::store::segment::Content as Segment;
 
@@ -55,62 +53,6 @@ impl Open {
             Ok(Opened::Changes(_)) | Err(_) => false,
         }
     }
-}
-
-/// What came of one file.
-#[derive(Default)]
-pub struct Captured {
-    /// Size in bytes, consistency, content; nothing if the file is gone or unreadable.
-    pub content: Option<(u64, Consistency, Content)>,
-    /// What was seen before it was read, if that can be relied on.
-    pub receipt: Option<Receipt>,
-    /// Where its log stood, if the next capture can go on from there.
-    pub mark: Option<Mark>,
-    /// Only what the log says of the changes was read.
-    pub by_log: bool,
-    /// Attributes, where they are not those of the walk.
-    pub attributes: Option<Attributes>,
-    /// Why it could not be captured, or not as it should be.
-    pub error: Option<String>,
-    /// What is worth knowing besides.
-    pub remarks: Vec<String>,
-    /// What its bytes turned out to be; then it was not saved.
-    pub instead: Option<Instead>,
-    /// For a file that is named like a sidecar: whether the bytes that were read are one's.
-    pub judged: Option<bool>,
-    /// The file that was read, if it is known to have been one and the same all the while.
-    pub identity: Option<Identity>,
-}
-
-/// What a file is, if it is not one that is to be saved as bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Instead {
-    /// It begins as a database does.
-    Database,
-    /// It is the log or the journal of a database that is captured as an image, or a database's shared memory.
-    Sidecar,
-}
-
-impl Captured {
-    /// It was deleted while the snapshot was taken, or moved: then [`crate::source::moved`] finds it.
-    fn gone() -> Captured {
-        Captured::default()
-    }
-
-    /// It cannot be read.
-    pub fn failed(error: impl std::fmt::Display) -> Captured {
-        Captured { error: Some(error.to_string()), ..Captured::default() }
-    }
-}
-
-/// How databases are opened.
-pub struct Opening<'a> {
-    /// The data directory.
-    pub source: &'a Path,
-    /// Where a copy can be made.
-    pub scratch: &'a dyn Fn() -> std::io::Result<PathBuf>,
-    /// What is done about a hot journal.
-    pub hot: HotJournal,
 }
 
 /// What `stat` says of the file at `path`, if it begins as a database does, or may be one that is all in its log.
@@ -393,40 +335,4 @@ fn capture_bytes(
 fn attributes_at(found: &Found, now: Stamp) -> Attributes {
     let (mtime, mtime_nanos) = Found { stamp: now, ..found.clone() }.mtime();
     Attributes { mode: found.mode, uid: found.owner.0, gid: found.owner.1, mtime, mtime_nanos }
-}
-
-/// The bytes of a file that is captured as such.
-pub(super) enum Bytes {
-    Handle(FileHandle),
-    /// A file that is only *named* like a database's shared memory: nobody can hold SQLite's locks on it.
-    Plain(std::fs::File),
-}
-
-impl Bytes {
-    pub(super) fn open(path: &Path) -> std::io::Result<Bytes> {
-        if let Some((Sidecar::Memory, base)) = Sidecar::named(path)
-            && !is_shared_memory(path)
-            && std::fs::symlink_metadata(base).is_ok()
-        {
-            let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-            return Ok(Bytes::Plain(OpenOptions::new().read(true).custom_flags(flags).open(path)?));
-        }
-        FileHandle::open(path).map(Bytes::Handle)
-    }
-
-    pub fn read_full(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let at = offset + filled as u64;
-            let got = match self {
-                Bytes::Handle(handle) => handle.read_at(&mut buffer[filled..], at)?,
-                Bytes::Plain(file) => file.read_at(&mut buffer[filled..], at)?,
-            };
-            if got == 0 {
-                break;
-            }
-            filled += got;
-        }
-        Ok(filled)
-    }
 }

@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::capture::Captured;
+use super::captured::Captured;
 use super::marks::Mark;
-use super::receipts::Receipt;
+use super::receipt::Receipt;
 use super::record::Totals;
 use super::sidecar::Sidecar;
 use super::tree::{Attributes, Consistency, Content, Node};
@@ -126,6 +126,13 @@ impl Contents {
             self.images.remove(&found.path);
         }
         self.nodes[at] = Some((node, attributes));
+    }
+
+    /// Keeps what was seen of a database before it was read, for the next snapshot's note.
+    fn note_database(&mut self, found: &Found, receipt: &Receipt) {
+        if receipt.beside().is_some() {
+            self.databases.insert(found.path.clone(), receipt.clone());
+        }
     }
 
     /// Takes over what the parent snapshot has, because `receipt` vouches for it.

@@ -15,13 +15,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::capture::open_database;
-use super::contents::Contents;
+use super::first::First;
 use super::frames::Earlier;
-use super::gather::First;
-use super::receipts::{Receipt, Receipts};
+use super::receipt::Receipt;
+use super::receipts::Receipts;
 use super::record::Record;
 use super::sidecar::sidecar_stamps;
-use super::take::Taking;
+use super::taking::Taking;
 use crate::index::Index;
 use crate::source::walk::{Found, Kind, stamp};
 
@@ -76,14 +76,5 @@ impl Taking<'_> {
         let folder = self.source.join(path.parent().unwrap_or(Path::new("")));
         above.all(|path| self.exclusions.reason(path, &self.source).is_none())
             && std::fs::canonicalize(&folder).is_ok_and(|found| found == folder)
-    }
-}
-
-impl Contents {
-    /// Keeps what was seen of a database before it was read, for the next snapshot's note.
-    pub(super) fn note_database(&mut self, found: &Found, receipt: &Receipt) {
-        if receipt.beside().is_some() {
-            self.databases.insert(found.path.clone(), receipt.clone());
-        }
     }
 }

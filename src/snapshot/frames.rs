@@ -7,13 +7,13 @@
 
 use std::path::Path;
 
-use super::capture::{Captured, Opening};
+use super::captured::{Captured, Opening};
 use super::marks::Mark;
+use super::now::now_ms;
 use super::parent::Parent;
-use super::receipts::Receipt;
+use super::receipt::Receipt;
 use super::save::{Failure, Paged, Session};
 use super::sidecar::sidecar_stamps;
-use super::take::now_ms;
 use super::tree::{Consistency, Content, Node};
 use crate::error::Result;
 use crate::source::sqlite::{Changes, Database, Opened, Refusal};

@@ -6,8 +6,8 @@
 //! that nobody wrote the database past SQLite. So now and then, at the latest after [`MOST`] captures or a day, all of
 //! it is read again, and held against what the log says.
 
-use super::receipts::Receipt;
-use super::take::now_ms;
+use super::now::now_ms;
+use super::receipt::Receipt;
 use crate::chunk::PAGE;
 use crate::codec::{Malformed, Reader, put_signed, put_varint};
 use crate::source::moved::{Identity, identity};

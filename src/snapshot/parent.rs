@@ -11,10 +11,11 @@ use rayon::prelude::*;
 
 use super::marks::Mark;
 use super::meta::{self, Version};
-use super::receipts::{Receipt, Receipts};
+use super::receipt::Receipt;
+use super::receipts::Receipts;
 use super::record::Record;
 use super::subtree::{Digests, Subtrees, Untouched};
-use super::take::Taking;
+use super::taking::Taking;
 use super::tree::{Entry, Node, Tree};
 use crate::id::TreeId;
 use crate::index::catalog::Catalog;

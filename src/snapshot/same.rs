@@ -19,8 +19,8 @@ use rayon::prelude::*;
 
 use super::meta::{self, Version};
 use super::parent::Parent;
+use super::pieces::is_zero;
 use super::recipe::Recipe;
-use super::save::is_zero;
 use super::sidecar::Sidecar;
 use super::tree::{Consistency, Content, Entry, Node};
 use crate::crypto::keys::Keys;

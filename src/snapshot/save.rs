@@ -12,15 +12,13 @@ mod changed;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use rayon::prelude::*;
-
 use super::ahead::{Ahead, Reader};
 use super::delta::{self, Fresh};
 use super::meta::{self, Version, Versioned};
+use super::pieces::{Pieces, spans};
 use super::recipe::{Lengths, MOST, Recipe};
 use super::tree::Content;
 use crate::chunk::{CONTENT, Cut, Cutter};
-use crate::crypto::keys::Keys;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, RecipeId};
 use crate::index::catalog::{Catalog, Presence};
@@ -35,8 +33,6 @@ const BLOCK: usize = 2 * 1024 * 1024;
 /// What a block may leave over: less than the largest chunk and than any page, in bytes. What is read behind it begins
 /// with a page of memory, as the block does.
 const ROOM: usize = CONTENT.2;
-/// So many chunks are hashed by one thread at a time.
-const PART: usize = 64;
 /// So many bytes of new chunks of a file wait until deltas are made of them, on all cores: in one block there are few.
 const WAITING: usize = 1024 * 1024;
 /// Up to this many chunks are listed in the tree itself.
@@ -279,66 +275,10 @@ impl<'a> Session<'a> {
     }
 }
 
-/// What a block is cut into.
-#[derive(Default)]
-pub(super) struct Pieces {
-    lengths: Vec<usize>,
-    ids: Vec<ChunkId>,
-}
-
-impl Pieces {
-    pub(super) fn of(cutter: &Cutter, keys: &Keys, cut: Cut, block: &[u8], last: bool) -> Pieces {
-        let lengths = match cut {
-            Cut::Content => cutter.cuts(block, last),
-            Cut::Pages(page) => pages(block.len(), page as usize, last),
-        };
-        let spans = spans(block, &lengths);
-        let ids = |part: &[&[u8]]| {
-            let mut ids = keys.chunk_ids(part);
-            let zeros = ids.iter_mut().zip(part).filter(|(_, span)| is_zero(span));
-            zeros.for_each(|(id, _)| *id = ChunkId::ZEROS);
-            ids
-        };
-        // As many as fill the lanes a few times over.
-        let ids = match spans.len() {
-            0..=PART => ids(&spans),
-            _ => spans.par_chunks(PART).flat_map_iter(ids).collect(),
-        };
-        Pieces { lengths, ids }
-    }
-}
-
-/// Lengths and ids of the chunks of `block`, of which more may come if it is not the `last` of its file.
-pub fn pieces(cutter: &Cutter, keys: &Keys, cut: Cut, block: &[u8], last: bool) -> (Vec<usize>, Vec<ChunkId>) {
-    let Pieces { lengths, ids } = Pieces::of(cutter, keys, cut, block, last);
-    (lengths, ids)
-}
-
-fn spans<'b>(bytes: &'b [u8], lengths: &[usize]) -> Vec<&'b [u8]> {
-    let mut rest = bytes;
-    let mut next = |length: &usize| rest.split_off(..*length).unwrap_or_default();
-    lengths.iter().map(&mut next).collect()
-}
-
 /// The part of a block that is read into.
 fn room(block: &mut Block, want: usize) -> &mut [u8] {
     block.grow(ROOM + want);
     &mut block[ROOM..ROOM + want]
-}
-
-/// Lengths of the pages in `filled` bytes; the last piece of a file may end in a part of one.
-fn pages(filled: usize, page: usize, last: bool) -> Vec<usize> {
-    let mut lengths = vec![page; filled / page];
-    if last && !filled.is_multiple_of(page) {
-        lengths.push(filled % page);
-    }
-    lengths
-}
-
-/// Whether all bytes are zero.
-pub(super) fn is_zero(bytes: &[u8]) -> bool {
-    // The first bytes decide nearly always; the comparison with itself, shifted by one, is a memcmp.
-    bytes.first().is_none_or(|first| *first == 0 && bytes[1..] == bytes[..bytes.len() - 1])
 }
 
 impl<'b> Collector<'b> {

@@ -36,13 +36,15 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::contents::{Contents, Listed};
+use super::now::now_nanos;
 use super::parent::{Parent, Trees, load_trees};
-use super::receipts::{Receipt, Receipts};
+use super::receipt::Receipt;
+use super::receipts::Receipts;
 use super::record::Record;
 use super::same;
 use super::sidecar::{Sidecar, sidecars};
 use super::subtree::{Digests, Untouched};
-use super::take::{Taken, Taking};
+use super::taking::{Taken, Taking};
 use super::tree::{Consistency, Node};
 use crate::codec::{Malformed, Reader, put_varint};
 use crate::id::SnapshotId;
@@ -256,7 +258,7 @@ impl Taking<'_> {
             unreadable: Vec::new(),
             remarks: Vec::new(),
             excluded: walked.excluded.iter().cloned().chain(left_out).collect(),
-            cut_ms: ((super::take::now_nanos() - self.began) / 1_000_000).max(0) as u64,
+            cut_ms: ((now_nanos() - self.began) / 1_000_000).max(0) as u64,
         })
     }
 

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::contents::Contents;
-use super::receipts::{Receipt, put_stamp, take_stamp};
+use super::receipt::{Receipt, put_stamp, take_stamp};
 use super::record::Totals;
 use super::sidecar::{Sidecar, fits_shared_memory};
 use super::tree::{Consistency, Node};

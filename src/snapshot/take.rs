@@ -14,15 +14,14 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::contents::Contents;
 pub use super::contents::Listed;
 use super::early;
 use super::gather::Gathering;
 use super::look;
+use super::now::now_nanos;
 use super::parent::{Parent, name_of};
 use super::progress::Progress;
 use super::receipts::Receipts;
@@ -32,6 +31,8 @@ use super::scratch::Scratch;
 use super::still::{self, Still};
 use super::store::Store;
 use super::subtree::{Digests, Drafts};
+use super::taking::Taking;
+pub use super::taking::{Options, Taken};
 use super::tree::{Attributes, Entry, Node, Tree};
 use crate::error::{Error, Result, SourceError};
 use crate::id::{PackId, SnapshotId, TreeId};
@@ -42,71 +43,6 @@ use crate::source::walk::{Found, Kind, Walk, walk};
 use crate::store::memory::Discard;
 use crate::store::objects::{Key, Kind as ObjectKind};
 use crate::store::sink::PackSink;
-
-/// What to take, and how.
-#[expect(clippy::struct_excessive_bools, reason = "choices that do not depend on each other")]
-#[derive(Debug, Default, Clone)]
-pub struct Options {
-    /// The data directory.
-    pub source: PathBuf,
-    /// Globs that are left out.
-    pub exclude: Vec<String>,
-    /// Absolute paths of stores and backups within the data directory, and what they are.
-    pub own_folders: Vec<(PathBuf, &'static str)>,
-    /// Tags.
-    pub tags: Vec<String>,
-    /// A note.
-    pub note: Option<String>,
-    /// Store nothing; say what would be.
-    pub dry_run: bool,
-    /// Read everything, whatever the receipts say.
-    pub full_scan: bool,
-    /// Compress every file apart from all others.
-    pub separate_files: bool,
-    /// List what was captured also where nothing changed, which takes a little longer.
-    pub list: bool,
-}
-
-/// What came of it.
-#[derive(Debug)]
-pub struct Taken {
-    /// The snapshot; when nothing changed, the one that already holds everything.
-    pub record: Record,
-    /// Nothing changed, and nothing was stored.
-    pub unchanged: bool,
-    /// One walk showed it: nothing else was looked at but files that are too young to rely on their stamps.
-    pub at_a_glance: bool,
-    /// Entries in folders that were taken over whole, as the last walk saw them.
-    pub taken_over: u64,
-    /// Chunks of data that the store did not have.
-    pub new_chunks: u64,
-    /// Their bytes before compression.
-    pub new_bytes: u64,
-    /// Bytes that the packs grew by, all metadata included; the index, a cache, is not counted.
-    pub stored_bytes: u64,
-    /// Files that are new or whose content changed.
-    pub changed_files: u64,
-    /// What was captured; where no list is wanted, without what is in folders that were taken over, and nothing if
-    /// nothing changed.
-    pub entries: Vec<Listed>,
-    /// What could not be captured.
-    pub unreadable: Vec<SourceError>,
-    /// What is worth knowing besides.
-    pub remarks: Vec<String>,
-    /// What was left out, and why.
-    pub excluded: Vec<(PathBuf, String)>,
-    /// From the first to the last look at the data, in milliseconds.
-    pub cut_ms: u64,
-}
-
-/// Milliseconds since 1970.
-pub fn now_ms() -> i64 {
-    (now_nanos() / 1_000_000) as i64
-}
-
-pub(super) fn now_nanos() -> i128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128)
-}
 
 /// Takes a snapshot of `options.source` into `store`, which must be open for writing unless it is a dry run.
 pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Result<Taken> {
@@ -142,17 +78,6 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
         began: now_nanos(),
     };
     taking.run(progress)
-}
-
-pub(super) struct Taking<'a> {
-    pub(super) store: &'a mut Store,
-    pub(super) options: &'a Options,
-    pub(super) exclusions: Exclusions,
-    pub(super) scratch: Scratch,
-    pub(super) source: PathBuf,
-    pub(super) remarks: RefCell<Vec<String>>,
-    /// When it began, in nanoseconds since 1970.
-    pub(super) began: i128,
 }
 
 impl Taking<'_> {

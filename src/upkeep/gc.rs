@@ -20,7 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-use super::forget::{follows, give_up_cache, put};
+use super::ledgers::{follows, give_up_cache, put, remove};
 use super::mark::{Marked, mark};
 use super::plan::{Limits, Plan, plan};
 use super::rewrite::{Rewritten, rewrite};
@@ -32,7 +32,6 @@ use crate::snapshot::ledger::Mac;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Store, UNFINISHED_NEXT, UNFINISHED_WHAT};
-use crate::store::lock::Deleting;
 use crate::store::objects::Kind;
 use crate::store::sink::{PackSink, Stored};
 
@@ -309,23 +308,6 @@ fn elsewhere(survey: &Survey, plan: &Plan, old: &BTreeSet<usize>) -> Vec<(ChunkI
         }
     }
     places
-}
-
-/// Deletes `packs`, which nobody needs any more; `chunks` are those in them, and `elsewhere` says where those of them
-/// are that stay.
-pub(super) fn remove(
-    store: &mut Store,
-    deleting: Option<Deleting>,
-    packs: &BTreeSet<PackId>,
-    chunks: &[ChunkId],
-    elsewhere: &[(ChunkId, Location)],
-) -> Result<()> {
-    store.catalog_mut().index_mut().remove(packs, chunks, elsewhere)?;
-    store.catalog().packs().forget();
-    let ids: Vec<[u8; 16]> = packs.iter().map(|pack| pack.0).collect();
-    let deleted = store.objects().delete_all(Kind::Pack, &ids);
-    drop(deleting);
-    deleted.map_err(|error| error.also("what could not be removed is found again by the next `nbak gc`"))
 }
 
 /// Says in the ledger what cannot be brought back any more.

@@ -11,7 +11,7 @@ use crate::chunk::{Cut, Cutter};
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::index::catalog::Catalog;
-use crate::snapshot::save::pieces;
+use crate::snapshot::pieces::pieces;
 use crate::source::sqlite::{HEADER_BYTES, looks_like_database};
 use crate::store::segment::Content;
 use crate::store::sink::{PackSink, Stored};

@@ -1,7 +1,8 @@
 //! Upkeep: what has to be done to a store so that it does not only grow.
 //!
 //! [`policy`] says which snapshots may be forgotten, and why the others stay; it touches nothing. [`forget`] writes
-//! into the ledger that they are forgotten, and [`undelete`](forget::undelete) that they are not. [`gc`] gives back
+//! into the ledger that they are forgotten, and [`undelete`](forget::undelete) that they are not (`ledgers` is how one
+//! takes the place of another). [`gc`] gives back
 //! the space of what nobody needs any more: it reads all footers ([`survey`]), follows what the snapshots need
 //! ([`mark`]), makes a [`plan`], with the [`forms`] in which differences are stored again, and [`rewrite`]s what is
 //! needed of packs that are mostly waste. [`swarm`] puts small packs together without asking who needs what, which is
@@ -26,6 +27,7 @@ pub mod forget;
 pub mod forms;
 pub mod gc;
 pub mod heal;
+mod ledgers;
 pub mod mark;
 pub mod pin;
 pub mod plan;

@@ -3,7 +3,7 @@
 //! Both are in the ledger, so each of these writes one, and needs the store open for writing. What they mean for
 //! retention is in [`policy`](super::policy). Nothing is written that the ledger says already.
 
-use super::forget::put;
+use super::ledgers::put;
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
 use crate::snapshot::ledger::{LONGEST_REASON, Ledger, Pin};

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::forget::put;
+use super::ledgers::put;
 use super::mark::mark;
 use super::survey::Survey;
 use crate::error::Result;

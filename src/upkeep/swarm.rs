@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::gc::remove;
+use super::ledgers::remove;
 use crate::error::Result;
 use crate::id::{ChunkId, PackId};
 use crate::snapshot::ledger::{Ledger, is_ledger};

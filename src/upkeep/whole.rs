@@ -35,6 +35,14 @@ pub fn require_present(store: &Store) -> Result<()> {
     has_all(store, history.live().filter(|record| !history.ledger().losses.contains_key(&record.id)))
 }
 
+/// Whether all that `record` leads to is in the packs.
+pub fn is_whole(store: &Store, survey: &Survey, record: &Record) -> Result<bool> {
+    let marked = mark(store.catalog(), survey, std::iter::once(record))?;
+    Ok(marked.missing.is_empty()
+        && marked.broken.is_empty()
+        && survey.unsound(&marked.live, &BTreeSet::new()).is_empty())
+}
+
 fn has_all<'a>(store: &Store, records: impl Iterator<Item = &'a Record>) -> Result<()> {
     let survey = Survey::of(store.catalog().packs(), store.catalog().index())?;
     let marked = mark(store.catalog(), &survey, records)?;

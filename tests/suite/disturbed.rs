@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::live_common::{Place, Stop, app, assert_same, rounds, run, survey, text};
-use nbak::snapshot::capture::{Instead, capture_file};
+use nbak::snapshot::capture::capture_file;
+use nbak::snapshot::captured::Instead;
 use nbak::snapshot::save::Session;
 use nbak::snapshot::sidecar::Sidecar;
 use nbak::snapshot::store::Store;

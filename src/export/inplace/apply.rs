@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::asked::Replaced;
 use super::databases::{Held, standing_sidecars};
-use super::door::Replaced;
 use super::holders::{self, Whose};
 use super::intent::{Clear, Intent, Move, Way};
 use super::plan::{hash_live, is_graph};

@@ -24,6 +24,7 @@
 //! the locks by which it is held here.
 
 mod apply;
+mod asked;
 mod databases;
 mod door;
 pub mod holders;
@@ -33,6 +34,7 @@ mod root;
 mod staging;
 mod through;
 
-pub use door::{Options, Replaced, look_for_openers, recover, replace};
+pub use asked::{Options, Replaced};
+pub use door::{look_for_openers, recover, replace};
 pub use plan::is_graph;
 pub use staging::Staging;

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::asked::Options;
 use super::databases::{self, SUFFIXES, standing_sidecars};
-use super::door::Options;
 use super::intent::{Clear, Folder, Intent, Move, Name, Touch, Way, is_own};
 use super::root::{Kind, Root, Seen};
 use super::staging::NEW;

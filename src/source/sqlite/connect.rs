@@ -12,8 +12,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::super::handle::{FileHandle, beside};
 use super::ffi;
-use super::image::{HotJournal, Refusal};
 use super::quiet::preflight;
+use super::view::{HotJournal, Refusal};
 
 /// How long a connection waits for a lock.
 const BUSY: Duration = Duration::from_secs(1);

@@ -15,7 +15,7 @@ use super::super::handle::FileHandle;
 use super::connect::{self, Failure, Transaction};
 use super::ffi;
 use super::header::{HEADER_BYTES, looks_like_database};
-use super::image::{EMPTY_PAGE_SIZE, HotJournal, Refusal, Shape, View};
+use super::view::{EMPTY_PAGE_SIZE, HotJournal, Refusal, Shape, View};
 
 /// The copy, open. `None` for a database without pages, of which the backup API would make one with a page.
 #[derive(Debug)]

@@ -74,18 +74,21 @@ pub mod inspect;
 
 mod connect;
 mod copy;
+mod ground;
 mod header;
 mod image;
 mod live;
 mod quiet;
 mod since;
+mod view;
 mod wal;
 
+pub use ground::WalMark;
 pub(super) use header::MAGIC;
 pub use header::{HEADER_BYTES, Header, looks_like_database};
-pub use image::{Database, HotJournal, Opened, Refusal, View};
-pub use live::WalMark;
+pub use image::{Database, Opened};
 pub use since::Changes;
+pub use view::{HotJournal, Refusal, View};
 
 use crate::error::{Error, Result};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::super::handle::{FileHandle, beside};
 use super::header::{HEADER_BYTES, MAGIC, looks_like_database};
-use super::image::{EMPTY_PAGE_SIZE, Refusal, Shape, View};
+use super::view::{EMPTY_PAGE_SIZE, Refusal, Shape, View};
 
 /// How long to wait for a writer to let go of the file before a connection is tried instead.
 const PATIENCE: Duration = Duration::from_millis(250);

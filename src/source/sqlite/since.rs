@@ -58,7 +58,7 @@ use std::io;
 use rusqlite::Connection;
 
 use super::ffi;
-use super::live::{Ground, WALK_BYTES, WalMark, lock_page, log_header, stands, walk_to};
+use super::ground::{Ground, WALK_BYTES, WalMark, lock_page, log_header, stands, walk_to};
 use super::wal::{self, FRAME_HEADER_BYTES, FrameHeader, IN_FILE, PageMap, WAL_HEADER_BYTES, WalHeader, Walk};
 
 /// What changed, as long as the value lives: it holds the read transaction.

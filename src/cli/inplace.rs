@@ -1,0 +1,208 @@
+//! What restores into the data directory have in common, whether of a snapshot or of a backup.
+//!
+//! The safety backup of a restore is told as soon as it is made: whatever happens afterwards, its place is known.
+
+use std::cell::RefCell;
+use std::io::{BufRead, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::args::{BackupRestoreArgs, LiveArgs};
+use super::context::Context;
+use super::output::{self, count, line, size, time};
+use crate::error::{Error, Result};
+use crate::export::backup::Backup;
+use crate::export::inplace::Replaced;
+use crate::export::manager::{BackupManager, Created};
+use crate::export::restore::{Options, Restored};
+use crate::snapshot::look::clean_path;
+use crate::snapshot::progress::Progress;
+use crate::snapshot::record::Record;
+
+/// So many entries that the snapshot lacks are named.
+const NAMED: usize = 5;
+
+/// Finishes a restore that was interrupted. If it cannot be finished now, that is a warning: a command that only looks,
+/// and a snapshot too, must go on. A restore asks again, and then it is an error.
+pub fn recover(context: &Context) {
+    let Ok(data) = context.data_dir() else { return };
+    match crate::export::inplace::recover(&data, &context.bars()) {
+        Ok(None) => {}
+        Ok(Some(replaced)) => {
+            output::warning("a restore that had been interrupted was finished");
+            tell(context, &replaced);
+        }
+        Err(error) => output::warning(error.to_string()),
+    }
+}
+
+/// Restores `backup`, wherever it lies.
+pub fn restore_this(
+    context: &Context,
+    manager: &BackupManager,
+    backup: &Backup,
+    args: BackupRestoreArgs,
+) -> Result<u8> {
+    let mut what = format!("backup {} of {}", backup.name, time(backup.manifest.created_ms));
+    if backup.manifest.own.as_ref().is_some_and(|own| own.before_restore) {
+        what.push_str(", which a restore made of what it replaced,");
+    }
+    let options = options(args.only, args.allow_unsigned, &args.live);
+    confirm(context, &what, args.live.yes)?;
+    carry_out(context, &what, |safety, progress| manager.restore_backup(backup, &options, safety, progress))
+}
+
+/// `restore SNAP --in-place`.
+pub fn restore_in_place(context: &Context, snapshot: &str, paths: Vec<PathBuf>, live: &LiveArgs) -> Result<u8> {
+    let manager = context.backups(None)?;
+    let store = context.open()?;
+    let record = context.select(&store, snapshot)?;
+    let what = format!("snapshot {} of {}", record.id.short(), time(record.started));
+    if let Some(missing) = missing(&record, &paths)? {
+        output::warning(format!("the snapshot is incomplete: {missing} when it was taken"));
+    }
+    let options = options(paths, false, live);
+    confirm(context, &what, live.yes)?;
+    carry_out(context, &what, |safety, progress| manager.restore_in_place(&store, &record, &options, safety, progress))
+}
+
+fn options(only: Vec<PathBuf>, allow_unsigned: bool, live: &LiveArgs) -> Options {
+    Options { only, allow_unsigned, into_live: live.into_live, without_safety_backup: live.without_safety_backup }
+}
+
+/// Refuses where nobody can be asked, and no flag says it.
+pub fn may_replace(context: &Context, yes: bool) -> Result<()> {
+    if yes || std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+        return Ok(());
+    }
+    Err(Error::usage("this replaces what is in the data directory, and there is nobody to ask")
+        .at(context.data_dir()?)
+        .hint("give --yes; nothing was changed"))
+}
+
+/// Asks on a terminal; elsewhere the flag has to say it.
+fn confirm(context: &Context, what: &str, yes: bool) -> Result<()> {
+    may_replace(context, yes)?;
+    if yes {
+        return Ok(());
+    }
+    let data = context.data_dir()?;
+    output::message(format!(
+        "This puts {what} in place of what is in {}. A safety backup of that is made first. Go on? [y/N]",
+        data.display()
+    ));
+    let mut answer = String::new();
+    let _ = std::io::stdin().lock().read_line(&mut answer);
+    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+        return Ok(());
+    }
+    Err(Error::failed("not restored, as you said").hint("nothing was changed"))
+}
+
+/// The second half of both restores: the safety backup is told first, whatever becomes of the rest.
+fn carry_out(
+    context: &Context,
+    what: &str,
+    act: impl FnOnce(&dyn Fn(&Created), &dyn Progress) -> Result<Restored>,
+) -> Result<u8> {
+    let start = Instant::now();
+    let safety: RefCell<Option<(PathBuf, String)>> = RefCell::default();
+    let on_safety = |created: &Created| {
+        let path = created.written.path.clone();
+        output::message(format!("safety backup of the present state: {}", path.display()));
+        *safety.borrow_mut() = Some((path, created.taken.record.id.to_string()));
+    };
+    let restored = act(&on_safety, &context.bars());
+    let safety = safety.into_inner();
+    let restored = match restored {
+        Ok(restored) => restored,
+        Err(error) => {
+            if let Some((path, _)) = &safety {
+                output::message(format!(
+                    "the state from before the restore is in the safety backup: {} (`nbak backup restore {}`)",
+                    path.display(),
+                    path.file_name().unwrap_or_default().to_string_lossy()
+                ));
+            }
+            return Err(error);
+        }
+    };
+    let replaced = &restored.replaced;
+    restored.remarks.iter().for_each(output::warning);
+    tell(context, replaced);
+    if context.json {
+        output::json(&restored_json(&restored, safety.as_ref(), start));
+    } else {
+        line(format!(
+            "restored {what}: {} put in place ({}), {} were as they should be; {:.2} s",
+            count(replaced.files, "file", "files"),
+            size(replaced.bytes),
+            replaced.unchanged,
+            start.elapsed().as_secs_f64(),
+        ));
+        line("restart the application now");
+    }
+    Ok(0)
+}
+
+fn restored_json(restored: &Restored, safety: Option<&(PathBuf, String)>, start: Instant) -> Value {
+    let replaced = &restored.replaced;
+    let paths = |paths: &[PathBuf]| paths.iter().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>();
+    let aside = |(from, to): &(PathBuf, PathBuf)| json!({"path": from.to_string_lossy(), "now": to.to_string_lossy()});
+    let holder = |(pid, command): &(u32, String)| json!({"pid": pid, "command": command});
+    json!({
+        "restored_files": replaced.files,
+        "unchanged_files": replaced.unchanged,
+        "bytes": replaced.bytes,
+        "safety_backup": safety.map(|(path, _)| path.to_string_lossy()),
+        "safety_snapshot": safety.map(|(_, id)| id),
+        "extra": paths(&replaced.extra),
+        "removed": paths(&replaced.removed),
+        "aside": replaced.aside.iter().map(aside).collect::<Vec<_>>(),
+        "through": paths(&replaced.through),
+        "holders": replaced.holders.iter().map(holder).collect::<Vec<_>>(),
+        "warnings": restored.remarks.iter().chain(&replaced.remarks).collect::<Vec<_>>(),
+        "duration_ms": start.elapsed().as_millis() as u64,
+    })
+}
+
+/// What is worth knowing of what was put in place.
+fn tell(context: &Context, replaced: &Replaced) {
+    let name = |path: &Path| path.display().to_string();
+    for (from, to) in &replaced.aside {
+        output::warning(format!("moved aside, since it could not be opened: {} is now {}", name(from), name(to)));
+    }
+    for path in &replaced.through {
+        output::warning(format!("written into while a program has it open: {}", name(path)));
+    }
+    for (pid, command) in &replaced.holders {
+        output::warning(format!("process {pid} ({command}) still uses files that were replaced: restart it"));
+    }
+    replaced.remarks.iter().for_each(output::warning);
+    if context.quiet {
+        return;
+    }
+    for path in &replaced.removed {
+        output::message(format!("removed, since it belongs to what was replaced: {}", name(path)));
+    }
+    for path in &replaced.extra {
+        output::message(format!("kept, though it is not in what was restored: {}", name(path)));
+    }
+}
+
+/// What of `paths`, or of everything, the snapshot never had, in words; nothing if it is complete.
+pub(super) fn missing(record: &Record, paths: &[PathBuf]) -> Result<Option<String>> {
+    let mut named: Vec<&str> = record.unreadable.iter().map(|(path, _)| path.as_str()).collect();
+    let unnamed = record.unreadable_count.saturating_sub(named.len() as u64);
+    let wanted = paths.iter().map(|path| clean_path(path)).collect::<Result<Vec<_>>>()?;
+    named.retain(|path| wanted.is_empty() || wanted.iter().any(|wanted| Path::new(path).starts_with(wanted)));
+    let entries = named.len() as u64 + unnamed;
+    if entries == 0 {
+        return Ok(None);
+    }
+    let first = named[..named.len().min(NAMED)].join(", ");
+    let more = if entries > NAMED as u64 { ", …" } else { "" };
+    Ok(Some(format!("{} not be read ({first}{more})", count(entries, "entry could", "entries could"))))
+}

@@ -1,0 +1,51 @@
+//! What is asked of a restore in place, and what came of it.
+//!
+//! Both are what callers see of it; nothing in here does anything.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::Result;
+
+/// How to replace.
+#[expect(clippy::struct_excessive_bools, reason = "choices that do not depend on each other")]
+pub struct Options<'a> {
+    /// The snapshot or backup is whole: list what else stands in the data directory.
+    pub whole: bool,
+    /// Copy through SQLite's backup API into databases that somebody has open, instead of refusing.
+    pub into_live: bool,
+    /// The origin recorded no owners: a replaced file keeps the owner of the one it replaces, a new one gets that of
+    /// the nearest folder above. Only matters to the superuser.
+    pub keep_owners: bool,
+    /// What stands of a knowledge graph and is not staged goes: for a restore that has all of it, or is of all of it.
+    pub graph: bool,
+    /// Asked when everything is ready, before anything is touched: fails if what is to be replaced is not what the
+    /// caller made its safety backup of.
+    pub recheck: &'a dyn Fn() -> Result<()>,
+    /// Entries that are this program's own or left out of snapshots (relative path): never listed, never touched.
+    pub ignored: &'a dyn Fn(&Path) -> bool,
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Replaced {
+    /// Files and links that were put in place.
+    pub files: u64,
+    /// Files and links that were as they are to be.
+    pub unchanged: u64,
+    /// Bytes of the files that were put in place.
+    pub bytes: u64,
+    /// Paths that stand in the data directory and not in what was restored; they were kept. A folder of which nothing
+    /// was restored is listed once.
+    pub extra: Vec<PathBuf>,
+    /// What went because it would have mixed old and new (sidecars, files of a knowledge graph), or since an
+    /// entry of another kind is at its path now. It is in the safety backup.
+    pub removed: Vec<PathBuf>,
+    /// What could not be opened as a database and was moved aside, and where it is now (never deleted).
+    pub aside: Vec<(PathBuf, PathBuf)>,
+    /// Databases that were written through the backup API since somebody has them open.
+    pub through: Vec<PathBuf>,
+    /// Processes that still have replaced files open: they must be restarted.
+    pub holders: Vec<(u32, String)>,
+    /// What else there is to know.
+    pub remarks: Vec<String>,
+}

@@ -24,9 +24,8 @@ use super::sidecar::{HEAD, Sidecar, is_shared_memory, sidecar_stamps};
 use super::tree::{Attributes, Consistency, Content};
 use crate::chunk::Cut;
 use crate::error::Result;
-use crate::source::moved::identity;
 use crate::source::sqlite::{Database, HEADER_BYTES, Opened, Refusal, View, looks_like_database};
-use crate::source::walk::{Found, Stamp, stamp};
+use crate::source::walk::{Found, Stamp, identity, stamp};
 use crate::store::segment::Content as Segment;
 
 /// How often a file that changes is read.

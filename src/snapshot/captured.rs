@@ -12,8 +12,8 @@ use super::receipt::Receipt;
 use super::sidecar::{Sidecar, is_shared_memory};
 use super::tree::{Attributes, Consistency, Content};
 use crate::source::handle::FileHandle;
-use crate::source::moved::Identity;
 use crate::source::sqlite::HotJournal;
+use crate::source::walk::Identity;
 
 /// What came of one file.
 #[derive(Default)]

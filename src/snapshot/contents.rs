@@ -13,8 +13,7 @@ use super::sidecar::Sidecar;
 use super::tree::{Attributes, Consistency, Content, Node};
 use crate::error::SourceError;
 use crate::source::medium;
-use crate::source::moved::{Identity, identity};
-use crate::source::walk::{Found, Stamp, Walk, stamp};
+use crate::source::walk::{Found, Identity, Stamp, Walk, identity, stamp};
 
 /// One captured entry, for listings.
 #[derive(Debug, Clone)]

@@ -23,8 +23,8 @@ use super::taking::Taking;
 use super::tree::{Content, Entry, Node};
 use crate::error::{Result, SourceError};
 use crate::source::handle::FileHandle;
-use crate::source::moved::{Again, Changed, Identity, TICK, identity};
-use crate::source::walk::{Found, Kind, Walk};
+use crate::source::moved::{Again, Changed, TICK};
+use crate::source::walk::{Found, Identity, Kind, Walk, identity};
 use crate::store::segment::Content as Segment;
 
 /// How often folders that changed are listed again, at most.
@@ -249,14 +249,14 @@ impl Gathering<'_, '_> {
         Ok(())
     }
 
-    /// Places in the walk that were empty when their turn came.
+    /// Places in the walk that were empty when their turn came, or at which something else was read than the walk saw.
     fn gone(&self) -> Vec<usize> {
         let (found, contents) = (&self.walked.found, &self.contents);
         let named: HashSet<&Path> = self.walked.errors.iter().map(|error| &*error.path).collect();
         let is_gone = |at: &usize| {
             let Found { kind, path, stamp, .. } = &found[*at];
-            let is_empty = *kind != Kind::Directory && contents.nodes[*at].is_none();
-            is_empty && !contents.settled.contains(&identity(stamp)) && !named.contains(&**path)
+            let is_settled = contents.settled.contains(&identity(stamp));
+            *kind != Kind::Directory && !is_settled && !named.contains(&**path)
         };
         self.parent.untouched.others(&self.walked).into_iter().filter(is_gone).collect()
     }

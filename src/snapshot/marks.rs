@@ -10,8 +10,8 @@ use super::now::now_ms;
 use super::receipt::Receipt;
 use crate::chunk::PAGE;
 use crate::codec::{Malformed, Reader, put_signed, put_varint};
-use crate::source::moved::{Identity, identity};
 use crate::source::sqlite::WalMark;
+use crate::source::walk::{Identity, identity};
 
 /// After so many captures by the log all of a database is read again.
 pub const MOST: u32 = 200;

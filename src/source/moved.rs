@@ -7,8 +7,10 @@
 //! was born later is none of this snapshot's business, and so a folder in which files are only made, deleted or
 //! replaced costs one listing for each look, by name and inode, and no more.
 //!
-//! A file that was gone when its turn came may be back in a folder that shows nothing, since a folder above it went and
-//! came; so those are looked for by name as well, and folders in which something vanished are listed again in any case.
+//! A folder above may go and come, or be exchanged for another with the same names, and nothing below shows it. So a
+//! folder is only listed if what is opened is the one that was seen ([`open_folder`]); if not, the one above it is
+//! listed again. And a file that was gone when its turn came, or for which another one was read, is looked for by name
+//! as well: if it is back, it is captured.
 //!
 //! When no folder changed since it was listed, nothing can have escaped: a file that is in none of the lists would have
 //! had to come into its folder later. Where folders change all the while, looks are bounded, and what remains
@@ -16,27 +18,22 @@
 //! that one look.
 
 use std::collections::{HashMap, HashSet};
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, Dir, FileType, StatxFlags, StatxTimestamp, makedev, statx};
+use rustix::io::Errno;
+
 use super::exclude::Exclusions;
-use super::walk::{Below, Found, Kind, Stamp, Walk, kind_of, now_nanos, stamp};
+use super::walk::{Below, Found, Identity, Kind, Stamp, Walk, identity, names_in, now_nanos, open_folder, stamp};
 use crate::error::SourceError;
 
 /// Nanoseconds: above the tick of any kernel's coarse clock (10 ms), within which two changes get one time.
 pub const TICK: i128 = 20_000_000;
 /// Nanoseconds: the same where times look as if the file system counts in whole seconds, or in two.
 const COARSE_TICK: i128 = 3_000_000_000;
-
-/// The device and the inode, which a file keeps when it is moved.
-pub type Identity = (u64, u64);
-
-/// The identity in `stamp`.
-pub fn identity(stamp: &Stamp) -> Identity {
-    (stamp.device, stamp.inode)
-}
 
 /// What one look found.
 #[derive(Debug, Default)]
@@ -69,12 +66,59 @@ pub struct Again<'a> {
     listed: HashMap<usize, (Stamp, i128)>,
     /// Places in the walk, by path; filled when the first folder is listed again.
     places: HashMap<PathBuf, usize>,
+    /// Places of folders of which something was never seen.
+    unseen: HashSet<usize>,
+}
+
+/// What is seen of an entry that is looked at again.
+struct Now {
+    /// What a snapshot can hold.
+    kind: Option<Kind>,
+    mode: u32,
+    owner: (u32, u32),
+    links: u32,
+    stamp: Stamp,
+    /// When it was born, in nanoseconds since 1970.
+    born: Option<i128>,
+}
+
+impl Now {
+    /// The entry `name` of the folder that is open as `folder`.
+    fn of(folder: impl AsFd, name: &OsStr) -> Result<Now, Errno> {
+        let stat = statx(folder, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
+        let nanos = |time: StatxTimestamp| i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
+        let kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
+            FileType::RegularFile => Some(Kind::File),
+            FileType::Symlink => Some(Kind::Symlink),
+            FileType::Directory => Some(Kind::Directory),
+            _ => None,
+        };
+        Ok(Now {
+            kind,
+            mode: u32::from(stat.stx_mode) & 0o7777,
+            owner: (stat.stx_uid, stat.stx_gid),
+            links: stat.stx_nlink,
+            stamp: Stamp {
+                device: makedev(stat.stx_dev_major, stat.stx_dev_minor),
+                inode: stat.stx_ino,
+                size: stat.stx_size,
+                mtime: nanos(stat.stx_mtime),
+                ctime: nanos(stat.stx_ctime),
+            },
+            born: (stat.stx_mask & StatxFlags::BTIME.bits() != 0).then(|| nanos(stat.stx_btime)),
+        })
+    }
+
+    fn found(&self, path: PathBuf, parent: usize, kind: Kind) -> Found {
+        Found { path, parent, kind, mode: self.mode, owner: self.owner, stamp: self.stamp }
+    }
 }
 
 impl<'a> Again<'a> {
     /// Looks at `root`, of a snapshot that began at `began`, in nanoseconds since 1970.
     pub fn new(root: &'a Path, exclusions: &'a Exclusions, began: i128) -> Again<'a> {
-        Again { root, exclusions, began, listed: HashMap::new(), places: HashMap::new() }
+        let (listed, places, unseen) = (HashMap::new(), HashMap::new(), HashSet::new());
+        Again { root, exclusions, began, listed, places, unseen }
     }
 
     /// Lists again the folders that `changed`. Adds what was missed to `walk`; `settled` says what was captured, or
@@ -103,7 +147,7 @@ impl<'a> Again<'a> {
         let refused: HashSet<PathBuf> = walk.errors.iter().map(|error| error.path.clone()).collect();
         for Changed { at: folder, now } in changed {
             self.listed.insert(folder, (now, now_nanos()));
-            self.list(walk, folder, settled, &refused, &mut look);
+            self.list(walk, folder, identity(&now), settled, (&refused, &mut look));
         }
         look.seen.sort_unstable();
         look.seen.dedup_by_key(|(at, _)| *at);
@@ -111,8 +155,9 @@ impl<'a> Again<'a> {
     }
 
     /// The folders that changed since they were listed, or may have.
-    pub fn changed(&self, walk: &mut Walk) -> Vec<Changed> {
+    pub fn changed(&mut self, walk: &mut Walk) -> Vec<Changed> {
         let vanished: HashSet<usize> = std::mem::take(&mut walk.vanished).into_iter().collect();
+        self.unseen.extend(&vanished);
         let still_gone = &mut walk.vanished;
         let folders = walk.found.iter().enumerate().filter(|(_, found)| found.kind == Kind::Directory);
         let looked = folders.filter_map(|(at, found)| {
@@ -140,60 +185,55 @@ impl<'a> Again<'a> {
         &mut self,
         walk: &mut Walk,
         folder: usize,
+        who: Identity,
         settled: &HashSet<Identity>,
-        refused: &HashSet<PathBuf>,
-        look: &mut Look,
+        (refused, look): (&HashSet<PathBuf>, &mut Look),
     ) {
-        let entries = match std::fs::read_dir(self.root.join(&walk.found[folder].path)) {
-            Ok(entries) => entries,
-            Err(error) => return refuse(walk, folder, &error, refused),
+        let opened = open_folder(self.root, &walk.found[folder].path, who).and_then(Dir::new);
+        let (dir, names) = match opened.and_then(|mut dir| names_in(&mut dir).map(|names| (dir, names))) {
+            Ok(listed) => listed,
+            Err(error) => return refuse(walk, folder, error, refused),
         };
-        for entry in entries {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) => return refuse(walk, folder, &error, refused),
-            };
-            let path = walk.found[folder].path.join(entry.file_name());
+        for (name, inode) in names {
+            let path = walk.found[folder].path.join(&name);
             let known = self.places.get(&path).copied();
             let is_settled = |at: usize| {
                 let stamp = &walk.found[at].stamp;
-                stamp.inode == entry.ino() && settled.contains(&identity(stamp))
+                stamp.inode == inode && settled.contains(&identity(stamp))
             };
-            if known.is_some_and(is_settled) || refused.contains(&path) {
+            if known.is_some_and(is_settled) {
                 continue;
             }
-            let absolute = self.root.join(&path);
-            if self.exclusions.reason(&path, self.root).is_some() {
+            if refused.contains(&path) || self.exclusions.reason(&path, self.root).is_some() {
                 continue;
             }
             // What is gone again was deleted, or is seen in the next look.
-            let Ok(meta) = std::fs::symlink_metadata(&absolute) else {
+            let Ok(now) = dir.fd().and_then(|dir| Now::of(dir, &name)) else {
                 walk.vanished.push(folder);
                 continue;
             };
-            let now = stamp(&meta);
-            let born = meta.created().ok().map(nanos);
             // One of several names can be new while its file is old.
-            let is_captured = settled.contains(&identity(&now)) && (known.is_some() || meta.nlink() == 1);
+            let is_captured = settled.contains(&identity(&now.stamp)) && (known.is_some() || now.links == 1);
+            let born = now.born;
             if born.is_some_and(|born| born >= self.began) || is_captured {
                 continue;
             }
-            match (kind_of(&meta), known) {
+            match (now.kind, known) {
                 (None, _) => {}
-                (Some(Kind::Directory), None) => self.add_folder(walk, path, folder, &meta, settled, look),
+                (Some(Kind::Directory), None) => self.add_folder(walk, path, folder, &now, settled, look),
                 // Its own stamp tells whether it has to be listed again.
                 (Some(Kind::Directory), Some(at)) if walk.found[at].kind == Kind::Directory => {}
                 (Some(kind), Some(at)) if (kind == Kind::Directory) != (walk.found[at].kind == Kind::Directory) => {
                     walk.errors.push(SourceError::new(path, "it became something else while the snapshot was taken"));
                 }
                 (Some(kind), Some(at)) => {
-                    walk.found[at] = Found::new(path, folder, kind, &meta);
+                    walk.found[at] = now.found(path, folder, kind);
                     look.seen.push((at, born));
                 }
                 (Some(kind), None) => {
                     let at = walk.found.len();
                     self.places.insert(path.clone(), at);
-                    walk.found.push(Found::new(path, folder, kind, &meta));
+                    walk.found.push(now.found(path, folder, kind));
                     look.seen.push((at, born));
                 }
             }
@@ -206,15 +246,15 @@ impl<'a> Again<'a> {
         walk: &mut Walk,
         path: PathBuf,
         parent: usize,
-        meta: &std::fs::Metadata,
+        now: &Now,
         settled: &HashSet<Identity>,
         look: &mut Look,
     ) {
-        let is_it = |found: &&Found| found.kind == Kind::Directory && identity(&found.stamp) == identity(&stamp(meta));
+        let is_it = |found: &&Found| found.kind == Kind::Directory && identity(&found.stamp) == identity(&now.stamp);
         if let Some(old) = walk.found.iter().find(is_it) {
             // A folder in it, or it itself, of which something vanished went before all of it was seen.
             let is_seen = |(at, found): (usize, &Found)| match found.kind {
-                Kind::Directory => !walk.vanished.contains(&at),
+                Kind::Directory => !self.unseen.contains(&at) && !walk.vanished.contains(&at),
                 _ => settled.contains(&identity(&found.stamp)),
             };
             let mut inside = walk.found.iter().enumerate().filter(|(_, found)| found.path.starts_with(&old.path));
@@ -222,13 +262,13 @@ impl<'a> Again<'a> {
                 return;
             }
         }
-        let Ok(below) = Below::of(self.root, path.clone(), self.exclusions) else {
+        let Ok(below) = Below::of(self.root, path.clone(), identity(&now.stamp), self.exclusions) else {
             walk.vanished.push(parent);
             look.lost.push(path);
             return;
         };
         let at = walk.found.len();
-        walk.found.push(Found::new(path, parent, Kind::Directory, meta));
+        walk.found.push(now.found(path, parent, Kind::Directory));
         below.add_to(walk, at);
         for at in at..walk.found.len() {
             self.places.insert(walk.found[at].path.clone(), at);
@@ -239,11 +279,12 @@ impl<'a> Again<'a> {
     }
 }
 
-fn refuse(walk: &mut Walk, folder: usize, error: &std::io::Error, refused: &HashSet<PathBuf>) {
+fn refuse(walk: &mut Walk, folder: usize, error: Errno, refused: &HashSet<PathBuf>) {
     let path = walk.found[folder].path.clone();
-    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) {
+    if error == Errno::NOENT {
         walk.vanished.push(folder);
     } else if !refused.contains(&path) {
+        let error = std::io::Error::from(error);
         walk.errors.push(SourceError::new(path, format!("it changed, and cannot be listed again: {error}")));
     }
 }

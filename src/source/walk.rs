@@ -22,7 +22,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Sender, unbounded};
 use rayon::Scope;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::Errno;
 
 use super::exclude::Exclusions;
@@ -46,6 +46,14 @@ pub struct Stamp {
     pub mtime: i128,
     /// Last change of the inode, in nanoseconds since 1970.
     pub ctime: i128,
+}
+
+/// The device and the inode, which a file keeps when it is moved.
+pub type Identity = (u64, u64);
+
+/// The identity in `stamp`.
+pub fn identity(stamp: &Stamp) -> Identity {
+    (stamp.device, stamp.inode)
 }
 
 /// What an entry is.
@@ -146,23 +154,13 @@ pub fn walk(root: &Path, exclusions: &Exclusions) -> std::io::Result<Walk> {
     }
     let mut walk = Walk { began, ..Walk::default() };
     walk.found.push(Found::new(PathBuf::new(), 0, Kind::Directory, &meta));
-    Below::of(root, PathBuf::new(), exclusions)?.add_to(&mut walk, 0);
+    Below::of(root, PathBuf::new(), identity(&walk.found[0].stamp), exclusions)?.add_to(&mut walk, 0);
     Ok(walk)
 }
 
 /// Nanoseconds since 1970.
 pub(super) fn now_nanos() -> i128 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128)
-}
-
-/// What an entry is, if a snapshot can hold it.
-pub(super) fn kind_of(meta: &Metadata) -> Option<Kind> {
-    match meta.file_type() {
-        kind if kind.is_file() => Some(Kind::File),
-        kind if kind.is_symlink() => Some(Kind::Symlink),
-        kind if kind.is_dir() => Some(Kind::Directory),
-        _ => None,
-    }
 }
 
 /// What was seen of one name in a folder.
@@ -187,12 +185,12 @@ type Batch = (usize, Vec<Seen>);
 type Inside = Result<Vec<Batch>, Errno>;
 
 impl Below {
-    /// Of the folder `path` in `root`. Fails only when that cannot be listed.
-    pub(super) fn of(root: &Path, path: PathBuf, exclusions: &Exclusions) -> std::io::Result<Below> {
+    /// Of the folder `path` in `root`, which is `who`. Fails only when that cannot be listed.
+    pub(super) fn of(root: &Path, path: PathBuf, who: Identity, exclusions: &Exclusions) -> std::io::Result<Below> {
         let (told, heard) = unbounded();
         let looking = Looking { root, exclusions, folders: AtomicUsize::new(1), told };
         let depth = path.components().count();
-        rayon::scope(|scope| looking.list(scope, Folder { number: 0, path, depth }));
+        rayon::scope(|scope| looking.list(scope, Folder { number: 0, path, who, depth }));
         let count = looking.folders.into_inner();
         drop(looking.told);
         let mut all: Vec<Inside> = Vec::new();
@@ -254,6 +252,7 @@ fn refuse(walk: &mut Walk, parent: usize, path: PathBuf, error: Errno) {
 struct Folder {
     number: usize,
     path: PathBuf,
+    who: Identity,
     /// How many levels it lies down.
     depth: usize,
 }
@@ -271,7 +270,9 @@ struct Looking<'a> {
 impl Looking<'_> {
     /// Lists `folder`, and looks at what is in it, or lets others do so if that is much.
     fn list<'s>(&'s self, scope: &Scope<'s>, folder: Folder) {
-        let listed = self.open(&folder.path).and_then(Dir::new).and_then(|mut dir| Ok((names_in(&mut dir)?, dir)));
+        let listed = open_folder(self.root, &folder.path, folder.who)
+            .and_then(Dir::new)
+            .and_then(|mut dir| Ok((names_in(&mut dir)?, dir)));
         let (names, dir) = match listed {
             Ok(listed) => listed,
             Err(error) => return self.tell(folder.number, Err(error)),
@@ -284,7 +285,7 @@ impl Looking<'_> {
         for (number, start) in (0..names.len()).step_by(BATCH).enumerate() {
             let (folder, names) = (folder.clone(), names.clone());
             scope.spawn(move |scope| {
-                let dir = self.open(&folder.path);
+                let dir = open_folder(self.root, &folder.path, folder.who);
                 let names = &names[start..names.len().min(start + BATCH)];
                 let seen = self.look(scope, dir.as_ref().map(OwnedFd::as_fd).map_err(|error| *error), &folder, names);
                 self.tell(folder.number, Ok((number, seen)));
@@ -297,25 +298,15 @@ impl Looking<'_> {
         let _ = self.told.send((number, told));
     }
 
-    fn open(&self, path: &Path) -> Result<OwnedFd, Errno> {
-        // The data directory itself may be named by a link. What became one meanwhile is not the folder that was seen.
-        let link = if path.as_os_str().is_empty() { OFlags::empty() } else { OFlags::NOFOLLOW };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | link;
-        openat(CWD, self.root.join(path), flags, Mode::empty()).map_err(|error| match error {
-            Errno::LOOP | Errno::NOTDIR => Errno::NOENT,
-            other => other,
-        })
-    }
-
     /// Looks at `names` in `folder`, which is open as `dir`.
     fn look<'s>(
         &'s self,
         scope: &Scope<'s>,
         dir: Result<BorrowedFd<'_>, Errno>,
         folder: &Folder,
-        names: &[OsString],
+        names: &[(OsString, u64)],
     ) -> Vec<Seen> {
-        let one = |name: &OsString| {
+        let one = |(name, _): &(OsString, u64)| {
             let mut path = PathBuf::with_capacity(folder.path.as_os_str().len() + 1 + name.len());
             path.extend([folder.path.as_os_str(), name]);
             if let Some(reason) = self.exclusions.reason(&path, self.root) {
@@ -344,23 +335,38 @@ impl Looking<'_> {
             return Seen::Unfit(SourceError::new(path, format!("directories are nested deeper than {DEEPEST}")));
         }
         let number = self.folders.fetch_add(1, Ordering::Relaxed);
-        let folder = Folder { number, path: path.clone(), depth };
+        let found = Found::seen(path.clone(), Kind::Directory, stat);
+        let folder = Folder { number, path, who: identity(&found.stamp), depth };
         scope.spawn(move |scope| self.list(scope, folder));
-        Seen::Folder(Found::seen(path, Kind::Directory, stat), number)
+        Seen::Folder(found, number)
     }
 }
 
-/// The names in a folder, in their order.
-fn names_in(dir: &mut Dir) -> Result<Vec<OsString>, Errno> {
+/// Opens the folder `path` in `root` if it is `who`. If it, or one above it, was exchanged for another, the one that
+/// was seen is not there.
+pub(super) fn open_folder(root: &Path, path: &Path, who: Identity) -> Result<OwnedFd, Errno> {
+    // The data directory itself may be named by a link. What became one meanwhile is not the folder that was seen.
+    let link = if path.as_os_str().is_empty() { OFlags::empty() } else { OFlags::NOFOLLOW };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | link;
+    let folder = openat(CWD, root.join(path), flags, Mode::empty()).map_err(|error| match error {
+        Errno::LOOP | Errno::NOTDIR => Errno::NOENT,
+        other => other,
+    })?;
+    if identity(&stamp_of(&fstat(&folder)?)) == who { Ok(folder) } else { Err(Errno::NOENT) }
+}
+
+/// The names in a folder, in their order, and the inodes that it says they have.
+pub(super) fn names_in(dir: &mut Dir) -> Result<Vec<(OsString, u64)>, Errno> {
     let mut names = Vec::new();
     for entry in dir {
-        let name = entry?.file_name().to_bytes().to_vec();
-        if !matches!(&name[..], b"." | b"..") {
-            names.push(OsString::from_vec(name));
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") {
+            names.push((OsString::from_vec(name.to_vec()), entry.ino()));
         }
     }
     names.sort_unstable();
     // What is deleted and made again while a folder is listed may be listed twice. A path has one place.
-    names.dedup();
+    names.dedup_by(|(second, _), (first, _)| first == second);
     Ok(names)
 }

@@ -59,6 +59,7 @@ mod startup;
 mod stats;
 mod still;
 mod subtrees;
+mod swapped;
 mod thrash;
 mod together;
 mod under_fire;

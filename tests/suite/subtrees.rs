@@ -3,10 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use crate::common::strace::{can_trace, traced};
+use crate::common::strace::{can_trace, opened, traced};
 use crate::live_common::{Place, Random, Run, assert_same, rounds, seed, survey};
 
 /// Beyond what stamps of folders, and of files without a byte, need to be relied on.
@@ -170,19 +170,6 @@ fn a_pack_that_somebody_wrote_to_is_looked_into() {
         touch(&place, round);
         assert!(taken_over(&place.ok(["snapshot", "-v"])) > 0, "round {round}");
         touch(&place, round + 100);
-    }
-}
-
-/// Waits until what runs under `strace` has the file at `path` open.
-fn opened(strace: &mut Child, path: &Path) {
-    let children = format!("/proc/{0}/task/{0}/children", strace.id());
-    let open = |child: &str| {
-        let all = fs::read_dir(format!("/proc/{child}/fd")).into_iter().flatten().flatten();
-        all.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|target| target == path)
-    };
-    while !fs::read_to_string(&children).unwrap_or_default().split_whitespace().any(open) {
-        assert!(strace.try_wait().expect("asked").is_none(), "it ended before it opened {}", path.display());
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

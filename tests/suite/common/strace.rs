@@ -1,7 +1,10 @@
 //! The real program under strace, which records its calls, makes them fail, or kills it as it enters one.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// Whether strace is here and may trace. If not, that is said: the test that asks passes without.
 #[expect(clippy::print_stdout, reason = "a test that was skipped says so")]
@@ -26,6 +29,32 @@ pub fn traced(program: &Command, options: &[&str]) -> Command {
     }
     traced.stdin(Stdio::null());
     traced
+}
+
+/// Whether what runs under `strace` has the file at `path` open.
+fn is_open(strace: &Child, path: &Path) -> bool {
+    let open = |child: &str| {
+        let all = fs::read_dir(format!("/proc/{child}/fd")).into_iter().flatten().flatten();
+        all.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|target| target == path)
+    };
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", strace.id()));
+    children.unwrap_or_default().split_whitespace().any(open)
+}
+
+/// Waits until what runs under `strace` has the file at `path` open.
+pub fn opened(strace: &mut Child, path: &Path) {
+    while !is_open(strace, path) {
+        assert!(strace.try_wait().expect("asked").is_none(), "it ended before it opened {}", path.display());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits until what runs under `strace` had the file at `path` open, and has it no more.
+pub fn closed(strace: &mut Child, path: &Path) {
+    opened(strace, path);
+    while is_open(strace, path) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// The calls in a log: thread, name and arguments of each.

@@ -51,7 +51,7 @@ pub struct Common {
     /// Print results as JSON
     #[arg(long, global = true, help_heading = COMMON)]
     pub json: bool,
-    /// Print results and errors only
+    /// Print results, warnings and errors only
     #[arg(short, long, global = true, help_heading = COMMON, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Print more: what a snapshot leaves out and why, what a check proved, why each snapshot is kept, what is lost
@@ -198,13 +198,14 @@ pub struct FindArgs {
 
 /// Arguments of `restore`.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("where").args(["target", "in_place"]).required(true))]
 pub struct RestoreArgs {
     /// `latest`, the beginning of an id, a tag, or a time
     pub snapshot: String,
     /// Only these paths [default: everything]
     pub paths: Vec<PathBuf>,
     /// The directory to write into: a new or an empty one
-    #[arg(long, value_name = "DIR", required_unless_present = "in_place", conflicts_with = "in_place")]
+    #[arg(long, value_name = "DIR", conflicts_with = "in_place")]
     pub target: Option<PathBuf>,
     /// Write into a directory that is not empty; what has the same name is replaced if it differs, the rest is kept
     #[arg(long, conflicts_with = "in_place")]

@@ -75,13 +75,13 @@ pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8)>
     let created = manager.create_backup(&context.bars())?;
     if created.new_store {
         context.say(format!("made a new store at {}", context.repo()?.display()));
+        // Now there is one to be warned of.
+        drop(context.open());
     }
     for error in &created.taken.unreadable {
         output::warning(format!("not captured: {error}"));
     }
-    if !context.quiet {
-        created.taken.remarks.iter().for_each(output::warning);
-    }
+    created.taken.remarks.iter().for_each(output::warning);
     let record = &created.taken.record;
     let parent = record.parent.filter(|_| !created.taken.unchanged).map(|id| id.to_string());
     let snapshot = (record.id.to_string(), parent);
@@ -126,9 +126,7 @@ fn report(
     for (path, why) in &written.left_out {
         output::warning(format!("not in the backup, only in the snapshot: {}: {why}", path.display()));
     }
-    if !context.quiet {
-        written.remarks.iter().for_each(output::warning);
-    }
+    written.remarks.iter().for_each(output::warning);
     let (files, bytes) = counts(&written.manifest);
     if context.json {
         let left_out: Vec<Value> =

@@ -47,7 +47,7 @@ pub fn restore_this(
 ) -> Result<u8> {
     let mut what = format!("backup {} of {}", backup.name, time(backup.manifest.created_ms));
     if backup.manifest.own.as_ref().is_some_and(|own| own.before_restore) {
-        what.push_str(", which a restore made of what it replaced,");
+        what.push_str(" (which a restore made of what it replaced)");
     }
     let options = options(args.only, args.allow_unsigned, &args.live);
     confirm(context, &what, args.live.yes)?;
@@ -142,7 +142,9 @@ fn carry_out(
             replaced.unchanged,
             start.elapsed().as_secs_f64(),
         ));
-        line("restart the application now");
+        if replaced.files > 0 {
+            line("restart the application now");
+        }
     }
     Ok(0)
 }

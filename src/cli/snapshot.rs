@@ -74,10 +74,7 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
 fn report(context: &Context, options: &Options, taken: &Taken, new_store: bool, duration_ms: u64) {
     let record = &taken.record;
     let remarks = || taken.remarks.iter().cloned().chain(taken.unreadable.iter().map(|e| format!("not captured: {e}")));
-    if !context.quiet {
-        taken.remarks.iter().for_each(output::warning);
-    }
-    // Also when nobody wants to hear more: they are why the exit code is not 0.
+    taken.remarks.iter().for_each(output::warning);
     taken.unreadable.iter().for_each(|error| output::warning(format!("not captured: {error}")));
     if context.verbose {
         for (path, reason) in &taken.excluded {

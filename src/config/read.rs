@@ -334,7 +334,8 @@ impl Reading {
             Some((Value::Bool(false), _)) => "all",
             None | Some((Value::Object(_), _)) if !is_bad => return Some(keep),
             None | Some((Value::Object(_), _)) => {
-                warn("`nbak.keep` has a mistake: no snapshot is forgotten until it is mended".to_owned());
+                let what = "a mistake in `nbak` may be in what is meant for `nbak.keep`";
+                warn(format!("{what}: no snapshot is forgotten until it is mended"));
                 "all, until the mistake is mended"
             }
             Some((_, ref origin)) => {

@@ -370,7 +370,10 @@ impl Plan {
             if let Some(sidecar) = standing {
                 return Err(Error::failed("a sidecar of a database stands in the target: the database may be in use")
                     .at(target.place(&sidecar))
-                    .hint("stop the application, or restore into another directory; nothing was changed"));
+                    .hint(
+                        "stop what has it open (one that only looked may have left this: then remove it), or restore \
+                         into another directory; nothing was changed",
+                    ));
             }
         }
         Ok(())

@@ -167,7 +167,7 @@ impl Taking<'_> {
             },
         };
 
-        if contents.totals.files == 0 && walked.found.len() == 1 && !walked.excluded.is_empty() {
+        if contents.totals.files == 0 && walked.found.len() == 1 && !self.options.exclude.is_empty() {
             contents.remarks.push("everything in the data directory is excluded: the snapshot is empty".to_owned());
         }
         let (new_chunks, new_bytes) = (session.new_chunks, session.new_bytes);

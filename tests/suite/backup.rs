@@ -239,6 +239,22 @@ fn who_restores_twice_does_not_go_back() {
     assert_eq!(listed[0]["name"], Value::from(name));
 }
 
+/// A backup knows times in milliseconds. What is as it should be has no other time for that.
+#[test]
+fn what_is_as_it_should_be_keeps_its_time() {
+    let place = plain_place(Some(KEY));
+    let time = |path: &PathBuf| fs::metadata(place.data.join(path)).and_then(|meta| meta.modified()).expect("a time");
+    // Databases come back in another form, and so are put in place.
+    let is_database = |path: &PathBuf| path.extension().is_some_and(|it| it == "db" || it == "sqlite");
+    let is_plain = |path: &PathBuf| place.data.join(path).is_file() && !is_database(path);
+    let paths: Vec<PathBuf> = content(&place.data).into_keys().filter(is_plain).collect();
+    let times = || paths.iter().map(time).collect::<Vec<_>>();
+    backup(&place);
+    let before = times();
+    place.ok(&["backup", "restore", "--yes"]);
+    assert_eq!(times(), before);
+}
+
 #[test]
 fn two_in_the_same_second_and_what_was_killed() {
     let place = plain_place(Some(KEY));

@@ -14,7 +14,7 @@ pub struct Options<'a> {
     /// Copy through SQLite's backup API into databases that somebody has open, instead of refusing.
     pub into_live: bool,
     /// The origin recorded no owners: a replaced file keeps the owner of the one it replaces, a new one gets that of
-    /// the nearest folder above. Only matters to the superuser.
+    /// the nearest folder above. Only matters to the superuser. It recorded times in milliseconds.
     pub keep_owners: bool,
     /// What stands of a knowledge graph and is not staged goes: for a restore that has all of it, or is of all of it.
     pub graph: bool,

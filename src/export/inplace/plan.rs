@@ -255,10 +255,14 @@ impl Planner<'_> {
         let staged = entry.staged;
         let mode = (staged.kind == Kind::File && staged.mode != live.mode).then_some(staged.mode);
         let takes_owner = self.may_chown && !self.options.keep_owners && staged.owner != live.owner;
-        if mode.is_some() || takes_owner || staged.mtime != live.mtime {
+        // A backup, which records no owners, records milliseconds: a time that is the same up to there stays.
+        let (seconds, nanos) = live.mtime;
+        let is_cut = self.options.keep_owners && staged.mtime == (seconds, nanos / 1_000_000 * 1_000_000);
+        if mode.is_some() || takes_owner || staged.mtime != live.mtime && !is_cut {
             let mode = (staged.kind == Kind::File).then_some(staged.mode);
             let owner = takes_owner.then_some(staged.owner);
-            self.plan.intent.touch.push(Touch { path: Name(entry.path.clone()), mode, owner, mtime: staged.mtime });
+            let mtime = if is_cut { live.mtime } else { staged.mtime };
+            self.plan.intent.touch.push(Touch { path: Name(entry.path.clone()), mode, owner, mtime });
         }
     }
 

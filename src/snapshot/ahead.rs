@@ -11,7 +11,7 @@ use super::captured::Bytes;
 use super::pieces::Pieces;
 use crate::chunk::{Cut, Cutter};
 use crate::crypto::keys::Keys;
-use crate::source::walk::{Found, Stamp, stamp};
+use crate::source::walk::{Found, Identity, Stamp, lies_in, stamp};
 
 /// A larger file is read in its turn, in bytes.
 pub(super) const LARGEST: u64 = 256 * 1024;
@@ -37,10 +37,11 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads `found`.
-    pub(super) fn read(&self, source: &Path, found: &Found) -> Option<Ahead> {
+    /// Reads `found`, which lies in `folder`.
+    pub(super) fn read(&self, source: &Path, found: &Found, folder: Identity) -> Option<Ahead> {
         let path = source.join(&found.path);
-        let look = || std::fs::symlink_metadata(&path).ok().filter(std::fs::Metadata::is_file).map(|meta| stamp(&meta));
+        let meta = || std::fs::symlink_metadata(&path).ok().filter(|meta| meta.is_file() && lies_in(&path, folder));
+        let look = || meta().map(|meta| stamp(&meta));
         let seen = look().filter(|seen| seen.size <= LARGEST)?;
         let mut bytes = vec![0; seen.size as usize];
         let got = Bytes::open(&path).and_then(|file| file.read_full(&mut bytes, 0)).ok()?;

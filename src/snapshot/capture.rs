@@ -25,7 +25,7 @@ use super::tree::{Attributes, Consistency, Content};
 use crate::chunk::Cut;
 use crate::error::Result;
 use crate::source::sqlite::{Database, HEADER_BYTES, Opened, Refusal, View, looks_like_database};
-use crate::source::walk::{Found, Stamp, identity, stamp};
+use crate::source::walk::{Found, Identity, Stamp, identity, lies_in, stamp};
 use crate::store::segment::Content as Segment;
 
 /// How often a file that changes is read.
@@ -45,6 +45,11 @@ pub struct Open {
 }
 
 impl Open {
+    /// The file that is open.
+    pub fn identity(&self) -> Identity {
+        identity(&self.receipt.stamp)
+    }
+
     /// Whether writers wait for it to be captured.
     pub fn blocks_writers(&self) -> bool {
         match &self.state {
@@ -75,10 +80,18 @@ pub fn looks_open(path: &Path) -> std::io::Result<Option<std::fs::Metadata>> {
     }
 }
 
-/// Opens `found` if it is a database; only what changed, if `earlier` has what that takes. An error is one of looking
-/// at it; the database's own waits for its turn.
-pub fn open_database(opening: &Opening<'_>, found: &Found, earlier: Option<Earlier>) -> std::io::Result<Option<Open>> {
+/// Opens `found`, which lies in `folder`, if it is a database; only what changed, if `earlier` has what that takes. An
+/// error is one of looking at it; the database's own waits for its turn.
+pub fn open_database(
+    opening: &Opening<'_>,
+    found: &Found,
+    folder: Identity,
+    earlier: Option<Earlier>,
+) -> std::io::Result<Option<Open>> {
     let path = opening.source.join(&found.path);
+    if !lies_in(&path, folder) {
+        return Err(ErrorKind::NotFound.into());
+    }
     // The stamps come first: what changes after them is noticed the next time.
     let Some(meta) = looks_open(&path)? else { return Ok(None) };
     let beside = sidecar_stamps(&path);
@@ -86,8 +99,19 @@ pub fn open_database(opening: &Opening<'_>, found: &Found, earlier: Option<Earli
     let before = Receipt::of_database(stamp(&meta), beside);
     let earlier = earlier.filter(|earlier| earlier.mark.is_of(&before));
     let state = frames::open(opening, &path, earlier.as_ref());
+    // By name SQLite opens first the one, then the other: they belong together only if nothing was moved meanwhile.
+    let after = sidecar_stamps(&path);
+    let is_it =
+        || std::fs::symlink_metadata(&path).is_ok_and(|meta| identity(&stamp(&meta)) == identity(&before.stamp));
+    let is_other = |was: Stamp, is: Option<Stamp>| is.is_none_or(|is| identity(&is) != identity(&was));
+    let is_other_log = beside[0].is_some_and(|was| is_other(was, after[0]));
+    // One that was hot is gone.
+    let is_other_journal = beside[1].is_some_and(|was| after[1].is_some() && is_other(was, after[1]));
+    if is_other_log || is_other_journal || !is_it() || !lies_in(&path, folder) {
+        return Err(ErrorKind::NotFound.into());
+    }
     let attributes = attributes_at(found, before.stamp);
-    let receipt = Receipt::of_database(before.stamp, as_opened(beside, sidecar_stamps(&path)));
+    let receipt = Receipt::of_database(before.stamp, as_opened(beside, after));
     Ok(Some(Open { state, receipt, attributes, earlier }))
 }
 
@@ -98,11 +122,11 @@ fn as_opened(before: [Option<Stamp>; 2], after: [Option<Stamp>; 2]) -> [Option<S
     if content(before) == content(after) { after } else { before }
 }
 
-/// Saves a database's image.
+/// Saves the image of a database, of which `folder` is the folder.
 pub fn capture_database(
     session: &mut Session<'_>,
     opening: &Opening<'_>,
-    found: &Found,
+    (found, folder): (&Found, Identity),
     open: Open,
     before: Option<&Content>,
 ) -> Result<Captured> {
@@ -145,6 +169,11 @@ pub fn capture_database(
             }
             Err(Disturbed::Again) => {}
         }
+        // Somebody moved it, or a folder above.
+        let now = std::fs::symlink_metadata(&path);
+        if !lies_in(&path, folder) || !now.is_ok_and(|now| identity(&stamp(&now)) == identity(&receipt.stamp)) {
+            return Ok(Captured::gone());
+        }
         // Somebody began to write. A live transaction is not disturbed by that; a copy is never.
         next = match attempt {
             1 => Database::open_live_with(&path, opening.hot),
@@ -157,7 +186,7 @@ pub fn capture_database(
     {
         return Ok(Captured::gone());
     }
-    let mut captured = capture_bytes(session, opening.source, found, before, None, &mut |_| None)?;
+    let mut captured = capture_bytes(session, opening.source, (found, folder), before, None, &mut |_| None)?;
     session.sink.close_segment(Segment::Data)?;
     match &refused {
         Refusal::NotADatabase(why) => {
@@ -222,18 +251,19 @@ fn save_image(
     }
 }
 
-/// Saves a file's bytes, unless they turn out to be those of a database, or of the sidecar that lies `beside` an image.
+/// Saves the bytes of a file in `folder`, unless they turn out to be those of a database, or of the sidecar that lies
+/// `beside` an image.
 pub fn capture_file(
     session: &mut Session<'_>,
     source: &Path,
-    found: &Found,
+    (found, folder): (&Found, Identity),
     before: Option<&Content>,
     beside: Option<Sidecar>,
     ahead: Option<Ahead>,
 ) -> Result<Captured> {
     let named = Sidecar::named(&found.path).map(|(which, _)| which);
     let mut judged = None;
-    let captured = capture_bytes(session, source, found, before, ahead, &mut |head| {
+    let captured = capture_bytes(session, source, (found, folder), before, ahead, &mut |head| {
         judged = named.map(|which| which.is_true(head));
         if beside.is_some() && judged == Some(true) {
             return Some(Instead::Sidecar);
@@ -249,7 +279,7 @@ pub fn capture_file(
 fn capture_bytes(
     session: &mut Session<'_>,
     source: &Path,
-    found: &Found,
+    (found, folder): (&Found, Identity),
     before: Option<&Content>,
     ahead: Option<Ahead>,
     judge: &mut dyn FnMut(&[u8]) -> Option<Instead>,
@@ -271,6 +301,7 @@ fn capture_bytes(
     loop {
         attempt += 1;
         let seen = match std::fs::symlink_metadata(&path) {
+            Ok(_) if !lies_in(&path, folder) => return Ok(Captured::gone()),
             Ok(meta) if meta.is_file() => stamp(&meta),
             Ok(_) => return Ok(Captured::failed("it became something else while the snapshot was taken")),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Captured::gone()),
@@ -303,6 +334,7 @@ fn capture_bytes(
             // Deleted while the snapshot was taken: it is not in it.
             (Err(Failure::Source(error)), _) if error.kind() == ErrorKind::NotFound => return Ok(Captured::gone()),
             (_, Err(error)) if error.kind() == ErrorKind::NotFound => return Ok(Captured::gone()),
+            (_, Ok(_)) if !lies_in(&path, folder) => return Ok(Captured::gone()),
             (_, Ok(meta)) if !meta.is_file() => {
                 return Ok(Captured::failed("it became something else while the snapshot was taken"));
             }

@@ -13,7 +13,7 @@ use super::sidecar::Sidecar;
 use super::tree::{Attributes, Consistency, Content, Node};
 use crate::error::SourceError;
 use crate::source::medium;
-use crate::source::walk::{Found, Identity, Stamp, Walk, identity, stamp};
+use crate::source::walk::{Found, Identity, Stamp, Walk, identity, lies_in, stamp};
 
 /// One captured entry, for listings.
 #[derive(Debug, Clone)]
@@ -194,7 +194,9 @@ impl Contents {
     pub(super) fn symlink(&mut self, source: &Path, at: usize, walked: &mut Walk) {
         let found = &walked.found[at];
         let path = source.join(&found.path);
-        let look = || std::fs::symlink_metadata(&path).map(|meta| stamp(&meta));
+        let folder = walked.folder_of(found);
+        let there = |meta| if lies_in(&path, folder) { Ok(meta) } else { Err(std::io::ErrorKind::NotFound.into()) };
+        let look = || std::fs::symlink_metadata(&path).and_then(there).map(|meta| stamp(&meta));
         let read = || -> std::io::Result<_> { Ok((look()?, std::fs::read_link(&path)?, look()?)) };
         match read() {
             Ok((before, target, after)) => {
@@ -269,11 +271,12 @@ mod tests {
         let found = Found::new("l".into(), 0, Kind::Symlink, &meta);
         let other = Found { stamp: Stamp { inode: found.stamp.inode + 1, ..found.stamp }, ..found.clone() };
         for (seen, is_it) in [(found.clone(), true), (other, false)] {
-            let mut walked = Walk { found: vec![seen.clone()], ..Walk::default() };
+            let folder = Found::new("".into(), 0, Kind::Directory, &std::fs::metadata(dir.path()).expect("there"));
+            let mut walked = Walk { found: vec![folder, seen.clone()], ..Walk::default() };
             let mut contents = Contents::new();
-            contents.nodes.push(None);
-            contents.symlink(dir.path(), 0, &mut walked);
-            assert_eq!(contents.nodes[0].as_ref().map(|(node, _)| node), Some(&Node::Symlink(b"where".to_vec())));
+            contents.nodes.resize(2, None);
+            contents.symlink(dir.path(), 1, &mut walked);
+            assert_eq!(contents.nodes[1].as_ref().map(|(node, _)| node), Some(&Node::Symlink(b"where".to_vec())));
             assert_eq!(contents.settled, HashSet::from([identity(&found.stamp)]));
             assert_eq!(contents.other_links.is_empty(), is_it);
         }

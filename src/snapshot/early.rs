@@ -23,7 +23,7 @@ use super::record::Record;
 use super::sidecar::sidecar_stamps;
 use super::taking::Taking;
 use crate::index::Index;
-use crate::source::walk::{Found, Kind, stamp};
+use crate::source::walk::{Found, Identity, Kind, identity, stamp};
 
 /// The name of the note for the data directory `source`.
 fn note_name(source: &str) -> String {
@@ -52,7 +52,8 @@ impl Taking<'_> {
         let Some(note) = record.filter(|_| index.unreadable().is_empty()).and_then(|record| note(index, record)) else {
             return first;
         };
-        for (path, receipt) in note.files.into_iter().filter(|(path, _)| self.is_walked(path)) {
+        for (path, receipt) in note.files {
+            let Some(folder) = self.walked_folder(&path) else { continue };
             let absolute = self.source.join(&path);
             // What is gone, or became something else, is the walk's business.
             let Some(meta) = std::fs::symlink_metadata(&absolute).ok().filter(std::fs::Metadata::is_file) else {
@@ -63,18 +64,26 @@ impl Taking<'_> {
             }
             let earlier = note.marks.get(&path).map(|mark| Earlier::by(*mark, self.options.full_scan));
             let found = Found::new(path, 0, Kind::File, &meta);
-            if let Ok(Some(opened)) = self.opening(|opening| open_database(opening, &found, earlier)) {
+            if first.has_open(identity(&found.stamp)) {
+                continue;
+            }
+            if let Ok(Some(opened)) = self.opening(|opening| open_database(opening, &found, folder, earlier)) {
                 first.databases.insert(found.path, opened);
             }
         }
         first
     }
 
-    /// Whether a walk can come to `path`: no folder on the way is excluded, or has become a link.
-    fn is_walked(&self, path: &Path) -> bool {
+    /// The folder of `path` if a walk can come there: no folder on the way is excluded, or has become a link.
+    fn walked_folder(&self, path: &Path) -> Option<Identity> {
         let mut above = path.ancestors().filter(|path| !path.as_os_str().is_empty());
-        let folder = self.source.join(path.parent().unwrap_or(Path::new("")));
-        above.all(|path| self.exclusions.reason(path, &self.source).is_none())
-            && std::fs::canonicalize(&folder).is_ok_and(|found| found == folder)
+        if above.any(|path| self.exclusions.reason(path, &self.source).is_some()) {
+            return None;
+        }
+        // Paths that are compared have no slash at the end.
+        let folder: PathBuf = self.source.join(path.parent()?).components().collect();
+        let meta = std::fs::symlink_metadata(&folder).ok()?;
+        let is_it = std::fs::canonicalize(&folder).is_ok_and(|found| found == folder);
+        is_it.then(|| identity(&stamp(&meta)))
     }
 }

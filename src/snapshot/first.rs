@@ -14,7 +14,7 @@ use super::same;
 use super::sidecar::sidecar_stamps;
 use super::taking::Taking;
 use super::tree::{Entry, Node};
-use crate::source::walk::{Found, Kind, Stamp, Walk};
+use crate::source::walk::{Found, Identity, Kind, Stamp, Walk, identity};
 
 /// What the first look at each file said.
 #[derive(Default)]
@@ -28,6 +28,20 @@ pub(super) struct First {
     plain: HashMap<PathBuf, Stamp>,
     /// Files that were read and are what they are in the parent snapshot, by their place in the walk.
     pub(super) same: HashSet<usize>,
+}
+
+impl First {
+    /// Whether this file is open, under whatever name. SQLite has one shared memory for all connections of a process to
+    /// a file, which lies beside the name that the first of them was opened by; under another name there may be another
+    /// log. So no file is open under two.
+    pub(super) fn has_open(&self, who: Identity) -> bool {
+        self.databases.values().any(|open| open.identity() == who)
+    }
+
+    /// Closes this file, unless it is open as `path`. It is opened again when its turn comes.
+    pub(super) fn close_others(&mut self, who: Identity, path: &Path) {
+        self.databases.retain(|other, open| other == path || open.identity() != who);
+    }
 }
 
 impl Taking<'_> {
@@ -66,7 +80,11 @@ impl Taking<'_> {
                 Ok(None) => drop(first.plain.insert(found.path.clone(), found.stamp)),
                 Ok(Some(_)) => {
                     let earlier = Earlier::of(found, parent, self.options.full_scan);
-                    if let Ok(Some(opened)) = self.opening(|opening| open_database(opening, found, earlier)) {
+                    let folder = walked.folder_of(found);
+                    if first.has_open(identity(&found.stamp)) {
+                        continue;
+                    }
+                    if let Ok(Some(opened)) = self.opening(|opening| open_database(opening, found, folder, earlier)) {
                         first.databases.insert(found.path.clone(), opened);
                     }
                 }

@@ -23,7 +23,7 @@ use super::taking::Taking;
 use super::tree::{Content, Entry, Node};
 use crate::error::{Result, SourceError};
 use crate::source::handle::FileHandle;
-use crate::source::moved::{Again, Changed, TICK};
+use crate::source::moved::{Again, Changed, Settled, TICK};
 use crate::source::walk::{Found, Identity, Kind, Walk, identity};
 use crate::store::segment::Content as Segment;
 
@@ -106,7 +106,10 @@ impl Gathering<'_, '_> {
             }
         }
         let (source, walked, reader) = (&self.taking.source, &self.walked, self.session.ahead());
-        let read = |&at: &usize| Some((at, reader.read(source, &walked.found[at])?));
+        let read = |&at: &usize| {
+            let found = &walked.found[at];
+            Some((at, reader.read(source, found, walked.folder_of(found))?))
+        };
         batch.par_iter().filter_map(read).collect()
     }
 
@@ -121,7 +124,8 @@ impl Gathering<'_, '_> {
             return Ok(());
         }
         let beside = named.as_ref().filter(|(_, base)| contents.images.contains_key(base)).map(|(which, _)| *which);
-        let open = self.first.databases.remove(&found.path);
+        self.first.close_others(identity(&found.stamp), &found.path);
+        let (open, folder) = (self.first.databases.remove(&found.path), self.walked.folder_of(found));
         let before = self.parent.entry(found);
         // Beside an image only the bytes count. What a receipt vouches for may be a journal that once was kept, beside
         // a database that could not be read as an image then.
@@ -143,7 +147,8 @@ impl Gathering<'_, '_> {
             _ => None,
         };
         let session = &mut *self.session;
-        let captured = taking.opening(|opening| read(session, opening, found, open, before, beside, ahead))?;
+        let captured =
+            taking.opening(|opening| read(session, opening, (found, folder), open, before, beside, ahead))?;
         if let Some(verdict) = captured.judged {
             contents.judged.insert(at, verdict);
         }
@@ -182,7 +187,13 @@ impl Gathering<'_, '_> {
             let gone = self.gone();
             let changed = again.changed(&mut self.walked);
             self.give_up_subtrees(&changed)?;
-            let look = again.look(&mut self.walked, changed, &self.contents.settled, &gone);
+            let (contents, untouched) = (&self.contents, &self.parent.untouched);
+            let is_held = |at: usize| {
+                let is_captured = contents.nodes.get(at).is_some_and(Option::is_some);
+                is_captured || contents.left_out.contains_key(&at) || untouched.is_inside(at)
+            };
+            let settled = Settled { known: &contents.settled, is_held: &is_held };
+            let look = again.look(&mut self.walked, changed, &settled, &gone);
             self.contents.nodes.resize(self.walked.found.len(), None);
             if look.calm {
                 self.contents.calm = nth == 0;
@@ -293,7 +304,7 @@ impl Gathering<'_, '_> {
 fn read(
     session: &mut Session<'_>,
     opening: &Opening<'_>,
-    found: &Found,
+    (found, folder): (&Found, Identity),
     mut open: Option<Open>,
     before: Option<&Content>,
     beside: Option<Sidecar>,
@@ -301,15 +312,17 @@ fn read(
 ) -> Result<Captured> {
     for _ in 0..TRIES {
         let captured = match open.take() {
-            Some(open) => capture_database(session, opening, found, open, before)?,
-            None => capture_file(session, opening.source, found, before, beside, ahead.take())?,
+            Some(open) => capture_database(session, opening, (found, folder), open, before)?,
+            None => capture_file(session, opening.source, (found, folder), before, beside, ahead.take())?,
         };
         if captured.instead != Some(Instead::Database) {
             return Ok(captured);
         }
         // It became one since the first look, or something was in the way of that.
-        match open_database(opening, found, None) {
+        match open_database(opening, found, folder, None) {
             Ok(opened) => open = opened,
+            // It is somewhere else, or was replaced.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Captured::default()),
             Err(error) => return Ok(Captured::failed(error)),
         }
     }

@@ -47,6 +47,14 @@ pub struct Look {
     pub calm: bool,
 }
 
+/// What needs no other look.
+pub struct Settled<'a> {
+    /// What was captured, or left out for a reason.
+    pub known: &'a HashSet<Identity>,
+    /// Whether that is so of what was seen at this place in the walk.
+    pub is_held: &'a dyn Fn(usize) -> bool,
+}
+
 /// A folder that changed since it was listed, or may have.
 #[derive(Debug)]
 pub struct Changed {
@@ -123,13 +131,7 @@ impl<'a> Again<'a> {
 
     /// Lists again the folders that `changed`. Adds what was missed to `walk`; `settled` says what was captured, or
     /// left out for a reason, and `gone` which places in the walk were empty when their turn came.
-    pub fn look(
-        &mut self,
-        walk: &mut Walk,
-        changed: Vec<Changed>,
-        settled: &HashSet<Identity>,
-        gone: &[usize],
-    ) -> Look {
+    pub fn look(&mut self, walk: &mut Walk, changed: Vec<Changed>, settled: &Settled<'_>, gone: &[usize]) -> Look {
         let mut look = Look::default();
         for &at in gone {
             let Ok(meta) = std::fs::symlink_metadata(self.root.join(&walk.found[at].path)) else { continue };
@@ -160,15 +162,20 @@ impl<'a> Again<'a> {
         self.unseen.extend(&vanished);
         let still_gone = &mut walk.vanished;
         let folders = walk.found.iter().enumerate().filter(|(_, found)| found.kind == Kind::Directory);
+        // Each is in the list before what is in it.
+        let mut real: HashSet<usize> = HashSet::new();
         let looked = folders.filter_map(|(at, found)| {
             let path = self.root.join(&found.path);
             // The data directory itself may be named by a link. What is gone was deleted, or moved into a folder that
             // changed by that.
             let meta = if at == 0 { std::fs::metadata(path) } else { std::fs::symlink_metadata(path) };
-            let Ok(meta) = meta else {
+            // Below what became a link nothing is the data directory's.
+            let is_in_real = at == 0 || real.contains(&found.parent);
+            let Some(meta) = meta.ok().filter(|meta| meta.is_dir() && is_in_real) else {
                 still_gone.extend(vanished.get(&at));
                 return None;
             };
+            real.insert(at);
             let now = stamp(&meta);
             let (seen, when) = self.listed.get(&at).copied().unwrap_or((found.stamp, walk.began));
             let whole = |nanos: i128| nanos.rem_euclid(1_000_000_000) == 0;
@@ -176,7 +183,7 @@ impl<'a> Again<'a> {
             // A change in the same tick as the one before it leaves the stamp as it was.
             let may_hide = now.mtime.max(now.ctime) + tick > when;
             let is_due = now != seen || may_hide || vanished.contains(&at);
-            (meta.is_dir() && is_due).then_some(Changed { at, now })
+            is_due.then_some(Changed { at, now })
         });
         looked.collect()
     }
@@ -186,7 +193,7 @@ impl<'a> Again<'a> {
         walk: &mut Walk,
         folder: usize,
         who: Identity,
-        settled: &HashSet<Identity>,
+        settled: &Settled<'_>,
         (refused, look): (&HashSet<PathBuf>, &mut Look),
     ) {
         let opened = open_folder(self.root, &walk.found[folder].path, who).and_then(Dir::new);
@@ -194,12 +201,17 @@ impl<'a> Again<'a> {
             Ok(listed) => listed,
             Err(error) => return refuse(walk, folder, error, refused),
         };
+        if identity(&walk.found[folder].stamp) == who {
+            walk.others.remove(&folder);
+        } else {
+            walk.others.insert(folder, who);
+        }
         for (name, inode) in names {
             let path = walk.found[folder].path.join(&name);
             let known = self.places.get(&path).copied();
             let is_settled = |at: usize| {
                 let stamp = &walk.found[at].stamp;
-                stamp.inode == inode && settled.contains(&identity(stamp))
+                stamp.inode == inode && settled.known.contains(&identity(stamp))
             };
             if known.is_some_and(is_settled) {
                 continue;
@@ -213,9 +225,11 @@ impl<'a> Again<'a> {
                 continue;
             };
             // One of several names can be new while its file is old.
-            let is_captured = settled.contains(&identity(&now.stamp)) && (known.is_some() || now.links == 1);
+            let is_captured = settled.known.contains(&identity(&now.stamp)) && (known.is_some() || now.links == 1);
             let born = now.born;
-            if born.is_some_and(|born| born >= self.began) || is_captured {
+            // What says that it was born later than now has it from a clock that was wrong.
+            let is_new = born.is_some_and(|born| (self.began..=now_nanos()).contains(&born));
+            if is_new || is_captured {
                 continue;
             }
             match (now.kind, known) {
@@ -247,7 +261,7 @@ impl<'a> Again<'a> {
         path: PathBuf,
         parent: usize,
         now: &Now,
-        settled: &HashSet<Identity>,
+        settled: &Settled<'_>,
         look: &mut Look,
     ) {
         let is_it = |found: &&Found| found.kind == Kind::Directory && identity(&found.stamp) == identity(&now.stamp);
@@ -255,7 +269,8 @@ impl<'a> Again<'a> {
             // A folder in it, or it itself, of which something vanished went before all of it was seen.
             let is_seen = |(at, found): (usize, &Found)| match found.kind {
                 Kind::Directory => !self.unseen.contains(&at) && !walk.vanished.contains(&at),
-                _ => settled.contains(&identity(&found.stamp)),
+                // Under this name: another may be outside.
+                _ => settled.known.contains(&identity(&found.stamp)) && (settled.is_held)(at),
             };
             let mut inside = walk.found.iter().enumerate().filter(|(_, found)| found.path.starts_with(&old.path));
             if inside.all(is_seen) {

@@ -9,6 +9,7 @@
 //! Who looks has the folder open and asks for each name relative to that, which spares the kernel the way there. Only
 //! folders are opened, and nobody waits who has one open: there are never more open than there are threads.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io::ErrorKind;
@@ -143,6 +144,23 @@ pub struct Walk {
     pub vanished: Vec<usize>,
     /// Entries that were left out, and why.
     pub excluded: Vec<(PathBuf, String)>,
+    /// By place: folders at which another one stood when they were listed again.
+    pub others: HashMap<usize, Identity>,
+}
+
+impl Walk {
+    /// The folder in which `found` was seen.
+    pub fn folder_of(&self, found: &Found) -> Identity {
+        let other = self.others.get(&found.parent).copied();
+        other.unwrap_or_else(|| identity(&self.found[found.parent].stamp))
+    }
+}
+
+/// Whether the folder in which `path` lies is `folder`, by whatever way that leads there now. If it is not, what stands
+/// at the path is not what was seen: a folder above was exchanged for another, or for a link that leads elsewhere.
+pub fn lies_in(path: &Path, folder: Identity) -> bool {
+    let above = path.parent().and_then(|above| std::fs::metadata(above).ok());
+    above.is_some_and(|above| identity(&stamp(&above)) == folder)
 }
 
 /// Walks `root`. Fails only when the directory itself cannot be read.

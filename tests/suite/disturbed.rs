@@ -138,7 +138,8 @@ fn the_bytes_that_are_read_decide_what_a_file_is() {
         ("x.db-journal", None, None),
     ] {
         let found = walked.found.iter().find(|found| found.path == Path::new(name)).expect("it was found");
-        let captured = capture_file(&mut session, &place.data, found, None, beside, None).expect("captured");
+        let who = (found, walked.folder_of(found));
+        let captured = capture_file(&mut session, &place.data, who, None, beside, None).expect("captured");
         assert_eq!((captured.instead, captured.content.is_none()), (instead, instead.is_some()), "{name}");
         assert_eq!(session.new_chunks > 0, instead.is_none(), "{name}: nothing of it was saved");
     }

@@ -1,13 +1,14 @@
 //! Folders that change places while a snapshot is taken, with all that is below them: what was in the one or in the
 //! other all the while is in the snapshot, and what is told of a path was there.
 //!
-//! The snapshot is held up where it matters, by strace.
+//! The snapshot is held up where it matters, by strace. And databases that have two names.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use rusqlite::Connection;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::common::strace::{can_trace, closed, opened, traced};
@@ -35,12 +36,17 @@ impl Scene {
         Scene { place, data }
     }
 
+    /// A snapshot that is held up as it has opened what is `held`.
     fn snapshot(&self, held: &[&str]) -> Child {
+        self.held_up("delay_exit", held)
+    }
+
+    fn held_up(&self, when: &str, held: &[&str]) -> Child {
         let held: Vec<String> =
             held.iter().map(|held| self.data.join(held).to_str().expect("text").to_owned()).collect();
-        let paths = held.iter().flat_map(|held| ["-P", held]);
-        let how = ["-o", "/dev/null", "-e", "trace=openat", "-e", "inject=openat:delay_exit=700000"];
-        let options: Vec<&str> = how.into_iter().chain(paths).collect();
+        let inject = format!("inject=openat:{when}=700000");
+        let mut options = vec!["-o", "/dev/null", "-e", "trace=openat", "-e", &inject];
+        options.extend(held.iter().flat_map(|held| ["-P", held]));
         let mut child = traced(&self.place.nbak(["snapshot", "-q"]), &options);
         child.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("strace starts")
     }
@@ -103,12 +109,118 @@ fn while_a_file_is_read() {
     let scene = Scene::new(&["a/x/file", "b", "p/x/file", "r"], true);
     let [before, after] = ["b", "r"].map(|held| scene.data.join(held));
     let mut child = scene.snapshot(&["b", "r"]);
-    // The first look at each file opens it too, one after the other.
-    closed(&mut child, &before);
+    // After the first look at each file, of which this is the last.
     closed(&mut child, &after);
     opened(&mut child, &before);
     scene.exchange("a", "p");
     opened(&mut child, &after);
     scene.exchange("a", "p");
     scene.assert_all(child);
+}
+
+/// A link takes a folder's place, and leads to files of the same names that are none of the data directory's.
+#[test]
+fn a_link_that_leads_out() {
+    if !can_trace() {
+        return;
+    }
+    for held in ["x", "0"] {
+        let scene = Scene::new(&["0", "x/file", "x/sub/file", "z"], true);
+        let outside = tempfile::TempDir::new().expect("a folder");
+        fs::create_dir_all(outside.path().join("sub")).expect("a folder");
+        for file in ["file", "sub/file"] {
+            fs::write(outside.path().join(file), "a secret").expect("a file");
+        }
+        let x = scene.data.join("x");
+        let mut child = scene.snapshot(&[held, "z"]);
+        if held == "0" {
+            // After the first look at each file.
+            closed(&mut child, &scene.data.join("z"));
+        }
+        opened(&mut child, &scene.data.join(held));
+        fs::rename(&x, outside.path().join("was")).expect("moved");
+        std::os::unix::fs::symlink(outside.path(), &x).expect("a link");
+        child.wait_with_output().expect("it ends");
+        let back = scene.place.restore("latest", "back");
+        let files = survey(&back).into_keys().map(|path| back.join(path)).filter(|path| path.is_file());
+        files.for_each(|path| assert_ne!(fs::read(&path).expect("read"), b"a secret", "{}", path.display()));
+    }
+}
+
+/// What is in a folder that is moved was seen before, by other names.
+#[test]
+fn a_folder_of_hard_links() {
+    if !can_trace() {
+        return;
+    }
+    let scene = Scene::new(&["0", "a/one", "z"], true);
+    fs::create_dir_all(scene.data.join("x/sub")).expect("folders");
+    fs::hard_link(scene.data.join("a/one"), scene.data.join("x/sub/other")).expect("linked");
+    std::thread::sleep(Duration::from_millis(130));
+    let mut child = scene.snapshot(&["0", "z"]);
+    // After the first look at each file.
+    closed(&mut child, &scene.data.join("z"));
+    opened(&mut child, &scene.data.join("0"));
+    fs::rename(scene.data.join("x"), scene.data.join("y")).expect("moved");
+    scene.assert_all(child);
+}
+
+/// A database with a log that the application has open.
+fn database(path: &Path, what: &str) -> Connection {
+    let conn = Connection::open(path).expect("opened");
+    conn.execute_batch("PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; CREATE TABLE t(v)").expect("a table");
+    for n in 0..300 {
+        conn.execute("INSERT INTO t VALUES (?1)", [format!("{what} {n}")]).expect("a row");
+    }
+    conn
+}
+
+fn rows(path: &Path) -> Vec<String> {
+    let conn = Connection::open(path).expect("opened");
+    let mut all = conn.prepare("SELECT v FROM t ORDER BY rowid").expect("a query");
+    all.query_map([], |row| row.get(0)).expect("rows").collect::<Result<_, _>>().expect("text")
+}
+
+/// Between the opening of a database and that of its log, others of the same names take their place.
+#[test]
+fn between_a_database_and_its_log() {
+    if !can_trace() {
+        return;
+    }
+    let scene = Scene::new(&["x/other", "y/other"], false);
+    let _apps = ["x", "y"].map(|folder| database(&scene.data.join(folder).join("app.db"), folder));
+    std::thread::sleep(Duration::from_millis(130));
+    let mut child = scene.held_up("delay_enter", &["x/app.db-wal"]);
+    // For a moment it is open several times; for long only while its log is waited for.
+    for _ in 0..20 {
+        opened(&mut child, &scene.data.join("x/app.db"));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    scene.exchange("x", "y");
+    Run::of(child.wait_with_output().expect("it ends"), "held up".to_owned()).exits(0);
+    for next in ["first", "second", "third"] {
+        let back = scene.place.restore("latest", next);
+        for (path, what) in [("x/app.db", "y"), ("y/app.db", "x")] {
+            let found = rows(&back.join(path));
+            assert!(found.len() == 300 && found.iter().all(|row| row.starts_with(what)), "{path}: {}", found.len());
+        }
+        scene.place.ok(["snapshot", "-q", "--tag", next]);
+    }
+}
+
+/// A database that has a second name, with a log of its own beside that: SQLite has one shared memory for both.
+#[test]
+fn two_names_of_one_database() {
+    for names in [["a", "b"], ["b", "a"]] {
+        let scene = Scene::new(&["a/other", "b/other"], false);
+        let [link, live] = names.map(|folder| scene.data.join(folder).join("app.db"));
+        let _app = database(&live, "row");
+        fs::hard_link(&live, &link).expect("linked");
+        fs::write(link.with_file_name("app.db-wal"), b"").expect("an empty log");
+        for back in ["first", "second"] {
+            scene.place.ok(["snapshot", "-q", "--full-scan", "--tag", "one"]);
+            let back = scene.place.restore("latest", back);
+            assert_eq!(rows(&back.join(names[1]).join("app.db")).len(), 300, "{names:?}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! It leaves nothing behind in the source, not even a sidecar.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,6 +21,7 @@ pub(super) struct Quiet {
     path: PathBuf,
     len: u64,
     modified: Option<SystemTime>,
+    inode: u64,
     /// The file ended before its length: whoever did that does not go by the locks.
     cut_short: bool,
 }
@@ -64,8 +66,9 @@ impl Quiet {
                 None => return Err(Refusal::NotADatabase("its header is not that of a database".into())),
             }
         };
-        let modified = path.symlink_metadata()?.modified().ok();
-        let quiet = Quiet { file, path: path.to_owned(), len, modified, cut_short: false };
+        let meta = path.symlink_metadata()?;
+        let (modified, inode) = (meta.modified().ok(), meta.ino());
+        let quiet = Quiet { file, path: path.to_owned(), len, modified, inode, cut_short: false };
         Ok(Some((quiet, Shape { view: View::Quiet, page_size, len, remarks: Vec::new() })))
     }
 
@@ -86,10 +89,13 @@ impl Quiet {
         // Programs that write without locks are not SQLite, but are noticed if they can be.
         let meta = match self.path.symlink_metadata() {
             Ok(meta) => meta,
-            // Unlinked or renamed: what was read is the state that it had.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.file.size()? == self.len),
+            // Unlinked or renamed: where a log would lie now is not known.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
         };
+        if meta.ino() != self.inode {
+            return Ok(false);
+        }
         Ok(self.file.size()? == self.len && meta.len() == self.len && meta.modified().ok() == self.modified)
     }
 }

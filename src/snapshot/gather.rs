@@ -195,6 +195,7 @@ impl Gathering<'_, '_> {
             let settled = Settled { known: &contents.settled, is_held: &is_held };
             let look = again.look(&mut self.walked, changed, &settled, &gone);
             self.contents.nodes.resize(self.walked.found.len(), None);
+            self.contents.settled.retain(|who| !look.displaced.contains(who));
             if look.calm {
                 self.contents.calm = nth == 0;
                 // What was gone at its new place is in no folder now: it was deleted.

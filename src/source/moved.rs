@@ -43,6 +43,8 @@ pub struct Look {
     pub seen: Vec<(usize, Option<i128>)>,
     /// Folders that were moved, and could not be listed where they were seen.
     pub lost: Vec<PathBuf>,
+    /// Files that were captured where another one stands now, which will be captured there: they are not any more.
+    pub displaced: HashSet<Identity>,
     /// No folder changed since it was listed last: nothing can have been missed.
     pub calm: bool,
 }
@@ -147,9 +149,15 @@ impl<'a> Again<'a> {
             self.places.insert(walk.found[at].path.clone(), at);
         }
         let refused: HashSet<PathBuf> = walk.errors.iter().map(|error| error.path.clone()).collect();
-        for Changed { at: folder, now } in changed {
-            self.listed.insert(folder, (now, now_nanos()));
-            self.list(walk, folder, identity(&now), settled, (&refused, &mut look));
+        for Changed { at: folder, now } in &changed {
+            self.listed.insert(*folder, (*now, now_nanos()));
+            self.list(walk, *folder, identity(now), settled, (&refused, &mut look));
+        }
+        if !look.displaced.is_empty() {
+            // They may stand in a folder that was listed before that was known.
+            for Changed { at: folder, now } in changed {
+                self.list(walk, folder, identity(&now), settled, (&refused, &mut look));
+            }
         }
         look.seen.sort_unstable();
         look.seen.dedup_by_key(|(at, _)| *at);
@@ -211,7 +219,7 @@ impl<'a> Again<'a> {
             let known = self.places.get(&path).copied();
             let is_settled = |at: usize| {
                 let stamp = &walk.found[at].stamp;
-                stamp.inode == inode && settled.known.contains(&identity(stamp))
+                stamp.inode == inode && is_known(settled, look, stamp)
             };
             if known.is_some_and(is_settled) {
                 continue;
@@ -225,7 +233,7 @@ impl<'a> Again<'a> {
                 continue;
             };
             // One of several names can be new while its file is old.
-            let is_captured = settled.known.contains(&identity(&now.stamp)) && (known.is_some() || now.links == 1);
+            let is_captured = is_known(settled, look, &now.stamp) && (known.is_some() || now.links == 1);
             let born = now.born;
             // What says that it was born later than now has it from a clock that was wrong.
             let is_new = born.is_some_and(|born| (self.began..=now_nanos()).contains(&born));
@@ -241,6 +249,10 @@ impl<'a> Again<'a> {
                     walk.errors.push(SourceError::new(path, "it became something else while the snapshot was taken"));
                 }
                 (Some(kind), Some(at)) => {
+                    let was = identity(&walk.found[at].stamp);
+                    if was != identity(&now.stamp) {
+                        look.displaced.insert(was);
+                    }
                     walk.found[at] = now.found(path, folder, kind);
                     look.seen.push((at, born));
                 }
@@ -270,7 +282,7 @@ impl<'a> Again<'a> {
             let is_seen = |(at, found): (usize, &Found)| match found.kind {
                 Kind::Directory => !self.unseen.contains(&at) && !walk.vanished.contains(&at),
                 // Under this name: another may be outside.
-                _ => settled.known.contains(&identity(&found.stamp)) && (settled.is_held)(at),
+                _ => is_known(settled, look, &found.stamp) && (settled.is_held)(at),
             };
             let mut inside = walk.found.iter().enumerate().filter(|(_, found)| found.path.starts_with(&old.path));
             if inside.all(is_seen) {
@@ -292,6 +304,11 @@ impl<'a> Again<'a> {
             }
         }
     }
+}
+
+fn is_known(settled: &Settled<'_>, look: &Look, stamp: &Stamp) -> bool {
+    let who = identity(stamp);
+    settled.known.contains(&who) && !look.displaced.contains(&who)
 }
 
 fn refuse(walk: &mut Walk, folder: usize, error: Errno, refused: &HashSet<PathBuf>) {

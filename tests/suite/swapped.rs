@@ -38,14 +38,9 @@ impl Scene {
 
     /// A snapshot that is held up as it has opened what is `held`.
     fn snapshot(&self, held: &[&str]) -> Child {
-        self.held_up("delay_exit", held)
-    }
-
-    fn held_up(&self, when: &str, held: &[&str]) -> Child {
         let held: Vec<String> =
             held.iter().map(|held| self.data.join(held).to_str().expect("text").to_owned()).collect();
-        let inject = format!("inject=openat:{when}=700000");
-        let mut options = vec!["-o", "/dev/null", "-e", "trace=openat", "-e", &inject];
+        let mut options = vec!["-o", "/dev/null", "-e", "trace=openat", "-e", "inject=openat:delay_exit=700000"];
         options.extend(held.iter().flat_map(|held| ["-P", held]));
         let mut child = traced(&self.place.nbak(["snapshot", "-q"]), &options);
         child.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("strace starts")
@@ -202,32 +197,6 @@ fn rows(path: &Path) -> Vec<String> {
     let conn = Connection::open(path).expect("opened");
     let mut all = conn.prepare("SELECT v FROM t ORDER BY rowid").expect("a query");
     all.query_map([], |row| row.get(0)).expect("rows").collect::<Result<_, _>>().expect("text")
-}
-
-/// Between the opening of a database and that of its log, others of the same names take their place.
-#[test]
-fn between_a_database_and_its_log() {
-    if !can_trace() {
-        return;
-    }
-    let scene = Scene::new(&["x/other", "y/other"], false);
-    let _apps = ["x", "y"].map(|folder| database(&scene.data.join(folder).join("app.db"), folder));
-    std::thread::sleep(Duration::from_millis(130));
-    let mut child = scene.held_up("delay_enter", &["x/app.db-wal"]);
-    // For a moment it is open several times; for long only while its log is waited for.
-    for _ in 0..20 {
-        opened(&mut child, &scene.data.join("x/app.db"));
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    scene.exchange("x", "y");
-    Run::of(child.wait_with_output().expect("it ends"), "held up".to_owned()).exits(0);
-    for next in ["first", "second", "third"] {
-        let back = scene.place.restore("latest", next);
-        for (path, what) in [("x/app.db", "y's"), ("y/app.db", "x's")] {
-            assert!(rows(&back.join(path)) == rows(&scene.data.join(path)), "{path}, which is {what}");
-        }
-        scene.place.ok(["snapshot", "-q", "--tag", next]);
-    }
 }
 
 /// A database that has a second name, with a log of its own beside that: SQLite has one shared memory for both.

@@ -89,30 +89,50 @@ pub fn open_database(
     earlier: Option<Earlier>,
 ) -> std::io::Result<Option<Open>> {
     let path = opening.source.join(&found.path);
-    if !lies_in(&path, folder) {
-        return Err(ErrorKind::NotFound.into());
-    }
     // The stamps come first: what changes after them is noticed the next time.
     let Some(meta) = looks_open(&path)? else { return Ok(None) };
     let beside = sidecar_stamps(&path);
     // What the mark is of is looked at as it was before the opening; the receipt is of what it left.
     let before = Receipt::of_database(stamp(&meta), beside);
     let earlier = earlier.filter(|earlier| earlier.mark.is_of(&before));
-    let state = frames::open(opening, &path, earlier.as_ref());
-    // By name SQLite opens first the one, then the other: they belong together only if nothing was moved meanwhile.
-    let after = sidecar_stamps(&path);
-    let is_it =
-        || std::fs::symlink_metadata(&path).is_ok_and(|meta| identity(&stamp(&meta)) == identity(&before.stamp));
-    let is_other = |was: Stamp, is: Option<Stamp>| is.is_none_or(|is| identity(&is) != identity(&was));
-    let is_other_log = beside[0].is_some_and(|was| is_other(was, after[0]));
-    // One that was hot is gone.
-    let is_other_journal = beside[1].is_some_and(|was| after[1].is_some() && is_other(was, after[1]));
-    if is_other_log || is_other_journal || !is_it() || !lies_in(&path, folder) {
+    let state = in_place(&path, folder, identity(&before.stamp), || frames::open(opening, &path, earlier.as_ref()));
+    if let Err(Refusal::Io(error)) = &state
+        && error.kind() == ErrorKind::NotFound
+    {
         return Err(ErrorKind::NotFound.into());
     }
+    let after = sidecar_stamps(&path);
     let attributes = attributes_at(found, before.stamp);
     let receipt = Receipt::of_database(before.stamp, as_opened(beside, after));
     Ok(Some(Open { state, receipt, attributes, earlier }))
+}
+
+/// Opens the database at `path` in `folder`, which must be the file `who`. By name SQLite opens first it and then its
+/// log: they belong together only if nothing was moved meanwhile. If something was, it is not there.
+fn in_place<T>(
+    path: &Path,
+    folder: Identity,
+    who: Identity,
+    open: impl FnOnce() -> std::result::Result<T, Refusal>,
+) -> std::result::Result<T, Refusal> {
+    let is_it = || {
+        let meta = std::fs::symlink_metadata(path);
+        meta.is_ok_and(|meta| identity(&stamp(&meta)) == who) && lies_in(path, folder)
+    };
+    let before = sidecar_stamps(path);
+    if !is_it() {
+        return Err(std::io::Error::from(ErrorKind::NotFound).into());
+    }
+    let opened = open();
+    let after = sidecar_stamps(path);
+    let is_other = |was: Stamp, is: Option<Stamp>| is.is_none_or(|is| identity(&is) != identity(&was));
+    let is_other_log = before[0].is_some_and(|was| is_other(was, after[0]));
+    // One that was hot is gone.
+    let is_other_journal = before[1].is_some_and(|was| after[1].is_some() && is_other(was, after[1]));
+    if is_other_log || is_other_journal || !is_it() {
+        return Err(std::io::Error::from(ErrorKind::NotFound).into());
+    }
+    opened
 }
 
 /// The stamps of what lies beside a database, from `before` it was opened. What is not in them is only that SQLite gave
@@ -131,10 +151,13 @@ pub fn capture_database(
     before: Option<&Content>,
 ) -> Result<Captured> {
     let path = opening.source.join(&found.path);
-    let copied = || Database::open_backup_with(&path, &(opening.scratch)()?, opening.hot);
     let Open { state, receipt, attributes, earlier } = open;
+    let who = identity(&receipt.stamp);
+    let live = || in_place(&path, folder, who, || Database::open_live_with(&path, opening.hot));
+    let copied =
+        || in_place(&path, folder, who, || Database::open_backup_with(&path, &(opening.scratch)()?, opening.hot));
     let all_of = |captured: Captured| Captured {
-        identity: Some(identity(&receipt.stamp)),
+        identity: Some(who),
         receipt: Some(receipt.clone()),
         attributes: Some(attributes),
         ..captured
@@ -144,10 +167,10 @@ pub fn capture_database(
         (Ok(Opened::Changes(changes)), Some(earlier), Some(before)) => {
             match frames::save(session, *changes, earlier, before, &receipt)? {
                 Some(captured) => return Ok(all_of(captured)),
-                None => Database::open_live_with(&path, opening.hot),
+                None => live(),
             }
         }
-        (Ok(Opened::Changes(_)), ..) => Database::open_live_with(&path, opening.hot),
+        (Ok(Opened::Changes(_)), ..) => live(),
         (Err(refusal), ..) => Err(refusal),
     };
     let mut attempt = 0;
@@ -169,14 +192,9 @@ pub fn capture_database(
             }
             Err(Disturbed::Again) => {}
         }
-        // Somebody moved it, or a folder above.
-        let now = std::fs::symlink_metadata(&path);
-        if !lies_in(&path, folder) || !now.is_ok_and(|now| identity(&stamp(&now)) == identity(&receipt.stamp)) {
-            return Ok(Captured::gone());
-        }
         // Somebody began to write. A live transaction is not disturbed by that; a copy is never.
         next = match attempt {
-            1 => Database::open_live_with(&path, opening.hot),
+            1 => live(),
             2 | 3 => copied(),
             _ => break Refusal::Busy("it changed under every attempt to read it".to_owned()),
         };

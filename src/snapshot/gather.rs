@@ -323,7 +323,7 @@ fn read(
         match open_database(opening, found, folder, None) {
             Ok(opened) => open = opened,
             // It is somewhere else, or was replaced.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Captured::default()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Captured::gone()),
             Err(error) => return Ok(Captured::failed(error)),
         }
     }

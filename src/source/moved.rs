@@ -155,6 +155,7 @@ impl<'a> Again<'a> {
         }
         if !look.displaced.is_empty() {
             // They may stand in a folder that was listed before that was known.
+            let refused: HashSet<PathBuf> = walk.errors.iter().map(|error| error.path.clone()).collect();
             for Changed { at: folder, now } in changed {
                 self.list(walk, folder, identity(&now), settled, (&refused, &mut look));
             }

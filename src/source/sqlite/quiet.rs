@@ -3,11 +3,11 @@
 //! It leaves nothing behind in the source, not even a sidecar.
 
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::super::handle::{FileHandle, beside};
+use super::super::walk::{Identity, identity, stamp};
 use super::header::{HEADER_BYTES, MAGIC, looks_like_database};
 use super::view::{EMPTY_PAGE_SIZE, Refusal, Shape, View};
 
@@ -21,7 +21,7 @@ pub(super) struct Quiet {
     path: PathBuf,
     len: u64,
     modified: Option<SystemTime>,
-    inode: u64,
+    who: Identity,
     /// The file ended before its length: whoever did that does not go by the locks.
     cut_short: bool,
 }
@@ -67,8 +67,8 @@ impl Quiet {
             }
         };
         let meta = path.symlink_metadata()?;
-        let (modified, inode) = (meta.modified().ok(), meta.ino());
-        let quiet = Quiet { file, path: path.to_owned(), len, modified, inode, cut_short: false };
+        let (modified, who) = (meta.modified().ok(), identity(&stamp(&meta)));
+        let quiet = Quiet { file, path: path.to_owned(), len, modified, who, cut_short: false };
         Ok(Some((quiet, Shape { view: View::Quiet, page_size, len, remarks: Vec::new() })))
     }
 
@@ -93,7 +93,7 @@ impl Quiet {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
         };
-        if meta.ino() != self.inode {
+        if identity(&stamp(&meta)) != self.who {
             return Ok(false);
         }
         Ok(self.file.size()? == self.len && meta.len() == self.len && meta.modified().ok() == self.modified)

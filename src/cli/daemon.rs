@@ -47,8 +47,9 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
     }
     let lock = WriterLock::acquire_at(&data_dir.join(DAEMON_LOCK), "running as daemon here", MOMENT)?;
     lock.sign();
-    // What keeps every job from working is said now, and not at three in the morning.
-    let config = context.config()?;
+    // What keeps every job from working is said now, and not at three in the morning. What is read here is what counts
+    // until it is read again: a second look might find a file that is just being written.
+    let config = context.config()?.clone();
     context.places()?;
     context.credentials()?;
     if let Err(error) = remembered::begin(&data_dir) {
@@ -91,12 +92,8 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
     let log = |line: &str| output::message(line);
     // What is wrong with the configuration is said when it is read for the daemon itself, and not at every look.
     let fresh = || Context::new(common).without_warnings();
-    let is_ready = Cell::new(false);
     let load = || {
         alive();
-        if !is_ready.replace(true) {
-            return Context::new(common).own_config();
-        }
         let begins = NotifyState::monotonic_usec_now().map(|now| sd_notify::notify(&[NotifyState::Reloading, now]));
         let mut read = Context::new(common).own_config();
         let is_there = std::fs::symlink_metadata(&config_file).is_ok();
@@ -150,7 +147,7 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
         config.snapshot_schedule.as_ref().map_or("never".to_owned(), |at| format!("at `{}`", at.as_str()))
     ));
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    running.run(&mut teller)?;
+    running.run(config, &mut teller)?;
     log("daemon ends");
     Ok(0)
 }

@@ -16,7 +16,7 @@ use crate::source::exclude::Exclusions;
 use crate::upkeep::policy::parse_duration;
 
 /// What is set.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own, in a file that people write")]
 pub struct Config {
     /// Where backups go.

@@ -64,7 +64,7 @@ pub struct Daemon<'a> {
     pub clock: &'a dyn Clock,
     /// Runs jobs.
     pub work: &'a dyn Work,
-    /// Reads the configuration.
+    /// Reads the configuration again.
     pub load: &'a dyn Fn() -> Result<Config>,
     /// Whether access to Google Drive was granted.
     pub granted: &'a dyn Fn() -> bool,
@@ -100,9 +100,8 @@ pub fn forget_flags(keep: &Keep) -> Vec<String> {
 }
 
 impl Daemon<'_> {
-    /// Runs until it is told to end.
-    pub fn run(&self, watch: &mut dyn Watch) -> Result<()> {
-        let mut config = (self.load)()?;
+    /// Runs until it is told to end, by `config` until that is read again.
+    pub fn run(&self, mut config: Config, watch: &mut dyn Watch) -> Result<()> {
         let mut plan = plan(&config);
         let mut state = State::load(self.data_dir);
         if let Some(running) = state.running.take() {

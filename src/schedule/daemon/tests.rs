@@ -80,7 +80,7 @@ fn live(folder: &Path, text: &str, from: i64, hours: i64, answer: &dyn Fn(&str, 
     let load = || Ok(config(text));
     let daemon = Daemon { data_dir: folder, clock: &clock, work: &work, load: &load, granted: &|| false };
     let mut listen = Listen::default();
-    daemon.run(&mut listen).expect("it ends");
+    daemon.run(config(text), &mut listen).expect("it ends");
     (work.ran.into_inner(), listen.0)
 }
 
@@ -204,7 +204,7 @@ fn drive_that_fails_is_no_failed_backup() {
     let load = || Ok(config(DAILY));
     let daemon = Daemon { data_dir: folder.path(), clock: &clock, work: &work, load: &load, granted: &|| true };
     let mut listen = Listen::default();
-    daemon.run(&mut listen).expect("it ends");
+    daemon.run(config(DAILY), &mut listen).expect("it ends");
     assert_eq!(listen.0, ["failed: upload"]);
     assert_eq!(work.ran.borrow().iter().filter(|(_, line)| line == "backup --json").count(), 1);
     assert!(work.ran.borrow().iter().any(|(_, line)| line == "backup gdrive prune --json"));
@@ -347,7 +347,7 @@ fn how_things_stand_is_looked_at_while_a_job_runs() {
     let load = || Ok(config(DAILY));
     let daemon = Daemon { data_dir: folder.path(), clock: &clock, work: &work, load: &load, granted: &|| false };
     let mut looks = Looks::default();
-    daemon.run(&mut looks).expect("it ends");
+    daemon.run(config(DAILY), &mut looks).expect("it ends");
     assert!(work.1.get() == 5 && looks.0 >= 5 * 18, "{} {}", work.1.get(), looks.0);
 }
 
@@ -372,7 +372,7 @@ fn the_first_backup_that_fails_is_compared_too() {
     let work = Fails(&clock, RefCell::default());
     let load = || Ok(config(DAILY));
     let daemon = Daemon { data_dir: folder.path(), clock: &clock, work: &work, load: &load, granted: &|| false };
-    daemon.run(&mut Listen::default()).expect("it ends");
+    daemon.run(config(DAILY), &mut Listen::default()).expect("it ends");
     let expected = ["diff --anomalies latest latest --json", "backup --json", "diff --anomalies old latest --json"];
     assert_eq!(work.1.borrow()[..3], expected);
 }

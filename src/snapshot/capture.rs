@@ -385,3 +385,56 @@ fn attributes_at(found: &Found, now: Stamp) -> Attributes {
     let (mtime, mtime_nanos) = Found { stamp: now, ..found.clone() }.mtime();
     Attributes { mode: found.mode, uid: found.owner.0, gid: found.owner.1, mtime, mtime_nanos }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Metadata};
+
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+    use super::*;
+    use crate::source::sqlite::Refusal;
+
+    /// Whether a database in one of two folders counts as opened in place if `meanwhile` happens as it is opened.
+    fn holds(meanwhile: impl FnOnce(&Path)) -> bool {
+        let root = tempfile::tempdir().expect("a folder");
+        for file in ["a/db", "a/db-wal", "a/db-journal", "b/db", "b/db-wal", "other"] {
+            let path = root.path().join(file);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            fs::write(path, file).expect("written");
+        }
+        let path = root.path().join("a/db");
+        let of = |meta: Metadata| identity(&stamp(&meta));
+        let folder = of(fs::metadata(root.path().join("a")).expect("there"));
+        let who = of(fs::metadata(&path).expect("there"));
+        let opened: std::result::Result<(), Refusal> = in_place(&path, folder, who, || {
+            meanwhile(root.path());
+            Ok(())
+        });
+        opened.is_ok()
+    }
+
+    #[test]
+    fn a_database_is_opened_where_it_was_seen() {
+        assert!(holds(|_| {}));
+        assert!(holds(|root| fs::write(root.join("a/db-wal"), "longer than before").expect("written")));
+        assert!(holds(|root| fs::remove_file(root.join("a/db-journal")).expect("rolled back")));
+        let exchange = |root: &Path, one, other| {
+            renameat_with(CWD, root.join(one), CWD, root.join(other), RenameFlags::EXCHANGE).expect("exchanged");
+        };
+        assert!(!holds(|root| exchange(root, "a", "b")), "the folder is another one");
+        assert!(!holds(|root| exchange(root, "a/db", "b/db")), "the database is another one");
+        assert!(!holds(|root| exchange(root, "a/db-wal", "b/db-wal")), "the log is another one");
+        assert!(!holds(|root| fs::remove_file(root.join("a/db-wal")).expect("removed")), "the log is gone");
+        assert!(
+            !holds(|root| fs::rename(root.join("other"), root.join("a/db-journal")).expect("moved")),
+            "the journal"
+        );
+        // A hard link has the same identity, and another folder beside it.
+        assert!(!holds(|root| {
+            fs::remove_file(root.join("b/db")).expect("removed");
+            fs::hard_link(root.join("a/db"), root.join("b/db")).expect("linked");
+            exchange(root, "a", "b");
+        }));
+    }
+}

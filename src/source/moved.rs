@@ -35,6 +35,9 @@ pub const TICK: i128 = 20_000_000;
 /// Nanoseconds: the same where times look as if the file system counts in whole seconds, or in two.
 const COARSE_TICK: i128 = 3_000_000_000;
 
+/// How often one look lists folders again for what turns out to be displaced as it does.
+const PASSES: usize = 4;
+
 /// What one look found.
 #[derive(Debug, Default)]
 pub struct Look {
@@ -153,11 +156,19 @@ impl<'a> Again<'a> {
             self.listed.insert(*folder, (*now, now_nanos()));
             self.list(walk, *folder, identity(now), settled, (&refused, &mut look));
         }
-        if !look.displaced.is_empty() {
-            // They may stand in a folder that was listed before that was known.
+        // They may stand in a folder that was listed before that was known, in this look or in one before it.
+        let mut sought = 0;
+        for _ in 0..PASSES {
+            if look.displaced.len() == sought {
+                break;
+            }
+            sought = look.displaced.len();
             let refused: HashSet<PathBuf> = walk.errors.iter().map(|error| error.path.clone()).collect();
-            for Changed { at: folder, now } in changed {
-                self.list(walk, folder, identity(&now), settled, (&refused, &mut look));
+            let mut listed: Vec<(usize, Identity)> =
+                self.listed.iter().map(|(at, (seen, _))| (*at, identity(seen))).collect();
+            listed.sort_unstable_by_key(|(at, _)| *at);
+            for (folder, who) in listed {
+                self.list(walk, folder, who, settled, (&refused, &mut look));
             }
         }
         look.seen.sort_unstable();

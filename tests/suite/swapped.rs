@@ -134,6 +134,32 @@ fn what_was_read_is_displaced() {
     scene.assert_all(child);
 }
 
+/// A file that was read is moved, which one look sees; another takes its place, which the next look sees. By then the
+/// folder that the first went to has long been listed, and does not change any more.
+#[test]
+fn what_was_moved_is_displaced_later() {
+    if !can_trace() {
+        return;
+    }
+    let scene = Scene::new(&["a/p", "b/other", "r", "z/other"], true);
+    let [a, b, r, z] = ["a/p", "b/q", "r", "z"].map(|path| scene.data.join(path));
+    let other = scene.place.path("other");
+    fs::write(&other, "older than the snapshot, and not in it yet").expect("a file");
+    std::thread::sleep(Duration::from_millis(130));
+    let mut child = scene.snapshot(&["r", "z"]);
+    closed(&mut child, &r);
+    opened(&mut child, &r);
+    fs::rename(&a, &b).expect("moved");
+    fs::write(z.join("new"), "so that this folder is listed again, after the others").expect("a file");
+    opened(&mut child, &z);
+    fs::rename(&other, &a).expect("moved");
+    child.wait_with_output().expect("it ends");
+    let back = scene.place.restore("latest", "back");
+    for path in ["a/p", "b/q"] {
+        assert_eq!(fs::read(back.join(path)).ok(), fs::read(scene.data.join(path)).ok(), "{path}");
+    }
+}
+
 /// A link takes a folder's place, and leads to files of the same names that are none of the data directory's.
 #[test]
 fn a_link_that_leads_out() {

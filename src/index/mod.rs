@@ -287,16 +287,19 @@ impl Index {
         self.rows.iter().filter(|(_, row)| row.count > 0).map(|(id, _)| *id)
     }
 
-    /// All records, by packs. Where the file does not give them, the pack's footer in `packs` does.
-    pub fn records(&self, packs: &Packs) -> Vec<(PackId, Vec<Vec<u8>>)> {
+    /// All records, by packs. Where the file does not give them, the pack's footer in `packs` does; if that does not
+    /// open either, it is not known which snapshots there are, and that is an error: an answer without them would let
+    /// `gc` free what they need.
+    pub fn records(&self, packs: &Packs) -> Result<Vec<(PackId, Vec<Vec<u8>>)>> {
         let one = |(id, row): (&PackId, &Row)| {
             if !row.records.is_empty() {
-                return (*id, row.records.clone());
+                return Ok((*id, row.records.clone()));
             }
             let known = self.disk.as_ref().and_then(|disk| disk.records(*id));
-            let known = known.filter(|records| records.len() == row.count as usize);
-            let footer = || packs.open(*id).map(|pack| pack.footer.records.clone()).unwrap_or_default();
-            (*id, known.unwrap_or_else(footer))
+            match known.filter(|records| records.len() == row.count as usize) {
+                Some(known) => Ok((*id, known)),
+                None => Ok((*id, packs.open(*id)?.footer.records.clone())),
+            }
         };
         self.rows.iter().filter(|(_, row)| row.count > 0).map(one).collect()
     }

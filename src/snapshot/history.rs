@@ -36,7 +36,7 @@ impl History {
         let (index, keys) = (catalog.index(), catalog.packs().keys());
         let (mut known, mut ledger, mut generation) = (Vec::new(), Ledger::default(), 0);
         let mut seen = HashSet::new();
-        for (pack, records) in index.records(catalog.packs()) {
+        for (pack, records) in index.records(catalog.packs())? {
             let (ledgers, records): (Vec<&[u8]>, Vec<&[u8]>) =
                 records.iter().map(Vec::as_slice).partition(|record| is_ledger(record));
             if !ledgers.is_empty() {

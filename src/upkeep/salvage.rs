@@ -47,7 +47,7 @@ pub fn orphaned_records(store: &Store) -> Result<Vec<Vec<u8>>> {
         }
     }
     let ledger = store.history()?.ledger();
-    let known = catalog.index().records(catalog.packs());
+    let known = catalog.index().records(catalog.packs())?;
     let known = known.iter().flat_map(|(_, records)| records);
     let gone = catalog.index().lost().flat_map(|(_, records)| records);
     let mut orphaned: Vec<Vec<u8>> = Vec::new();
@@ -70,7 +70,7 @@ pub fn orphaned_ledger(store: &Store) -> Result<Option<Ledger>> {
             newest = newest.max(Ledger::decode(ledgers).map_or(0, |ledger| ledger.generation));
         }
     }
-    let known = catalog.index().records(catalog.packs());
+    let known = catalog.index().records(catalog.packs())?;
     let known = known.iter().map(|(_, records)| records.as_slice());
     let gone = catalog.index().lost().map(|(_, records)| records);
     let ledgers = known.chain(gone).filter_map(|records| {

@@ -2,11 +2,14 @@
 //!
 //! Mounting one needs the superuser; without, the tests say so and pass.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::small_disk::{mount, small_disk};
+use crate::common::strace::{can_trace, traced};
 use crate::common::{self, Place, Run, assert_equal, noise, rounds, tree};
 
 /// It says what failed, where, why, and what to do.
@@ -86,7 +89,7 @@ fn a_snapshot_onto_a_full_disk_fails_and_harms_nothing() {
 fn an_index_that_does_not_fit_fails_no_snapshot() {
     let Some(disk) = small_disk(own_name!("an_index_that_does_not_fit_fails_no_snapshot")) else { return };
     let mut place = place();
-    mount(&disk, 128);
+    mount(&disk, 132);
     place.repo = disk.join("repo");
     for n in 0..4 {
         fs::write(place.data.join("changing"), noise(n, 2000)).expect("written");
@@ -229,4 +232,58 @@ fn a_restore_in_place_onto_a_full_disk_leaves_what_was_there() {
     }
     println!("{failed} failed, {done} done");
     assert!(failed >= 5 && done >= 5, "{failed} failed, {done} done: not around the boundary");
+}
+
+/// To make room `gc` gives the index up, and then the packs say which snapshots there are. One that cannot be read just
+/// then is no pack without any.
+#[test]
+fn gc_on_a_full_disk_takes_nothing_for_gone_that_it_cannot_read() {
+    if !can_trace() {
+        return;
+    }
+    let test = own_name!("gc_on_a_full_disk_takes_nothing_for_gone_that_it_cannot_read");
+    let Some(disk) = small_disk(test) else { return };
+    let mut place = place();
+    let packs = |repo: &Path| -> BTreeSet<PathBuf> {
+        let packs = fs::read_dir(repo.join("packs")).into_iter().flatten().flatten();
+        packs.map(|entry| PathBuf::from(entry.file_name())).collect()
+    };
+    let change = |place: &Place, n: u64| {
+        for file in 0..6 {
+            fs::write(place.data.join(format!("d/{file}")), noise(n * 10 + file, 20_000)).expect("written");
+        }
+        place.ok(&["snapshot"]);
+    };
+    (0..3).for_each(|n| change(&place, n));
+    let others = packs(&place.repo);
+    // Of a directory in which nothing changed: its pack has the record, and nothing else.
+    place.ok(&["snapshot", "--tag", "before"]);
+    let own: Vec<PathBuf> = packs(&place.repo).difference(&others).cloned().collect();
+    let before = tree(&place.data);
+    (3..7).for_each(|n| change(&place, n));
+    place.ok(&["forget", "--keep-last", "2", "--keep-tag", "before"]);
+    let made = std::mem::replace(&mut place.repo, disk.join("repo"));
+    let mut refused = 0;
+    for nth in 1..10 {
+        mount(&disk, 4096);
+        common::copy(&made, &place.repo);
+        let filler = fs::File::create(disk.join("filler")).and_then(|mut file| {
+            while file.write_all(&[7; 4096]).is_ok() {}
+            file.sync_all()
+        });
+        filler.expect("full");
+        let listed = place.ok(&["snapshots", "--json"]).out;
+        let pack = place.repo.join("packs").join(&own[0]);
+        let fails = format!("inject=openat:error=EIO:when={nth}..{}", nth + 1);
+        let pack = pack.to_str().expect("text");
+        let options = ["-o", "/dev/null", "-P", pack, "-e", "trace=openat", "-e", &fails];
+        let run = Run::of(traced(&place.command(&["gc"]), &options));
+        refused += u32::from(run.code != 0);
+        assert_eq!(place.ok(&["snapshots", "--json"]).out, listed, "{nth}: {run:?}");
+        fs::remove_file(disk.join("filler")).expect("removed");
+        let (back, target) = place.restore("before", &format!("back {nth}"));
+        assert_eq!(back.code, 0, "{nth}: {back:?}");
+        assert_eq!(tree(&target).len(), before.len(), "{nth}");
+    }
+    assert!(refused > 0, "the pack was never needed");
 }

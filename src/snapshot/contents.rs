@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::captured::Captured;
 use super::marks::Mark;
+use super::now::Moment;
 use super::receipt::Receipt;
 use super::record::Totals;
 use super::sidecar::Sidecar;
@@ -144,14 +145,14 @@ impl Contents {
     }
 
     /// Takes over what the parent snapshot has, because the file was read and is the same.
-    pub(super) fn keep_same(&mut self, source: &Path, at: usize, node: Node, found: &Found, began: i128) {
+    pub(super) fn keep_same(&mut self, source: &Path, at: usize, node: Node, found: &Found, began: Moment) {
         self.settled.insert(identity(&found.stamp));
         self.hand_out(source, at, found, Receipt::of_file(found.stamp), began);
         self.put(at, found, node, None);
     }
 
     /// Keeps `receipt` if it is safe to rely on.
-    pub(super) fn hand_out(&mut self, source: &Path, at: usize, found: &Found, receipt: Receipt, began: i128) {
+    pub(super) fn hand_out(&mut self, source: &Path, at: usize, found: &Found, receipt: Receipt, began: Moment) {
         let in_memory = self.in_memory.entry(receipt.stamp.device);
         let in_memory = *in_memory.or_insert_with(|| medium::is_in_memory(&source.join(&found.path)));
         if receipt.may_be_kept(began, in_memory) {
@@ -228,7 +229,7 @@ impl Contents {
         at: usize,
         captured: Captured,
         before: Option<&Content>,
-        began: i128,
+        began: Moment,
         walked: &mut Walk,
     ) {
         let found = &walked.found[at];

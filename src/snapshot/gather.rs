@@ -139,7 +139,7 @@ impl Gathering<'_, '_> {
         if let (None, true, Some(Entry { node: node @ Node::File { .. }, .. })) =
             (&open, self.first.same.remove(&at), before)
         {
-            contents.keep_same(&taking.source, at, node.clone(), found, taking.began);
+            contents.keep_same(&taking.source, at, node.clone(), found, taking.moment());
             return Ok(());
         }
         let before = match before {
@@ -156,7 +156,7 @@ impl Gathering<'_, '_> {
             let which = *which;
             contents.leave_out(at, which, captured.identity, &mut self.walked);
         } else {
-            contents.take(&taking.source, at, captured, before, taking.began, &mut self.walked);
+            contents.take(&taking.source, at, captured, before, taking.moment(), &mut self.walked);
         }
         if taking.options.separate_files {
             session.sink.close_segment(Segment::Data)?;
@@ -193,7 +193,7 @@ impl Gathering<'_, '_> {
                 is_captured || contents.left_out.contains_key(&at) || untouched.is_inside(at)
             };
             let settled = Settled { known: &contents.settled, is_held: &is_held };
-            let look = again.look(&mut self.walked, changed, &settled, &gone);
+            let look = again.look(&mut self.walked, &changed, &settled, &gone);
             self.contents.nodes.resize(self.walked.found.len(), None);
             self.contents.settled.retain(|who| !look.displaced.contains(who));
             if look.calm {

@@ -45,6 +45,7 @@ mod same;
 pub mod save;
 pub mod scratch;
 pub mod sidecar;
+mod steady;
 mod still;
 pub mod store;
 mod subtree;

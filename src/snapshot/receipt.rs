@@ -12,6 +12,7 @@
 //! each call, on a file system in memory too. What has SQLite's header and is written by another program through a map
 //! is outside of this argument; see the limits in `docs/ARCHITECTURE.md`.
 
+use super::now::Moment;
 use crate::codec::{Malformed, Reader, put_signed, put_varint};
 use crate::source::walk::Stamp;
 
@@ -61,29 +62,27 @@ impl Receipt {
         self.beside().is_none_or(|[log, journal]| frames(log) == frames(now[0]) && journal == now[1])
     }
 
-    /// Whether it is safe to rely on, of a capture that began at `began`, in nanoseconds since 1970, on a file system
-    /// that is one `in_memory` or is not.
-    pub fn may_be_kept(&self, began: i128, in_memory: bool) -> bool {
+    /// Whether it is safe to rely on, of a capture that began at the moment `began`, on a file system that is one
+    /// `in_memory` or is not.
+    pub fn may_be_kept(&self, began: Moment, in_memory: bool) -> bool {
         let is_hidden = in_memory && self.database.is_none() && self.stamp.size > 0;
         !is_hidden && self.is_safe(began)
     }
 
-    /// Whether an unnoticed later change is out of the question for a capture that began at `began`, in nanoseconds.
-    pub fn is_safe(&self, began: i128) -> bool {
+    /// Whether an unnoticed later change is out of the question for a capture that began at the moment `began`.
+    pub fn is_safe(&self, began: Moment) -> bool {
         // SQLite gives a log its owner anew when the superuser opens it, as this program does for a moment: that is no
         // change of what is in it. Whoever writes to a log or a journal changes its modification time too.
         let sidecars = self.beside().into_iter().flatten().flatten().map(|stamp| Stamp { ctime: stamp.mtime, ..stamp });
         std::iter::once(self.stamp).chain(sidecars).all(|stamp| {
             let whole = |nanos: i128| nanos.rem_euclid(1_000_000_000) == 0;
             let coarse = whole(stamp.mtime) && whole(stamp.ctime);
-            let margin = if self.database.is_none() && stamp.size > 0 {
-                MAPPED_MARGIN
-            } else if coarse {
-                COARSE_MARGIN
-            } else {
-                MARGIN
-            };
-            stamp.mtime.max(stamp.ctime) + margin < began
+            let changed = stamp.mtime.max(stamp.ctime);
+            if self.database.is_none() && stamp.size > 0 {
+                // By a clock that was set meanwhile it may be younger than it looks.
+                return changed.max(began.steady) + MAPPED_MARGIN < began.began;
+            }
+            changed + (if coarse { COARSE_MARGIN } else { MARGIN }) < began.began
         })
     }
 }
@@ -137,6 +136,7 @@ mod tests {
     #[test]
     fn a_recent_change_gets_no_receipt() {
         let began = 1_700_000_000_500_000_000;
+        let moment = Moment { began, steady: 0 };
         for (name, age, database, kept) in [
             ("old", 60_200_000_000, None, true),
             ("still in a map", 59_000_000_000, None, false),
@@ -148,17 +148,21 @@ mod tests {
             let stamp = stamp(began - age);
             let receipt =
                 database.map_or_else(|| Receipt::of_file(stamp), |beside| Receipt::of_database(stamp, beside));
-            assert_eq!(receipt.may_be_kept(began, false), kept, "{name}");
+            assert_eq!(receipt.may_be_kept(moment, false), kept, "{name}");
         }
     }
 
     #[test]
     fn what_has_content_may_be_mapped_and_must_have_been_written_back() {
         let began = 1_700_000_000_500_000_000;
+        let moment = Moment { began, steady: 0 };
         for (size, age, kept) in [(0, 30, true), (1, 30, false), (1, 61, true), (5000, 30, false), (5000, 61, true)] {
             let receipt = Receipt::of_file(Stamp { size, ..stamp(began - age * 1_000_000_000 + 1) });
-            assert_eq!(receipt.may_be_kept(began, true), size == 0, "{size} bytes, {age} s, in memory");
-            assert_eq!(receipt.may_be_kept(began, false), kept, "{size} bytes, {age} s");
+            assert_eq!(receipt.may_be_kept(moment, true), size == 0, "{size} bytes, {age} s, in memory");
+            assert_eq!(receipt.may_be_kept(moment, false), kept, "{size} bytes, {age} s");
+            // The clock was set a moment ago: nobody knows how old it is.
+            let moment = Moment { began, steady: began - 1_000_000_000 };
+            assert_eq!(receipt.may_be_kept(moment, false), size == 0, "{size} bytes, {age} s, the clock was set");
         }
     }
 }

@@ -36,7 +36,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::contents::{Contents, Listed};
-use super::now::now_nanos;
+use super::now::{Moment, now_nanos};
 use super::parent::{Parent, Trees, load_trees};
 use super::receipt::Receipt;
 use super::receipts::Receipts;
@@ -71,7 +71,7 @@ pub(super) fn note_name(source: &str) -> String {
 }
 
 impl Still {
-    /// What can be noted of a snapshot that began at `began`, in nanoseconds since 1970; nothing if its walk proves
+    /// What can be noted of a snapshot that began at `began`; nothing if its walk proves
     /// nothing. The snapshot and its packs are not known yet. `left_out` are the places of sidecars that were left out,
     /// in order; what is in an `untouched` subtree has receipts for all.
     pub(super) fn of(
@@ -80,7 +80,7 @@ impl Still {
         walked: &Walk,
         contents: &Contents,
         untouched: &Untouched,
-        began: i128,
+        began: Moment,
     ) -> Option<Still> {
         if !contents.calm || !is_whole(walked) {
             return None;
@@ -268,12 +268,13 @@ impl Taking<'_> {
 
     /// Gives receipts to the young files that are old enough by now; they have just been read, and are the same.
     fn settle(&mut self, note: &mut Still, record: &Record, walked: &Walk) -> Option<()> {
-        let mut contents = Contents::new();
+        let (mut contents, began) = (Contents::new(), self.moment());
+        self.note_clock(&record.source);
         for &at in &note.young {
             let found = walked.found.get(at)?;
             let receipt = Receipt::of_file(found.stamp);
-            if receipt.is_safe(self.began) {
-                contents.hand_out(&self.source, at, found, receipt, self.began);
+            if receipt.is_safe(began) {
+                contents.hand_out(&self.source, at, found, receipt, began);
             }
         }
         if contents.receipts.is_empty() {
@@ -317,6 +318,7 @@ mod tests {
     type Break = (&'static str, fn(&mut Walk, &mut Contents));
 
     const BEGAN: i128 = 1_700_000_000_000_000_007;
+    const MOMENT: Moment = Moment { began: BEGAN, steady: 0 };
 
     /// A link, a database with its sidecars, a file with a receipt, and one that is too young for one.
     fn captured() -> (Walk, Contents) {
@@ -356,7 +358,7 @@ mod tests {
         let of = |walk: &Walk, contents: &Contents| {
             let (left_out, untouched) = (contents.left_out_in_order(), Untouched::default());
             let digests = Digests::of(&keys, walk, &left_out, (&Digests::default(), &untouched));
-            Still::of(&digests, left_out, walk, contents, &untouched, BEGAN)
+            Still::of(&digests, left_out, walk, contents, &untouched, MOMENT)
         };
         let (walk, contents) = captured();
         let note = of(&walk, &contents).expect("a note");

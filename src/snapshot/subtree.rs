@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::contents::Contents;
+use super::now::Moment;
 use super::receipt::{Receipt, put_stamp, take_stamp};
 use super::record::Totals;
 use super::sidecar::{Sidecar, fits_shared_memory};
@@ -257,14 +258,14 @@ struct Below {
 }
 
 impl Drafts {
-    /// What a snapshot that began at `began`, in nanoseconds since 1970, can note of the folders in `walked`; what it
+    /// What a snapshot that began at `began` can note of the folders in `walked`; what it
     /// left `untouched` is left to [`Drafts::finish`].
     pub(super) fn of(
         walked: &Walk,
         contents: &Contents,
         digests: &Digests,
         untouched: &Untouched,
-        began: i128,
+        began: Moment,
     ) -> Drafts {
         let mut drafts = Vec::new();
         let mut folders: HashMap<usize, Below> = HashMap::new();
@@ -319,7 +320,7 @@ impl Drafts {
 }
 
 /// What is to be said of an entry that is no folder.
-fn entry(found: &Found, node: Option<&Node>, receipt: Option<&Receipt>, began: i128) -> Below {
+fn entry(found: &Found, node: Option<&Node>, receipt: Option<&Receipt>, began: Moment) -> Below {
     let mut below = Below::default();
     match node {
         Some(Node::Symlink(_)) => {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::captured::Opening;
 use super::contents::Listed;
+use super::now::Moment;
 use super::record::Record;
 use super::scratch::Scratch;
 use super::store::Store;
@@ -80,9 +81,16 @@ pub(super) struct Taking<'a> {
     pub(super) remarks: RefCell<Vec<String>>,
     /// When it began, in nanoseconds since 1970.
     pub(super) began: i128,
+    /// Since when the clock went evenly, likewise.
+    pub(super) steady: i128,
 }
 
 impl Taking<'_> {
+    /// When it began.
+    pub(super) fn moment(&self) -> Moment {
+        Moment { began: self.began, steady: self.steady }
+    }
+
     /// Does what it takes to open a database of the data directory.
     pub(super) fn opening<T>(&self, act: impl FnOnce(&Opening<'_>) -> T) -> T {
         let hot = if self.options.dry_run { HotJournal::Leave } else { HotJournal::RollBack };

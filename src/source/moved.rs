@@ -136,7 +136,7 @@ impl<'a> Again<'a> {
 
     /// Lists again the folders that `changed`. Adds what was missed to `walk`; `settled` says what was captured, or
     /// left out for a reason, and `gone` which places in the walk were empty when their turn came.
-    pub fn look(&mut self, walk: &mut Walk, changed: Vec<Changed>, settled: &Settled<'_>, gone: &[usize]) -> Look {
+    pub fn look(&mut self, walk: &mut Walk, changed: &[Changed], settled: &Settled<'_>, gone: &[usize]) -> Look {
         let mut look = Look::default();
         for &at in gone {
             let Ok(meta) = std::fs::symlink_metadata(self.root.join(&walk.found[at].path)) else { continue };
@@ -152,7 +152,7 @@ impl<'a> Again<'a> {
             self.places.insert(walk.found[at].path.clone(), at);
         }
         let refused: HashSet<PathBuf> = walk.errors.iter().map(|error| error.path.clone()).collect();
-        for Changed { at: folder, now } in &changed {
+        for Changed { at: folder, now } in changed {
             self.listed.insert(*folder, (*now, now_nanos()));
             self.list(walk, *folder, identity(now), settled, (&refused, &mut look));
         }

@@ -2,15 +2,16 @@
 //! files that change folder, grow, or are written through a memory map. `NBAK_TEST_ROUNDS` multiplies the rounds.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::live_common::{Place, Stop, app, assert_same, rounds, run, survey, text};
+use crate::daemon_common::clock::Clock;
+use crate::live_common::{Place, Run, Stop, app, assert_same, rounds, run, survey, text};
 use nbak::snapshot::capture::capture_file;
 use nbak::snapshot::captured::Instead;
 use nbak::snapshot::save::Session;
@@ -180,32 +181,79 @@ m[0:8] = b'VERSION0'; print('stored', flush=True)
 for line in sys.stdin: m[0:8] = line.strip().encode(); print('stored', flush=True)
 ";
 
+/// A process that has a file mapped, and stored into it.
+struct Mapper {
+    child: Child,
+    said: Lines<BufReader<ChildStdout>>,
+}
+
+impl Mapper {
+    fn of(path: &Path) -> Mapper {
+        let mut command = Command::new("python3");
+        command.args(["-c", MAPPER]).arg(path).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("python3 runs");
+        let mut said = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        said.next().expect("a line").expect("text");
+        Mapper { child, said }
+    }
+
+    /// Stores these eight bytes.
+    fn store(&mut self, what: &str) {
+        writeln!(self.child.stdin.as_mut().expect("a pipe"), "{what}").expect("told");
+        self.said.next().expect("a line").expect("text");
+    }
+
+    fn end(mut self) {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().expect("its end").success());
+    }
+}
+
 fn assert_stores_are_seen(place: &Place) {
     let path = place.data.join("state.bin");
     fs::write(&path, vec![b'-'; 5000]).expect("a file");
-    let mut mapper = Command::new("python3");
-    mapper.args(["-c", MAPPER]).arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut mapper = mapper.spawn().expect("python3 runs");
-    let (mut told, mut said) =
-        (mapper.stdin.take().expect("a pipe"), BufReader::new(mapper.stdout.take().expect("a pipe")).lines());
-    said.next().expect("a line").expect("text");
+    let mut mapper = Mapper::of(&path);
     for n in 1..4 {
         std::thread::sleep(Duration::from_millis(300));
         place.ok(["snapshot"]);
         place.ok(["snapshot"]);
-        writeln!(told, "VERSION{n}").expect("told");
-        said.next().expect("a line").expect("text");
+        mapper.store(&format!("VERSION{n}"));
         place.ok(["snapshot"]);
         let kept = place.ok(["cat", "latest", "state.bin"]).raw;
         assert_eq!(kept[..8], format!("VERSION{n}").into_bytes()[..], "the page was dirty already");
     }
-    drop(told);
-    assert!(mapper.wait().expect("its end").success());
+    mapper.end();
 }
 
 #[test]
 fn a_store_through_a_map_is_never_missed() {
     assert_stores_are_seen(&Place::new());
+}
+
+/// A machine that was paused, or learns the time late: what was stored a moment ago looks older than a minute, and is
+/// not. Nothing else may be older than what it is either, so all is read until a minute has passed by itself.
+#[test]
+fn a_clock_that_is_set_makes_no_store_old() {
+    let place = Place::new();
+    let path = place.data.join("state.bin");
+    fs::write(&path, vec![b'-'; 5000]).expect("a file");
+    let mut clock = Clock::new();
+    let snapshot = |clock: &Clock| {
+        let mut command = place.nbak(["snapshot"]);
+        clock.give(&mut command);
+        Run::of(command.output().expect("it runs"), "snapshot".to_owned()).exits(0)
+    };
+    let mut mapper = Mapper::of(&path);
+    for n in 1..4 {
+        snapshot(&clock);
+        clock.forward(Duration::from_secs(90));
+        snapshot(&clock);
+        mapper.store(&format!("VERSION{n}"));
+        snapshot(&clock);
+        let kept = place.ok(["cat", "latest", "state.bin"]).raw;
+        assert_eq!(kept[..8], format!("VERSION{n}").into_bytes()[..], "the page was dirty already");
+    }
+    mapper.end();
 }
 
 #[test]

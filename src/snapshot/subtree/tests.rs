@@ -8,6 +8,7 @@ use crate::id::StoreId;
 use crate::source::walk::Stamp;
 
 const BEGAN: i128 = 1_700_000_000_000_000_007;
+const MOMENT: Moment = Moment { began: BEGAN, steady: 0 };
 
 /// The folder, where its folder is, and what it is.
 const NAMES: [(&str, usize, Kind); 13] = [
@@ -76,7 +77,7 @@ fn trees() -> HashMap<usize, TreeId> {
 
 fn noted(walk: &Walk, contents: &Contents) -> Subtrees {
     let (digests, untouched) = (digests(walk, &contents.left_out_in_order()), Untouched::default());
-    Drafts::of(walk, contents, &digests, &untouched, BEGAN).finish(walk, &trees(), (None, &untouched))
+    Drafts::of(walk, contents, &digests, &untouched, MOMENT).finish(walk, &trees(), (None, &untouched))
 }
 
 fn paths(subtrees: &Subtrees) -> Vec<&str> {
@@ -155,7 +156,7 @@ fn what_has_receipts_for_all_is_noted() {
     let expected = |at: usize| (walk.found[at].path.clone(), contents.receipts[&at].clone());
     assert_eq!(receipts, [expected(4), expected(3)]);
     let digests = digests(&walk, &contents.left_out_in_order());
-    let drafts = Drafts::of(&walk, &contents, &digests, &Untouched::default(), BEGAN);
+    let drafts = Drafts::of(&walk, &contents, &digests, &Untouched::default(), MOMENT);
     let others = drafts.others(&walk, contents.receipts.clone());
     assert_eq!(others.keys().collect::<Vec<_>>(), [Path::new("app.db")]);
     for (path, subtree) in &noted {
@@ -289,6 +290,6 @@ fn what_is_taken_over_is_noted_again() {
     }
     let again = Digests::of(&keys(), &walk, &left_out, (&first, &untouched));
     assert_eq!(again.0.get(&0), first.0.get(&0));
-    let drafts = Drafts::of(&walk, &contents, &again, &untouched, BEGAN);
+    let drafts = Drafts::of(&walk, &contents, &again, &untouched, MOMENT);
     assert_eq!(drafts.finish(&walk, &HashMap::new(), (Some(&before), &untouched)), before);
 }

@@ -72,7 +72,7 @@ pub(super) fn open(
             Opened::Whole(_) => true,
             Opened::Changes(changes) => std::fs::symlink_metadata(path).is_ok_and(|meta| {
                 let now = Receipt::of_database(stamp(&meta), sidecar_stamps(path));
-                mark.is_of(&now) && (now.stamp.mtime == mark.written || !changes.is_all_in_log())
+                mark.is_of(&now) && (now.stamp.ctime == mark.written || !changes.is_all_in_log())
             }),
         };
         if is_known {

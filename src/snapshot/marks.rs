@@ -25,7 +25,7 @@ pub struct Mark {
     pub log: WalMark,
     /// The database and its log, which must still be the same files.
     pub files: [Identity; 2],
-    /// When the database's file was written last, in nanoseconds since 1970.
+    /// When the database's file was changed last, in nanoseconds since 1970: its ctime, which nobody puts back.
     pub written: i128,
     /// When all of the database was read the last time, in milliseconds since 1970.
     pub read: i64,
@@ -40,14 +40,14 @@ impl Mark {
     pub fn new(log: WalMark, len: u64, receipt: &Receipt) -> Option<Mark> {
         let beside = receipt.beside()?[0]?;
         let files = [identity(&receipt.stamp), identity(&beside)];
-        let mark = Mark { log, files, written: receipt.stamp.mtime, read: now_ms(), captures: 0 };
+        let mark = Mark { log, files, written: receipt.stamp.ctime, read: now_ms(), captures: 0 };
         (log.salts != [0, 0] && log.page_size >= PAGE && mark.bytes() == len).then_some(mark)
     }
 
     /// The mark of the capture after this one, which went by the log.
     #[must_use]
     pub fn next(&self, log: WalMark, receipt: &Receipt) -> Mark {
-        Mark { log, written: receipt.stamp.mtime, captures: self.captures.saturating_add(1), ..*self }
+        Mark { log, written: receipt.stamp.ctime, captures: self.captures.saturating_add(1), ..*self }
     }
 
     /// Bytes of the image.

@@ -4,7 +4,7 @@
 //! `NBAK_TEST_CAPTURE_ROUNDS` multiplies the rounds, `NBAK_TEST_SEED` repeats a run.
 
 use std::fs;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +21,7 @@ use nbak::snapshot::take::{Options, Taken, take};
 use nbak::snapshot::tree::{Consistency, Content, Entry, Node};
 use nbak::source::sqlite::Database;
 use rusqlite::Connection;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 fn open(path: &Path) -> Connection {
     let conn = Connection::open(path).expect("open");
@@ -424,12 +425,21 @@ fn checkpoint(scene: &mut Scene) -> Connection {
 
 #[test]
 fn what_was_written_past_a_log_that_nobody_copied_is_found_at_once() {
-    let mut scene = settled();
-    write_past_sqlite(&scene);
-    scene.app().execute_batch("UPDATE t SET pad=randomblob(50) WHERE id=2").expect("written");
-    let taken = scene.take(false);
-    assert!(!taken.entries[0].by_log && taken.unreadable[0].reason.contains("past SQLite"), "{:?}", taken.unreadable);
-    scene.assert_snapshot("after that");
+    for is_put_back in [false, true] {
+        let mut scene = settled();
+        let was = fs::metadata(&scene.path).expect("there");
+        write_past_sqlite(&scene);
+        if is_put_back {
+            let times = [(was.atime(), was.atime_nsec()), (was.mtime(), was.mtime_nsec())];
+            let [last_access, last_modification] = times.map(|(tv_sec, tv_nsec)| Timespec { tv_sec, tv_nsec });
+            utimensat(CWD, &scene.path, &Timestamps { last_access, last_modification }, AtFlags::empty()).expect("set");
+        }
+        scene.app().execute_batch("UPDATE t SET pad=randomblob(50) WHERE id=2").expect("written");
+        let taken = scene.take(false);
+        let said = &taken.unreadable;
+        assert!(!taken.entries[0].by_log && said[0].reason.contains("past SQLite"), "{is_put_back}: {said:?}");
+        scene.assert_snapshot("after that");
+    }
 }
 
 /// The application was killed; its log of an earlier time is copied back over the one that it left.

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::export::dialect::Dialect;
 use crate::export::manager::{BackupManager, Settings};
 use crate::snapshot::look;
-use crate::snapshot::places::Places;
+use crate::snapshot::places::{Places, name_of_source};
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 use crate::upkeep::remembered;
@@ -214,11 +214,18 @@ impl Context {
     /// The snapshot that `name` means: any by its id, and otherwise one of this data directory, if there is any.
     pub fn select(&self, store: &Store, name: &str) -> Result<Record> {
         let all = store.records()?;
-        let source = self.data_dir().ok().and_then(|path| path.canonicalize().ok());
-        let source = source.map(|path| path.to_string_lossy().into_owned());
+        // One that is not there yet may be about to be restored.
+        let place = |path: PathBuf| path.canonicalize().or_else(|_| std::path::absolute(&path)).ok();
+        let source = self.data_dir().ok().and_then(place).map(|path| name_of_source(&path));
         let ours: Vec<Record> = all.iter().filter(|record| Some(&record.source) == source.as_ref()).cloned().collect();
         let id = name.to_ascii_lowercase();
         let by_id = name.len() >= 4 && all.iter().any(|record| record.id.to_string().starts_with(&id));
+        let is_of_one = || all.windows(2).all(|two| two[0].source == two[1].source);
+        if !by_id && ours.is_empty() && !is_of_one() {
+            let what = "none of this data directory's snapshots is in the store, and those of several others are";
+            return Err(Error::usage(what)
+                .hint("name the snapshot by its id (`nbak snapshots`), or the data directory with --data-dir"));
+        }
         let records = if by_id || ours.is_empty() { &all } else { &ours };
         look::select(records, name, &ZonedDateTime::now()).cloned().map_err(|error| {
             let history = store.history().ok();

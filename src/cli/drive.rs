@@ -30,6 +30,7 @@ use crate::export::backup::Backup;
 use crate::export::files::rename_new;
 use crate::id::StoreId;
 use crate::snapshot::now::now_ms;
+use crate::snapshot::places::name_of_source;
 use crate::snapshot::progress::Progress;
 use crate::source::own::make_room;
 use crate::store::lock::WriterLock;
@@ -61,7 +62,7 @@ impl Line {
         let bases = Bases::from_env()?;
         let http = Http::new(Limit::new(rate.limit_rate), &bases)?;
         let drive = Drive::new(http, bases, access, patience(context));
-        let source_dir = data.canonicalize().unwrap_or(data.clone()).to_string_lossy().into_owned();
+        let source_dir = name_of_source(&data.canonicalize().unwrap_or(data.clone()));
         let own = Owner { machine: machine(), source_dir };
         Ok(Line { drive, sessions: Sessions::open(data.join(UPLOADS)), own, _lock: lock })
     }

@@ -23,7 +23,7 @@ use crate::export::files::{open_regular, read_bounded};
 use crate::export::inplace::holders::{Whose, holders, in_words};
 use crate::export::list::{Listed, list};
 use crate::id::PackId;
-use crate::snapshot::places::Places;
+use crate::snapshot::places::{Places, name_of_source};
 use crate::snapshot::store::{Access, Store, UNFINISHED};
 use crate::source::own;
 use crate::store::objects::{Key, Kind};
@@ -178,7 +178,7 @@ impl Standing {
         let (past, ahead): (Vec<&Listed>, Vec<&Listed>) =
             backups.iter().filter(whole).partition(|one| one.created_ms <= Some(latest));
         self.backup_ahead = ahead.first().map(|one| one.name.clone());
-        let own = data_dir.to_string_lossy();
+        let own = name_of_source(data_dir);
         let newest = past.iter().rev().find(|one| one.source_dir == own).or(past.last());
         self.backup = newest.and_then(|one| Some((one.name.clone(), one.created_ms?)));
         self.backup_lacks = newest.and_then(|one| lacks(&one.path));

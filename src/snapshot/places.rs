@@ -2,6 +2,8 @@
 //!
 //! The store and the backups usually lie in the data directory, and must not be captured with it.
 
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -15,6 +17,22 @@ pub struct Places {
     pub backup_dir: PathBuf,
     /// Its store.
     pub repo: PathBuf,
+}
+
+/// The name of the data directory `path`, which is absolute: what its snapshots are known by. Different paths have
+/// different names, also where they are no text: an absolute path never begins like those do.
+pub fn name_of_source(path: &Path) -> String {
+    if let Some(text) = path.to_str() {
+        return text.to_owned();
+    }
+    let mut name = "bytes:".to_owned();
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        name.push_str(&chunk.valid().replace('\\', "\\\\"));
+        for byte in chunk.invalid() {
+            let _ = write!(name, "\\x{byte:02x}");
+        }
+    }
+    name
 }
 
 impl Places {
@@ -68,7 +86,19 @@ pub fn real(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
+
+    #[test]
+    fn every_data_directory_has_a_name_of_its_own() {
+        let name = |path: &[u8]| name_of_source(Path::new(OsStr::from_bytes(path)));
+        assert_eq!(name(b"/home/me/.nodyn"), "/home/me/.nodyn");
+        assert_eq!(name(b"/d\\xff"), "/d\\xff");
+        assert_eq!(name(b"/a\\b/d\xff\xfe"), "bytes:/a\\\\b/d\\xff\\xfe");
+        assert_ne!(name(b"/d\xff"), name(b"/d\xfe"));
+        assert_ne!(name(b"/\\xff\xff"), name(b"/\xff\\xff"));
+    }
 
     #[test]
     fn a_path_is_where_it_leads_to() {

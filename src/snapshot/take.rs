@@ -23,6 +23,7 @@ use super::gather::Gathering;
 use super::look;
 use super::now::now_nanos;
 use super::parent::{Parent, name_of};
+use super::places::name_of_source;
 use super::progress::Progress;
 use super::receipts::Receipts;
 use super::record::{LONGEST_NOTE, MOST_UNREADABLE, Record, TAGS};
@@ -68,6 +69,7 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
     })?;
     let exclusions = Exclusions::new(options.own_folders.clone(), &options.exclude)
         .map_err(|error| Error::usage("a pattern to exclude is not a glob").because(error))?;
+    let began = now_nanos();
     let taking = Taking {
         store,
         options,
@@ -75,7 +77,8 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
         scratch: Scratch::beside(&source),
         source,
         remarks: RefCell::default(),
-        began: now_nanos(),
+        began,
+        steady: began,
     };
     taking.run(progress)
 }
@@ -83,7 +86,8 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
 impl Taking<'_> {
     fn run(mut self, progress: &dyn Progress) -> Result<Taken> {
         let began = self.began;
-        let source_name = self.source.to_string_lossy().into_owned();
+        let source_name = name_of_source(&self.source);
+        self.steady = self.steady_since(&source_name);
         let head = self.store.head()?;
         let (sequence, previous) = head.next;
         let record = head.newest_of(&source_name).cloned();
@@ -127,8 +131,8 @@ impl Taking<'_> {
         let left_out = contents.left_out_in_order();
         let keys = self.store.catalog().packs().keys();
         let digests = Digests::of(keys, &walked, &left_out, (&digests, &parent.untouched));
-        let still = Still::of(&digests, left_out, &walked, &contents, &parent.untouched, began);
-        let drafts = Drafts::of(&walked, &contents, &digests, &parent.untouched, began);
+        let still = Still::of(&digests, left_out, &walked, &contents, &parent.untouched, self.moment());
+        let drafts = Drafts::of(&walked, &contents, &digests, &parent.untouched, self.moment());
         let (tree, trees) = build_trees(&mut session, &walked, &parent, &mut contents)?;
         let root = attributes(&walked.found[0]);
 
@@ -181,6 +185,7 @@ impl Taking<'_> {
             let receipts = Receipts { snapshot: record.id, files, marks, subtrees, packs };
             let is_new = parent.receipts.as_ref() != Some(&receipts);
             let still = still.zip(packs).map(|(still, packs)| still.encode_for(record.id, packs));
+            self.note_clock(&record.source);
             self.remember(is_new.then_some(&receipts), still, &record);
             early::leave_note(self.store.catalog_mut().index_mut(), &record, contents.databases, &receipts);
             if !unchanged {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::hex;
 use crate::error::{Error, Result};
 use crate::snapshot::ledger::Start;
+use crate::snapshot::places::name_of_source;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::store::Store;
 use crate::snapshot::take::{self, Options, Taken};
@@ -53,7 +54,7 @@ impl Mark {
 
 fn place(store: &Store) -> String {
     let root = store.root();
-    root.canonicalize().unwrap_or_else(|_| root.to_owned()).to_string_lossy().into_owned()
+    name_of_source(&root.canonicalize().unwrap_or_else(|_| root.to_owned()))
 }
 
 /// By the store's id. What cannot be read is not remembered.
@@ -107,7 +108,7 @@ pub fn missing(data_dir: &Path, store: &Store, thoroughly: bool) -> Result<Optio
 
 /// Whether a store of this data directory may lie at `root`: one is there, and none is remembered elsewhere only.
 pub fn may_be(data_dir: &Path, root: &Path) -> bool {
-    let at = root.canonicalize().unwrap_or_else(|_| root.to_owned()).to_string_lossy().into_owned();
+    let at = name_of_source(&root.canonicalize().unwrap_or_else(|_| root.to_owned()));
     let all = read(data_dir);
     root.is_dir() && (all.is_empty() || all.values().any(|mark| mark.at.is_empty() || mark.at == at))
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
@@ -430,6 +431,36 @@ fn places_are_found_without_being_named() {
         fs::write(home.join(".nodyn/config.json"), wrong).expect("a configuration");
         plain(&["snapshot"]).exits(0);
     }
+}
+
+/// In a store of several, names that mean the newest of something mean that of the data directory that is named, and of
+/// no other: not of one whose name looks alike, and not of any at all.
+#[test]
+fn a_data_directory_has_snapshots_of_its_own() {
+    let place = Place::new();
+    let of = |name: &[u8]| Place {
+        data: place.path("").join(OsStr::from_bytes(name)),
+        repo: place.repo.clone(),
+        ..Place::new()
+    };
+    let [one, other, text, new] = [&b"d\xff"[..], b"d\xfe", b"d\\xff", b"new"].map(of);
+    for (place, what) in [(&one, "one"), (&other, "other"), (&text, "text")] {
+        fs::create_dir(&place.data).expect("a folder");
+        fs::write(place.data.join("own"), what).expect("a file");
+        place.ok(["snapshot"]);
+    }
+    for (place, what) in [(&one, "one"), (&other, "other"), (&text, "text")] {
+        assert_eq!(place.ok(["cat", "latest", "own"]).out, what);
+        place.ok(["forget", "--keep-last", "1"]);
+    }
+    assert_eq!(one.ok(["snapshots", "--json"]).out.lines().count(), 3, "each is the newest of its own");
+    new.run(["cat", "latest", "own"]).exits(2).says(&["none of this data directory's snapshots", "by its id"]);
+    let id = one.ok(["snapshots", "--json"]).out;
+    let id: Value = serde_json::from_str(id.lines().next().expect("a line")).expect("JSON");
+    new.ok(["cat", id["snapshot"].as_str().expect("an id"), "own"]).says(&["one"]);
+    // One that is not there any more is known by its name.
+    fs::remove_dir_all(&other.data).expect("removed");
+    assert_eq!(other.ok(["cat", "latest", "own"]).out, "other");
 }
 
 #[test]

@@ -27,7 +27,9 @@ use rustix::fs::{AtFlags, Dir, FileType, StatxFlags, StatxTimestamp, makedev, st
 use rustix::io::Errno;
 
 use super::exclude::Exclusions;
-use super::walk::{Below, Found, Identity, Kind, Stamp, Walk, identity, names_in, now_nanos, open_folder, stamp};
+use super::walk::{
+    Below, Found, Identity, Kind, Stamp, Walk, identity, names_in, now_nanos, open_folder, stamp, too_long,
+};
 use crate::error::SourceError;
 
 /// Nanoseconds: above the tick of any kernel's coarse clock (10 ms), within which two changes get one time.
@@ -237,6 +239,10 @@ impl<'a> Again<'a> {
                 continue;
             }
             if refused.contains(&path) || self.exclusions.reason(&path, self.root).is_some() {
+                continue;
+            }
+            if let Some(error) = too_long(self.root, &path) {
+                walk.errors.push(error);
                 continue;
             }
             // What is gone again was deleted, or is seen in the next look.

@@ -31,6 +31,11 @@ use crate::error::SourceError;
 
 /// The deepest directory that is captured.
 pub const DEEPEST: usize = 256;
+/// Bytes of the longest path that the system takes, the one that ends it included.
+const LONGEST: usize = 4096;
+/// So many of them are kept for where an entry goes beside its place: into a backup, a drill, the folder from which a
+/// restore puts it in place.
+const BESIDE: usize = 256;
 /// So many names are looked at by one thread at a time.
 const BATCH: usize = 128;
 
@@ -330,6 +335,9 @@ impl Looking<'_> {
             if let Some(reason) = self.exclusions.reason(&path, self.root) {
                 return Seen::LeftOut(path, reason);
             }
+            if let Some(error) = too_long(self.root, &path) {
+                return Seen::Unfit(error);
+            }
             let stat = match dir.and_then(|dir| statat(dir, name.as_os_str(), AtFlags::SYMLINK_NOFOLLOW)) {
                 Ok(stat) => stat,
                 Err(error) => return Seen::Refused(path, error),
@@ -358,6 +366,18 @@ impl Looking<'_> {
         scope.spawn(move |scope| self.list(scope, folder));
         Seen::Folder(found, number)
     }
+}
+
+/// What is to be said of an entry at `path` in `root` if its path is so long that it could only ever be restored where
+/// it is: no backup could be made of it, and no restore in place, of it and of all else.
+pub(super) fn too_long(root: &Path, path: &Path) -> Option<SourceError> {
+    let (most, long) = (LONGEST - BESIDE, root.as_os_str().len() + 1 + path.as_os_str().len());
+    let reason = || {
+        format!(
+            "its path has {long} bytes, and one of more than {most} cannot be restored beside it: shorten a name in it"
+        )
+    };
+    (long > most).then(|| SourceError::new(path.to_path_buf(), reason()))
 }
 
 /// Opens the folder `path` in `root` if it is `who`. If it, or one above it, was exchanged for another, the one that

@@ -52,8 +52,17 @@ impl LocalDirectory {
     }
 
     /// Removes what writers that were killed left in `tmp/`, and nothing else: neither what has another kind of name,
-    /// nor through a link that somebody put there. Only for the holder of the writer's lock.
+    /// nor through a link that somebody put there. Only for the holder of the writer's lock, who deletes and moves in
+    /// the other folders too, and does that through no link either.
     pub fn sweep(&self) -> Result<()> {
+        for kind in [Kind::Slot, Kind::Pack] {
+            let folder = self.root.join(kind.folder());
+            if folder.is_symlink() {
+                return Err(Error::failed("a symbolic link stands in the place of one of the store's folders")
+                    .at(&folder)
+                    .hint("put the folder itself in its place, or move all of the store and name it with --repo"));
+            }
+        }
         let folder = self.root.join(TEMPORARY);
         if folder.is_symlink() {
             return Err(Error::failed("a symbolic link stands in the place of the store's temporary folder")

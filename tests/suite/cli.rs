@@ -433,6 +433,29 @@ fn places_are_found_without_being_named() {
     }
 }
 
+/// One entry whose path leaves no room for the way to anywhere else is named, and keeps nothing from being done for all
+/// others.
+#[test]
+fn a_path_that_could_not_be_put_back_is_said() {
+    let place = Place::new();
+    fs::write(place.data.join("file"), "one").expect("a file");
+    let mut deep = place.data.clone();
+    while deep.as_os_str().len() < 3850 {
+        deep.push("d".repeat(200.min(3901 - deep.as_os_str().len())));
+    }
+    fs::create_dir_all(&deep).expect("folders");
+    fs::write(deep.join("file"), "deep").expect("a file");
+    let run = place.run(["snapshot", "--json"]).exits(3).says(&["shorten a name in it"]);
+    assert_eq!(run.json()["unreadable"], 1, "{run:?}");
+    place.run(["backup"]).exits(3);
+    place.ok(["drill"]);
+    fs::write(place.data.join("file"), "two").expect("a file");
+    let id = run.json()["snapshot"].as_str().expect("an id").to_owned();
+    place.run(["restore", &id, "--in-place", "--yes"]).exits(0);
+    assert_eq!(fs::read(place.data.join("file")).expect("there"), b"one");
+    assert_eq!(fs::read(deep.join("file")).expect("there"), b"deep", "what is in no snapshot stays");
+}
+
 /// In a store of several, names that mean the newest of something mean that of the data directory that is named, and of
 /// no other: not of one whose name looks alike, and not of any at all.
 #[test]
@@ -508,4 +531,28 @@ fn files_and_folders_of_a_store_are_private() {
     for (path, item) in survey(&place.repo) {
         assert_eq!(item.mode & 0o077, 0, "{} is open to others: {:o}", path.display(), item.mode);
     }
+}
+
+/// What changes a store deletes and moves in its folders, and does that nowhere else.
+#[test]
+fn a_link_in_the_place_of_a_stores_folder_is_refused() {
+    let place = Place::new();
+    fs::write(place.data.join("file"), "content").expect("a file");
+    place.ok(["snapshot"]);
+    for folder in ["packs", "keys", "tmp"] {
+        let (own, elsewhere) = (place.repo.join(folder), place.path(folder));
+        fs::rename(&own, &elsewhere).expect("moved");
+        fs::write(elsewhere.join("0123456789abcdef0123456789abcdef"), "somebody's").expect("a file");
+        std::os::unix::fs::symlink(&elsewhere, &own).expect("a link");
+        let before = survey(&elsewhere);
+        for command in [&["snapshot", "--tag", "more"][..], &["gc"], &["repair"], &["key", "rotate"]] {
+            place.run(command).exits(1).says(&["symbolic link", folder]);
+        }
+        assert!(survey(&elsewhere) == before, "{folder}");
+        fs::remove_file(&own).expect("removed");
+        fs::remove_file(elsewhere.join("0123456789abcdef0123456789abcdef")).expect("removed");
+        fs::rename(&elsewhere, &own).expect("moved back");
+    }
+    place.ok(["snapshot", "--tag", "more"]);
+    place.check();
 }

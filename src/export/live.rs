@@ -1,74 +1,201 @@
-//! Whether anybody wrote to what a restore is about to replace, since its safety backup was begun.
+//! Whether anybody wrote to what a restore is about to touch, since its safety backup was begun.
 //!
 //! A safety backup takes seconds to minutes. What is written to the live directory meanwhile may not be in it, and
-//! would be gone with the exchange. So stamps are taken before, and held against those right before the first change
-//! (I16).
+//! would be gone with the exchange. So all that a restore replaces, removes or moves away is looked at before, and
+//! again right before the first change; any difference ends it (I16). That is
+//!
+//! - what stands where a file or a link is to come, also if it is a folder, with all that is below it, and what lies
+//!   beside it under the names of a database's sidecars;
+//! - what stands where a folder is to come and is none;
+//! - if a knowledge graph is to come, all that belongs to the one that is there.
+//!
+//! What is not there counts as well: a log that appears is taken away as one that grew would be.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Metadata;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use super::inplace;
 use crate::error::{Error, Result};
-use crate::snapshot::sidecar::sidecars;
+use crate::snapshot::now::now_ms;
+use crate::snapshot::sidecar::{Sidecar, is_shared_memory, sidecars};
 use crate::source::handle::FileHandle;
-use crate::source::sqlite::{HEADER_BYTES, looks_like_database};
+use crate::source::moved::tick;
+use crate::source::sqlite::{Database, HEADER_BYTES, looks_like_database};
 use crate::source::walk::{Stamp, stamp};
 
-/// What stood in the live directory, of what is to be replaced, before the safety backup was made.
-pub(super) struct Live(BTreeMap<PathBuf, Option<Stamp>>);
+/// What is to be restored, and how.
+pub(super) struct Touch<'a> {
+    /// The live directory.
+    pub data: &'a Path,
+    /// What is to be put there.
+    pub staged: &'a Path,
+    /// What is left of an old knowledge graph goes.
+    pub graph: bool,
+    /// Databases that a program has open are written all the same.
+    pub into_live: bool,
+    /// Paths that are never touched.
+    pub ignored: &'a dyn Fn(&Path) -> bool,
+    /// The command that restores this again, for a message.
+    pub again: &'a str,
+}
 
-impl Live {
-    /// Looks at the live versions of what is staged, and at the logs and journals beside them.
-    pub(super) fn look(data: &Path, staged: &Path) -> Result<Live> {
-        let mut all = BTreeMap::new();
+/// By path in the live directory. What is not there has no stamp.
+type Stamps = BTreeMap<PathBuf, Stamp>;
+
+/// What a restore touches, as it was before the safety backup was begun.
+pub(super) struct Live<'a> {
+    touch: Touch<'a>,
+    before: Stamps,
+}
+
+impl<'a> Live<'a> {
+    /// Looks at all that will be touched. What others write from here on is in the safety backup, or is noticed.
+    pub(super) fn look(touch: Touch<'a>) -> Result<Live<'a>> {
+        // The safety backup would roll a hot journal back: if that is done by now, whatever changes was not us.
+        for path in touch.look()?.keys() {
+            let Some((Sidecar::Journal, base)) = Sidecar::named(&touch.data.join(path)) else { continue };
+            if std::fs::symlink_metadata(&base).is_ok_and(|meta| meta.is_file()) {
+                // What cannot be opened stays as it is.
+                let _ = Database::open_live(&base);
+            }
+        }
+        let before = touch.look()?;
+        // A page of a memory map that waits to be written out takes writes without a new time stamp, until it was.
+        // That can fail for what is none of ours.
+        let _ = std::fs::File::open(touch.data).map(rustix::fs::syncfs);
+        // And so does a file within a tick of the clock.
+        let now = i128::from(now_ms()) * 1_000_000;
+        let young = before.values().filter(|seen| seen.mtime.max(seen.ctime) + tick(seen) > now).map(tick).max();
+        std::thread::sleep(Duration::from_nanos(young.map_or(0, |tick| tick as u64)));
+        Ok(Live { touch, before })
+    }
+
+    /// Fails if anything of it is not as it was, but for the databases `changed`, which the restore itself changed
+    /// since, and for those that a program is known to have open.
+    pub(super) fn recheck(&self, changed: &BTreeSet<PathBuf>) -> Result<()> {
+        let now = self.touch.look()?;
+        let is_expected = |path: &Path| {
+            let base = Sidecar::named(path).map_or_else(|| path.to_path_buf(), |(_, base)| base);
+            changed.contains(&base) || self.touch.is_let_be(&base)
+        };
+        let all = self.before.keys().chain(now.keys());
+        let mut differ = all.filter(|path| self.before.get(*path) != now.get(*path));
+        match differ.find(|path| !is_expected(path)) {
+            None => Ok(()),
+            Some(path) => Err(Error::locked("a program wrote to this while the safety backup was made")
+                .at(self.touch.data.join(path))
+                .hint(format!(
+                    "what it wrote would be lost: stop the application, and restore again with {}; nothing was changed",
+                    self.touch.again
+                ))),
+        }
+    }
+}
+
+impl Touch<'_> {
+    fn look(&self) -> Result<Stamps> {
+        let mut seen = Stamps::new();
         let mut folders = vec![PathBuf::new()];
         while let Some(folder) = folders.pop() {
-            let place = staged.join(&folder);
-            let failed = |error| Error::io("list what is staged", &place, error);
-            for entry in std::fs::read_dir(&place).map_err(failed)? {
-                let entry = entry.map_err(failed)?;
-                let path = folder.join(entry.file_name());
-                if entry.file_type().map_err(failed)?.is_dir() {
-                    folders.push(path);
+            for path in names(self.staged, &folder)? {
+                if (self.ignored)(&path) {
                     continue;
                 }
-                let [log, _, journal] = sidecars(&path);
-                for path in [path, log, journal] {
-                    let meta = std::fs::symlink_metadata(data.join(&path)).ok().filter(|meta| !meta.is_dir());
-                    // An empty log says nothing: a reader may have made it.
-                    let meta = meta.filter(|meta| meta.len() > 0);
-                    // SQLite gives a log its owner and mode anew when it opens it, which is no change of what is in it.
-                    all.insert(path, meta.map(|meta| Stamp { ctime: 0, ..stamp(&meta) }));
+                let is_folder = |root: &Path| std::fs::symlink_metadata(root.join(&path)).is_ok_and(|m| m.is_dir());
+                match (is_folder(self.staged), is_folder(self.data)) {
+                    (true, true) => folders.push(path),
+                    (true, false) => self.see(path, &mut seen)?,
+                    (false, _) => {
+                        for beside in sidecars(&path) {
+                            if !std::fs::symlink_metadata(self.data.join(&beside)).is_ok_and(|meta| meta.is_dir()) {
+                                self.see(beside, &mut seen)?;
+                            }
+                        }
+                        self.see(path, &mut seen)?;
+                    }
                 }
             }
         }
-        Ok(Live(all))
+        let is_graph = |path: &PathBuf| inplace::is_graph(path);
+        if self.graph && names(self.staged, Path::new(""))?.iter().any(is_graph) {
+            for path in names(self.data, Path::new(""))?.into_iter().filter(is_graph) {
+                self.see(path, &mut seen)?;
+            }
+        }
+        Ok(seen)
     }
 
-    /// Fails if anything was written since. With `into_live` a program is known to, and its databases are let be.
-    pub(super) fn recheck(&self, data: &Path, staged: &Path, into_live: bool) -> Result<()> {
-        let now = Live::look(data, staged)?;
-        let base = |path: &Path| {
-            let name = path.as_os_str().as_bytes();
-            let base = [&b"-wal"[..], b"-journal"].iter().find_map(|end| name.strip_suffix(*end)).unwrap_or(name);
-            PathBuf::from(OsStr::from_bytes(base))
-        };
-        let is_expected = |path: &Path| {
-            let base = base(path);
-            let mut head = [0; HEADER_BYTES];
-            let read = FileHandle::open(&data.join(&base)).and_then(|file| file.read_at(&mut head, 0));
-            let is_database = read.is_ok_and(|got| looks_like_database(&head[..got]).is_some());
-            // A hot journal was rolled back for the safety backup: that was us.
-            let [.., journal] = sidecars(&base);
-            is_database && (into_live || self.0.get(&journal).is_some_and(Option::is_some))
-        };
-        let mut changed = self.0.iter().filter(|(path, before)| now.0.get(*path) != Some(*before));
-        match changed.find(|(path, _)| !is_expected(path)) {
-            None => Ok(()),
-            Some((path, _)) => Err(Error::locked("a program wrote to this file while the safety backup was made")
-                .at(data.join(path))
-                .hint("what it wrote would be lost: stop the application, and restore again; nothing was changed")),
+    /// Sees what stands at `path`, and all that is below it.
+    fn see(&self, path: PathBuf, seen: &mut Stamps) -> Result<()> {
+        let mut left = vec![path];
+        while let Some(path) = left.pop() {
+            let place = self.data.join(&path);
+            let meta = match std::fs::symlink_metadata(&place) {
+                Ok(meta) => meta,
+                Err(error) if is_absence(&error) => continue,
+                Err(error) => return Err(Error::io("look at what is to be replaced", place, error)),
+            };
+            if (self.ignored)(&path) || is_fleeting(&place, &meta) {
+                continue;
+            }
+            if meta.is_dir() {
+                left.extend(names(self.data, &path)?);
+            }
+            seen.insert(path, content_stamp(&place, &meta));
         }
+        Ok(())
+    }
+
+    /// Whether the database at `base` is written into while a program has it open, and what that program writes is
+    /// known to be lost.
+    fn is_let_be(&self, base: &Path) -> bool {
+        let is_replaced = || std::fs::symlink_metadata(self.staged.join(base)).is_ok_and(|meta| !meta.is_dir());
+        let is_database = || {
+            let mut head = [0; HEADER_BYTES];
+            let read = FileHandle::open(&self.data.join(base)).and_then(|file| file.read_at(&mut head, 0));
+            read.is_ok_and(|got| looks_like_database(&head[..got]).is_some())
+        };
+        self.into_live && is_replaced() && is_database()
+    }
+}
+
+/// The paths of what is in `folder`. Nothing, if it is none.
+fn names(root: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
+    let place = root.join(folder);
+    let failed = |error| Error::io("list a folder", &place, error);
+    match std::fs::read_dir(&place) {
+        Ok(entries) => entries.map(|entry| Ok(folder.join(entry.map_err(failed)?.file_name()))).collect(),
+        Err(error) if is_absence(&error) => Ok(Vec::new()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Whether it says that nothing is there. A sidecar's name may be longer than names can be.
+fn is_absence(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+        || error.raw_os_error() == Some(rustix::io::Errno::NAMETOOLONG.raw_os_error())
+}
+
+/// Whether it comes and goes when a database is read, and nothing in it is anybody's: shared memory, and a log or a
+/// journal without a byte.
+fn is_fleeting(place: &Path, meta: &Metadata) -> bool {
+    match Sidecar::named(place) {
+        Some((Sidecar::Memory, _)) => is_shared_memory(place),
+        Some((Sidecar::Log | Sidecar::Journal, _)) => meta.is_file() && meta.len() == 0,
+        None => false,
+    }
+}
+
+/// What tells one content from another. Of a folder that is which one it is: what is in it is seen by itself.
+fn content_stamp(place: &Path, meta: &Metadata) -> Stamp {
+    let stamp = stamp(meta);
+    match Sidecar::named(place) {
+        _ if meta.is_dir() => Stamp { device: stamp.device, inode: stamp.inode, ..Stamp::default() },
+        // SQLite gives a log its owner and mode anew when it opens it, which is no change of what is in it.
+        Some(_) => Stamp { ctime: 0, ..stamp },
+        None => stamp,
     }
 }

@@ -3,7 +3,8 @@
 //! 1. An interrupted restore is finished first ([`inplace::recover`]).
 //! 2. Everything that is to be put in place is staged on the data directory's own file system: sizes, hashes, seals,
 //!    `integrity_check`. A wrong key or a damaged file ends it here, and nothing was changed (I15).
-//! 3. A safety backup of what is there now is made and verified; if it cannot be, nothing is changed (I16).
+//! 3. A safety backup of what is there now is made and verified; if it cannot be, or anything that will be touched is
+//!    written to meanwhile, nothing is changed (I16).
 //! 4. [`inplace::replace`] swaps the staged files in, so that a crash leaves the old or the new content, and compares
 //!    (I17).
 
@@ -20,7 +21,7 @@ use super::backup::{Backup, MacState, mac_state};
 use super::database;
 use super::files::{create, open_regular, sha256};
 use super::inplace::{self, Replaced, Staging};
-use super::live::Live;
+use super::live::{Live, Touch};
 use super::manager::{BEFORE_RESTORE, BackupManager, Created};
 use super::manifest::{FileEntry, Kind};
 use super::nbak::{self, NbakKeys};
@@ -108,7 +109,10 @@ impl BackupManager {
             staging.discard()?;
             return Err(error);
         }
-        self.finish(&data, staging, options, true, remarks, on_safety, progress)
+        let is_here = backup.path.parent() == Some(self.places.backup_dir.as_path());
+        let name = if is_here { Path::new(&backup.name) } else { &backup.path };
+        let again = format!("`nbak backup restore {}`", name.display());
+        self.finish(&data, staging, options, (true, &again), remarks, on_safety, progress)
     }
 
     /// Restores a snapshot of `store` into the data directory.
@@ -136,7 +140,8 @@ impl BackupManager {
             staging.discard()?;
             return Err(error);
         }
-        self.finish(&data, staging, options, false, Vec::new(), on_safety, progress)
+        let again = format!("`nbak restore {} --in-place`", record.id.short());
+        self.finish(&data, staging, options, (false, &again), Vec::new(), on_safety, progress)
     }
 
     fn prepare(&self) -> Result<PathBuf> {
@@ -155,7 +160,7 @@ impl BackupManager {
         data: &Path,
         staging: Staging,
         options: &Options,
-        keep_owners: bool,
+        (keep_owners, again): (bool, &str),
         mut remarks: Vec<String>,
         on_safety: OnSafety<'_>,
         progress: &dyn Progress,
@@ -168,9 +173,14 @@ impl BackupManager {
         }
         let exclusions = Exclusions::new(self.places.own_folders()?, &self.settings.exclude)
             .map_err(|error| Error::usage("a pattern to exclude is not a glob").because(error))?;
-        // Before the safety backup begins: what changes from here on may not be in it.
-        let seen = Live::look(data, staging.root())?;
         let ignored = |path: &Path| exclusions.reason(path, data).is_some();
+        let is_graph = |path: &PathBuf| path.components().count() == 1 && inplace::is_graph(path);
+        let graph = options.only.is_empty() || options.only.iter().any(is_graph);
+        let part = if options.only.is_empty() { "" } else { " and the same paths" };
+        let (into_live, again, staged) = (options.into_live, format!("{again}{part}"), staging.root().to_path_buf());
+        let touch = Touch { data, staged: &staged, graph, into_live, ignored: &ignored, again: &again };
+        // Before the safety backup begins: what changes from here on may not be in it.
+        let live = Live::look(touch)?;
         if is_empty(data, &ignored)? {
             remarks.push("the data directory was empty: there was nothing to back up first".to_owned());
         } else {
@@ -181,20 +191,17 @@ impl BackupManager {
                 }
                 Err(error) => {
                     staging.discard()?;
-                    return Err(no_safety(data, error));
+                    return Err(no_safety(data, error, &again));
                 }
             }
         }
-        let (into_live, root) = (options.into_live, staging.root().to_path_buf());
-        let recheck = || seen.recheck(data, &root, into_live);
-        let is_graph = |path: &PathBuf| path.components().count() == 1 && inplace::is_graph(path);
         let replaced = inplace::replace(
             staging,
             &inplace::Options {
-                graph: options.only.is_empty() || options.only.iter().any(is_graph),
-                recheck: &recheck,
+                graph,
+                recheck: &|changed| live.recheck(changed),
                 whole: options.only.is_empty(),
-                into_live: options.into_live,
+                into_live,
                 keep_owners,
                 ignored: &ignored,
             },
@@ -237,7 +244,7 @@ fn is_empty(data: &Path, ignored: &dyn Fn(&Path) -> bool) -> Result<bool> {
     Ok(true)
 }
 
-fn no_safety(data: &Path, error: Error) -> Error {
+fn no_safety(data: &Path, error: Error, again: &str) -> Error {
     if error.is_key() {
         return error.hint(
             "a safety backup of the present state comes first, and needs the store's key: give that one too, \
@@ -245,13 +252,16 @@ fn no_safety(data: &Path, error: Error) -> Error {
         );
     }
     if error.is_locked() {
-        return error
-            .hint("no safety backup of the present state could be made; wait and try again; nothing was changed");
+        return error.hint(format!(
+            "no safety backup of the present state could be made; wait and try again with {again}; nothing was changed"
+        ));
     }
     Error::failed("no safety backup of the present state could be made, and so nothing was restored")
         .at(data)
         .because(error)
-        .hint("mend that, or give --without-safety-backup; nothing was changed")
+        .hint(format!(
+            "mend that, or give --without-safety-backup, and restore again with {again}; nothing was changed"
+        ))
 }
 
 fn unsigned(state: MacState) -> &'static str {

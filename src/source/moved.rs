@@ -40,6 +40,12 @@ const COARSE_TICK: i128 = 3_000_000_000;
 /// How often one look lists folders again for what turns out to be displaced as it does.
 const PASSES: usize = 4;
 
+/// Nanoseconds within which another change may have left the stamp `seen` as it was.
+pub fn tick(seen: &Stamp) -> i128 {
+    let whole = |nanos: i128| nanos.rem_euclid(1_000_000_000) == 0;
+    if whole(seen.mtime) && whole(seen.ctime) { COARSE_TICK } else { TICK }
+}
+
 /// What one look found.
 #[derive(Debug, Default)]
 pub struct Look {
@@ -200,10 +206,8 @@ impl<'a> Again<'a> {
             real.insert(at);
             let now = stamp(&meta);
             let (seen, when) = self.listed.get(&at).copied().unwrap_or((found.stamp, walk.began));
-            let whole = |nanos: i128| nanos.rem_euclid(1_000_000_000) == 0;
-            let tick = if whole(now.mtime) && whole(now.ctime) { COARSE_TICK } else { TICK };
             // A change in the same tick as the one before it leaves the stamp as it was.
-            let may_hide = now.mtime.max(now.ctime) + tick > when;
+            let may_hide = now.mtime.max(now.ctime) + tick(&now) > when;
             let is_due = now != seen || may_hide || vanished.contains(&at);
             is_due.then_some(Changed { at, now })
         });

@@ -2,6 +2,7 @@
 //!
 //! Both are what callers see of it; nothing in here does anything.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
@@ -18,9 +19,10 @@ pub struct Options<'a> {
     pub keep_owners: bool,
     /// What stands of a knowledge graph and is not staged goes: for a restore that has all of it, or is of all of it.
     pub graph: bool,
-    /// Asked when everything is ready, before anything is touched: fails if what is to be replaced is not what the
-    /// caller made its safety backup of.
-    pub recheck: &'a dyn Fn() -> Result<()>,
+    /// Asked when everything is ready, before anything is touched, and again right before the first change: fails if
+    /// what is to be touched is not what the caller made its safety backup of, but for databases that were changed
+    /// here in between.
+    pub recheck: &'a dyn Fn(&BTreeSet<PathBuf>) -> Result<()>,
     /// Entries that are this program's own or left out of snapshots (relative path): never listed, never touched.
     pub ignored: &'a dyn Fn(&Path) -> bool,
 }

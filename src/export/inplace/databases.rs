@@ -61,6 +61,11 @@ impl Held {
     pub fn commit(&mut self) {
         self.gives_back = false;
     }
+
+    /// Whether its journal mode was changed, and what was in its log written into it.
+    pub fn was_switched(&self) -> bool {
+        self.was_wal
+    }
 }
 
 impl Drop for Held {

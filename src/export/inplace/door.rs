@@ -3,7 +3,7 @@
 //! Up to the intent, `replace` gives everything back if something is in the way: databases their journal mode, and the
 //! staging is removed. After it, an error says that the next command finishes the restore.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -38,10 +38,11 @@ fn carry_out(
     options: &Options<'_>,
     progress: &dyn Progress,
 ) -> Result<Replaced> {
-    // What changes after this is kept, since it is not what the plan saw.
-    (options.recheck)()?;
+    (options.recheck)(&BTreeSet::new())?;
     let mut held = take(&staging.root, plan, options, progress)?;
     has_room(&staging.root, &plan.intent)?;
+    // Programs may have been waited for. A file that changes after this is kept, since it is not what the plan saw.
+    (options.recheck)(&changed(plan, &held))?;
     progress.advance(1);
     let written = plan.intent.write(&staging.root);
     if let Err(error) = written {
@@ -196,9 +197,19 @@ fn take(
     Ok(held)
 }
 
+/// The databases that are not as they were before they were taken.
+fn changed(plan: &Plan, held: &BTreeMap<PathBuf, Held>) -> BTreeSet<PathBuf> {
+    let is_changed = |one: &&Move| match one.way {
+        Way::File => false,
+        Way::Database => held.get(&one.path.0).is_some_and(Held::was_switched),
+        Way::Malformed | Way::Through => true,
+    };
+    plan.intent.moves.iter().filter(is_changed).map(|one| one.path.0.clone()).collect()
+}
+
 /// Notes how things stand now that the databases were taken.
 fn settle(root: &Root, plan: &mut Plan) -> Result<()> {
-    let paths: std::collections::BTreeSet<PathBuf> =
+    let paths: BTreeSet<PathBuf> =
         plan.intent.moves.iter().filter(|one| one.way != Way::File).map(|one| one.path.0.clone()).collect();
     for at in 0..plan.intent.moves.len() {
         let Move { path: Name(path), way, .. } = plan.intent.moves[at].clone();

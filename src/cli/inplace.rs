@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::export::backup::Backup;
 use crate::export::inplace::Replaced;
 use crate::export::manager::{BackupManager, Created};
-use crate::export::restore::{Options, Restored};
+use crate::export::restore::{Options, Restored, is_meant};
 use crate::snapshot::look::clean_path;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
@@ -59,6 +59,7 @@ pub fn restore_in_place(context: &Context, snapshot: &str, paths: Vec<PathBuf>, 
     let manager = context.backups(None)?;
     let store = context.open()?;
     let record = context.select(&store, snapshot)?;
+    is_meant(&store, snapshot, &record)?;
     let what = format!("snapshot {} of {}", record.id.short(), time(record.started));
     if let Some(missing) = missing(&record, &paths)? {
         output::warning(format!("the snapshot is incomplete: {missing} when it was taken"));

@@ -233,6 +233,23 @@ impl BackupManager {
     }
 }
 
+/// Fails if `name` is `latest`, and the snapshot that it names was taken by a restore, of what that was to replace.
+///
+/// After a refused restore the same command would put the very state in place that is to go; after one that was done,
+/// it would undo it; and on a new machine it may be what is wanted. So it is not for the program to choose.
+pub fn is_meant(store: &Store, name: &str, record: &Record) -> Result<()> {
+    let is_safety = |record: &Record| record.tags.iter().any(|tag| tag == BEFORE_RESTORE);
+    if name != "latest" || !is_safety(record) {
+        return Ok(());
+    }
+    let records = store.records()?;
+    let before = records.iter().rev().find(|one| one.source == record.source && !is_safety(one));
+    let before = before.map(|one| format!("{} is the one before, ", one.id.short())).unwrap_or_default();
+    let id = record.id.short();
+    Err(Error::usage(format!("the latest snapshot, {id}, is what a restore took of the state that it was to replace"))
+        .hint(format!("give an id in place of `latest`: {before}{id} is that one; nothing was changed")))
+}
+
 /// Whether nothing is in the data directory that could be lost.
 fn is_empty(data: &Path, ignored: &dyn Fn(&Path) -> bool) -> Result<bool> {
     let failed = |error| Error::io("list the data directory", data, error);

@@ -260,6 +260,32 @@ fn all_is_looked_at_again_right_before_the_first_change() {
 }
 
 #[test]
+fn the_latest_snapshot_after_a_refusal_is_not_taken_for_the_one_before() {
+    let place = place();
+    let notes = place.data.join("notes");
+    fs::write(&notes, "good").expect("written");
+    let id = snapshot(&place);
+    fs::write(&notes, "ruined").expect("written");
+    let run = restore(&place, &["latest", "notes"], || fs::write(&notes, "ruined more").expect("written"));
+    assert_eq!(run.code, 11, "{run:?}");
+    assert!(run.err.contains(&format!("`nbak restore {id} --in-place` and the same paths")), "{run:?}");
+    let before = live(&place);
+    let run = place.run(&["restore", "latest", "--in-place", "--yes"]);
+    assert_eq!(run.code, 2, "{run:?}");
+    assert!(run.err.contains(&format!("{id} is the one before")), "{run:?}");
+    assert_equal(&before, &live(&place));
+    // To look at it is no harm.
+    let (run, target) = place.restore("latest", "look");
+    assert_eq!((run.code, fs::read(target.join("notes")).expect("read")), (0, b"ruined".to_vec()));
+    place.ok(&["restore", &id, "notes", "--in-place", "--yes"]);
+    assert_eq!(fs::read(&notes).expect("read"), b"good");
+    // A snapshot since then is one like others.
+    fs::write(&notes, "later").expect("written");
+    place.ok(&["snapshot"]);
+    place.ok(&["restore", "latest", "notes", "--in-place", "--yes"]);
+}
+
+#[test]
 fn without_a_safety_backup_the_hint_names_the_snapshot() {
     let place = Place::empty();
     let notes = place.data.join("notes");

@@ -187,12 +187,7 @@ impl Gathering<'_, '_> {
             let gone = self.gone();
             let changed = again.changed(&mut self.walked);
             self.give_up_subtrees(&changed)?;
-            let (contents, untouched) = (&self.contents, &self.parent.untouched);
-            let is_held = |at: usize| {
-                let is_captured = contents.nodes.get(at).is_some_and(Option::is_some);
-                is_captured || contents.left_out.contains_key(&at) || untouched.is_inside(at)
-            };
-            let settled = Settled { known: &contents.settled, is_held: &is_held };
+            let settled = Settled { known: &self.contents.settled };
             let look = again.look(&mut self.walked, &changed, &settled, &gone);
             self.contents.nodes.resize(self.walked.found.len(), None);
             self.contents.settled.retain(|who| !look.displaced.contains(who));

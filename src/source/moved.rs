@@ -5,7 +5,8 @@
 //! folder that changed since it was listed is listed again ([`Again::look`]). An entry that nobody captured, though
 //! it was *born* before the snapshot began, was moved there or missed; it is handed out to be captured at once. What
 //! was born later is none of this snapshot's business, and so a folder in which files are only made, deleted or
-//! replaced costs one listing for each look, by name and inode, and no more.
+//! replaced costs one listing for each look, by name and inode, and no more. A folder that was born later is looked into:
+//! what was moved there may be older.
 //!
 //! A folder above may go and come, or be exchanged for another with the same names, and nothing below shows it. So a
 //! folder is only listed if what is opened is the one that was seen ([`open_folder`]); if not, the one above it is
@@ -28,7 +29,7 @@ use rustix::io::Errno;
 
 use super::exclude::Exclusions;
 use super::walk::{
-    Below, Found, Identity, Kind, Stamp, Walk, identity, names_in, now_nanos, open_folder, stamp, too_long,
+    DEEPEST, Found, Identity, Kind, Stamp, Walk, identity, names_in, now_nanos, open_folder, stamp, too_deep, too_long,
 };
 use crate::error::SourceError;
 
@@ -64,8 +65,6 @@ pub struct Look {
 pub struct Settled<'a> {
     /// What was captured, or left out for a reason.
     pub known: &'a HashSet<Identity>,
-    /// Whether that is so of what was seen at this place in the walk.
-    pub is_held: &'a dyn Fn(usize) -> bool,
 }
 
 /// A folder that changed since it was listed, or may have.
@@ -87,8 +86,6 @@ pub struct Again<'a> {
     listed: HashMap<usize, (Stamp, i128)>,
     /// Places in the walk, by path; filled when the first folder is listed again.
     places: HashMap<PathBuf, usize>,
-    /// Places of folders of which something was never seen.
-    unseen: HashSet<usize>,
 }
 
 /// What is seen of an entry that is looked at again.
@@ -138,8 +135,7 @@ impl Now {
 impl<'a> Again<'a> {
     /// Looks at `root`, of a snapshot that began at `began`, in nanoseconds since 1970.
     pub fn new(root: &'a Path, exclusions: &'a Exclusions, began: i128) -> Again<'a> {
-        let (listed, places, unseen) = (HashMap::new(), HashMap::new(), HashSet::new());
-        Again { root, exclusions, began, listed, places, unseen }
+        Again { root, exclusions, began, listed: HashMap::new(), places: HashMap::new() }
     }
 
     /// Lists again the folders that `changed`. Adds what was missed to `walk`; `settled` says what was captured, or
@@ -187,7 +183,6 @@ impl<'a> Again<'a> {
     /// The folders that changed since they were listed, or may have.
     pub fn changed(&mut self, walk: &mut Walk) -> Vec<Changed> {
         let vanished: HashSet<usize> = std::mem::take(&mut walk.vanished).into_iter().collect();
-        self.unseen.extend(&vanished);
         let still_gone = &mut walk.vanished;
         let folders = walk.found.iter().enumerate().filter(|(_, found)| found.kind == Kind::Directory);
         // Each is in the list before what is in it.
@@ -214,6 +209,7 @@ impl<'a> Again<'a> {
         looked.collect()
     }
 
+    /// Adds what nobody captured of what is in a folder, which is `who`. Answers with whether it could be listed.
     fn list(
         &mut self,
         walk: &mut Walk,
@@ -221,11 +217,14 @@ impl<'a> Again<'a> {
         who: Identity,
         settled: &Settled<'_>,
         (refused, look): (&HashSet<PathBuf>, &mut Look),
-    ) {
+    ) -> bool {
         let opened = open_folder(self.root, &walk.found[folder].path, who).and_then(Dir::new);
         let (dir, names) = match opened.and_then(|mut dir| names_in(&mut dir).map(|names| (dir, names))) {
             Ok(listed) => listed,
-            Err(error) => return refuse(walk, folder, error, refused),
+            Err(error) => {
+                refuse(walk, folder, error, refused);
+                return false;
+            }
         };
         if identity(&walk.found[folder].stamp) == who {
             walk.others.remove(&folder);
@@ -257,14 +256,15 @@ impl<'a> Again<'a> {
             // One of several names can be new while its file is old.
             let is_captured = is_known(settled, look, &now.stamp) && (known.is_some() || now.links == 1);
             let born = now.born;
-            // What says that it was born later than now has it from a clock that was wrong.
-            let is_new = born.is_some_and(|born| (self.began..=now_nanos()).contains(&born));
-            if is_new || is_captured {
+            // What is in a folder that is new may be old.
+            if self.is_new(&now) && now.kind != Some(Kind::Directory) || is_captured {
                 continue;
             }
             match (now.kind, known) {
                 (None, _) => {}
-                (Some(Kind::Directory), None) => self.add_folder(walk, path, folder, &now, settled, look),
+                (Some(Kind::Directory), None) => {
+                    self.add_folder(walk, (path, folder), &now, settled, (refused, &mut *look));
+                }
                 // Its own stamp tells whether it has to be listed again.
                 (Some(Kind::Directory), Some(at)) if walk.found[at].kind == Kind::Directory => {}
                 (Some(kind), Some(at)) if (kind == Kind::Directory) != (walk.found[at].kind == Kind::Directory) => {
@@ -286,45 +286,36 @@ impl<'a> Again<'a> {
                 }
             }
         }
+        true
     }
 
-    /// A folder that was moved here, with all that is in it, unless all of that was captured at its old place.
+    /// A folder that came here, whether it was moved or made: what is in it that nobody captured is looked for. From
+    /// now on it is looked at again like those of the walk, since more may come into it.
     fn add_folder(
         &mut self,
         walk: &mut Walk,
-        path: PathBuf,
-        parent: usize,
+        (path, parent): (PathBuf, usize),
         now: &Now,
         settled: &Settled<'_>,
-        look: &mut Look,
+        (refused, look): (&HashSet<PathBuf>, &mut Look),
     ) {
-        let is_it = |found: &&Found| found.kind == Kind::Directory && identity(&found.stamp) == identity(&now.stamp);
-        if let Some(old) = walk.found.iter().find(is_it) {
-            // A folder in it, or it itself, of which something vanished went before all of it was seen.
-            let is_seen = |(at, found): (usize, &Found)| match found.kind {
-                Kind::Directory => !self.unseen.contains(&at) && !walk.vanished.contains(&at),
-                // Under this name: another may be outside.
-                _ => is_known(settled, look, &found.stamp) && (settled.is_held)(at),
-            };
-            let mut inside = walk.found.iter().enumerate().filter(|(_, found)| found.path.starts_with(&old.path));
-            if inside.all(is_seen) {
-                return;
-            }
+        if path.components().count() >= DEEPEST {
+            return walk.errors.push(too_deep(path));
         }
-        let Ok(below) = Below::of(self.root, path.clone(), identity(&now.stamp), self.exclusions) else {
-            walk.vanished.push(parent);
-            look.lost.push(path);
-            return;
-        };
         let at = walk.found.len();
-        walk.found.push(now.found(path, parent, Kind::Directory));
-        below.add_to(walk, at);
-        for at in at..walk.found.len() {
-            self.places.insert(walk.found[at].path.clone(), at);
-            if walk.found[at].kind != Kind::Directory {
-                look.seen.push((at, None));
-            }
+        self.places.insert(path.clone(), at);
+        walk.found.push(now.found(path.clone(), parent, Kind::Directory));
+        self.listed.insert(at, (now.stamp, now_nanos()));
+        // One that is new and gone again was somebody's scratch.
+        if !self.list(walk, at, identity(&now.stamp), settled, (refused, look)) && !self.is_new(now) {
+            look.lost.push(path);
         }
+    }
+
+    /// Whether it was made after the snapshot began. What says that it was born later than now has it from a clock that
+    /// was wrong.
+    fn is_new(&self, now: &Now) -> bool {
+        now.born.is_some_and(|born| (self.began..=now_nanos()).contains(&born))
     }
 }
 

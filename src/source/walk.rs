@@ -358,7 +358,7 @@ impl Looking<'_> {
     /// A folder that was seen at `path`, `depth` levels down. Somebody will look into it.
     fn folder<'s>(&'s self, scope: &Scope<'s>, path: PathBuf, depth: usize, stat: &Stat) -> Seen {
         if depth >= DEEPEST {
-            return Seen::Unfit(SourceError::new(path, format!("directories are nested deeper than {DEEPEST}")));
+            return Seen::Unfit(too_deep(path));
         }
         let number = self.folders.fetch_add(1, Ordering::Relaxed);
         let found = Found::seen(path.clone(), Kind::Directory, stat);
@@ -366,6 +366,11 @@ impl Looking<'_> {
         scope.spawn(move |scope| self.list(scope, folder));
         Seen::Folder(found, number)
     }
+}
+
+/// What is to be said of a folder that lies too deep.
+pub(super) fn too_deep(path: PathBuf) -> SourceError {
+    SourceError::new(path, format!("directories are nested deeper than {DEEPEST}"))
 }
 
 /// What is to be said of an entry at `path` in `root` if its path is so long that it could only ever be restored where

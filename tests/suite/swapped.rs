@@ -241,3 +241,52 @@ fn two_names_of_one_database() {
         }
     }
 }
+
+/// A folder is made, and what was there before is moved into it.
+#[test]
+fn into_a_folder_that_is_new() {
+    if !can_trace() {
+        return;
+    }
+    let scene = Scene::new(&["0", "a/one", "a/sub/two", "b/other", "z"], true);
+    let mut child = scene.snapshot(&["0"]);
+    // After the walk, and before anything is read.
+    opened(&mut child, &scene.data.join("0"));
+    fs::create_dir_all(scene.data.join("b/new/deeper")).expect("folders");
+    fs::rename(scene.data.join("a/one"), scene.data.join("b/new/deeper/one")).expect("moved");
+    fs::rename(scene.data.join("a/sub"), scene.data.join("b/new/sub")).expect("moved");
+    scene.assert_all(child);
+}
+
+/// A folder whose files were read is moved, and what was not read yet is moved into it: at once, or between two looks.
+#[test]
+fn into_a_folder_that_was_moved() {
+    if !can_trace() {
+        return;
+    }
+    for is_later in [false, true] {
+        let scene = Scene::new(&["a/one", "b/other", "r", "x/keep", "z/other"], true);
+        let [r, z] = ["r", "z"].map(|path| scene.data.join(path));
+        let keep_moves = || fs::rename(scene.data.join("x/keep"), scene.data.join("b/a/keep")).expect("moved");
+        let mut child = scene.snapshot(&["r", "z"]);
+        closed(&mut child, &r);
+        opened(&mut child, &r);
+        fs::rename(scene.data.join("a"), scene.data.join("b/a")).expect("moved");
+        fs::write(z.join("new"), "so that this folder is listed again, after the others").expect("a file");
+        if is_later {
+            fs::rename(scene.data.join("x/keep"), scene.data.join("z/keep")).expect("moved");
+            opened(&mut child, &z);
+            fs::rename(scene.data.join("z/keep"), scene.data.join("b/a/keep")).expect("moved");
+        } else {
+            keep_moves();
+        }
+        child.wait_with_output().expect("it ends");
+        let back = scene.place.restore("latest", "back");
+        let held = |path: &str| fs::read(back.join(path)).ok();
+        let one = fs::read(scene.data.join("b/a/one")).ok();
+        assert!(held("a/one") == one || held("b/a/one") == one, "{is_later}");
+        let keep = fs::read(scene.data.join("b/a/keep")).ok();
+        assert!(["x/keep", "z/keep", "b/a/keep"].iter().any(|path| held(path) == keep), "{is_later}");
+        scene.place.check();
+    }
+}

@@ -26,11 +26,11 @@ const SHOWN_PATHS: usize = 100;
 
 /// Verifies the store.
 pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
+    let seen = context.seen();
     let mut store = context.open()?;
     let options = Options { read_data: args.read_data || args.subset.is_some(), subset: args.subset };
     let mut report = check_store(&store, options, &context.bars())?;
-    let data_dir = context.data_dir();
-    let behind = data_dir.ok().map(|path| remembered::missing(&path, &store, true)).transpose()?.flatten();
+    let behind = seen.map(|seen| remembered::missing(&seen, &store, true)).transpose()?.flatten();
     for what in behind.into_iter().chain(store.unfinished()) {
         report.problems.push(Problem { invariant: CHAIN, subject: "the store".to_owned(), what });
     }

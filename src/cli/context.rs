@@ -25,7 +25,7 @@ use crate::snapshot::look;
 use crate::snapshot::places::{Places, name_of_source};
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
-use crate::upkeep::remembered;
+use crate::upkeep::remembered::{self, Seen};
 
 /// What the commands work with.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, as it was typed")]
@@ -211,23 +211,31 @@ impl Context {
         }
     }
 
-    /// The snapshot that `name` means: any by its id, and otherwise one of this data directory, if there is any.
-    pub fn select(&self, store: &Store, name: &str) -> Result<Record> {
-        let all = store.records()?;
+    /// Those of `all` that are of this data directory. If none is, all of them, where they are of one that may have had
+    /// another place; of several nobody can tell which is meant.
+    pub fn own(&self, all: &[Record]) -> Result<Vec<Record>> {
         // One that is not there yet may be about to be restored.
         let place = |path: PathBuf| path.canonicalize().or_else(|_| std::path::absolute(&path)).ok();
         let source = self.data_dir().ok().and_then(place).map(|path| name_of_source(&path));
-        let ours: Vec<Record> = all.iter().filter(|record| Some(&record.source) == source.as_ref()).cloned().collect();
+        let own: Vec<Record> = all.iter().filter(|record| Some(&record.source) == source.as_ref()).cloned().collect();
+        if !own.is_empty() {
+            return Ok(own);
+        }
+        if all.windows(2).all(|two| two[0].source == two[1].source) {
+            return Ok(all.to_vec());
+        }
+        let what = "none of this data directory's snapshots is in the store, and those of several others are";
+        Err(Error::usage(what)
+            .hint("name the snapshot by its id (`nbak snapshots`), or the data directory with --data-dir"))
+    }
+
+    /// The snapshot that `name` means: any by its id, and otherwise one of this data directory, if there is any.
+    pub fn select(&self, store: &Store, name: &str) -> Result<Record> {
+        let all = store.records()?;
         let id = name.to_ascii_lowercase();
         let by_id = name.len() >= 4 && all.iter().any(|record| record.id.to_string().starts_with(&id));
-        let is_of_one = || all.windows(2).all(|two| two[0].source == two[1].source);
-        if !by_id && ours.is_empty() && !is_of_one() {
-            let what = "none of this data directory's snapshots is in the store, and those of several others are";
-            return Err(Error::usage(what)
-                .hint("name the snapshot by its id (`nbak snapshots`), or the data directory with --data-dir"));
-        }
-        let records = if by_id || ours.is_empty() { &all } else { &ours };
-        look::select(records, name, &ZonedDateTime::now()).cloned().map_err(|error| {
+        let records = if by_id { all } else { self.own(&all)? };
+        look::select(&records, name, &ZonedDateTime::now()).cloned().map_err(|error| {
             let history = store.history().ok();
             let is_it = |record: &Record| name.len() >= 4 && record.id.to_string().starts_with(&id);
             let mut forgotten = history.iter().flat_map(|history| history.forgotten());
@@ -243,10 +251,23 @@ impl Context {
 
     /// Opens the store for reading.
     pub fn open(&self) -> Result<Store> {
+        let seen = self.seen();
         let store = Store::open(&self.repo()?, &self.credentials()?, Access::Read)?;
         self.warn(&store);
-        self.warn_if_behind(&store);
+        Self::warn_if_behind(seen.as_ref(), &store);
         Ok(store)
+    }
+
+    /// Says if the store is behind what this machine had `seen` of it. A snapshot says it by itself.
+    pub fn warn_if_behind(seen: Option<&Seen>, store: &Store) {
+        // Where that cannot be told, what keeps it from being told is an error of its own.
+        let missing = seen.and_then(|seen| remembered::missing(seen, store, false).ok().flatten());
+        missing.iter().for_each(output::warning);
+    }
+
+    /// What this machine has seen of its stores: to be asked before one is opened.
+    pub fn seen(&self) -> Option<Seen> {
+        self.data_dir().ok().map(|data_dir| remembered::seen(&data_dir))
     }
 
     /// Says once what its owner should know about the store.
@@ -281,13 +302,6 @@ impl Context {
 }
 
 impl Context {
-    /// Says if the store is behind what this machine has seen of it. A snapshot says it by itself.
-    pub fn warn_if_behind(&self, store: &Store) {
-        // Where that cannot be told, what keeps it from being told is an error of its own.
-        let missing = self.data_dir().and_then(|data_dir| remembered::missing(&data_dir, store, false));
-        missing.ok().flatten().iter().for_each(output::warning);
-    }
-
     /// Says what the store had and has no longer: also to those who only change keys.
     pub fn warn_of_losses(store: &Store) {
         if let Some(losses) = store.losses() {

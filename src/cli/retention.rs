@@ -34,7 +34,7 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         for tag in policy.tags.iter().filter(|tag| !known.contains(tag)) {
             output::warning(format!("no snapshot has the tag {tag}: it keeps none"));
         }
-        by_policy(&store, &policy, &now)?
+        by_policy(context, &store, &policy, &now)?
     } else {
         let named: Result<BTreeSet<SnapshotId>> =
             args.snapshots.iter().map(|name| context.select(&store, name).map(|record| record.id)).collect();
@@ -129,9 +129,10 @@ pub fn unpin(context: &Context, args: &UnpinArgs) -> Result<u8> {
 
 fn open(context: &Context, dry_run: bool) -> Result<Store> {
     let access = if dry_run { Access::Read } else { Access::Write(context.patience()) };
+    let seen = context.seen();
     let store = Store::open(&context.repo()?, &context.credentials()?, access)?;
     context.warn(&store);
-    context.warn_if_behind(&store);
+    Context::warn_if_behind(seen.as_ref(), &store);
     Ok(store)
 }
 
@@ -148,9 +149,16 @@ fn policy(rules: &Rules) -> Result<Policy> {
     })
 }
 
-/// Each snapshot with the reasons why it stays; none if it is to be forgotten.
-fn by_policy(store: &Store, policy: &Policy, now: &ZonedDateTime) -> Result<Vec<(Record, Vec<String>)>> {
+/// Each snapshot with the reasons why it stays; none if it is to be forgotten. A policy is one data directory's: where
+/// the store has snapshots of others, those stay.
+fn by_policy(
+    context: &Context,
+    store: &Store,
+    policy: &Policy,
+    now: &ZonedDateTime,
+) -> Result<Vec<(Record, Vec<String>)>> {
     let records: Vec<&Record> = store.history()?.live().collect();
+    let own: BTreeSet<SnapshotId> = context.own(&store.records()?)?.iter().map(|record| record.id).collect();
     let verdicts = plan(&candidates(store.history()?), policy, now);
     // A clock that was behind makes the newest one look old: it stays all the same.
     let last: HashMap<&str, SnapshotId> = records.iter().map(|record| (record.source.as_str(), record.id)).collect();
@@ -159,6 +167,9 @@ fn by_policy(store: &Store, policy: &Policy, now: &ZonedDateTime) -> Result<Vec<
         let mut keep: Vec<String> = verdict.keep.iter().map(ToString::to_string).collect();
         if keep.is_empty() && newest(record) {
             keep.push("the last one that was taken".to_owned());
+        }
+        if keep.is_empty() && !own.contains(&record.id) {
+            keep.push("of another data directory".to_owned());
         }
         ((*record).clone(), keep)
     });

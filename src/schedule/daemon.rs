@@ -115,11 +115,17 @@ impl Daemon<'_> {
             state.begun = self.clock.now();
         }
         let (mut looked, mut is_first) = (i64::MIN, true);
-        let mut hands = Hands::default();
+        // Of a machine that started anew since, that day begins with its start.
+        let doubted = state.doubted.map(|at| self.clock.ran().map_or(at, |ran| at.min(ran)));
+        let mut hands = Hands { doubted, ..Hands::default() };
         loop {
             let now = self.clock.now();
             if hands.were_set(self.clock) {
                 watch.says("the clock was set forward: nothing is removed for a day");
+            }
+            if state.doubted != hands.doubted {
+                state.doubted = hands.doubted;
+                self.store(&state);
             }
             plan.settle(&mut state.seen, now);
             let due = plan.due(&state.seen, state.again, now);
@@ -253,7 +259,8 @@ impl Steps<'_> {
                 break;
             }
             // What is older may be all that is whole.
-            removes &= step.as_slice() != ["drill"] || ran.code != Some(DAMAGED) && !is_unknown(&ran);
+            removes &=
+                step.as_slice() != ["drill"] || ran.code.is_some_and(|code| code != DAMAGED) && !is_unknown(&ran);
         }
         woken
     }

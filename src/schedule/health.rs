@@ -27,7 +27,7 @@ use crate::snapshot::places::{Places, name_of_source};
 use crate::snapshot::store::{Access, Store, UNFINISHED};
 use crate::source::own;
 use crate::store::objects::{Key, Kind};
-use crate::upkeep::remembered;
+use crate::upkeep::remembered::{self, Seen};
 
 /// Less room than this is told, in bytes.
 const ROOM: u64 = 500_000_000;
@@ -134,8 +134,9 @@ pub const DAEMON_LOCK: &str = ".nbak-daemon.lock";
 /// Looks.
 pub fn look(places: &Places, config: &Config, credentials: &[Credential], state: &State, now: i64) -> Standing {
     let mut standing = Standing { now, granted: places.data_dir.join(GRANT).exists(), ..Standing::default() };
+    let seen = remembered::seen(&places.data_dir);
     match Store::open(&places.repo, credentials, Access::Read) {
-        Ok(store) => standing.take(&store, &places.data_dir),
+        Ok(store) => standing.take(&store, &seen),
         Err(error) => standing.store_error = Some(error.to_string()),
     }
     let free_at = [&places.repo, &places.backup_dir, &places.data_dir].into_iter().find(|path| path.is_dir());
@@ -184,7 +185,7 @@ impl Standing {
         self.backup_lacks = newest.and_then(|one| lacks(&one.path));
     }
 
-    fn take(&mut self, store: &Store, data_dir: &Path) {
+    fn take(&mut self, store: &Store, seen: &Seen) {
         let index = store.catalog().index();
         self.store_bytes = index.packs().map(|(_, size)| size).sum();
         self.unprotected = store.is_unprotected();
@@ -203,7 +204,7 @@ impl Standing {
             self.damage = cut.map(|(id, _)| format!("pack {id} has another size than it had"));
         }
         if self.damage.is_none() {
-            self.damage = remembered::missing(data_dir, store, true).ok().flatten();
+            self.damage = remembered::missing(seen, store, true).ok().flatten();
         }
         match store.history() {
             Ok(history) => {

@@ -97,6 +97,8 @@ pub struct State {
     pub again: Option<i64>,
     /// How often a backup was tried since its turn.
     pub tries: usize,
+    /// When it was noticed last that the clock was set forward, by how long the machine had run, in milliseconds.
+    pub doubted: Option<i64>,
     /// The snapshot up to which it was looked at what changed.
     pub compared: Option<String>,
     /// What was not usual, the newest last.

@@ -104,12 +104,17 @@ fn lock(folder: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens a lock that may be somebody else's: through no link, and without waiting for who reads a pipe.
+fn open_lock(place: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    OpenOptions::new().write(true).custom_flags(flags.bits().cast_signed()).open(place)
+}
+
 /// Removes a folder that was being made, unless its lock is held. Whoever is still at it waits for the lock or finds no
 /// folder, and then makes another: only what is empty goes, and the lock's file only by who has the lock.
 fn sweep_young(folder: &Path) {
-    let no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let place = folder.join(LOCK);
-    let lock = OpenOptions::new().write(true).custom_flags(no_link).open(&place);
+    let lock = open_lock(&place);
     if lock.as_ref().is_ok_and(|file| file.try_lock().is_ok()) {
         let _ = std::fs::remove_file(&place);
     }
@@ -118,8 +123,7 @@ fn sweep_young(folder: &Path) {
 
 /// Whether the process that made `folder` is gone. One without a lock file was being removed.
 fn is_left(folder: &Path) -> bool {
-    let no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    match OpenOptions::new().write(true).custom_flags(no_link).open(folder.join(LOCK)) {
+    match open_lock(&folder.join(LOCK)) {
         Ok(file) => file.try_lock().is_ok(),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }

@@ -34,6 +34,11 @@ impl Steady {
         Steady { since, ahead: since - i128::from(other.tv_sec) * 1_000_000_000 - i128::from(other.tv_nsec) }
     }
 
+    /// How far the clock is ahead of one that nobody sets, in nanoseconds.
+    pub(super) fn ahead() -> i128 {
+        Steady::now().ahead
+    }
+
     /// As it was `noted`, if that holds `now`.
     fn kept(noted: Option<Steady>, now: Steady) -> Steady {
         noted.filter(|noted| (noted.ahead - now.ahead).abs() <= DRIFT && noted.since <= now.since).unwrap_or(now)
@@ -74,6 +79,12 @@ impl Taking<'_> {
 
     fn steady(&self, source: &str) -> Steady {
         Steady::kept(self.noted(source), Steady::now())
+    }
+
+    /// Whether the clock was set since this snapshot began, by what it was ahead then. In that case
+    /// what it says of the files that were read meanwhile says nothing.
+    pub(super) fn clock_was_set(&self) -> bool {
+        (Steady::now().ahead - self.ahead).abs() > DRIFT
     }
 
     /// Has the next snapshot of `source` know it.

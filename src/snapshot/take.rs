@@ -29,6 +29,7 @@ use super::receipts::Receipts;
 use super::record::{LONGEST_NOTE, MOST_UNREADABLE, Record, TAGS};
 use super::save::Session;
 use super::scratch::Scratch;
+use super::steady::Steady;
 use super::still::{self, Still};
 use super::store::Store;
 use super::subtree::{Digests, Drafts};
@@ -79,6 +80,7 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
         remarks: RefCell::default(),
         began,
         steady: began,
+        ahead: Steady::ahead(),
     };
     taking.run(progress)
 }
@@ -127,6 +129,9 @@ impl Taking<'_> {
             contents: Contents::new(),
         }
         .gather()?;
+        if self.clock_was_set() {
+            contents.distrust();
+        }
         let ended = now_nanos();
         let left_out = contents.left_out_in_order();
         let keys = self.store.catalog().packs().keys();

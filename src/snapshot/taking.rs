@@ -83,6 +83,8 @@ pub(super) struct Taking<'a> {
     pub(super) began: i128,
     /// Since when the clock went evenly, likewise.
     pub(super) steady: i128,
+    /// How far it was ahead of one that nobody sets when this began ([`super::steady`]).
+    pub(super) ahead: i128,
 }
 
 impl Taking<'_> {

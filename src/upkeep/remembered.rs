@@ -79,10 +79,18 @@ fn write(data_dir: &Path, all: &BTreeMap<String, Mark>) -> Result<()> {
     own::put(&path, &bytes, 0o600).map_err(failed)
 }
 
-/// What this machine has seen of `store` that is not there, in words. `thoroughly` reads all records for it; without, a
-/// store that was put back and has gone on since is only known if that was noticed before it went on.
-pub fn missing(data_dir: &Path, store: &Store, thoroughly: bool) -> Result<Option<String>> {
-    let all = read(data_dir);
+/// What this machine has seen of stores, as it was at some moment.
+pub struct Seen(BTreeMap<String, Mark>);
+
+/// What this machine has seen by now. Asked *before* a store is opened, or one that a snapshot is taken into meanwhile
+/// seems to lack it.
+pub fn seen(data_dir: &Path) -> Seen {
+    Seen(read(data_dir))
+}
+
+/// What was `seen` of `store` that is not there, in words. `thoroughly` reads all records for it; without, a store that
+/// was put back and has gone on since is only known if that was noticed before it went on.
+pub fn missing(Seen(all): &Seen, store: &Store, thoroughly: bool) -> Result<Option<String>> {
     let other = || said("it is another one than lay there");
     let Some(mark) = all.get(&store.id().to_string()) else {
         let at = place(store);
@@ -132,7 +140,7 @@ fn is_in(store: &Store, mark: &Mark, number: u64) -> Result<bool> {
 
 /// Takes a snapshot, and remembers it. That the store is behind what was seen is one of its remarks.
 pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Result<Taken> {
-    let behind = missing(&options.source, store, false)?;
+    let behind = missing(&seen(&options.source), store, false)?;
     let mut taken = take::take(store, options, progress)?;
     if !options.dry_run {
         // It is taken: a memory that cannot be kept does not undo that.

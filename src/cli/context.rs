@@ -21,6 +21,7 @@ use crate::crypto::secret::Credential;
 use crate::error::{Error, Result};
 use crate::export::dialect::Dialect;
 use crate::export::manager::{BackupManager, Settings};
+use crate::schedule::state::State;
 use crate::snapshot::look;
 use crate::snapshot::places::{Places, name_of_source};
 use crate::snapshot::record::Record;
@@ -331,10 +332,14 @@ fn read_small(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Whether a file that is not there is expected to be: a link leads nowhere, or the daemon that started this process
-/// has read it.
+/// Whether a file that is not there is expected to be: a link leads nowhere, or a daemon has read it, be it the one that
+/// started this process or one that ran before.
 fn is_missed(path: &Path, is_project: bool) -> bool {
-    fs::symlink_metadata(path).is_ok() || !is_project && std::env::var_os(HAD_CONFIG).is_some()
+    let was_read = || {
+        let data_dir = path.parent().filter(|_| !is_project);
+        data_dir.is_some_and(|path| std::env::var_os(HAD_CONFIG).is_some() || State::load(path).had_config)
+    };
+    fs::symlink_metadata(path).is_ok() || was_read()
 }
 
 /// The user's file, the project's in the folder in which the command was given, and the environment.

@@ -115,6 +115,7 @@ impl Daemon<'_> {
             state.begun = self.clock.now();
         }
         let (mut looked, mut is_first) = (i64::MIN, true);
+        state.had_config |= self.data_dir.join("config.json").exists();
         // Of a machine that started anew since, that day begins with its start.
         let doubted = state.doubted.map(|at| self.clock.ran().map_or(at, |ran| at.min(ran)));
         let mut hands = Hands { doubted, ..Hands::default() };
@@ -167,6 +168,7 @@ impl Daemon<'_> {
                 if let Some(read) = (self.load)().ok().filter(|read| !read.unreadable) {
                     config = read;
                     plan = self::plan(&config);
+                    state.had_config |= self.data_dir.join("config.json").exists();
                 }
             }
         }

@@ -97,6 +97,8 @@ pub struct State {
     pub again: Option<i64>,
     /// How often a backup was tried since its turn.
     pub tries: usize,
+    /// A daemon has seen a configuration in the data directory: that there is none says nothing of what is meant.
+    pub had_config: bool,
     /// When it was noticed last that the clock was set forward, by how long the machine had run, in milliseconds.
     pub doubted: Option<i64>,
     /// The snapshot up to which it was looked at what changed.

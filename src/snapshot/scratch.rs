@@ -133,6 +133,19 @@ fn is_left(folder: &Path) -> bool {
 mod tests {
     use super::*;
 
+    /// Whoever can write there could leave one, and every snapshot would wait for ever.
+    #[test]
+    fn no_pipe_is_waited_for() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let place = tempfile::tempdir().expect("a folder");
+        for name in [format!("{PREFIX}x"), format!("{YOUNG}x")] {
+            std::fs::create_dir(place.path().join(&name)).expect("made");
+            mknodat(CWD, place.path().join(name).join(LOCK), FileType::Fifo, Mode::RWXU, 0).expect("a pipe");
+        }
+        drop(Scratch::beside(place.path()));
+        assert_eq!(std::fs::read_dir(place.path()).expect("a folder").count(), 2, "they are nobody's to remove");
+    }
+
     #[test]
     fn it_is_there_while_it_is_used_and_swept_when_it_was_left() {
         let place = tempfile::tempdir().expect("a folder");

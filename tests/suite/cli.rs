@@ -472,15 +472,20 @@ fn a_data_directory_has_snapshots_of_its_own() {
         fs::write(place.data.join("own"), what).expect("a file");
         place.ok(["snapshot"]);
     }
+    for place in [&one, &other] {
+        place.ok(["snapshot", "--tag", "again"]);
+    }
+    other.ok(["forget", "--keep-last", "1"]).says(&["1 snapshot forgotten, 4 stay"]);
     for (place, what) in [(&one, "one"), (&other, "other"), (&text, "text")] {
         assert_eq!(place.ok(["cat", "latest", "own"]).out, what);
         place.ok(["forget", "--keep-last", "1"]);
     }
     assert_eq!(one.ok(["snapshots", "--json"]).out.lines().count(), 3, "each is the newest of its own");
+    new.run(["forget", "--keep-last", "1"]).exits(2);
     new.run(["cat", "latest", "own"]).exits(2).says(&["none of this data directory's snapshots", "by its id"]);
     let id = one.ok(["snapshots", "--json"]).out;
     let id: Value = serde_json::from_str(id.lines().next().expect("a line")).expect("JSON");
-    new.ok(["cat", id["snapshot"].as_str().expect("an id"), "own"]).says(&["one"]);
+    new.ok(["cat", id["snapshot"].as_str().expect("an id"), "own"]).says(&["text"]);
     // One that is not there any more is known by its name.
     fs::remove_dir_all(&other.data).expect("removed");
     assert_eq!(other.ok(["cat", "latest", "own"]).out, "other");

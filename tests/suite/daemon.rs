@@ -645,6 +645,35 @@ fn a_week_with_a_night_that_has_no_half_past_two() {
     life.end();
 }
 
+/// What kept something from being removed is kept for the next daemon, and for who does it by hand.
+#[test]
+fn what_a_daemon_knew_outlives_it() {
+    let place = filled();
+    let config = place.data.join("config.json");
+    fs::write(&config, r#"{"backup_retention_days": 0, "nbak": {"keep": false}}"#).expect("written");
+    let mut clock = Clock::new();
+    let start = |clock: &Clock| {
+        let mut command = daemon(&place);
+        clock.give(&mut command);
+        let life = Life::start(command);
+        life.says("daemon of");
+        life
+    };
+    let life = start(&clock);
+    until(LONG, "it looked", || state(&place.data)["had_config"] == json!(true));
+    clock.forward(Duration::from_hours(24 * 400));
+    life.signal("HUP");
+    life.says("nothing is removed for a day");
+    life.end();
+    make_due(&place.data, &["backup"]);
+    let life = start(&clock);
+    life.says("backup prune: not now, since the clock was set forward");
+    life.end();
+    fs::remove_file(&config).expect("removed");
+    let run = place.ok(&["backup", "prune"]);
+    assert!(run.err.contains("no backup is removed until the configuration is mended"), "{run:?}");
+}
+
 /// All that could be read of secrets: none may be in what the daemon says, keeps or hands on.
 #[test]
 fn no_secret_is_said_kept_or_handed_on() {

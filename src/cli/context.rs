@@ -332,7 +332,7 @@ fn read_small(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Whether a file that is not there is expected to be: a link leads nowhere, or a daemon has read it, be it the one that
+/// Whether a file that is not there is expected to be: a link leads nowhere, or a daemon has read it, the one that
 /// started this process or one that ran before.
 fn is_missed(path: &Path, is_project: bool) -> bool {
     let was_read = || {

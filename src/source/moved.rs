@@ -5,8 +5,8 @@
 //! folder that changed since it was listed is listed again ([`Again::look`]). An entry that nobody captured, though
 //! it was *born* before the snapshot began, was moved there or missed; it is handed out to be captured at once. What
 //! was born later is none of this snapshot's business, and so a folder in which files are only made, deleted or
-//! replaced costs one listing for each look, by name and inode, and no more. A folder that was born later is looked into:
-//! what was moved there may be older.
+//! replaced costs one listing for each look, by name and inode, and no more. A folder that was born later is looked
+//! into, like one that was moved: older files may have gone there. From then on it is looked at again as well.
 //!
 //! A folder above may go and come, or be exchanged for another with the same names, and nothing below shows it. So a
 //! folder is only listed if what is opened is the one that was seen ([`open_folder`]); if not, the one above it is

@@ -36,7 +36,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 fn read(path: &Path, key: Option<&str>) -> Result<Verified, Error> {
     let backup = Backup::open(path)?;
-    verify(&backup, &nbak_keys(key), &|own| mac_keys(key, own))
+    verify(&backup, Path::new(""), &nbak_keys(key), &|own| mac_keys(key, own))
 }
 
 /// Everything below `folder` that a reader could have changed: names, kinds, sizes, times of change.

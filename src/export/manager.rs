@@ -3,6 +3,7 @@
 //! It joins what the other rooms do, and adds no guarantee of its own but one: a restore is preceded by a verified
 //! backup of what it replaces ([`restore`](super::restore)).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -188,7 +189,9 @@ impl BackupManager {
     /// Verifies a backup, as far as the keys that are there allow.
     pub fn verify_backup(&self, backup: &Backup) -> Result<Verified> {
         let store = self.open_store().ok();
-        verify::verify(backup, &self.nbak_keys(backup), &|own| self.mac_keys(store.as_ref(), own))
+        verify::verify(backup, &self.places.data_dir, &self.nbak_keys(backup), &|own| {
+            self.mac_keys(store.as_ref(), own)
+        })
     }
 
     /// Removes the backups that are older than `days`, or than the retention of the settings.
@@ -200,16 +203,25 @@ impl BackupManager {
         let days = days.unwrap_or(self.settings.retention_days);
         let backups = self.list_backups()?;
         let now = now_ms();
-        // Verifying costs a whole read: only if something would be removed at all.
-        let removes = |decisions: &[Decision]| decisions.iter().any(|decision| !decision.keep);
-        let mut unverified = false;
-        let mut decisions = retention::plan(&backups, days, now, None);
-        if removes(&decisions) {
-            // If none verifies, it is not known which of them is worth keeping: a key may be missing.
-            let good = self.newest_good(&backups);
-            decisions = retention::plan(&backups, if good.is_some() { days } else { 0 }, now, good.as_deref());
-            unverified = good.is_none();
+        // Those of one data directory are no reason to remove one of another.
+        let mut of_each: BTreeMap<String, Vec<Listed>> = BTreeMap::new();
+        for backup in backups {
+            of_each.entry(backup.source_dir.clone()).or_default().push(backup);
         }
+        let mut unverified = false;
+        let mut decisions = Vec::new();
+        for backups in of_each.values() {
+            let mut own = retention::plan(backups, days, now, None);
+            // Verifying costs a whole read: only if something would be removed at all.
+            if own.iter().any(|decision| !decision.keep) {
+                // If none verifies, it is not known which of them is worth keeping: a key may be missing.
+                let good = self.newest_good(backups);
+                own = retention::plan(backups, if good.is_some() { days } else { 0 }, now, good.as_deref());
+                unverified |= good.is_none();
+            }
+            decisions.append(&mut own);
+        }
+        decisions.sort_by(|one, other| one.name.cmp(&other.name));
         let mut removed = Vec::new();
         for decision in decisions.iter().filter(|decision| !decision.keep && !dry_run) {
             retention::remove(&self.places.backup_dir.join(&decision.name))?;

@@ -4,9 +4,10 @@
 //! (S11), and with a key that it opens; for a database `PRAGMA integrity_check`, on what was decrypted too. For the
 //! manifest: its checksum over all files, and its MAC.
 //!
-//! SQLite needs a file to look at. What is decrypted for it lies in scratch space beside the backup, 0600 in a 0700
-//! folder on the same file system, and goes at once (S17). A plain database is looked at where it is, and nothing
-//! appears beside it.
+//! SQLite needs a file to look at. What is decrypted for it lies in scratch space, 0600 in a 0700 folder, and goes at
+//! once: in the data directory, whose it is, since the backup may lie on a medium that leaves the house; beside the
+//! backup only if that directory is not there or may not be written to (S17). A plain database is looked at where it
+//! is, and nothing appears beside it.
 //!
 //! A file that cannot be read is a fault of that file, not the end. What could not be looked at, since there is no key
 //! or no room for scratch, is told apart from what is wrong.
@@ -19,7 +20,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use rustix::fs::{Dir, FileType};
+use rustix::fs::{Access, Dir, FileType, access};
 
 use super::backup::{Backup, MacKeys, MacState, mac_state};
 use super::database::{self, Failure};
@@ -71,9 +72,9 @@ pub struct Fault {
     pub what: String,
 }
 
-/// Verifies `backup`, as far as `keys` allow. An error is about this machine (no room for scratch space); what is wrong
-/// with the backup is in the answer.
-pub fn verify(backup: &Backup, keys: &NbakKeys, mac_keys: MacKeys<'_>) -> Result<Verified> {
+/// Verifies `backup` of the data directory `data_dir`, as far as `keys` allow. An error is about this machine (no room
+/// for scratch space); what is wrong with the backup is in the answer.
+pub fn verify(backup: &Backup, data_dir: &Path, keys: &NbakKeys, mac_keys: MacKeys<'_>) -> Result<Verified> {
     let manifest = &backup.manifest;
     let mac = mac_state(manifest, mac_keys);
     let mut verified = Verified {
@@ -90,7 +91,9 @@ pub fn verify(backup: &Backup, keys: &NbakKeys, mac_keys: MacKeys<'_>) -> Result
     verified.manifest(backup);
     let opens = manifest.encrypted && !keys.is_empty();
     let long = |entry: &FileEntry| backup.path.as_os_str().len() + 1 + entry.path.len() > SQLITE_PATH_MAX;
-    let scratch = Scratch::beside(backup.path.parent().unwrap_or(Path::new(".")));
+    let is_private = data_dir.is_dir() && access(data_dir, Access::WRITE_OK).is_ok();
+    let beside = backup.path.parent().unwrap_or(Path::new("."));
+    let scratch = Scratch::beside(if opens && is_private { data_dir } else { beside });
     let needs = opens || manifest.files.iter().any(|entry| entry.kind == Kind::Sqlite && long(entry));
     let folder = if needs { make_scratch(&scratch, backup)? } else { Err("no scratch space was needed".to_owned()) };
     let check = Check { backup, keys: opens.then_some(keys), folder, vouched: mac == MacState::Valid };
@@ -107,7 +110,7 @@ fn make_scratch(scratch: &Scratch, backup: &Backup) -> Result<Result<PathBuf, St
     match scratch.folder() {
         Ok(folder) => Ok(Ok(folder)),
         Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
-            Err(Error::io("make scratch space beside a backup to verify it", &backup.path, error))
+            Err(Error::io("make scratch space to verify a backup", &backup.path, error))
         }
         Err(error) => Ok(Err(format!("there can be no scratch space beside the backup: {error}"))),
     }

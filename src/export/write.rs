@@ -379,7 +379,7 @@ fn read_back(store: &Store, staging: &Path, options: &Options<'_>) -> Result<Ver
         (MacSource::Store, _) => vec![mac_key_of_store(store.catalog().packs().keys(), &own.mac_salt)],
         (source, vault) => vault.and_then(|vault| mac_key_of_vault(vault, source, &own.mac_salt)).into_iter().collect(),
     };
-    let verified = verify::verify(&backup, &keys, &mac_keys)?;
+    let verified = verify::verify(&backup, options.data_dir, &keys, &mac_keys)?;
     if let Some(fault) = verified.faults.first() {
         return Err(Error::integrity(format!("what was written does not read back: {}", fault.what))
             .at(staging.join(&fault.path))

@@ -67,7 +67,7 @@ impl Sample {
     }
 
     fn verify(&self, keys: &NbakKeys) -> Result<Verified, Error> {
-        verify(&Backup::open(&self.path)?, keys, &|_| Vec::new())
+        verify(&Backup::open(&self.path)?, Path::new(""), keys, &|_| Vec::new())
     }
 
     /// Nothing but the backup is left beside it.
@@ -292,7 +292,7 @@ fn a_flipped_bit_in_a_signed_manifest_is_always_found() {
                 MacState::Absent => {
                     fs::write(path.join("manifest.json"), &bytes).expect("written");
                     let backup = Backup::open(&path).expect("opened");
-                    let verified = verify(&backup, &none(), &key).expect("verified");
+                    let verified = verify(&backup, Path::new(""), &none(), &key).expect("verified");
                     assert!(verified.faults.iter().any(|fault| fault.what.contains("taken away")), "{verified:?}");
                 }
                 state => panic!("bit {bit}: {state:?}"),
@@ -375,7 +375,7 @@ fn what_is_wrong_with_files_is_said_for_each() {
     let keys = hostile_backup::nbak_keys(Some(KEY));
     let look = || {
         let backup = Backup::open(&path).expect("opened");
-        verify(&backup, &keys, &|own| hostile_backup::mac_keys(Some(KEY), own)).expect("verified")
+        verify(&backup, Path::new(""), &keys, &|own| hostile_backup::mac_keys(Some(KEY), own)).expect("verified")
     };
     let verified = look();
     assert!(verified.faults.is_empty() && verified.remarks.len() == 1, "{verified:?}");
@@ -415,7 +415,7 @@ fn plain_and_sealed_files_do_not_mix() {
     let look = |name: &str, key: Option<&str>| {
         let backup = Backup::open(&place.path().join(name)).expect("opened");
         let mac_keys = |own: &_| hostile_backup::mac_keys(Some(KEY), own);
-        verify(&backup, &hostile_backup::nbak_keys(key), &mac_keys).expect("verified")
+        verify(&backup, Path::new(""), &hostile_backup::nbak_keys(key), &mac_keys).expect("verified")
     };
     let mut shop = Workshop::new(true, true);
     shop.replace(5, b"facts about something".to_vec());
@@ -477,7 +477,8 @@ fn scratch_space_is_private_and_goes() {
             seen
         });
         for _ in 0..100 {
-            let verified = verify(&backup, &keys, &|own| hostile_backup::mac_keys(Some(KEY), own)).expect("verified");
+            let verified = verify(&backup, Path::new(""), &keys, &|own| hostile_backup::mac_keys(Some(KEY), own))
+                .expect("verified");
             assert!(verified.faults.is_empty() && verified.databases == 2);
         }
         done.store(true, Ordering::Relaxed);
@@ -502,7 +503,7 @@ fn databases_at_long_paths_are_checked() {
         let keys = hostile_backup::nbak_keys(Some(KEY));
         let look = || {
             let backup = Backup::open(&path).expect("opened");
-            verify(&backup, &keys, &|own| hostile_backup::mac_keys(Some(KEY), own)).expect("verified")
+            verify(&backup, Path::new(""), &keys, &|own| hostile_backup::mac_keys(Some(KEY), own)).expect("verified")
         };
         let verified = look();
         assert!(verified.faults.is_empty() && verified.databases == 3, "{verified:?}");

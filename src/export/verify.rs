@@ -20,7 +20,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use rustix::fs::{Access, Dir, FileType, access};
+use rustix::fs::{Dir, FileType};
 
 use super::backup::{Backup, MacKeys, MacState, mac_state};
 use super::database::{self, Failure};
@@ -91,9 +91,8 @@ pub fn verify(backup: &Backup, data_dir: &Path, keys: &NbakKeys, mac_keys: MacKe
     verified.manifest(backup);
     let opens = manifest.encrypted && !keys.is_empty();
     let long = |entry: &FileEntry| backup.path.as_os_str().len() + 1 + entry.path.len() > SQLITE_PATH_MAX;
-    let is_private = data_dir.is_dir() && access(data_dir, Access::WRITE_OK).is_ok();
     let beside = backup.path.parent().unwrap_or(Path::new("."));
-    let scratch = Scratch::beside(if opens && is_private { data_dir } else { beside });
+    let scratch = if opens { Scratch::private(data_dir, beside) } else { Scratch::beside(beside) };
     let needs = opens || manifest.files.iter().any(|entry| entry.kind == Kind::Sqlite && long(entry));
     let folder = if needs { make_scratch(&scratch, backup)? } else { Err("no scratch space was needed".to_owned()) };
     let check = Check { backup, keys: opens.then_some(keys), folder, vouched: mac == MacState::Valid };

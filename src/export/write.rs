@@ -223,8 +223,7 @@ fn room_for(items: &[Item], folder: &Path) -> Result<()> {
 
 /// Scratch space for plaintext: see the head of this file.
 fn scratch_for(options: &Options<'_>, sealed: bool, staging: &Staging) -> Scratch {
-    let writable = || rustix::fs::access(options.data_dir, rustix::fs::Access::WRITE_OK).is_ok();
-    Scratch::beside(if sealed && options.data_dir.is_dir() && writable() { options.data_dir } else { &staging.0 })
+    if sealed { Scratch::private(options.data_dir, &staging.0) } else { Scratch::beside(&staging.0) }
 }
 
 /// An entry that goes into the backup.

@@ -44,6 +44,13 @@ impl Scratch {
         Scratch { path: folder.join(format!("{PREFIX}{}", SlotId::random())), made: RefCell::default() }
     }
 
+    /// Scratch space for what a sealed backup holds: in the data directory `data_dir`, whose it is. Beside the backup,
+    /// in `folder`, only if that directory is not there or may not be written to (S17).
+    pub fn private(data_dir: &Path, folder: &Path) -> Scratch {
+        let is_writable = || rustix::fs::access(data_dir, rustix::fs::Access::WRITE_OK).is_ok();
+        Scratch::beside(if data_dir.is_dir() && is_writable() { data_dir } else { folder })
+    }
+
     /// The folder, made if it is not there.
     pub fn folder(&self) -> io::Result<PathBuf> {
         let mut made = self.made.borrow_mut();

@@ -81,8 +81,8 @@ impl Taking<'_> {
         Steady::kept(self.noted(source), Steady::now())
     }
 
-    /// Whether the clock was set since this snapshot began, by what it was ahead then. In that case
-    /// what it says of the files that were read meanwhile says nothing.
+    /// Whether the clock was set since this snapshot began. Then the stamps of files that were read meanwhile do not
+    /// tell how old they are.
     pub(super) fn clock_was_set(&self) -> bool {
         (Steady::now().ahead - self.ahead).abs() > DRIFT
     }

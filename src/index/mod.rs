@@ -15,6 +15,7 @@
 pub mod catalog;
 mod disk;
 pub mod lineage;
+pub mod trail;
 mod unsynced;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

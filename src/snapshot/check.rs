@@ -35,7 +35,7 @@ use crate::id::{ChunkId, PackId, RecipeId, SnapshotId, TreeId, random_bytes};
 use crate::index::{WHOLE_PACK, lineage};
 use crate::store::objects::{Key, Kind};
 use crate::store::reader::Pack;
-use crate::store::segment::Content as Segment;
+use crate::store::segment::{ChunkEntry, Content as Segment};
 
 /// How much to read.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -316,23 +316,21 @@ impl Checking<'_> {
         let catalog = self.store.catalog();
         let plain = catalog.segment(pack, number)?;
         let entry = &pack.footer.segments[number];
-        let mut start = 0;
-        for chunk in &entry.chunks {
-            let bytes = &plain[start..start + chunk.length as usize];
-            start += chunk.length as usize;
-            let sound = match entry.content {
-                Segment::Data => catalog.packs().keys().chunk_id(bytes) == chunk.id,
-                Segment::Tree => Stored::<Tree>::parse(bytes).is_ok(),
-                Segment::Recipe => Stored::<Recipe>::parse(bytes).is_ok(),
-            };
-            if !sound {
-                let id = chunk.id;
-                return Err(Error::integrity(format!(
-                    "chunk {id} in segment {number} has other content than its id says"
-                )));
+        let spans = entry.split(&plain);
+        let sound: Vec<bool> = match entry.content {
+            Segment::Data => {
+                let ids = catalog.packs().keys().chunk_ids(&spans);
+                entry.chunks.iter().zip(ids).map(|(chunk, id)| chunk.id == id).collect()
+            }
+            Segment::Tree => spans.iter().map(|bytes| Stored::<Tree>::parse(bytes).is_ok()).collect(),
+            Segment::Recipe => spans.iter().map(|bytes| Stored::<Recipe>::parse(bytes).is_ok()).collect(),
+        };
+        match entry.chunks.iter().zip(sound).find(|(_, sound)| !sound) {
+            None => Ok(()),
+            Some((ChunkEntry { id, .. }, _)) => {
+                Err(Error::integrity(format!("chunk {id} in segment {number} has other content than its id says")))
             }
         }
-        Ok(())
     }
 
     /// Reads the records and holds the chain: each follows on another, or on a run of forgotten ones (I8). Answers with

@@ -30,10 +30,12 @@ use super::tree::{Attributes, Consistency, Entry, Node};
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::index::lineage;
+use crate::index::trail::Trail;
 use crate::store::reader::Pack;
 
-/// So many chunks are looked up at a time, on all cores.
+/// So many chunks are looked up at a time, on all cores, and so many of them by one.
 const LOOKED_UP: usize = 8192;
+const FOLLOWED: usize = 512;
 /// Zeros are compared so many at a time, in bytes.
 const GAP: u64 = 128 * 1024;
 /// Files that are kept open between segments.
@@ -161,14 +163,14 @@ fn selected(
 
 impl Plan {
     fn lay_out(&mut self, store: &Store, entries: &BTreeMap<PathBuf, Entry>) -> Result<()> {
-        let mut numbers = HashMap::new();
+        let (mut numbers, mut trail) = (HashMap::new(), Trail::default());
         for (path, entry) in entries {
             match &entry.node {
                 Node::Directory(_) => self.folders.push((path.clone(), entry.attributes)),
                 Node::Symlink(link) => self.symlinks.push((path.clone(), link.clone(), entry.attributes)),
                 Node::File { size, content, consistency } => {
                     let planned = chunks_of(store.catalog(), *size, content)
-                        .and_then(|chunks| self.place_chunks(store, &chunks, &mut numbers));
+                        .and_then(|chunks| self.place_chunks(store, &chunks, &mut numbers, &mut trail));
                     match planned {
                         Ok(count) => self.files.push(FileItem {
                             path: path.clone(),
@@ -198,13 +200,17 @@ impl Plan {
         store: &Store,
         chunks: &[(u32, ChunkId)],
         numbers: &mut HashMap<crate::id::PackId, u32>,
+        trail: &mut Trail,
     ) -> Result<u32> {
         let (start, file) = (self.writes.len(), self.files.len() as u32);
         let mut offset = 0;
-        let find = |(_, id): &(u32, ChunkId)| (*id != ChunkId::ZEROS).then(|| store.catalog().locate(*id));
+        let find = |trail: &mut Trail, part: &[(u32, ChunkId)]| -> Vec<_> {
+            let asked = |(_, id): &(u32, ChunkId)| (*id != ChunkId::ZEROS).then(|| trail.locate(store.catalog(), *id));
+            part.iter().map(asked).collect()
+        };
         let places = chunks.chunks(LOOKED_UP).flat_map(|part| match part.len() {
-            0..64 => part.iter().map(find).collect::<Vec<_>>(),
-            _ => part.par_iter().with_min_len(32).map(find).collect(),
+            ..FOLLOWED => find(trail, part),
+            _ => part.par_chunks(FOLLOWED).flat_map_iter(|part| find(&mut Trail::default(), part)).collect(),
         });
         for ((length, id), place) in chunks.iter().zip(places) {
             if let Some(place) = place {
@@ -423,29 +429,21 @@ fn write_group(store: &Store, pack: &Pack, group: &[Write], open: &OpenFiles<'_>
     let number = group[0].segment as usize;
     let plain = catalog.segment(pack, number)?;
     let entry = &pack.footer.segments[number];
-    let mut starts = Vec::with_capacity(entry.chunks.len() + 1);
-    starts.push(0usize);
-    for chunk in &entry.chunks {
-        starts.push(starts[starts.len() - 1] + chunk.length as usize);
-    }
-    let keys = catalog.packs().keys();
-    for nth in group.chunk_by(|a, b| a.nth == b.nth).map(|same| same[0].nth as usize) {
-        if keys.chunk_id(&plain[starts[nth]..starts[nth + 1]]) != entry.chunks[nth].id {
-            return Err(Error::integrity(format!("chunk {} has other content than its id says", entry.chunks[nth].id)));
-        }
+    let mut wanted: Vec<usize> = group.iter().map(|write| write.nth as usize).collect();
+    wanted.dedup();
+    let spans = entry.split(&plain);
+    let ids = catalog.packs().keys().chunk_ids(&wanted.iter().map(|nth| spans[*nth]).collect::<Vec<_>>());
+    if let Some((nth, _)) = wanted.iter().zip(ids).find(|(nth, id)| entry.chunks[**nth].id != *id) {
+        return Err(Error::integrity(format!("chunk {} has other content than its id says", entry.chunks[*nth].id)));
     }
     // Chunks that follow each other here mostly do so in their file: one write for all of them.
     let follows = |a: &Write, b: &Write| {
         a.file == b.file && a.nth + 1 == b.nth && a.offset + u64::from(entry.chunks[a.nth as usize].length) == b.offset
     };
     for run in group.chunk_by(follows) {
-        let (first, last) = (&run[0], &run[run.len() - 1]);
-        open.write(
-            first.file,
-            first.offset,
-            &plain[starts[first.nth as usize]..starts[last.nth as usize + 1]],
-            run.len(),
-        )?;
+        let start = spans[..run[0].nth as usize].iter().map(|span| span.len()).sum::<usize>();
+        let length = run.iter().map(|write| spans[write.nth as usize].len()).sum::<usize>();
+        open.write(run[0].file, run[0].offset, &plain[start..start + length], run.len())?;
     }
     Ok(())
 }
@@ -489,10 +487,16 @@ impl OpenFiles<'_> {
 
     fn write(&self, file: u32, offset: u64, bytes: &[u8], chunks: usize) -> Result<()> {
         let item = &self.files[file as usize];
+        let failed = |error| Error::io("write a restored file", self.target.place(&item.path), error);
+        // All that is written of it: nobody else is going to open it.
+        if item.left.load(Ordering::Relaxed) == chunks as u32 && !item.created.load(Ordering::Relaxed) {
+            let handle = self.create(file)?;
+            handle.write_all_at(bytes, offset).map_err(failed)?;
+            item.left.store(0, Ordering::Release);
+            return self.complete(file, &handle);
+        }
         let Some(handle) = self.open(file)? else { return Ok(()) };
-        handle
-            .write_all_at(bytes, offset)
-            .map_err(|error| Error::io("write a restored file", self.target.place(&item.path), error))?;
+        handle.write_all_at(bytes, offset).map_err(failed)?;
         if item.left.fetch_sub(chunks as u32, Ordering::AcqRel) == chunks as u32 {
             self.recent.lock().unwrap_or_else(PoisonError::into_inner).remove(&file);
             self.complete(file, &handle)?;

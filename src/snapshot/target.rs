@@ -4,11 +4,11 @@
 //! link that stands in the target, or is put there meanwhile, leads nowhere. New files are 0600 and new folders 0700
 //! until their content is complete.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fchown, fstatvfs,
@@ -27,6 +27,8 @@ pub struct Target {
     may_chown: bool,
     /// Folders that were made for it, the deepest first.
     made: Mutex<Vec<PathBuf>>,
+    /// Folders that were opened last, those of late first: the files of one are mostly written in a row.
+    opened: Mutex<Vec<(PathBuf, Arc<OwnedFd>)>>,
 }
 
 /// What stands at a path.
@@ -42,6 +44,12 @@ pub enum Standing {
 
 /// How the name begins under which a file is written that is to replace another; then comes an id.
 pub const LEFT: &str = ".nbak-restore-";
+
+/// What [`Attributes`] have of a mode.
+const MODE: u32 = 0o7777;
+
+/// Folders that are kept open.
+const OPENED: usize = 8;
 
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -59,7 +67,13 @@ impl Target {
                 .at(path)
                 .hint("name an empty or a new one, or give --overwrite; nothing was changed"));
         }
-        Ok(Target { path: path.to_path_buf(), root, may_chown: rustix::process::geteuid().is_root(), made })
+        Ok(Target {
+            path: path.to_path_buf(),
+            root,
+            may_chown: rustix::process::geteuid().is_root(),
+            made,
+            opened: Mutex::default(),
+        })
     }
 
     /// Removes the folders that were made for it and in it, as far as they are empty.
@@ -87,17 +101,26 @@ impl Target {
         failed
     }
 
-    /// Opens the folder that `path` names, component by component.
-    fn folder(&self, path: &Path) -> Result<OwnedFd> {
+    /// Opens the folder that `path` names, component by component; or takes it from those that are open.
+    fn folder(&self, path: &Path) -> Result<Arc<OwnedFd>> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = opened.iter().position(|(of, _)| of == path) {
+            let found = opened.remove(at);
+            let folder = found.1.clone();
+            opened.insert(0, found);
+            return Ok(folder);
+        }
         let mut at = openat(&self.root, ".", FOLDER, Mode::empty()).map_err(|e| self.failed("open", path, e))?;
         for name in path.components() {
             at = openat(&at, name.as_os_str(), FOLDER, Mode::empty())
                 .map_err(|e| self.failed("open a folder", path, e))?;
         }
-        Ok(at)
+        opened.truncate(OPENED - 1);
+        opened.insert(0, (path.to_path_buf(), Arc::new(at)));
+        Ok(opened[0].1.clone())
     }
 
-    fn parent<'p>(&self, path: &'p Path) -> Result<(OwnedFd, &'p Path)> {
+    fn parent<'p>(&self, path: &'p Path) -> Result<(Arc<OwnedFd>, &'p Path)> {
         let name = path.file_name().map_or(Path::new("."), Path::new);
         Ok((self.folder(path.parent().unwrap_or(Path::new("")))?, name))
     }
@@ -158,19 +181,31 @@ impl Target {
         let (parent, name) = self.parent(path)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = openat(&parent, name, flags, Mode::empty()).map_err(|e| self.failed("open a file", path, e))?;
-        self.attributes(path, &File::from(file), attributes)
+        let file = File::from(file);
+        let now = file.metadata().map_err(|e| Error::io("look at a file", self.place(path), e))?;
+        self.attributes(path, &file, &now, attributes)
     }
 
     /// Ends a file: its size (what was not written is a hole), owner, mode and time.
     pub fn complete(&self, path: &Path, file: &File, size: u64, attributes: &Attributes) -> Result<()> {
-        file.set_len(size).map_err(|e| Error::io("set the size of a file", self.place(path), e))?;
-        self.attributes(path, file, attributes)
+        let now = file.metadata().map_err(|e| Error::io("look at a restored file", self.place(path), e))?;
+        if now.len() != size {
+            file.set_len(size).map_err(|e| Error::io("set the size of a file", self.place(path), e))?;
+        }
+        self.attributes(path, file, &now, attributes)
     }
 
-    fn attributes(&self, path: &Path, file: &File, attributes: &Attributes) -> Result<()> {
-        self.give(|uid, gid| fchown(file, uid, gid), path, attributes)?;
-        fchmod(file, Mode::from_raw_mode(attributes.mode))
-            .map_err(|e| self.failed("set the mode of a file", path, e))?;
+    /// Sets what `now`, which the file has, is not yet: each of these is a transaction of the file system's.
+    fn attributes(&self, path: &Path, file: &File, now: &Metadata, attributes: &Attributes) -> Result<()> {
+        let given = (now.uid(), now.gid()) != (attributes.uid, attributes.gid);
+        if given {
+            self.give(|uid, gid| fchown(file, uid, gid), path, attributes)?;
+        }
+        // To give a file away changes its mode as well.
+        if given || now.mode() & MODE != attributes.mode {
+            fchmod(file, Mode::from_raw_mode(attributes.mode))
+                .map_err(|e| self.failed("set the mode of a file", path, e))?;
+        }
         futimens(file, &times(attributes)).map_err(|e| self.failed("set the time of a file", path, e))
     }
 

@@ -115,6 +115,13 @@ impl SegmentEntry {
         let start = self.chunks[..nth].iter().map(|c| c.length as usize).sum::<usize>();
         Some(start..start + length)
     }
+
+    /// What each of its chunks has of `plain`, its plaintext.
+    pub fn split<'p>(&self, plain: &'p [u8]) -> Vec<&'p [u8]> {
+        let mut rest = plain;
+        let mut next = |chunk: &ChunkEntry| rest.split_off(..chunk.length as usize).unwrap_or_default();
+        self.chunks.iter().map(&mut next).collect()
+    }
 }
 
 thread_local! {

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use crate::common::{self, KEY, Place, Random, noise, rounds};
 use nbak::crypto::secret::Credential;
+use nbak::id::ChunkId;
+use nbak::index::trail::Trail;
 use nbak::snapshot::store::{Access, Store};
 use nbak::store::reader::Pack;
 use nbak::store::segment::Content;
@@ -90,6 +92,40 @@ fn versions_come_back_and_no_chain_is_long() {
         assert!(fs::read(target.join("memory.txt")).expect("read") == *words, "version {step} of the text");
         fs::remove_dir_all(target).expect("removed");
         assert!(place.ok(&["cat", &format!("v{step}"), "history.db"]).raw == *bytes, "version {step}, read in order");
+    }
+}
+
+#[test]
+fn a_trail_leads_to_what_was_asked_for_in_any_order() {
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    let mut random = Random::seeded("trail");
+    make(&place.data.join("history.db"));
+    // Pages of zeros are stored nowhere, and pages that are equal once.
+    fs::write(place.data.join("graph"), [noise(1, 300_000), vec![0; 70_000], noise(1, 300_000)].concat())
+        .expect("written");
+    for _ in 0..6 {
+        place.ok(&["snapshot"]);
+        age(&place.data.join("history.db"), &mut random);
+    }
+    let store = Store::open(&place.repo, &[Credential::VaultKey(KEY.into())], Access::Read).expect("opens");
+    let ids: BTreeSet<ChunkId> =
+        packs(&place).iter().flat_map(|pack| pack.footer.chunks().map(|(.., chunk)| chunk.id)).collect();
+    let mut ids: Vec<ChunkId> = ids.into_iter().collect();
+    // In the order of the packs, most of them follow each other; then backwards, and in none.
+    let place_of = |id: ChunkId| store.catalog().locate(id).expect("found").1;
+    ids.sort_by_key(|id| (place_of(*id).pack, place_of(*id).segment, place_of(*id).nth));
+    let backwards: Vec<ChunkId> = ids.iter().rev().copied().collect();
+    let gaps: Vec<ChunkId> = ids.iter().copied().filter(|_| random.below(4) > 0).collect();
+    let mixed: Vec<ChunkId> = (0..ids.len()).map(|_| ids[random.below(ids.len() as u64) as usize]).collect();
+    assert!(ids.len() > 200, "{}", ids.len());
+    for order in [ids, backwards, gaps, mixed] {
+        let mut trail = Trail::default();
+        for id in order {
+            let (pack, at) = trail.locate(store.catalog(), id).expect("found");
+            assert_eq!(pack.id, at.pack);
+            assert_eq!(pack.footer.segments[at.segment as usize].chunks[at.nth as usize].id, id);
+        }
+        assert!(trail.locate(store.catalog(), ChunkId([7; 16])).is_err(), "what is nowhere is not found");
     }
 }
 

@@ -182,13 +182,19 @@ impl Gathering<'_, '_> {
         let taking = self.taking;
         let mut again = Again::new(&taking.source, &taking.exclusions, taking.began);
         let mut missed: HashMap<Identity, Missed> = HashMap::new();
+        // Places that were found empty, and of which what took theirs was looked for since.
+        let mut answered: HashSet<usize> = HashSet::new();
         let mut lost = Vec::new();
         for nth in 0..LOOKS {
-            let gone = self.gone();
+            // Listed, and gone before it was looked at: it has no place that could be empty.
+            let has_vanished = !self.walked.vanished.is_empty();
             let changed = again.changed(&mut self.walked);
             self.give_up_subtrees(&changed)?;
-            let settled = Settled { known: &self.contents.settled };
+            let gone = self.gone();
+            let empty = self.empty(&gone, &answered);
+            let settled = Settled { known: &self.contents.settled, replaced: has_vanished || !empty.is_empty() };
             let look = again.look(&mut self.walked, &changed, &settled, &gone);
+            answered.extend(empty);
             self.contents.nodes.resize(self.walked.found.len(), None);
             self.contents.settled.retain(|who| !look.displaced.contains(who));
             if look.calm {
@@ -201,6 +207,9 @@ impl Gathering<'_, '_> {
                 continue;
             }
             let places: Vec<usize> = look.seen.iter().map(|(at, _)| *at).collect();
+            for at in &places {
+                answered.remove(at);
+            }
             taking.look_first(&self.walked, self.parent, &places, &mut self.first);
             self.capture(places)?;
             for (at, born) in look.seen {
@@ -215,6 +224,14 @@ impl Gathering<'_, '_> {
         let named: Vec<PathBuf> = self.walked.errors.iter().map(|error| error.path.clone()).collect();
         let reason = "it was moved each time before it could be read; take another snapshot";
         self.walked.errors.extend(lost.into_iter().map(|path| SourceError::new(path, reason)));
+        for at in self.empty(&self.gone(), &answered) {
+            let path = &self.walked.found[at].path;
+            // What is not there any more was deleted, or the name was not what counted.
+            if std::fs::symlink_metadata(taking.source.join(path)).is_ok_and(|meta| !meta.is_dir()) {
+                let reason = "it was replaced each time before it could be read; take another snapshot";
+                self.walked.errors.push(SourceError::new(path, reason));
+            }
+        }
         for (who, Missed { path, times, born }) in missed {
             // One that was made in the tick in which the snapshot began may look older than it, and may be deleted.
             let is_older = born.map_or(times > 1, |born| born + TICK < taking.began);
@@ -266,6 +283,20 @@ impl Gathering<'_, '_> {
             *kind != Kind::Directory && !is_settled && !named.contains(&**path)
         };
         self.parent.untouched.others(&self.walked).into_iter().filter(is_gone).collect()
+    }
+
+    /// Those of the places that are `gone` of which the snapshot has nothing, and that were not `answered` for: what is
+    /// there now may be new, and stand for what was there.
+    fn empty(&self, gone: &[usize], answered: &HashSet<usize>) -> Vec<usize> {
+        let contents = &self.contents;
+        let has_something = |at: &usize| contents.nodes[*at].is_some() || contents.left_out.contains_key(at);
+        // The sidecars of an image come and go, and are not wanted.
+        let is_of_image = |at: &usize| {
+            let named = Sidecar::named(&self.walked.found[*at].path);
+            named.is_some_and(|(_, base)| contents.images.contains_key(&base))
+        };
+        let is_empty = |at: &&usize| !has_something(at) && !answered.contains(at) && !is_of_image(at);
+        gone.iter().filter(is_empty).copied().collect()
     }
 
     /// Takes away what lies beside an image and would be played into it. Only what was saved before its database turned

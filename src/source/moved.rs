@@ -4,9 +4,14 @@
 //! changes both folders, and their times. So, when everything was read, every folder's stamp is looked at again, and a
 //! folder that changed since it was listed is listed again ([`Again::look`]). An entry that nobody captured, though
 //! it was *born* before the snapshot began, was moved there or missed; it is handed out to be captured at once. What
-//! was born later is none of this snapshot's business, and so a folder in which files are only made, deleted or
-//! replaced costs one listing for each look, by name and inode, and no more. A folder that was born later is looked
-//! into, like one that was moved: older files may have gone there. From then on it is looked at again as well.
+//! was born later is mostly none of this snapshot's business, and so a folder in which files are only made or deleted
+//! costs one listing for each look, by name and inode, and no more. A folder that was born later is looked into, like
+//! one that was moved: older files may have gone there. From then on it is looked at again as well.
+//!
+//! But what was born later may have taken the place of something older that was gone when its turn came: a database
+//! that was compacted into a new file, a folder that was exchanged for another, a document that is saved under a new
+//! name each time ([`Settled::replaced`]). Then all that is new is handed out as well: at each moment one of the two
+//! was there, so one of them is in the snapshot.
 //!
 //! A folder above may go and come, or be exchanged for another with the same names, and nothing below shows it. So a
 //! folder is only listed if what is opened is the one that was seen ([`open_folder`]); if not, the one above it is
@@ -65,6 +70,8 @@ pub struct Look {
 pub struct Settled<'a> {
     /// What was captured, or left out for a reason.
     pub known: &'a HashSet<Identity>,
+    /// Something was gone when its turn came, and what was made since may be what took its place.
+    pub replaced: bool,
 }
 
 /// A folder that changed since it was listed, or may have.
@@ -257,7 +264,8 @@ impl<'a> Again<'a> {
             let is_captured = is_known(settled, look, &now.stamp) && (known.is_some() || now.links == 1);
             let born = now.born;
             // What is in a folder that is new may be old.
-            if self.is_new(&now) && now.kind != Some(Kind::Directory) || is_captured {
+            let counts = settled.replaced || now.kind == Some(Kind::Directory) || !self.is_new(&now);
+            if is_captured || !counts {
                 continue;
             }
             match (now.kind, known) {

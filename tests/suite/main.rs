@@ -52,6 +52,7 @@ mod notice_common;
 mod objects;
 mod packaging;
 mod power;
+mod replaced;
 mod retention;
 mod rollback;
 mod seals;

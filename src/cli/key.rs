@@ -43,7 +43,7 @@ pub fn run(context: &Context, args: KeyArgs) -> Result<u8> {
                 Error::usage("no new key was given")
                     .hint("give --new-vault-key-file, --new-vault-key-command or --new-passphrase-file")
             })?;
-            let id = store.rotate_slot(&credential, now_ms() / 1000, &new.label)?;
+            let id = store.rotate_slot(&context.credentials()?, &credential, now_ms() / 1000, &new.label)?;
             context
                 .say("from now on the store opens with the new key: give it to the application, .env and timers too");
             if let Err(error) = super::drive::reseal(context, &credential) {

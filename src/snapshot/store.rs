@@ -390,10 +390,27 @@ impl Store {
         Ok(())
     }
 
-    /// Puts a slot for `credential` in the place of the one that the store was opened with, and of every unprotected
-    /// one. The new slot is durable before an old one goes (I7).
-    pub fn rotate_slot(&mut self, credential: &Credential, now: i64, label: &str) -> Result<SlotId> {
-        let old = |slot: &&Slot| slot.id == self.opened_with || slot.method == Method::Open;
+    /// Puts a slot for `credential` in the place of the one that the store was opened with, by one of `given`, and of
+    /// every unprotected one. The new slot is durable before an old one goes (I7).
+    ///
+    /// A key may have several slots: it was added twice, or a rotation was killed and run again. All of the old key's
+    /// go, else it would open the store still; and all others of the new one's, else the next rotation would have to
+    /// know of them.
+    pub fn rotate_slot(
+        &mut self,
+        given: &[Credential],
+        credential: &Credential,
+        now: i64,
+        label: &str,
+    ) -> Result<SlotId> {
+        let opens = |slot: &Slot, credential: &Credential| slot.open(Some(credential)).is_some();
+        let used = self.slots.iter().find(|slot| slot.id == self.opened_with);
+        let key = used.and_then(|used| given.iter().find(|given| opens(used, given)));
+        let old = |slot: &&Slot| {
+            slot.id == self.opened_with
+                || slot.method == Method::Open
+                || key.into_iter().chain([credential]).any(|key| opens(slot, key))
+        };
         let old: Vec<SlotId> = self.slots.iter().filter(old).map(|slot| slot.id).collect();
         let new = self.add_slot(credential, now, label)?;
         // Read back and opened before anything goes.

@@ -212,6 +212,28 @@ fn a_rotation_rewrites_no_data() {
     assert_equal(&before, &packs(&place));
 }
 
+/// A key may have more than one slot: it was added twice, or a rotation was killed and run again.
+#[test]
+fn a_rotation_leaves_no_slot_of_the_old_key() {
+    let place = Place::taken(Some(KEY));
+    let second = write(&place, "second", &format!("{OTHER_KEY}\n"));
+    let third = write(&place, "third", &format!("{THIRD_KEY}\n"));
+    place.ok(&["key", "add", "--new-vault-key-file", &second]);
+    place.ok(&["key", "add", "--new-vault-key-file", &third]);
+    // As if it had been killed when the new slot was there.
+    place.ok(&["key", "rotate", "--new-vault-key-file", &second]);
+    assert_eq!(place.slots().len(), 2, "one of each key");
+    refused(&place.run(&["snapshots"]));
+    // And once more twice.
+    let place = Place { key: Some(OTHER_KEY), ..place };
+    place.ok(&["key", "add", "--new-vault-key-file", &second]);
+    assert_eq!(place.slots().len(), 3);
+    place.ok(&["key", "rotate", "--new-vault-key-file", &third]);
+    assert_eq!(place.slots().len(), 1);
+    refused(&place.run(&["snapshots"]));
+    assert_eq!(place.with_key(Some(THIRD_KEY), &["check", "--read-data"]).code, 0);
+}
+
 #[test]
 fn the_env_file_has_rules() {
     let place = Place::filled(None);

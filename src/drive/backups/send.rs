@@ -86,6 +86,16 @@ impl Backups<'_> {
             let what = format!("backup {} was removed from Google Drive while it was uploaded", backup.name);
             return Err(Error::remote(what).hint("run it again: it is uploaded anew"));
         }
+        let now = self.below(&folder)?;
+        let is_now = |here: &&Here| {
+            let copies = now.get(&here.path).into_iter().flatten();
+            copies.into_iter().any(|copy| here.sums.are_of(copy, here.size))
+        };
+        if let Some(lost) = files.iter().chain([&manifest]).find(|here| !is_now(here)) {
+            return Err(Error::remote("a file went from Google Drive while the backup was uploaded")
+                .at(format!("{}/{}", backup.name, shown(&lost.path)))
+                .hint("run it again: what is missing is sent again"));
+        }
         Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 

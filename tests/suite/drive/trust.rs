@@ -143,6 +143,32 @@ fn the_bin_is_not_there() {
     new.ok(&["check", "--read-data"]);
 }
 
+/// What goes into the bin after it came, and before all of the backup did, is not there.
+#[test]
+fn what_goes_while_a_backup_is_uploaded_is_missed() {
+    let cloud = machine();
+    fs::write(cloud.place.data.join("large"), noise(9, 8_000_000)).expect("written");
+    made_here(&cloud);
+    let upload = ["backup", "gdrive", "upload", "--limit-rate", "4M"];
+    let child = cloud.command(&upload).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    let begun = Instant::now();
+    let small = loop {
+        let found = cloud.fake.files().into_iter().find(|file| file.name.starts_with("one"));
+        if let Some(found) = found {
+            break found;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "it never came");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    cloud.fake.change(&small.id, |file| file.trashed = true);
+    let ended = child.wait_with_output().expect("ended");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code() == Some(14) && said.contains("one"), "{ended:?}");
+    cloud.ok(&["backup", "gdrive", "upload"]);
+    let name = json(&cloud.ok(&["backup", "gdrive", "list", "--json"]))["name"].as_str().expect("a name").to_owned();
+    cloud.ok(&["backup", "gdrive", "verify", &name]);
+}
+
 #[test]
 fn what_is_damaged_here_is_not_pushed() {
     let cloud = machine();

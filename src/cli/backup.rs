@@ -70,6 +70,7 @@ pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8)>
             .hint("name it with --data-dir"));
     }
     warn_of_plaintext(&manager);
+    Context::warn_of_left_out(&context.places()?);
     // Only for what there is to be warned of; what keeps it from being opened is said below.
     drop(context.open());
     let created = manager.create_backup(&context.bars())?;

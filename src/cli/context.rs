@@ -20,6 +20,7 @@ use crate::config::read::{self, Config};
 use crate::crypto::secret::Credential;
 use crate::error::{Error, Result};
 use crate::export::dialect::Dialect;
+use crate::export::list;
 use crate::export::manager::{BackupManager, Settings};
 use crate::schedule::state::State;
 use crate::snapshot::look;
@@ -303,6 +304,18 @@ impl Context {
 }
 
 impl Context {
+    /// Says what a snapshot leaves out since it lies where the backups do.
+    pub fn warn_of_left_out(places: &Places) {
+        let others = list::left_out(places);
+        if let [first, more @ ..] = &others[..] {
+            let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+            output::warning(format!(
+                "no snapshot has what lies in the folder of the backups, and {first}{more} is no backup: name another \
+                 folder in `backup_dir`"
+            ));
+        }
+    }
+
     /// Says what the store had and has no longer: also to those who only change keys.
     pub fn warn_of_losses(store: &Store) {
         if let Some(losses) = store.losses() {

@@ -48,6 +48,7 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
         Store::open_or_create(repo, &credentials, context.patience(), now_ms() / 1000)?
     };
     context.warn(&store);
+    Context::warn_of_left_out(&places);
     let new_store = store.is_new();
     if new_store && !context.json {
         context.say(format!("made a new store at {}", store.root().display()));

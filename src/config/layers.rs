@@ -115,6 +115,11 @@ impl Layers {
                 let line = at("backup_encrypt");
                 self.warnings.push(format!("{place}:{line}: this project turns the encryption of backups off"));
             }
+            let set = |key: &&str| !root[*key].is_null();
+            for key in ["backup_dir", "backup_retention_days"].into_iter().filter(set) {
+                let what = if key == "backup_dir" { "where backups lie" } else { "how long backups are kept" };
+                self.warnings.push(format!("{place}:{}: this project says {what}", at(key)));
+            }
         }
         // What is ours alone has no keys that we do not know.
         for path in lines.keys().filter(|path| path.starts_with("nbak.") && !path.starts_with("nbak.notify.")) {

@@ -453,6 +453,7 @@ mod tests {
         assert_eq!((config.backup_schedule.as_str(), config.encrypt, config.gdrive), ("0 4 * * *", false, true));
         assert_eq!((config.google_client.0.as_deref(), config.drill), (Some("me"), When::Never));
         assert!(warnings.iter().any(|line| line.contains("project.json:2") && line.contains("encryption")));
+        assert!(warnings.iter().any(|line| line.contains("project.json:1") && line.contains("where backups lie")));
         assert!(warnings.iter().any(|line| line.contains("`backup_gdrive` cannot be set by a project")));
         let origin = |path| config.shown.iter().find(|(key, _, _)| key.path == path).expect("shown").2.to_string();
         assert_eq!(origin("backup_dir"), "project.json:1");

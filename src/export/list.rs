@@ -14,6 +14,7 @@ use super::dialect::Dialect;
 use super::manifest::Manifest;
 use super::names::{self, MANIFEST};
 use crate::error::{Error, Result};
+use crate::snapshot::places::{Places, real};
 
 /// A backup in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +65,30 @@ pub fn list(backup_dir: &Path) -> Result<Vec<Listed>> {
     }
     listed.sort_by(|one, other| (one.created_ms, &one.name).cmp(&(other.created_ms, &other.name)));
     Ok(listed)
+}
+
+/// Names of what lies in the folder of the backups, and is neither one nor the store, if the configuration put that
+/// folder into the data directory: no snapshot has it.
+pub fn left_out(places: &Places) -> Vec<String> {
+    let (data_dir, folder, store) = (real(&places.data_dir), real(&places.backup_dir), real(&places.repo));
+    if !folder.starts_with(&data_dir) || folder == data_dir || folder == data_dir.join("backups") {
+        return Vec::new();
+    }
+    let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+    let mut others: Vec<String> = entries
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let is_own = name.starts_with(".nbak-") || entry.path() == store;
+            let is_unfinished = name.strip_suffix(names::TEMPORARY).is_some_and(|name| names::check_name(name).is_ok());
+            let is_backup =
+                entry.file_type().is_ok_and(|kind| look_at(&entry.path(), &entry.file_name(), kind).is_some());
+            !is_own && !is_unfinished && !is_backup
+        })
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    others.sort();
+    others
 }
 
 fn look_at(path: &Path, file_name: &OsStr, kind: FileType) -> Option<Listed> {

@@ -20,7 +20,7 @@ use crate::crypto::secret::{Credential, Secret};
 use crate::crypto::vault::{MacSource, mac_key_of_store, mac_key_of_vault};
 use crate::error::{Error, Result};
 use crate::snapshot::now::now_ms;
-use crate::snapshot::places::Places;
+use crate::snapshot::places::{Places, real};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
@@ -162,6 +162,12 @@ impl BackupManager {
         progress: &dyn Progress,
     ) -> Result<Written> {
         let folder = folder.unwrap_or_else(|| self.places.backup_dir.clone());
+        // A copy of the store's packs elsewhere would take it along.
+        if real(&folder).starts_with(real(store.root())) {
+            return Err(Error::usage("the folder for the backup lies in the store: plaintext does not belong there")
+                .at(&folder)
+                .hint("name another one (--to, or `backup_dir` in config.json); nothing was written"));
+        }
         let options = write::Options {
             backup_dir: &folder,
             data_dir: &self.places.data_dir,
@@ -215,9 +221,15 @@ impl BackupManager {
             // Verifying costs a whole read: only if something would be removed at all.
             if own.iter().any(|decision| !decision.keep) {
                 // If none verifies, it is not known which of them is worth keeping: a key may be missing.
-                let good = self.newest_good(backups);
-                own = retention::plan(backups, if good.is_some() { days } else { 0 }, now, good.as_deref());
-                unverified |= good.is_none();
+                if let Some(good) = self.newest_good(backups) {
+                    own = retention::plan(backups, days, now, Some(&good));
+                } else {
+                    unverified = true;
+                    for decision in own.iter_mut().filter(|decision| !decision.keep) {
+                        decision.keep = true;
+                        decision.reason.push_str(", but none verifies with the keys that are there");
+                    }
+                }
             }
             decisions.append(&mut own);
         }

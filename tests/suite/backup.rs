@@ -439,6 +439,42 @@ fn what_is_written_while_the_safety_backup_is_made_is_not_lost() {
 }
 
 #[test]
+fn a_folder_of_the_users_that_is_named_for_backups_is_told_of() {
+    let place = plain_place(Some(KEY));
+    fs::create_dir(place.data.join("memory")).expect("a folder");
+    let config = serde_json::json!({"backup_dir": place.data.join("memory")}).to_string();
+    fs::write(place.data.join("config.json"), config).expect("written");
+    // Backups, the store and what belongs to them are no reason to say anything.
+    for _ in 0..2 {
+        let run = place.ok(&["backup"]);
+        assert!(!run.err.contains("no backup: name another folder"), "{run:?}");
+    }
+    fs::write(place.data.join("memory/notes.md"), "mine").expect("written");
+    for command in ["snapshot", "backup"] {
+        let run = place.ok(&[command]);
+        assert!(run.err.contains("warning: ") && run.err.contains("notes.md is no backup"), "{run:?}");
+    }
+}
+
+#[test]
+fn no_backup_is_made_in_the_store() {
+    let place = plain_place(Some(KEY));
+    place.ok(&["snapshot"]);
+    let before = tree(&place.repo);
+    std::os::unix::fs::symlink(&place.repo, place.path("link")).expect("linked");
+    for folder in [place.repo.join("packs"), place.repo.join("new/er"), place.path("link/packs")] {
+        let run = place.run(&["export", "latest", "--to", folder.to_str().expect("text")]);
+        assert!(run.code == 2 && run.err.contains("plaintext does not belong there"), "{run:?}");
+        let config = serde_json::json!({"backup_dir": folder, "backup_encrypt": false}).to_string();
+        fs::write(place.data.join("config.json"), config).expect("written");
+        let run = place.run(&["export", "latest"]);
+        assert!(run.code == 2 && run.err.contains("plaintext does not belong there"), "{run:?}");
+        fs::remove_file(place.data.join("config.json")).expect("removed");
+    }
+    common::assert_equal(&before, &tree(&place.repo));
+}
+
+#[test]
 fn prune_removes_nothing_if_nothing_verifies() {
     let place = plain_place(Some(OTHER_KEY));
     let (old, _) = backup(&place);

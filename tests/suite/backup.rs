@@ -11,7 +11,9 @@ use rusqlite::Connection;
 use rusqlite::types::Value as Cell;
 use serde_json::Value;
 
+use crate::common::strace::{can_trace, traced};
 use crate::common::{self, KEY, OTHER_KEY, Place, Random, Run, database, noise, tree};
+use crate::daemon_common::clock::Clock;
 
 fn json(run: &Run) -> Value {
     serde_json::from_str(&run.out).unwrap_or_else(|error| panic!("{error}: {run:?}"))
@@ -454,6 +456,66 @@ fn a_folder_of_the_users_that_is_named_for_backups_is_told_of() {
         let run = place.ok(&[command]);
         assert!(run.err.contains("warning: ") && run.err.contains("notes.md is no backup"), "{run:?}");
     }
+}
+
+/// In a folder of several data directories the newest whole backup of one says nothing of another's.
+#[test]
+fn backups_of_one_directory_are_no_reason_to_remove_anothers() {
+    let place = plain_place(Some(KEY));
+    let (shared, other) = (place.path("shared"), place.path("other"));
+    fs::create_dir(&other).expect("a folder");
+    for data in [&place.data, &other] {
+        let config = serde_json::json!({"backup_dir": shared}).to_string();
+        fs::write(data.join("config.json"), config).expect("written");
+    }
+    let mut clock = Clock::new();
+    let made = |data: &Path, clock: &Clock| {
+        let mut command = place.command(&["backup", "--json", "--data-dir", data.to_str().expect("text")]);
+        clock.give(&mut command);
+        let run = Run::of(command);
+        assert!(run.code == 0 || run.code == 3, "{run:?}");
+        PathBuf::from(json(&run)["path"].as_str().expect("a path"))
+    };
+    let day = Duration::from_hours(24);
+    clock.back(60 * day);
+    let old = made(&place.data, &clock);
+    clock.forward(20 * day);
+    let new = made(&place.data, &clock);
+    clock.forward(39 * day);
+    let others = made(&other, &clock);
+    let file = new.join("history.db");
+    let mut bytes = fs::read(&file).expect("read");
+    bytes[1000] ^= 1;
+    fs::write(&file, bytes).expect("written");
+    place.ok(&["backup", "prune", "--days", "30"]);
+    assert!(old.exists() && new.exists() && others.exists(), "the old one is the only whole one of its directory");
+}
+
+/// Its plaintext goes where the data lies, and not to the medium of a sealed backup.
+#[test]
+fn verifying_writes_nothing_beside_a_sealed_backup() {
+    if !can_trace() {
+        return;
+    }
+    let place = plain_place(Some(KEY));
+    let medium = place.path("medium");
+    fs::create_dir(&medium).expect("a folder");
+    place.ok(&["snapshot"]);
+    let said = json(&place.ok(&["export", "latest", "--json", "--to", medium.to_str().expect("text")]));
+    let path = said["path"].as_str().expect("a path");
+    let log = place.path("calls");
+    let options = ["-o", log.to_str().expect("text"), "-e", "trace=openat,mkdirat,mkdir,rename,renameat2,linkat"];
+    let run = Run::of(traced(&place.command(&["backup", "verify", path]), &options));
+    assert_eq!(run.code, 0, "{run:?}");
+    let log = fs::read_to_string(log).expect("a log");
+    let writes = |line: &&str| {
+        ["O_WRONLY", "O_RDWR", "O_CREAT"].iter().any(|flag| line.contains(flag)) || !line.contains("openat(")
+    };
+    let at = medium.to_str().expect("text");
+    let beside: Vec<&str> = log.lines().filter(|line| line.contains(at)).filter(writes).collect();
+    assert!(beside.is_empty(), "{beside:?}");
+    let plain = log.lines().filter(|line| line.contains("O_CREAT") && line.contains("history.db"));
+    assert!(plain.count() > 0 || log.contains(".nbak-scratch"), "its databases are looked into somewhere: {log}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::common::strace::{can_trace, opened, traced};
 use crate::daemon_common::clock::Clock;
 use crate::live_common::{Place, Run, Stop, app, assert_same, rounds, run, survey, text};
 use nbak::snapshot::capture::capture_file;
@@ -252,6 +253,49 @@ fn a_clock_that_is_set_makes_no_store_old() {
         snapshot(&clock);
         let kept = place.ok(["cat", "latest", "state.bin"]).raw;
         assert_eq!(kept[..8], format!("VERSION{n}").into_bytes()[..], "the page was dirty already");
+    }
+    mapper.end();
+}
+
+/// The same, while a snapshot is taken: it began by another clock than the one that its files are stamped by.
+#[test]
+fn a_clock_that_is_set_during_a_snapshot_makes_no_store_old() {
+    if !can_trace() {
+        return;
+    }
+    let place = Place::new();
+    let [first, path] = ["a.bin", "state.bin"].map(|name| place.data.join(name));
+    fs::write(&path, vec![b'-'; 300_000]).expect("a file");
+    fs::write(&first, vec![b'a'; 300_000]).expect("a file");
+    let mut clock = Clock::new();
+    clock.forward(Duration::from_mins(10));
+    let snapshot = |clock: &Clock| {
+        let mut command = place.nbak(["snapshot", "--full-scan"]);
+        clock.give(&mut command);
+        command
+    };
+    run(&mut snapshot(&clock)).exits(0);
+    // So long the clock has to have gone evenly, before any file is believed to be old.
+    std::thread::sleep(Duration::from_secs(66));
+    fs::write(&first, vec![b'b'; 300_000]).expect("a file");
+    let mut mapper = Mapper::of(&path);
+    // It is held while it reads the first file, and the other one is yet to come.
+    let at = first.to_str().expect("text");
+    let options = ["-P", at, "-e", "trace=pread64", "-e", "inject=pread64:delay_enter=700000", "-o", "/dev/null"];
+    let mut held = traced(&snapshot(&clock), &options);
+    let mut held = held.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("strace runs");
+    opened(&mut held, &first);
+    clock.back(Duration::from_mins(10));
+    mapper.store("VERSION1");
+    assert!(held.wait().expect("its end").success());
+    let kept = || place.ok(["cat", "latest", "state.bin"]).raw[..8].to_vec();
+    assert_eq!(kept(), b"VERSION1", "it was held long enough");
+    mapper.store("VERSION2");
+    for _ in 0..2 {
+        let mut command = place.nbak(["snapshot"]);
+        clock.give(&mut command);
+        run(&mut command).exits(0);
+        assert_eq!(kept(), b"VERSION2", "the page was dirty already");
     }
     mapper.end();
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::live_common::{Place, Random, Run, Stop, assert_same, rounds, seed, survey, text};
@@ -195,12 +196,12 @@ fn readers_are_in_no_writers_way() {
     let place = Place::new();
     fill(&place.data, &mut random, 30);
     place.snapshot();
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _stopping = Stop(&stop);
         for _ in 0..2 {
             scope.spawn(|| {
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                while !stop.load(Ordering::Relaxed) {
                     place.ok(["ls", "latest"]);
                 }
             });
@@ -211,4 +212,37 @@ fn readers_are_in_no_writers_way() {
         }
     });
     place.check();
+}
+
+/// A snapshot that comes while another command looks is no reason to find the store behind what this machine has seen.
+#[test]
+fn a_store_that_goes_on_meanwhile_is_not_called_damaged() {
+    let place = Place::new();
+    let file = place.data.join("f");
+    fs::write(&file, "0").expect("a file");
+    // As a daemon has it.
+    nbak::upkeep::remembered::begin(&place.data).expect("begun");
+    place.ok(["snapshot"]);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let stopping = Stop(&stop);
+        let writer = scope.spawn(|| {
+            let mut taken = 0;
+            while !stop.load(Ordering::Relaxed) {
+                taken += 1;
+                fs::write(&file, format!("{taken}")).expect("a file");
+                place.ok(["snapshot"]);
+            }
+            taken
+        });
+        for _ in 0..rounds(60) {
+            for command in ["check", "snapshots", "status"] {
+                let run = place.run([command]);
+                assert!(!run.err.contains("not what this machine has seen"), "{run:?}");
+                assert!(command == "status" || run.code == Some(0), "{run:?}");
+            }
+        }
+        drop(stopping);
+        assert!(writer.join().expect("it saw no error") > 3);
+    });
 }

@@ -297,9 +297,13 @@ impl Drafts {
 
     /// Those of `receipts` that are not noted with a subtree.
     pub(super) fn others(&self, walked: &Walk, receipts: HashMap<usize, Receipt>) -> HashMap<PathBuf, Receipt> {
-        let folders: HashSet<usize> = self.0.iter().map(|(at, _)| *at).collect();
-        let others = receipts.into_iter().filter(|(at, _)| !folders.contains(&walked.found[*at].parent));
-        others.map(|(at, receipt)| (walked.found[at].path.clone(), receipt)).collect()
+        let mut is_noted = vec![false; walked.found.len()];
+        self.0.iter().for_each(|(at, _)| is_noted[*at] = true);
+        let is_left = |at: usize| !is_noted[walked.found[at].parent];
+        let mut others = HashMap::with_capacity(receipts.keys().filter(|at| is_left(**at)).count());
+        let left = receipts.into_iter().filter(|(at, _)| is_left(*at));
+        others.extend(left.map(|(at, receipt)| (walked.found[at].path.clone(), receipt)));
+        others
     }
 
     /// The notes, with the `trees` of the folders by their places, and what was `noted` of the `untouched` ones.

@@ -29,7 +29,7 @@ use crate::store::segment::Content as Segment;
 
 /// How often folders that changed are listed again, at most.
 const LOOKS: u32 = 6;
-/// How often a file that is a database one moment and none the next is tried.
+/// How often what is one thing at a moment and another at the next is tried: a database and none, there and replaced.
 const TRIES: u32 = 3;
 
 /// A snapshot's content, while it is gathered.
@@ -221,17 +221,10 @@ impl Gathering<'_, '_> {
                 }
             }
         }
+        self.catch_replaced(&answered)?;
         let named: Vec<PathBuf> = self.walked.errors.iter().map(|error| error.path.clone()).collect();
         let reason = "it was moved each time before it could be read; take another snapshot";
         self.walked.errors.extend(lost.into_iter().map(|path| SourceError::new(path, reason)));
-        for at in self.empty(&self.gone(), &answered) {
-            let path = &self.walked.found[at].path;
-            // What is not there any more was deleted, or the name was not what counted.
-            if std::fs::symlink_metadata(taking.source.join(path)).is_ok_and(|meta| !meta.is_dir()) {
-                let reason = "it was replaced each time before it could be read; take another snapshot";
-                self.walked.errors.push(SourceError::new(path, reason));
-            }
-        }
         for (who, Missed { path, times, born }) in missed {
             // One that was made in the tick in which the snapshot began may look older than it, and may be deleted.
             let is_older = born.map_or(times > 1, |born| born + TICK < taking.began);
@@ -240,6 +233,40 @@ impl Gathering<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Captures what stands where a place is empty still, and was not `answered` for, without another look at anything
+    /// else. What is gone again each time, and stands there in the end, is an entry that cannot be captured.
+    fn catch_replaced(&mut self, answered: &HashSet<usize>) -> Result<()> {
+        for _ in 0..TRIES {
+            let places = self.standing(answered);
+            if places.is_empty() {
+                return Ok(());
+            }
+            self.taking.look_first(&self.walked, self.parent, &places, &mut self.first);
+            self.capture(places)?;
+        }
+        let reason = "it was replaced each time before it could be read; take another snapshot";
+        let left = self.standing(answered);
+        let named = left.into_iter().map(|at| SourceError::new(&self.walked.found[at].path, reason));
+        let named: Vec<SourceError> = named.collect();
+        self.walked.errors.extend(named);
+        Ok(())
+    }
+
+    /// Places that are empty, and were not `answered` for, at which a file or a link stands now. What is not there any
+    /// more was deleted, or goes on under another name.
+    fn standing(&mut self, answered: &HashSet<usize>) -> Vec<usize> {
+        let mut places = self.empty(&self.gone(), answered);
+        places.retain(|&at| {
+            let Found { path, parent, .. } = self.walked.found[at].clone();
+            let meta = std::fs::symlink_metadata(self.taking.source.join(&path));
+            let Some(meta) = meta.ok().filter(|meta| meta.is_file() || meta.is_symlink()) else { return false };
+            let kind = if meta.is_file() { Kind::File } else { Kind::Symlink };
+            self.walked.found[at] = Found::new(path, parent, kind, &meta);
+            true
+        });
+        places
     }
 
     /// Looks at each entry of the subtrees in which a folder has `changed`. In the others everything is settled, which

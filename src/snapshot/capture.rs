@@ -31,7 +31,7 @@ use crate::store::segment::Content as Segment;
 /// How often a file that changes is read.
 const ATTEMPTS: u32 = 3;
 /// A larger file, in bytes, is read once only: what changes all the time and is large would cost too much.
-const RETRY_MOST: u64 = 256 * 1024 * 1024;
+pub(super) const RETRY_MOST: u64 = 256 * 1024 * 1024;
 /// The smallest database has one page of 512 bytes.
 const DATABASE_LEAST: u64 = 512;
 
@@ -157,7 +157,7 @@ pub fn capture_database(
     let copied =
         || in_place(&path, folder, who, || Database::open_backup_with(&path, &(opening.scratch)()?, opening.hot));
     let all_of = |captured: Captured| Captured {
-        identity: Some(who),
+        who: Some(receipt.stamp),
         receipt: Some(receipt.clone()),
         attributes: Some(attributes),
         ..captured
@@ -304,15 +304,15 @@ fn capture_bytes(
 ) -> Result<Captured> {
     if let Some(ahead) = ahead {
         let stamp = ahead.stamp;
-        let identity = Some(identity(&stamp));
+        let who = Some(stamp);
         if let Some(instead) = judge(&ahead.bytes[..ahead.bytes.len().min(HEAD)]) {
-            return Ok(Captured { instead: Some(instead), identity, ..Captured::default() });
+            return Ok(Captured { instead: Some(instead), who, ..Captured::default() });
         }
         let (size, content) = session.save_ahead(ahead, before)?;
         let content = Some((size, Consistency::Stable, content));
         let receipt = Some(Receipt::of_file(stamp));
         let attributes = Some(attributes_at(found, stamp));
-        return Ok(Captured { content, receipt, attributes, identity, ..Captured::default() });
+        return Ok(Captured { content, receipt, attributes, who, ..Captured::default() });
     }
     let path = source.join(&found.path);
     let mut attempt = 0;
@@ -344,7 +344,7 @@ fn capture_bytes(
             })
         });
         if verdict.is_some() {
-            return Ok(Captured { instead: verdict, identity: Some(identity(&seen)), ..Captured::default() });
+            return Ok(Captured { instead: verdict, who: Some(seen), ..Captured::default() });
         }
         let after = std::fs::symlink_metadata(&path);
         let (size, content) = match (saved, &after) {
@@ -359,7 +359,7 @@ fn capture_bytes(
             // It became one since it was looked at last.
             (Err(Failure::Source(_)), _) if is_shared_memory(&path) => {
                 let instead = Some(Instead::Sidecar);
-                return Ok(Captured { instead, identity: Some(identity(&seen)), ..Captured::default() });
+                return Ok(Captured { instead, who: Some(seen), ..Captured::default() });
             }
             (Err(Failure::Source(error)), _) => return Ok(Captured::failed(error)),
             (Ok(saved), _) => saved,
@@ -368,7 +368,7 @@ fn capture_bytes(
         let captured = |consistency| Captured {
             content: Some((size, consistency, content)),
             attributes: Some(attributes_at(found, now)),
-            identity: (identity(&now) == identity(&seen)).then(|| identity(&now)),
+            who: (identity(&now) == identity(&seen)).then_some(now),
             ..Captured::default()
         };
         if now == seen && size == now.size {

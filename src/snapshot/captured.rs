@@ -13,7 +13,7 @@ use super::sidecar::{Sidecar, is_shared_memory};
 use super::tree::{Attributes, Consistency, Content};
 use crate::source::handle::FileHandle;
 use crate::source::sqlite::HotJournal;
-use crate::source::walk::Identity;
+use crate::source::walk::Stamp;
 
 /// What came of one file.
 #[derive(Default)]
@@ -37,7 +37,7 @@ pub struct Captured {
     /// For a file that is named like a sidecar: whether the bytes that were read are one's.
     pub judged: Option<bool>,
     /// The file that was read, if it is known to have been one and the same all the while.
-    pub identity: Option<Identity>,
+    pub who: Option<Stamp>,
 }
 
 /// What a file is, if it is not one that is to be saved as bytes.
@@ -53,6 +53,11 @@ impl Captured {
     /// It was deleted while the snapshot was taken, or moved: then [`crate::source::moved`] finds it.
     pub(super) fn gone() -> Captured {
         Captured::default()
+    }
+
+    /// Whether there was nothing to capture.
+    pub(super) fn is_gone(&self) -> bool {
+        self.content.is_none() && self.error.is_none() && self.instead.is_none()
     }
 
     /// It cannot be read.

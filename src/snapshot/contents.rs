@@ -14,7 +14,8 @@ use super::sidecar::Sidecar;
 use super::tree::{Attributes, Consistency, Content, Node};
 use crate::error::SourceError;
 use crate::source::medium;
-use crate::source::walk::{Found, Identity, Stamp, Walk, identity, lies_in, stamp};
+use crate::source::moved::Known;
+use crate::source::walk::{Found, Stamp, Walk, lies_in, stamp};
 
 /// One captured entry, for listings.
 #[derive(Debug, Clone)]
@@ -50,7 +51,7 @@ pub(super) struct Contents {
     /// Databases that are captured as images: nothing that SQLite would play into them may lie beside them.
     pub(super) images: HashMap<PathBuf, usize>,
     /// What needs no other look: it was captured, or left out for a reason.
-    pub(super) settled: HashSet<Identity>,
+    pub(super) settled: Known,
     /// By place, of what is named like a sidecar: whether the bytes that were read are one's.
     pub(super) judged: HashMap<usize, bool>,
     pub(super) entries: Vec<Listed>,
@@ -80,7 +81,7 @@ impl Contents {
             changed: HashSet::new(),
             nodes: Vec::new(),
             images: HashMap::new(),
-            settled: HashSet::new(),
+            settled: Known::default(),
             judged: HashMap::new(),
             entries: Vec::new(),
             receipts: HashMap::new(),
@@ -137,7 +138,7 @@ impl Contents {
 
     /// Takes over what the parent snapshot has, because `receipt` vouches for it.
     pub(super) fn keep(&mut self, at: usize, node: Node, found: &Found, receipt: Receipt, mark: Option<&Mark>) {
-        self.settled.insert(identity(&found.stamp));
+        self.settled.add(&found.stamp);
         self.marks.extend(mark.map(|mark| (found.path.clone(), *mark)));
         self.note_database(found, &receipt);
         self.receipts.insert(at, receipt);
@@ -146,7 +147,7 @@ impl Contents {
 
     /// Takes over what the parent snapshot has, because the file was read and is the same.
     pub(super) fn keep_same(&mut self, source: &Path, at: usize, node: Node, found: &Found, began: Moment) {
-        self.settled.insert(identity(&found.stamp));
+        self.settled.add(&found.stamp);
         self.hand_out(source, at, found, Receipt::of_file(found.stamp), began);
         self.put(at, found, node, None);
     }
@@ -163,9 +164,9 @@ impl Contents {
     }
 
     /// Leaves out a sidecar of a database.
-    pub(super) fn leave_out(&mut self, at: usize, which: Sidecar, who: Option<Identity>, walked: &mut Walk) {
+    pub(super) fn leave_out(&mut self, at: usize, which: Sidecar, who: Option<Stamp>, walked: &mut Walk) {
         let found = &walked.found[at];
-        self.settled.insert(who.unwrap_or_else(|| identity(&found.stamp)));
+        self.settled.add(&who.unwrap_or(found.stamp));
         self.forget(at, found);
         self.left_out.insert(at, which);
         walked.excluded.push((found.path.clone(), which.reason().to_owned()));
@@ -203,7 +204,7 @@ impl Contents {
             Ok((before, target, after)) => {
                 // Another one may stand there by now: then the one that the walk saw is elsewhere, or gone.
                 if before == after {
-                    self.settled.insert(identity(&after));
+                    self.settled.add(&after);
                 }
                 if (before, after) != (found.stamp, found.stamp) {
                     self.other_links.insert(at);
@@ -223,7 +224,7 @@ impl Contents {
 
     /// Takes over a link that the parent snapshot has, because a digest vouches for it.
     pub(super) fn keep_link(&mut self, at: usize, found: &Found, node: Node) {
-        self.settled.insert(identity(&found.stamp));
+        self.settled.add(&found.stamp);
         self.put(at, found, node, None);
     }
 
@@ -238,12 +239,16 @@ impl Contents {
         walked: &mut Walk,
     ) {
         let found = &walked.found[at];
+        // What was captured before it went stays: it was there while the snapshot was taken.
+        if captured.is_gone() && self.nodes[at].is_some() {
+            return;
+        }
         self.forget(at, found);
         self.remarks.extend(captured.remarks.iter().map(|remark| format!("{}: {remark}", found.path.display())));
         if let Some(error) = captured.error {
             walked.errors.push(SourceError::new(&found.path, error));
         }
-        self.settled.extend(captured.identity);
+        captured.who.iter().for_each(|who| self.settled.add(who));
         let Some((size, consistency, content)) = captured.content else { return };
         if consistency == Consistency::Changed {
             self.remarks.push(format!("{}: changed while it was read", found.path.display()));
@@ -283,7 +288,9 @@ mod tests {
             contents.nodes.resize(2, None);
             contents.symlink(dir.path(), 1, &mut walked);
             assert_eq!(contents.nodes[1].as_ref().map(|(node, _)| node), Some(&Node::Symlink(b"where".to_vec())));
-            assert_eq!(contents.settled, HashSet::from([identity(&found.stamp)]));
+            let mut only = Known::default();
+            only.add(&found.stamp);
+            assert_eq!(contents.settled, only);
             assert_eq!(contents.other_links.is_empty(), is_it);
         }
     }

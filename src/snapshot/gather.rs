@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::ahead::{self, Ahead};
-use super::capture::{Open, capture_database, capture_file, open_database};
+use super::capture::{Open, RETRY_MOST, capture_database, capture_file, open_database};
 use super::captured::{Captured, Instead, Opening};
 use super::contents::Contents;
 use super::first::First;
@@ -23,12 +23,14 @@ use super::taking::Taking;
 use super::tree::{Content, Entry, Node};
 use crate::error::{Result, SourceError};
 use crate::source::handle::FileHandle;
-use crate::source::moved::{Again, Changed, Settled, TICK};
-use crate::source::walk::{Found, Identity, Kind, Walk, identity};
+use crate::source::moved::{Again, Changed, TICK};
+use crate::source::walk::{Found, Identity, Kind, Walk, identity, stamp};
 use crate::store::segment::Content as Segment;
 
-/// How often folders that changed are listed again, at most.
+/// How often folders that changed are listed again, at most; and if something is gone then, and nothing was found that
+/// may have taken its place.
 const LOOKS: u32 = 6;
+const MOST_LOOKS: u32 = 18;
 /// How often what is one thing at a moment and another at the next is tried: a database and none, there and replaced.
 const TRIES: u32 = 3;
 
@@ -154,7 +156,7 @@ impl Gathering<'_, '_> {
         }
         if let (Some(Instead::Sidecar), Some((which, _))) = (captured.instead, &named) {
             let which = *which;
-            contents.leave_out(at, which, captured.identity, &mut self.walked);
+            contents.leave_out(at, which, captured.who, &mut self.walked);
         } else {
             contents.take(&taking.source, at, captured, before, taking.moment(), &mut self.walked);
         }
@@ -182,40 +184,46 @@ impl Gathering<'_, '_> {
         let taking = self.taking;
         let mut again = Again::new(&taking.source, &taking.exclusions, taking.began);
         let mut missed: HashMap<Identity, Missed> = HashMap::new();
-        // Places that were found empty, and of which what took theirs was looked for since.
+        // Places that were found empty, and for what took theirs was looked since.
         let mut answered: HashSet<usize> = HashSet::new();
+        // Something is gone, and nothing else was captured since.
+        let mut is_owed = false;
         let mut lost = Vec::new();
-        for nth in 0..LOOKS {
+        for nth in 0..MOST_LOOKS {
+            if nth >= LOOKS && !is_owed && self.standing(&answered).is_empty() {
+                break;
+            }
             // Listed, and gone before it was looked at: it has no place that could be empty.
             let has_vanished = !self.walked.vanished.is_empty();
             let changed = again.changed(&mut self.walked);
             self.give_up_subtrees(&changed)?;
             let gone = self.gone();
             let empty = self.empty(&gone, &answered);
-            let settled = Settled { known: &self.contents.settled, replaced: has_vanished || !empty.is_empty() };
-            let look = again.look(&mut self.walked, &changed, &settled, &gone);
+            let is_emptied = !empty.is_empty();
+            is_owed |= has_vanished || is_emptied;
+            let look = again.look(&mut self.walked, &changed, &self.contents.settled, &gone);
             answered.extend(empty);
             self.contents.nodes.resize(self.walked.found.len(), None);
-            self.contents.settled.retain(|who| !look.displaced.contains(who));
+            look.displaced.iter().for_each(|who| self.contents.settled.forget(*who));
             if look.calm {
                 self.contents.calm = nth == 0;
                 // What was gone at its new place is in no folder now: it was deleted.
                 return Ok(());
             }
             lost = look.lost;
-            if look.seen.is_empty() {
-                continue;
-            }
             let places: Vec<usize> = look.seen.iter().map(|(at, _)| *at).collect();
             for at in &places {
                 answered.remove(at);
             }
-            taking.look_first(&self.walked, self.parent, &places, &mut self.first);
-            self.capture(places)?;
+            self.capture_again(places)?;
+            if is_emptied {
+                self.capture_again(self.incomplete(&changed))?;
+            }
+            is_owed &= !look.seen.iter().any(|(at, _)| self.contents.nodes[*at].is_some());
             for (at, born) in look.seen {
                 let found = &self.walked.found[at];
                 // If something else stands in its place, it was replaced, or the next look sees it elsewhere.
-                if self.contents.nodes[at].is_none() && !self.contents.settled.contains(&identity(&found.stamp)) {
+                if self.contents.nodes[at].is_none() && !self.contents.settled.has(identity(&found.stamp)) {
                     let new = Missed { path: found.path.clone(), times: 0, born };
                     missed.entry(identity(&found.stamp)).or_insert(new).times += 1;
                 }
@@ -228,11 +236,39 @@ impl Gathering<'_, '_> {
         for (who, Missed { path, times, born }) in missed {
             // One that was made in the tick in which the snapshot began may look older than it, and may be deleted.
             let is_older = born.map_or(times > 1, |born| born + TICK < taking.began);
-            if is_older && !self.contents.settled.contains(&who) && !named.contains(&path) {
+            if is_older && !self.contents.settled.has(who) && !named.contains(&path) {
                 self.walked.errors.push(SourceError::new(path, reason));
             }
         }
         Ok(())
+    }
+
+    /// Captures what is at these places now.
+    fn capture_again(&mut self, places: Vec<usize>) -> Result<()> {
+        if places.is_empty() {
+            return Ok(());
+        }
+        self.taking.look_first(&self.walked, self.parent, &places, &mut self.first);
+        self.capture(places)
+    }
+
+    /// Files in folders that `changed` which were captured with another content than they have now. Where something is
+    /// gone, what took its place may be among them, and not have been complete yet. What is large, and changes all the
+    /// time, would cost too much.
+    fn incomplete(&self, changed: &[Changed]) -> Vec<usize> {
+        let folders: HashSet<usize> = changed.iter().map(|folder| folder.at).collect();
+        let (source, walked, contents) = (&self.taking.source, &self.walked, &self.contents);
+        let is_other = |at: &usize| {
+            let found = &walked.found[*at];
+            if found.kind != Kind::File || contents.nodes[*at].is_none() || !folders.contains(&found.parent) {
+                return false;
+            }
+            let meta = std::fs::symlink_metadata(source.join(&found.path));
+            let now = meta.ok().filter(|meta| meta.is_file() && meta.len() <= RETRY_MOST).map(|meta| stamp(&meta));
+            now.is_some_and(|now| contents.settled.has(identity(&now)) && !contents.settled.has_as(&now))
+        };
+        let places: Vec<usize> = self.parent.untouched.others(&self.walked);
+        places.into_par_iter().with_min_len(256).filter(is_other).collect()
     }
 
     /// Captures what stands where a place is empty still, and was not `answered` for, without another look at anything
@@ -243,8 +279,7 @@ impl Gathering<'_, '_> {
             if places.is_empty() {
                 return Ok(());
             }
-            self.taking.look_first(&self.walked, self.parent, &places, &mut self.first);
-            self.capture(places)?;
+            self.capture_again(places)?;
         }
         let reason = "it was replaced each time before it could be read; take another snapshot";
         let left = self.standing(answered);
@@ -278,7 +313,7 @@ impl Gathering<'_, '_> {
             self.taking.load(parent, &self.walked);
             let mut places: Vec<usize> = given_up.into_iter().flatten().collect();
             for at in &places {
-                self.contents.settled.remove(&identity(&self.walked.found[*at].stamp));
+                self.contents.settled.forget(identity(&self.walked.found[*at].stamp));
             }
             self.contents.nodes.resize(self.walked.found.len(), None);
             // Files have their receipts. What vouches for a link is the digest: it may be gone from there by now.
@@ -289,13 +324,12 @@ impl Gathering<'_, '_> {
                 self.contents.keep_link(at, found, node.clone());
                 false
             });
-            self.taking.look_first(&self.walked, self.parent, &places, &mut self.first);
-            self.capture(places)?;
+            self.capture_again(places)?;
         }
         if !changed.is_empty() {
             let places = self.parent.untouched.places();
             let entries = places.map(|at| &self.walked.found[at]).filter(|found| found.kind != Kind::Directory);
-            self.contents.settled.extend(entries.map(|found| identity(&found.stamp)));
+            entries.for_each(|found| self.contents.settled.add(&found.stamp));
         }
         Ok(())
     }
@@ -306,7 +340,10 @@ impl Gathering<'_, '_> {
         let named: HashSet<&Path> = self.walked.errors.iter().map(|error| &*error.path).collect();
         let is_gone = |at: &usize| {
             let Found { kind, path, stamp, .. } = &found[*at];
-            let is_settled = contents.settled.contains(&identity(stamp));
+            // Of what was captured at another place only its own stamp tells that it was it.
+            let is_here = contents.nodes[*at].is_some() || contents.left_out.contains_key(at);
+            let is_settled =
+                if is_here { contents.settled.has(identity(stamp)) } else { contents.settled.has_as(stamp) };
             *kind != Kind::Directory && !is_settled && !named.contains(&**path)
         };
         self.parent.untouched.others(&self.walked).into_iter().filter(is_gone).collect()

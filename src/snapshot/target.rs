@@ -1,23 +1,28 @@
 //! The directory that a restore writes into.
 //!
-//! Every path is opened one component at a time with `O_NOFOLLOW`, from a descriptor of the target itself: a symbolic
-//! link that stands in the target, or is put there meanwhile, leads nowhere. New files are 0600 and new folders 0700
-//! until their content is complete.
+//! Every path is opened from a descriptor of the target itself, and the kernel follows no link on its way and does
+//! not leave the target (`openat2`; where there is no such call, one component at a time with `O_NOFOLLOW`): a symbolic
+//! link that stands in the target, or is put there meanwhile, leads nowhere. A folder that is moved away is missed by
+//! the next file that goes there, and one that another folder took the place of when it is completed. New files are
+//! 0600 and new folders 0700 until their content is complete.
 
+use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fchown, fstatvfs,
+    AtFlags, CWD, Dir, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fchown, fstat, fstatvfs,
     futimens, mkdirat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
 };
+use rustix::io::Errno;
 
 use super::tree::Attributes;
 use crate::error::{Error, Result};
 use crate::id::SlotId;
+use crate::source::walk::{Identity, identity, stamp_of};
 
 /// A directory to restore into.
 pub struct Target {
@@ -27,8 +32,8 @@ pub struct Target {
     may_chown: bool,
     /// Folders that were made for it, the deepest first.
     made: Mutex<Vec<PathBuf>>,
-    /// Folders that were opened last, those of late first: the files of one are mostly written in a row.
-    opened: Mutex<Vec<(PathBuf, Arc<OwnedFd>)>>,
+    /// Which folder each path led to when it was made, or found.
+    folders: Mutex<HashMap<PathBuf, Identity>>,
 }
 
 /// What stands at a path.
@@ -48,8 +53,9 @@ pub const LEFT: &str = ".nbak-restore-";
 /// What [`Attributes`] have of a mode.
 const MODE: u32 = 0o7777;
 
-/// Folders that are kept open.
-const OPENED: usize = 8;
+/// Whether the kernel resolves a path below the target by one call.
+#[cfg(target_os = "linux")]
+static ASK_AT_ONCE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(true);
 
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -72,7 +78,7 @@ impl Target {
             root,
             may_chown: rustix::process::geteuid().is_root(),
             made,
-            opened: Mutex::default(),
+            folders: Mutex::default(),
         })
     }
 
@@ -93,34 +99,41 @@ impl Target {
         self.path.join(path)
     }
 
-    fn failed(&self, action: &str, path: &Path, error: rustix::io::Errno) -> Error {
+    fn failed(&self, action: &str, path: &Path, error: Errno) -> Error {
         let failed = Error::io(action, self.place(path), error.into());
-        if matches!(error, rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) {
+        if matches!(error, Errno::LOOP | Errno::NOTDIR) {
             return failed.hint("something that is no directory stands in its way; a restore follows no symbolic link");
         }
         failed
     }
 
-    /// Opens the folder that `path` names, component by component; or takes it from those that are open.
-    fn folder(&self, path: &Path) -> Result<Arc<OwnedFd>> {
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = opened.iter().position(|(of, _)| of == path) {
-            let found = opened.remove(at);
-            let folder = found.1.clone();
-            opened.insert(0, found);
-            return Ok(folder);
+    /// Opens what `path` names in the target.
+    fn open_below(&self, path: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+        // Itself.
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        #[cfg(target_os = "linux")]
+        if ASK_AT_ONCE.load(std::sync::atomic::Ordering::Relaxed) {
+            use rustix::fs::{ResolveFlags, openat2};
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            match openat2(&self.root, path, flags, mode, resolve) {
+                // An old kernel, or one in which a container may not ask.
+                Err(Errno::NOSYS | Errno::PERM) => ASK_AT_ONCE.store(false, std::sync::atomic::Ordering::Relaxed),
+                other => return other,
+            }
         }
-        let mut at = openat(&self.root, ".", FOLDER, Mode::empty()).map_err(|e| self.failed("open", path, e))?;
-        for name in path.components() {
-            at = openat(&at, name.as_os_str(), FOLDER, Mode::empty())
-                .map_err(|e| self.failed("open a folder", path, e))?;
+        let mut at = openat(&self.root, ".", FOLDER, Mode::empty())?;
+        let (name, above) = (path.file_name().map_or(path, Path::new), path.parent());
+        for name in above.into_iter().flat_map(Path::components) {
+            at = openat(&at, name.as_os_str(), FOLDER, Mode::empty())?;
         }
-        opened.truncate(OPENED - 1);
-        opened.insert(0, (path.to_path_buf(), Arc::new(at)));
-        Ok(opened[0].1.clone())
+        openat(&at, name, flags, mode)
     }
 
-    fn parent<'p>(&self, path: &'p Path) -> Result<(Arc<OwnedFd>, &'p Path)> {
+    fn folder(&self, path: &Path) -> Result<OwnedFd> {
+        self.open_below(path, FOLDER, Mode::empty()).map_err(|e| self.failed("open a folder", path, e))
+    }
+
+    fn parent<'p>(&self, path: &'p Path) -> Result<(OwnedFd, &'p Path)> {
         let name = path.file_name().map_or(Path::new("."), Path::new);
         Ok((self.folder(path.parent().unwrap_or(Path::new("")))?, name))
     }
@@ -139,48 +152,48 @@ impl Target {
     pub fn make_folder(&self, path: &Path) -> Result<()> {
         let (parent, name) = self.parent(path)?;
         match mkdirat(&parent, name, Mode::RWXU) {
-            Err(rustix::io::Errno::EXIST) if self.standing(path) == Standing::Directory => Ok(()),
-            Err(error) => Err(self.failed("make a folder", path, error)),
+            Err(Errno::EXIST) if self.standing(path) == Standing::Directory => {}
+            Err(error) => return Err(self.failed("make a folder", path, error)),
             Ok(()) => {
                 let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
                 made.insert(0, self.place(path));
-                Ok(())
             }
         }
+        let stat = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| self.failed("look at", path, e))?;
+        let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        folders.insert(path.to_path_buf(), identity(&stamp_of(&stat)));
+        Ok(())
     }
 
     /// Makes a new file, which must not exist.
     pub fn create(&self, path: &Path) -> Result<File> {
-        let (parent, name) = self.parent(path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file =
-            openat(&parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(|e| self.failed("create a file", path, e))?;
-        Ok(File::from(file))
+        let file = self.open_below(path, flags, Mode::RUSR | Mode::WUSR);
+        Ok(File::from(file.map_err(|e| self.failed("create a file", path, e))?))
     }
 
     /// Opens a file that this restore made, to write more of it.
     pub fn reopen(&self, path: &Path) -> Result<File> {
-        let (parent, name) = self.parent(path)?;
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(File::from(openat(&parent, name, flags, Mode::empty()).map_err(|e| self.failed("open a file", path, e))?))
+        let file = self.open_below(path, flags, Mode::empty());
+        Ok(File::from(file.map_err(|e| self.failed("open a file", path, e))?))
     }
 
     /// A regular file of `size` bytes that stands at `path`, to read. Not one that has other names as well: its
-    /// attributes would change under those too.
+    /// attributes would change under those too; nor one of another owner, if that is not to be changed.
     pub fn existing(&self, path: &Path, size: u64) -> Option<File> {
-        let (parent, name) = self.parent(path).ok()?;
         // A pipe is not waited for.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = File::from(openat(&parent, name, flags, Mode::empty()).ok()?);
-        file.metadata().ok().filter(|meta| meta.is_file() && meta.nlink() == 1 && meta.len() == size)?;
-        Some(file)
+        let file = File::from(self.open_below(path, flags, Mode::empty()).ok()?);
+        let meta = file.metadata().ok()?;
+        let is_ours = self.may_chown || meta.uid() == rustix::process::geteuid().as_raw();
+        (is_ours && meta.is_file() && meta.nlink() == 1 && meta.len() == size).then_some(file)
     }
 
     /// Gives owner, mode and time to a file that has its content already.
     pub fn dress(&self, path: &Path, attributes: &Attributes) -> Result<()> {
-        let (parent, name) = self.parent(path)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = openat(&parent, name, flags, Mode::empty()).map_err(|e| self.failed("open a file", path, e))?;
+        let file = self.open_below(path, flags, Mode::empty()).map_err(|e| self.failed("open a file", path, e))?;
         let file = File::from(file);
         let now = file.metadata().map_err(|e| Error::io("look at a file", self.place(path), e))?;
         self.attributes(path, &file, &now, attributes)
@@ -226,7 +239,7 @@ impl Target {
     pub fn symlink(&self, path: &Path, target: &[u8], attributes: &Attributes) -> Result<()> {
         let (parent, name) = self.parent(path)?;
         match unlinkat(&parent, name, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(self.failed("replace", path, error)),
         }
         symlinkat(target, &parent, name).map_err(|e| self.failed("make a symbolic link", path, e))?;
@@ -238,6 +251,13 @@ impl Target {
     /// Ends a folder: owner, mode and time.
     pub fn complete_folder(&self, path: &Path, attributes: &Attributes) -> Result<()> {
         let folder = self.folder(path)?;
+        let now = fstat(&folder).map_err(|e| self.failed("look at", path, e))?;
+        let made = self.folders.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied();
+        if made.is_some_and(|made| made != identity(&stamp_of(&now))) {
+            return Err(Error::failed("another folder took the place of one while it was restored")
+                .at(self.place(path))
+                .hint("what was restored before that went where the folder is now; restore again"));
+        }
         self.give(|uid, gid| fchown(&folder, uid, gid), path, attributes)?;
         futimens(&folder, &times(attributes)).map_err(|e| self.failed("set the time of a folder", path, e))?;
         chmodat(&folder, ".", Mode::from_raw_mode(attributes.mode), AtFlags::empty())

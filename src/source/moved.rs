@@ -2,16 +2,14 @@
 //!
 //! A file that goes from a folder that is yet to be listed into one that was listed is in neither list. But moving
 //! changes both folders, and their times. So, when everything was read, every folder's stamp is looked at again, and a
-//! folder that changed since it was listed is listed again ([`Again::look`]). An entry that nobody captured, though
-//! it was *born* before the snapshot began, was moved there or missed; it is handed out to be captured at once. What
-//! was born later is mostly none of this snapshot's business, and so a folder in which files are only made or deleted
-//! costs one listing for each look, by name and inode, and no more. A folder that was born later is looked into, like
-//! one that was moved: older files may have gone there. From then on it is looked at again as well.
+//! folder that changed since it was listed is listed again ([`Again::look`]). An entry that nobody captured was moved
+//! there, missed, or made since; it is handed out to be captured at once. A folder is looked into, and looked at again
+//! from then on: older files may have gone there.
 //!
-//! But what was born later may have taken the place of something older that was gone when its turn came: a database
-//! that was compacted into a new file, a folder that was exchanged for another, a document that is saved under a new
-//! name each time ([`Settled::replaced`]). Then all that is new is handed out as well: at each moment one of the two
-//! was there, so one of them is in the snapshot.
+//! What was made since counts as well: it may have taken the place of something older. A database is compacted into a
+//! new file, a folder exchanged for another, a document saved under a new name and the old one removed: at each moment
+//! one of the two was there, and the snapshot that passes over the new one has neither. So an inode's number is not
+//! enough to know a new file by: a deleted one's goes to the next that is made ([`Known::has_as`]).
 //!
 //! A folder above may go and come, or be exchanged for another with the same names, and nothing below shows it. So a
 //! folder is only listed if what is opened is the one that was seen ([`open_folder`]); if not, the one above it is
@@ -66,12 +64,37 @@ pub struct Look {
     pub calm: bool,
 }
 
-/// What needs no other look.
-pub struct Settled<'a> {
-    /// What was captured, or left out for a reason.
-    pub known: &'a HashSet<Identity>,
-    /// Something was gone when its turn came, and what was made since may be what took its place.
-    pub replaced: bool,
+/// Files that were captured, or left out for a reason, and the stamps that they had then.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Known(HashMap<Identity, Stamp>);
+
+impl Known {
+    /// Makes room for so many more.
+    pub fn reserve(&mut self, more: usize) {
+        self.0.reserve(more);
+    }
+
+    /// Adds the file that had this stamp.
+    pub fn add(&mut self, stamp: &Stamp) {
+        self.0.insert(identity(stamp), *stamp);
+    }
+
+    /// The file with this identity is to be captured again.
+    pub fn forget(&mut self, who: Identity) {
+        self.0.remove(&who);
+    }
+
+    /// Whether the file with this identity is one of them. It may have become another since: a file system gives the
+    /// number of a deleted file to the next one that is made.
+    pub fn has(&self, who: Identity) -> bool {
+        self.0.contains_key(&who)
+    }
+
+    /// Whether it is one of them, and its content is what it was. Moving a file changes no time but the one of its last
+    /// change of any kind.
+    pub fn has_as(&self, stamp: &Stamp) -> bool {
+        self.0.get(&identity(stamp)).is_some_and(|was| (was.size, was.mtime) == (stamp.size, stamp.mtime))
+    }
 }
 
 /// A folder that changed since it was listed, or may have.
@@ -147,7 +170,7 @@ impl<'a> Again<'a> {
 
     /// Lists again the folders that `changed`. Adds what was missed to `walk`; `settled` says what was captured, or
     /// left out for a reason, and `gone` which places in the walk were empty when their turn came.
-    pub fn look(&mut self, walk: &mut Walk, changed: &[Changed], settled: &Settled<'_>, gone: &[usize]) -> Look {
+    pub fn look(&mut self, walk: &mut Walk, changed: &[Changed], settled: &Known, gone: &[usize]) -> Look {
         let mut look = Look::default();
         for &at in gone {
             let Ok(meta) = std::fs::symlink_metadata(self.root.join(&walk.found[at].path)) else { continue };
@@ -222,7 +245,7 @@ impl<'a> Again<'a> {
         walk: &mut Walk,
         folder: usize,
         who: Identity,
-        settled: &Settled<'_>,
+        settled: &Known,
         (refused, look): (&HashSet<PathBuf>, &mut Look),
     ) -> bool {
         let opened = open_folder(self.root, &walk.found[folder].path, who).and_then(Dir::new);
@@ -243,7 +266,7 @@ impl<'a> Again<'a> {
             let known = self.places.get(&path).copied();
             let is_settled = |at: usize| {
                 let stamp = &walk.found[at].stamp;
-                stamp.inode == inode && is_known(settled, look, stamp)
+                stamp.inode == inode && settled.has_as(stamp) && is_known(settled, look, stamp)
             };
             if known.is_some_and(is_settled) {
                 continue;
@@ -262,10 +285,10 @@ impl<'a> Again<'a> {
             };
             // One of several names can be new while its file is old.
             let is_captured = is_known(settled, look, &now.stamp) && (known.is_some() || now.links == 1);
+            let may_be_another = now.born.is_none_or(|born| born + tick(&now.stamp) >= self.began);
+            let is_captured = is_captured && (!may_be_another || settled.has_as(&now.stamp));
             let born = now.born;
-            // What is in a folder that is new may be old.
-            let counts = settled.replaced || now.kind == Some(Kind::Directory) || !self.is_new(&now);
-            if is_captured || !counts {
+            if is_captured {
                 continue;
             }
             match (now.kind, known) {
@@ -304,7 +327,7 @@ impl<'a> Again<'a> {
         walk: &mut Walk,
         (path, parent): (PathBuf, usize),
         now: &Now,
-        settled: &Settled<'_>,
+        settled: &Known,
         (refused, look): (&HashSet<PathBuf>, &mut Look),
     ) {
         if path.components().count() >= DEEPEST {
@@ -327,9 +350,9 @@ impl<'a> Again<'a> {
     }
 }
 
-fn is_known(settled: &Settled<'_>, look: &Look, stamp: &Stamp) -> bool {
+fn is_known(settled: &Known, look: &Look, stamp: &Stamp) -> bool {
     let who = identity(stamp);
-    settled.known.contains(&who) && !look.displaced.contains(&who)
+    settled.has(who) && !look.displaced.contains(&who)
 }
 
 fn refuse(walk: &mut Walk, folder: usize, error: Errno, refused: &HashSet<PathBuf>) {

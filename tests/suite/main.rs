@@ -61,6 +61,7 @@ mod stats;
 mod still;
 mod subtrees;
 mod swapped;
+mod target;
 mod thrash;
 mod together;
 mod under_fire;

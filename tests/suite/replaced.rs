@@ -1,12 +1,15 @@
 //! What takes the place of something older while a snapshot is taken: of the two one is in it, or it is named.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use crate::common::strace::{can_trace, traced};
 use crate::live_common::{Place, app};
 use nbak::snapshot::progress::Progress;
 use nbak::snapshot::store::Store;
@@ -15,13 +18,31 @@ use nbak::snapshot::take::{Options, Taken, take};
 /// Acts each time when all was listed, and every database was opened, and nothing of it was read yet.
 struct Before<F: FnMut(usize) + Send>(Mutex<(usize, F)>);
 
+/// Acts once, when a file of so many bytes was read.
+struct Behind<F: FnMut() + Send>(u64, Mutex<Option<F>>);
+
+impl<F: FnMut() + Send> Progress for Behind<F> {
+    fn begin(&self, _: &str, _: u64) {}
+    fn advance(&self, bytes: u64) {
+        if bytes == self.0
+            && let Some(mut act) = self.1.lock().expect("no panic before").take()
+        {
+            std::thread::sleep(TICKS);
+            act();
+        }
+    }
+    fn end(&self) {}
+}
+
+/// What is made so much later is younger, by more than a tick of the kernel's clock.
+const TICKS: Duration = Duration::from_millis(30);
+
 impl<F: FnMut(usize) + Send> Progress for Before<F> {
     fn begin(&self, what: &str, _: u64) {
         if what == "reading" {
             let mut this = self.0.lock().expect("no panic before");
             let (times, act) = &mut *this;
-            // What is made now is younger than the snapshot, by more than a tick of the kernel's clock.
-            std::thread::sleep(Duration::from_millis(30));
+            std::thread::sleep(TICKS);
             act(*times);
             *times += 1;
         }
@@ -35,12 +56,15 @@ fn snapshot(make: impl FnOnce(&Path), mut act: impl FnMut(&Path, usize) + Send) 
     let place = Place::new();
     fs::write(place.data.join("config.json"), "{}").expect("a file");
     make(&place.data);
-    // Older than the snapshot, by more than a tick.
-    std::thread::sleep(Duration::from_millis(60));
+    std::thread::sleep(2 * TICKS);
+    let data = place.data.clone();
+    taken(&place, &Before(Mutex::new((0, |times| act(&data, times)))))
+}
+
+fn taken(place: &Place, progress: &dyn Progress) -> Taken {
     let mut store = Store::open_or_create(&place.repo, &[], Duration::ZERO, 0).expect("a store");
     let options = Options { source: place.data.clone(), ..Options::default() };
-    let data = place.data.clone();
-    take(&mut store, &options, &Before(Mutex::new((0, |times| act(&data, times))))).expect("a snapshot")
+    take(&mut store, &options, progress).expect("a snapshot")
 }
 
 fn has(taken: &Taken, path: &str, kind: &str) -> bool {
@@ -155,11 +179,120 @@ fn a_document_that_goes_on_under_a_new_name_is_in_the_snapshot() {
 }
 
 #[test]
-fn what_is_new_and_stands_for_nothing_is_left_to_the_next_snapshot() {
+fn what_is_made_meanwhile_is_in_the_snapshot() {
     let taken = snapshot(
         |data| fs::write(data.join("old"), "old").expect("a file"),
-        |data, _| fs::write(data.join("new"), "new").expect("a file"),
+        |data, times| {
+            if times == 0 {
+                fs::create_dir_all(data.join("new/er")).expect("a folder");
+                fs::write(data.join("new/er/file"), "new").expect("a file");
+                fs::write(data.join("new-too"), "new").expect("a file");
+            }
+        },
     );
     assert_quiet(&taken, "new");
-    assert!(has(&taken, "old", "file") && !has(&taken, "new", "file"), "{:?}", taken.entries);
+    for path in ["old", "new/er/file", "new-too"] {
+        assert!(has(&taken, path, "file"), "{path}: {:?}", taken.entries);
+    }
+}
+
+/// It was there while the snapshot was taken.
+#[test]
+fn what_was_captured_before_it_went_stays() {
+    let taken = snapshot(
+        |data| fs::write(data.join("one"), "first").expect("a file"),
+        |data, times| {
+            // Replaced for the first look, which captures it anew, and gone when that reads it.
+            if times == 0 {
+                fs::write(data.join("two"), "other").expect("a file");
+            }
+            if times == 1 {
+                fs::remove_file(data.join("two")).expect("removed");
+                fs::rename(data.join("one"), data.join("three")).expect("moved");
+            }
+        },
+    );
+    assert_quiet(&taken, "went");
+    assert!(has(&taken, "one", "file") || has(&taken, "three", "file"), "{:?}", taken.entries);
+}
+
+/// A file system gives the number of a deleted file to the next one that is made: by that a new document is one that
+/// was captured, and went.
+#[test]
+#[allow(clippy::print_stdout, reason = "a test that cannot be run says so")]
+fn a_number_that_is_used_again_makes_nothing_captured() {
+    let place = Place::new();
+    let path = |name: &str| place.data.join(name);
+    // Too large to be read ahead of their turn.
+    fs::write(path("a-1"), vec![b'a'; 300_001]).expect("a file");
+    fs::write(path("b-1"), vec![b'b'; 300_002]).expect("a file");
+    std::thread::sleep(2 * TICKS);
+    let was = fs::metadata(path("a-1")).expect("there").ino();
+    let mut is_used_again = false;
+    let act = || {
+        fs::write(path("a-2"), "a").expect("saved");
+        fs::remove_file(path("a-1")).expect("removed");
+        for n in 0..500 {
+            fs::write(path("b-2"), "b").expect("saved");
+            is_used_again = fs::metadata(path("b-2")).expect("there").ino() == was;
+            if is_used_again {
+                break;
+            }
+            fs::rename(path("b-2"), place.path(&format!("aside{n}"))).expect("moved");
+        }
+        if is_used_again {
+            fs::remove_file(path("b-1")).expect("removed");
+        }
+    };
+    let taken = taken(&place, &Behind(300_001, Mutex::new(Some(act))));
+    assert_quiet(&taken, "a number");
+    if !is_used_again {
+        println!("skipped: this file system used no number again");
+        return;
+    }
+    assert!(has(&taken, "b-2", "file"), "{:?}", taken.entries);
+}
+
+/// What was captured before it was complete does not stand for what it took the place of.
+#[test]
+fn half_of_what_takes_a_place_is_not_enough() {
+    let place = Place::new();
+    let path = |name: &str| place.data.join(name);
+    fs::write(path("a-new"), vec![b'n'; 300_001]).expect("a file");
+    fs::write(path("b-old"), vec![b'o'; 500_000]).expect("a file");
+    std::thread::sleep(2 * TICKS);
+    let act = || {
+        fs::write(path("a-new"), vec![b'n'; 500_000]).expect("complete");
+        fs::remove_file(path("b-old")).expect("removed");
+    };
+    let taken = taken(&place, &Behind(300_001, Mutex::new(Some(act))));
+    assert_quiet(&taken, "half");
+    assert_eq!(taken.record.totals.bytes, 500_000, "{:?}", taken.entries);
+}
+
+/// A document goes to a folder that was listed already, and from one that is yet to be listed: in neither list it is.
+#[test]
+fn what_was_made_before_all_was_listed_is_not_too_new() {
+    if !can_trace() {
+        return;
+    }
+    let place = Place::new();
+    for slot in ["a", "b"] {
+        fs::create_dir(place.data.join(slot)).expect("a folder");
+    }
+    fs::write(place.data.join("b/state.json"), "v1").expect("a file");
+    std::thread::sleep(2 * TICKS);
+    // It is held as it lists the second folder.
+    let held = place.data.join("b").display().to_string();
+    let inject = "inject=openat:delay_enter=1500000:when=1";
+    let options = ["-o", "/dev/null", "-e", "trace=openat", "-e", inject, "-P", &held];
+    let mut child = traced(&place.nbak(["snapshot"]), &options);
+    let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("strace runs");
+    std::thread::sleep(Duration::from_millis(900));
+    fs::write(place.data.join("a/state.json"), "v2").expect("saved");
+    fs::remove_file(place.data.join("b/state.json")).expect("removed");
+    assert!(child.try_wait().expect("asked").is_none(), "it was not held");
+    assert!(child.wait().expect("its end").success());
+    let listed = place.ok(["ls", "-R", "latest"]).out;
+    assert!(listed.contains("state.json"), "{listed}");
 }

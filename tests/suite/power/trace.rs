@@ -9,9 +9,9 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
 /// The calls that the model of a disk has to know: those that change files, and those that say which file is meant.
-pub const CALLS: &str = "open,openat,creat,close,dup,dup2,dup3,fcntl,lseek,read,write,writev,pwrite64,pwritev,pwritev2,\
-                         ftruncate,truncate,fallocate,rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,\
-                         symlink,symlinkat,link,linkat,fsync,fdatasync,syncfs,sync,copy_file_range,sendfile,ioctl";
+pub const CALLS: &str = "open,openat,openat2,creat,close,dup,dup2,dup3,fcntl,lseek,read,write,writev,pwrite64,pwritev,\
+                         pwritev2,ftruncate,truncate,fallocate,rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,\
+                         mkdirat,symlink,symlinkat,link,linkat,fsync,fdatasync,syncfs,sync,copy_file_range,sendfile,ioctl";
 
 /// A call, as it was made and answered.
 #[derive(Debug)]
@@ -56,8 +56,14 @@ fn parse(began: usize, ended: usize, name: &str, rest: &str) -> Option<Call> {
     let (args, answer) = rest.rsplit_once(" = ")?;
     let digits: String = answer.chars().take_while(|c| c.is_ascii_digit() || *c == '-').collect();
     let answer: i64 = digits.parse().ok().filter(|answer| *answer >= 0)?;
-    let args = args.trim_end().strip_suffix(')')?;
-    Some(Call { began, ended, name: name.to_owned(), args: split(args), answer })
+    let mut args = split(args.trim_end().strip_suffix(')')?);
+    // The same but for how the path is resolved; its flags stand in a struct.
+    let name = if name == "openat2" { "openat" } else { name };
+    let flags = args.get(2).and_then(|how| how.strip_prefix("{flags=")?.split(',').next().map(str::to_owned));
+    if let Some(flags) = flags {
+        args[2] = flags;
+    }
+    Some(Call { began, ended, name: name.to_owned(), args, answer })
 }
 
 /// The arguments, at the commas that are in no bracket.

@@ -1,0 +1,125 @@
+//! What happens to the target of a restore while it is written to, and where it is somebody else's.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Mutex;
+
+use crate::common::strace::{can_trace, traced};
+use crate::live_common::{KEY, Place, is_root, run};
+use nbak::crypto::secret::Credential;
+use nbak::snapshot::progress::Progress;
+use nbak::snapshot::restore::{Options, restore};
+use nbak::snapshot::store::{Access, Store};
+
+/// Acts once, when the first of several segments was written.
+struct First<F: FnMut() + Send>(Mutex<Option<F>>);
+
+impl<F: FnMut() + Send> Progress for First<F> {
+    fn begin(&self, _: &str, _: u64) {}
+    fn advance(&self, _: u64) {
+        if let Some(mut act) = self.0.lock().expect("no panic before").take() {
+            act();
+        }
+    }
+    fn end(&self) {}
+}
+
+/// A directory of two folders with files in many segments, and a snapshot of it.
+fn taken() -> Place {
+    let place = Place::new();
+    for n in 0..600 {
+        let folder = place.data.join(if n < 300 { "a" } else { "b" });
+        fs::create_dir_all(&folder).expect("a folder");
+        let noise: Vec<u8> = (0..600u32).flat_map(|at| (at * 7919 + n * 104_729).to_le_bytes()).collect();
+        fs::write(folder.join(format!("f{n:03}")), noise).expect("a file");
+    }
+    place.ok(["snapshot"]);
+    place
+}
+
+#[test]
+fn a_folder_that_is_taken_away_is_missed() {
+    for how in ["moved", "a link", "another"] {
+        let place = taken();
+        let (target, away, elsewhere) = (place.path("target"), place.path("away"), place.path("elsewhere"));
+        fs::create_dir(&elsewhere).expect("a folder");
+        let act = || {
+            fs::rename(target.join("b"), &away).expect("moved");
+            match how {
+                "a link" => symlink(&elsewhere, target.join("b")).expect("linked"),
+                "another" => fs::create_dir(target.join("b")).expect("made"),
+                _ => {}
+            }
+        };
+        let key = Credential::VaultKey(KEY.into());
+        let store = Store::open(&place.repo, &[key], Access::Read).expect("opens");
+        let record = store.records().expect("read").pop().expect("a snapshot");
+        let options = Options { target: target.clone(), ..Options::default() };
+        let ended = restore(&store, &record, &options, &First(Mutex::new(Some(act))));
+        assert!(ended.is_err(), "{how}: it says that all is there");
+        let count = |path: &Path| fs::read_dir(path).map_or(0, Iterator::count);
+        assert_eq!(count(&elsewhere), 0, "{how}: no link is followed");
+        assert!(count(&away) < 300, "{how}: what was moved away is not written to");
+    }
+}
+
+/// Old kernels have no `openat2`, and some containers refuse it.
+#[test]
+fn without_the_newer_call_paths_are_opened_part_by_part() {
+    if !can_trace() {
+        return;
+    }
+    let place = taken();
+    for error in ["ENOSYS", "EPERM"] {
+        let target = place.path(error);
+        let inject = format!("inject=openat2:error={error}");
+        let options = ["-o", "/dev/null", "-e", "trace=openat2", "-e", &inject];
+        let args = ["restore", "latest", "--target", target.to_str().expect("text")];
+        let mut command = traced(&place.nbak(args), &options);
+        assert!(command.stdout(Stdio::null()).status().expect("strace runs").success(), "{error}");
+        for name in ["a/f000", "b/f599"] {
+            let read = |root: &Path| fs::read(root.join(name)).expect("read");
+            assert!(read(&target) == read(&place.data), "{error}: {name}");
+        }
+        // Links lead nowhere there either.
+        let aside = place.path(&format!("{error}-aside"));
+        fs::rename(target.join("b"), &aside).expect("moved");
+        symlink(&aside, target.join("b")).expect("linked");
+        let args = ["restore", "latest", "--overwrite", "--target", target.to_str().expect("text")];
+        let mut command = traced(&place.nbak(args), &options);
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("strace runs");
+        assert_eq!(status.code(), Some(1), "{error}");
+    }
+}
+
+/// What is equal, and another's, is written anew by who may not change its attributes.
+#[test]
+fn an_equal_file_of_another_owner_is_no_obstacle() {
+    if !is_root() {
+        return;
+    }
+    let place = taken();
+    let target = place.path("target");
+    place.ok(["restore", "latest", "--target", target.to_str().expect("text")]);
+    let nobody = 65534;
+    // All may be used by the other one, but the file itself is not that one's.
+    for path in [place.data.parent().expect("a folder"), &target, &target.join("a"), &target.join("b")] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("a mode");
+    }
+    for path in [&target, &target.join("a"), &target.join("b")] {
+        chown(path, Some(nobody), Some(nobody)).expect("given");
+    }
+    let mut all = vec![place.repo.clone()];
+    while let Some(path) = all.pop() {
+        chown(&path, Some(nobody), Some(nobody)).expect("given");
+        all.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+    }
+    let args = ["restore", "latest", "--overwrite", "--target", target.to_str().expect("text")];
+    let mut command = place.nbak(args);
+    command.uid(nobody).gid(nobody);
+    run(&mut command).exits(0);
+    assert_eq!(fs::metadata(target.join("a/f000")).expect("there").uid(), nobody);
+}

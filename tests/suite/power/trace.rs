@@ -11,7 +11,8 @@ use std::path::PathBuf;
 /// The calls that the model of a disk has to know: those that change files, and those that say which file is meant.
 pub const CALLS: &str = "open,openat,openat2,creat,close,dup,dup2,dup3,fcntl,lseek,read,write,writev,pwrite64,pwritev,\
                          pwritev2,ftruncate,truncate,fallocate,rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,\
-                         mkdirat,symlink,symlinkat,link,linkat,fsync,fdatasync,syncfs,sync,copy_file_range,sendfile,ioctl";
+                         mkdirat,symlink,symlinkat,link,linkat,fsync,fdatasync,syncfs,sync,copy_file_range,sendfile,\
+                         ioctl";
 
 /// A call, as it was made and answered.
 #[derive(Debug)]

@@ -30,7 +30,15 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
             .at(&target)
             .hint("name another with --target; nothing was changed"));
     }
-    if context.data_dir().is_ok_and(|data| really.starts_with(real(&data))) {
+    let data = context.data_dir().map(|data| real(&data)).ok();
+    if args.overwrite && data.as_ref().is_some_and(|data| data.starts_with(&really)) {
+        return Err(Error::usage(
+            "the target is the data directory, or has it in it: nothing would be kept of what is there",
+        )
+        .at(&target)
+        .hint("`nbak restore SNAP --in-place` makes a safety backup first; nothing was changed"));
+    }
+    if data.is_some_and(|data| really.starts_with(data)) {
         output::warning("the target lies in the data directory: later snapshots will contain it too");
     }
     let missing = missing(record, &args.paths)?;

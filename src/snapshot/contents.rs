@@ -250,8 +250,9 @@ impl Contents {
         }
         captured.who.iter().for_each(|who| self.settled.add(who));
         let Some((size, consistency, content)) = captured.content else { return };
-        if consistency == Consistency::Changed {
-            self.remarks.push(format!("{}: changed while it was read", found.path.display()));
+        let remark = format!("{}: changed while it was read", found.path.display());
+        if consistency == Consistency::Changed && !self.remarks.contains(&remark) {
+            self.remarks.push(remark);
         }
         if before != Some(&content) {
             self.changed.insert(found.path.clone());

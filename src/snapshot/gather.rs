@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::ahead::{self, Ahead};
-use super::capture::{Open, RETRY_MOST, capture_database, capture_file, open_database};
+use super::capture::{Open, capture_database, capture_file, open_database};
 use super::captured::{Captured, Instead, Opening};
+use super::complete;
 use super::contents::Contents;
 use super::first::First;
 use super::parent::Parent;
@@ -23,8 +24,8 @@ use super::taking::Taking;
 use super::tree::{Content, Entry, Node};
 use crate::error::{Result, SourceError};
 use crate::source::handle::FileHandle;
-use crate::source::moved::{Again, Changed, TICK};
-use crate::source::walk::{Found, Identity, Kind, Walk, identity, stamp};
+use crate::source::moved::{Again, TICK};
+use crate::source::walk::{Found, Identity, Kind, Walk, identity};
 use crate::store::segment::Content as Segment;
 
 /// How often folders that changed are listed again, at most; and if something is gone then, and nothing was found that
@@ -186,6 +187,7 @@ impl Gathering<'_, '_> {
         let mut missed: HashMap<Identity, Missed> = HashMap::new();
         // Places that were found empty, and for what took theirs was looked since.
         let mut answered: HashSet<usize> = HashSet::new();
+        let mut left = complete::BUDGET;
         // Something is gone, and nothing else was captured since.
         let mut is_owed = false;
         let mut lost = Vec::new();
@@ -196,7 +198,7 @@ impl Gathering<'_, '_> {
             // Listed, and gone before it was looked at: it has no place that could be empty.
             let has_vanished = !self.walked.vanished.is_empty();
             let changed = again.changed(&mut self.walked);
-            self.give_up_subtrees(&changed)?;
+            self.give_up_subtrees(changed.iter().map(|folder| folder.at))?;
             let gone = self.gone();
             let empty = self.empty(&gone, &answered);
             let is_emptied = !empty.is_empty();
@@ -217,7 +219,7 @@ impl Gathering<'_, '_> {
             }
             self.capture_again(places)?;
             if is_emptied {
-                self.capture_again(self.incomplete(&changed))?;
+                self.complete(&mut left)?;
             }
             is_owed &= !look.seen.iter().any(|(at, _)| self.contents.nodes[*at].is_some());
             for (at, born) in look.seen {
@@ -252,23 +254,12 @@ impl Gathering<'_, '_> {
         self.capture(places)
     }
 
-    /// Files in folders that `changed` which were captured with another content than they have now. Where something is
-    /// gone, what took its place may be among them, and not have been complete yet. What is large, and changes all the
-    /// time, would cost too much.
-    fn incomplete(&self, changed: &[Changed]) -> Vec<usize> {
-        let folders: HashSet<usize> = changed.iter().map(|folder| folder.at).collect();
-        let (source, walked, contents) = (&self.taking.source, &self.walked, &self.contents);
-        let is_other = |at: &usize| {
-            let found = &walked.found[*at];
-            if found.kind != Kind::File || contents.nodes[*at].is_none() || !folders.contains(&found.parent) {
-                return false;
-            }
-            let meta = std::fs::symlink_metadata(source.join(&found.path));
-            let now = meta.ok().filter(|meta| meta.is_file() && meta.len() <= RETRY_MOST).map(|meta| stamp(&meta));
-            now.is_some_and(|now| contents.settled.has(identity(&now)) && !contents.settled.has_as(&now))
-        };
-        let places: Vec<usize> = self.parent.untouched.others(&self.walked);
-        places.into_par_iter().with_min_len(256).filter(is_other).collect()
+    /// Captures again what has another content by now, if that may be where what is gone went to.
+    fn complete(&mut self, left: &mut u64) -> Result<()> {
+        let (source, untouched) = (&self.taking.source, &self.parent.untouched);
+        let others = complete::others(source, &self.walked, &self.contents, untouched, left);
+        self.capture_again(others.places)?;
+        self.give_up_subtrees(others.folders.into_iter())
     }
 
     /// Captures what stands where a place is empty still, and was not `answered` for, without another look at anything
@@ -304,11 +295,11 @@ impl Gathering<'_, '_> {
         places
     }
 
-    /// Looks at each entry of the subtrees in which a folder has `changed`. In the others everything is settled, which
-    /// is asked only if anything changed at all.
-    fn give_up_subtrees(&mut self, changed: &[Changed]) -> Result<()> {
-        let parent = &mut *self.parent;
-        let given_up: Vec<_> = changed.iter().filter_map(|folder| parent.untouched.give_up(folder.at)).collect();
+    /// Looks at each entry of the subtrees in which any of the `folders` are. In the others everything is settled,
+    /// which is asked only if there are any.
+    fn give_up_subtrees(&mut self, folders: impl ExactSizeIterator<Item = usize>) -> Result<()> {
+        let (parent, any) = (&mut *self.parent, folders.len() > 0);
+        let given_up: Vec<_> = folders.filter_map(|at| parent.untouched.give_up(at)).collect();
         if !given_up.is_empty() {
             self.taking.load(parent, &self.walked);
             let mut places: Vec<usize> = given_up.into_iter().flatten().collect();
@@ -326,7 +317,7 @@ impl Gathering<'_, '_> {
             });
             self.capture_again(places)?;
         }
-        if !changed.is_empty() {
+        if any {
             let places = self.parent.untouched.places();
             let entries = places.map(|at| &self.walked.found[at]).filter(|found| found.kind != Kind::Directory);
             entries.for_each(|found| self.contents.settled.add(&found.stamp));

@@ -18,6 +18,7 @@ pub mod capture;
 pub mod captured;
 pub mod chain;
 pub mod check;
+mod complete;
 mod contents;
 mod delta;
 pub mod diff;

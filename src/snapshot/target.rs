@@ -115,7 +115,7 @@ impl Target {
         if ASK_AT_ONCE.load(std::sync::atomic::Ordering::Relaxed) {
             use rustix::fs::{ResolveFlags, openat2};
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-            match openat2(&self.root, path, flags, mode, resolve) {
+            match rustix::io::retry_on_intr(|| openat2(&self.root, path, flags, mode, resolve)) {
                 // An old kernel, or one in which a container may not ask.
                 Err(Errno::NOSYS | Errno::PERM) => ASK_AT_ONCE.store(false, std::sync::atomic::Ordering::Relaxed),
                 other => return other,

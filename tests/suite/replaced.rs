@@ -11,8 +11,9 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::common::strace::{can_trace, traced};
 use crate::live_common::{Place, app};
-use nbak::snapshot::progress::Progress;
-use nbak::snapshot::store::Store;
+use nbak::snapshot::progress::{Progress, Silent};
+use nbak::snapshot::restore;
+use nbak::snapshot::store::{Access, Store};
 use nbak::snapshot::take::{Options, Taken, take};
 
 /// Acts each time when all was listed, and every database was opened, and nothing of it was read yet.
@@ -227,7 +228,8 @@ fn a_number_that_is_used_again_makes_nothing_captured() {
     fs::write(path("a-1"), vec![b'a'; 300_001]).expect("a file");
     fs::write(path("b-1"), vec![b'b'; 300_002]).expect("a file");
     std::thread::sleep(2 * TICKS);
-    let was = fs::metadata(path("a-1")).expect("there").ino();
+    let seen = fs::metadata(path("a-1")).expect("there");
+    let was = seen.ino();
     let mut is_used_again = false;
     let act = || {
         fs::write(path("a-2"), "a").expect("saved");
@@ -241,6 +243,10 @@ fn a_number_that_is_used_again_makes_nothing_captured() {
             fs::rename(path("b-2"), place.path(&format!("aside{n}"))).expect("moved");
         }
         if is_used_again {
+            // With the size and the time of the other, as a copy with its times has.
+            fs::write(path("b-2"), vec![b'b'; 300_001]).expect("saved");
+            let times = fs::FileTimes::new().set_modified(seen.modified().expect("a time"));
+            fs::File::options().write(true).open(path("b-2")).and_then(|file| file.set_times(times)).expect("set");
             fs::remove_file(path("b-1")).expect("removed");
         }
     };
@@ -268,6 +274,56 @@ fn half_of_what_takes_a_place_is_not_enough() {
     let taken = taken(&place, &Behind(300_001, Mutex::new(Some(act))));
     assert_quiet(&taken, "half");
     assert_eq!(taken.record.totals.bytes, 500_000, "{:?}", taken.entries);
+}
+
+/// A message goes into a database, or an archive, and its own file is removed: one of the two has it.
+#[test]
+fn what_goes_into_another_file_is_in_the_snapshot() {
+    for folder in ["", "spool"] {
+        let held = Mutex::new(None);
+        let make = |data: &Path| {
+            fs::create_dir_all(data.join(folder)).expect("a folder");
+            fs::write(data.join(folder).join("msg"), "precious").expect("a file");
+            *held.lock().expect("no panic") = Some(database(&data.join("app.db"), "WAL"));
+        };
+        let place = Place::new();
+        make(&place.data);
+        std::thread::sleep(2 * TICKS);
+        let import = |times: usize| {
+            if times == 0 {
+                let held = held.lock().expect("no panic");
+                held.as_ref().expect("open").execute("INSERT INTO t VALUES ('precious')", []).expect("imported");
+                fs::remove_file(place.data.join(folder).join("msg")).expect("removed");
+            }
+        };
+        let taken = taken(&place, &Before(Mutex::new((0, import))));
+        assert_quiet(&taken, folder);
+        let store = Store::open(&place.repo, &[], Access::Read).expect("opens");
+        let target = place.path("target");
+        let options = restore::Options { target: target.clone(), ..restore::Options::default() };
+        restore::restore(&store, &taken.record, &options, &Silent).expect("restored");
+        let rows: i64 = app::open(&target.join("app.db"))
+            .query_row("SELECT count(*) FROM t WHERE v = 'precious'", [], |row| row.get(0))
+            .expect("rows");
+        assert!(rows == 1 || target.join(folder).join("msg").exists(), "{folder}: {:?}", taken.entries);
+    }
+
+    let place = Place::new();
+    let (archive, message) = (place.data.join("a/archive"), place.data.join("spool/msg"));
+    for path in [&archive, &message] {
+        fs::create_dir(path.parent().expect("a folder")).expect("made");
+    }
+    fs::write(&archive, vec![b'a'; 300_001]).expect("a file");
+    fs::write(&message, vec![b'm'; 300_002]).expect("a file");
+    std::thread::sleep(2 * TICKS);
+    let append = || {
+        let all = [fs::read(&archive).expect("read"), fs::read(&message).expect("read")].concat();
+        fs::write(&archive, all).expect("appended");
+        fs::remove_file(&message).expect("removed");
+    };
+    let taken = taken(&place, &Behind(300_001, Mutex::new(Some(append))));
+    assert_quiet(&taken, "an archive");
+    assert_eq!(taken.record.totals.bytes, 600_003, "{:?}", taken.entries);
 }
 
 /// A document goes to a folder that was listed already, and from one that is yet to be listed: in neither list it is.

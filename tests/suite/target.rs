@@ -123,3 +123,18 @@ fn an_equal_file_of_another_owner_is_no_obstacle() {
     run(&mut command).exits(0);
     assert_eq!(fs::metadata(target.join("a/f000")).expect("there").uid(), nobody);
 }
+
+/// The data directory is restored in place, with a safety backup: never by way of a target.
+#[test]
+fn the_data_directory_is_no_target_to_write_over() {
+    let place = taken();
+    fs::write(place.data.join("new"), "of this minute").expect("a file");
+    fs::write(place.data.join("a/f000"), "changed").expect("a file");
+    let link = place.path("link");
+    symlink(&place.data, &link).expect("linked");
+    for target in [place.data.as_path(), place.data.parent().expect("a folder"), &link] {
+        let args = ["restore", "latest", "--overwrite", "--target", target.to_str().expect("text")];
+        let _ = run(&mut place.nbak(args)).exits(2).says(&["--in-place", "nothing was changed"]);
+    }
+    assert_eq!(fs::read(place.data.join("a/f000")).expect("read"), b"changed");
+}

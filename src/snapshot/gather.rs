@@ -24,7 +24,7 @@ use super::taking::Taking;
 use super::tree::{Content, Entry, Node};
 use crate::error::{Result, SourceError};
 use crate::source::handle::FileHandle;
-use crate::source::moved::{Again, TICK};
+use crate::source::moved::{Again, TICK, tick};
 use crate::source::walk::{Found, Identity, Kind, Walk, identity};
 use crate::store::segment::Content as Segment;
 
@@ -173,6 +173,14 @@ impl Gathering<'_, '_> {
         let places: Vec<usize> = all.iter().filter(|at| !self.first.vouched.contains(at)).copied().collect();
         let catalog = self.taking.store.catalog();
         self.first.same = same::find(catalog, &self.taking.source, &self.walked, self.parent, &places);
+        // Something may have gone into a database that was opened by then, and from a folder that was listed later.
+        let has_changed = |found: &Found| {
+            let last = found.stamp.mtime.max(found.stamp.ctime) + tick(&found.stamp);
+            found.kind == Kind::Directory && last >= self.taking.began
+        };
+        if !self.first.databases.is_empty() && self.walked.found.iter().any(has_changed) {
+            self.contents.went += 1;
+        }
         self.capture(all)?;
         self.catch_moved()?;
         self.drop_sidecars();
@@ -201,13 +209,13 @@ impl Gathering<'_, '_> {
             self.give_up_subtrees(changed.iter().map(|folder| folder.at))?;
             let gone = self.gone();
             let empty = self.empty(&gone, &answered);
-            let is_emptied = !empty.is_empty();
+            let is_emptied = !empty.is_empty() || std::mem::take(&mut self.contents.went) > 0;
             is_owed |= has_vanished || is_emptied;
             let look = again.look(&mut self.walked, &changed, &self.contents.settled, &gone);
             answered.extend(empty);
             self.contents.nodes.resize(self.walked.found.len(), None);
             look.displaced.iter().for_each(|who| self.contents.settled.forget(*who));
-            if look.calm {
+            if look.calm && !(is_emptied && self.complete(&mut left)?) {
                 self.contents.calm = nth == 0;
                 // What was gone at its new place is in no folder now: it was deleted.
                 return Ok(());
@@ -218,7 +226,7 @@ impl Gathering<'_, '_> {
                 answered.remove(at);
             }
             self.capture_again(places)?;
-            if is_emptied {
+            if is_emptied && !look.calm {
                 self.complete(&mut left)?;
             }
             is_owed &= !look.seen.iter().any(|(at, _)| self.contents.nodes[*at].is_some());
@@ -254,12 +262,15 @@ impl Gathering<'_, '_> {
         self.capture(places)
     }
 
-    /// Captures again what has another content by now, if that may be where what is gone went to.
-    fn complete(&mut self, left: &mut u64) -> Result<()> {
+    /// Captures again what has another content by now, if that may be where what is gone went to. Answers whether there
+    /// was anything.
+    fn complete(&mut self, left: &mut u64) -> Result<bool> {
         let (source, untouched) = (&self.taking.source, &self.parent.untouched);
         let others = complete::others(source, &self.walked, &self.contents, untouched, left);
+        let any = !others.places.is_empty() || !others.folders.is_empty();
         self.capture_again(others.places)?;
-        self.give_up_subtrees(others.folders.into_iter())
+        self.give_up_subtrees(others.folders.into_iter())?;
+        Ok(any)
     }
 
     /// Captures what stands where a place is empty still, and was not `answered` for, without another look at anything

@@ -310,8 +310,9 @@ impl Context {
         if let [first, more @ ..] = &others[..] {
             let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
             output::warning(format!(
-                "no snapshot has what lies in the folder of the backups, and {first}{more} is no backup: name another \
-                 folder in `backup_dir`"
+                "no snapshot has what lies in the folder of the backups, {}, and {first}{more} is no backup: name \
+                 another folder in `backup_dir`",
+                places.backup_dir.display()
             ));
         }
     }

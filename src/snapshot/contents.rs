@@ -52,8 +52,8 @@ pub(super) struct Contents {
     pub(super) images: HashMap<PathBuf, usize>,
     /// What needs no other look: it was captured, or left out for a reason.
     pub(super) settled: Known,
-    /// How many files were gone when they were to be captured again: what was captured of them may not be all.
-    pub(super) went: usize,
+    /// A file was gone when it was to be captured again: what was captured of it may not be all.
+    pub(super) went: bool,
     /// By place, of what is named like a sidecar: whether the bytes that were read are one's.
     pub(super) judged: HashMap<usize, bool>,
     pub(super) entries: Vec<Listed>,
@@ -84,7 +84,7 @@ impl Contents {
             nodes: Vec::new(),
             images: HashMap::new(),
             settled: Known::default(),
-            went: 0,
+            went: false,
             judged: HashMap::new(),
             entries: Vec::new(),
             receipts: HashMap::new(),
@@ -244,7 +244,7 @@ impl Contents {
         let found = &walked.found[at];
         // What was captured before it went stays: it was there while the snapshot was taken.
         if captured.is_gone() && self.nodes[at].is_some() {
-            self.went += 1;
+            self.went = true;
             return;
         }
         self.forget(at, found);

@@ -178,18 +178,17 @@ impl Gathering<'_, '_> {
             let last = found.stamp.mtime.max(found.stamp.ctime) + tick(&found.stamp);
             found.kind == Kind::Directory && last >= self.taking.began
         };
-        if !self.first.databases.is_empty() && self.walked.found.iter().any(has_changed) {
-            self.contents.went += 1;
-        }
+        let may_have_gone = !self.first.databases.is_empty() && self.walked.found.iter().any(has_changed);
         self.capture(all)?;
-        self.catch_moved()?;
+        self.catch_moved(may_have_gone)?;
         self.drop_sidecars();
         Ok((self.walked, self.contents))
     }
 
     /// Captures what was moved meanwhile, so that the walk missed it or it was gone when its turn came. What is known
-    /// to be there and cannot be caught is an entry that cannot be captured.
-    fn catch_moved(&mut self) -> Result<()> {
+    /// to be there and cannot be caught is an entry that cannot be captured. Something `may_have_gone` before it was
+    /// listed.
+    fn catch_moved(&mut self, may_have_gone: bool) -> Result<()> {
         let taking = self.taking;
         let mut again = Again::new(&taking.source, &taking.exclusions, taking.began);
         let mut missed: HashMap<Identity, Missed> = HashMap::new();
@@ -209,7 +208,8 @@ impl Gathering<'_, '_> {
             self.give_up_subtrees(changed.iter().map(|folder| folder.at))?;
             let gone = self.gone();
             let empty = self.empty(&gone, &answered);
-            let is_emptied = !empty.is_empty() || std::mem::take(&mut self.contents.went) > 0;
+            let has_gone = std::mem::take(&mut self.contents.went) || nth == 0 && may_have_gone;
+            let is_emptied = has_gone || !empty.is_empty();
             is_owed |= has_vanished || is_emptied;
             let look = again.look(&mut self.walked, &changed, &self.contents.settled, &gone);
             answered.extend(empty);

@@ -16,41 +16,44 @@ use nbak::snapshot::restore;
 use nbak::snapshot::store::{Access, Store};
 use nbak::snapshot::take::{Options, Taken, take};
 
-/// Acts each time when all was listed, and every database was opened, and nothing of it was read yet.
-struct Before<F: FnMut(usize) + Send>(Mutex<(usize, F)>);
+/// What a snapshot is about to do.
+#[derive(Clone, Copy, PartialEq)]
+enum Moment {
+    /// All was listed, and every database opened; this is read for the so-manieth time, from nought.
+    Reading(usize),
+    /// A file of so many bytes was read.
+    Read(u64),
+}
 
-/// Acts once, when a file of so many bytes was read.
-struct Behind<F: FnMut() + Send>(u64, Mutex<Option<F>>);
+/// Acts at each moment.
+struct At<F: FnMut(Moment) + Send>(Mutex<(usize, F)>);
 
-impl<F: FnMut() + Send> Progress for Behind<F> {
-    fn begin(&self, _: &str, _: u64) {}
-    fn advance(&self, bytes: u64) {
-        if bytes == self.0
-            && let Some(mut act) = self.1.lock().expect("no panic before").take()
-        {
+impl<F: FnMut(Moment) + Send> At<F> {
+    fn new(act: F) -> At<F> {
+        At(Mutex::new((0, act)))
+    }
+}
+
+impl<F: FnMut(Moment) + Send> Progress for At<F> {
+    fn begin(&self, what: &str, _: u64) {
+        if what == "reading" {
+            let mut this = self.0.lock().expect("no panic before");
+            let (times, act) = &mut *this;
             std::thread::sleep(TICKS);
-            act();
+            act(Moment::Reading(*times));
+            *times += 1;
         }
+    }
+    fn advance(&self, bytes: u64) {
+        self.0.lock().expect("no panic before").1(Moment::Read(bytes));
     }
     fn end(&self) {}
 }
 
 /// What is made so much later is younger, by more than a tick of the kernel's clock.
 const TICKS: Duration = Duration::from_millis(30);
-
-impl<F: FnMut(usize) + Send> Progress for Before<F> {
-    fn begin(&self, what: &str, _: u64) {
-        if what == "reading" {
-            let mut this = self.0.lock().expect("no panic before");
-            let (times, act) = &mut *this;
-            std::thread::sleep(TICKS);
-            act(*times);
-            *times += 1;
-        }
-    }
-    fn advance(&self, _: u64) {}
-    fn end(&self) {}
-}
+/// Too large to be read ahead of its turn, in bytes.
+const LARGE: usize = 300_000;
 
 /// A snapshot of a directory as `make` makes it, in which `act` happens before everything that is read.
 fn snapshot(make: impl FnOnce(&Path), mut act: impl FnMut(&Path, usize) + Send) -> Taken {
@@ -59,13 +62,36 @@ fn snapshot(make: impl FnOnce(&Path), mut act: impl FnMut(&Path, usize) + Send) 
     make(&place.data);
     std::thread::sleep(2 * TICKS);
     let data = place.data.clone();
-    taken(&place, &Before(Mutex::new((0, |times| act(&data, times)))))
+    taken(&place, |moment| {
+        if let Moment::Reading(times) = moment {
+            act(&data, times);
+        }
+    })
 }
 
-fn taken(place: &Place, progress: &dyn Progress) -> Taken {
+/// A snapshot of the `files`, each of so many bytes, in which `act` happens once, when the first of them was read.
+fn behind_the_first(place: &Place, files: &[(&str, usize)], act: impl FnOnce() + Send) -> Taken {
+    for (name, size) in files {
+        let path = place.data.join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, vec![b'x'; *size]).expect("a file");
+    }
+    std::thread::sleep(2 * TICKS);
+    let (first, mut act) = (Moment::Read(files[0].1 as u64), Some(act));
+    taken(place, |moment| {
+        if moment == first
+            && let Some(act) = act.take()
+        {
+            std::thread::sleep(TICKS);
+            act();
+        }
+    })
+}
+
+fn taken(place: &Place, act: impl FnMut(Moment) + Send) -> Taken {
     let mut store = Store::open_or_create(&place.repo, &[], Duration::ZERO, 0).expect("a store");
     let options = Options { source: place.data.clone(), ..Options::default() };
-    take(&mut store, &options, progress).expect("a snapshot")
+    take(&mut store, &options, &At::new(act)).expect("a snapshot")
 }
 
 fn has(taken: &Taken, path: &str, kind: &str) -> bool {
@@ -200,21 +226,22 @@ fn what_is_made_meanwhile_is_in_the_snapshot() {
 /// It was there while the snapshot was taken.
 #[test]
 fn what_was_captured_before_it_went_stays() {
-    let taken = snapshot(
-        |data| fs::write(data.join("one"), "first").expect("a file"),
-        |data, times| {
-            // Replaced for the first look, which captures it anew, and gone when that reads it.
-            if times == 0 {
-                fs::write(data.join("two"), "other").expect("a file");
-            }
-            if times == 1 {
-                fs::remove_file(data.join("two")).expect("removed");
-                fs::rename(data.join("one"), data.join("three")).expect("moved");
-            }
-        },
-    );
+    let place = Place::new();
+    let path = |name: &str| place.data.join(name);
+    fs::write(path("one"), vec![b'1'; LARGE]).expect("a file");
+    fs::write(path("two"), vec![b'2'; LARGE + 1]).expect("a file");
+    std::thread::sleep(2 * TICKS);
+    let taken = taken(&place, |moment| match moment {
+        // It is to be captured again, since it is another now and something is gone; and it is gone when that reads it.
+        Moment::Read(bytes) if bytes == LARGE as u64 && path("two").exists() => {
+            fs::write(path("one"), "other").expect("changed");
+            fs::remove_file(path("two")).expect("removed");
+        }
+        Moment::Reading(1) => fs::remove_file(path("one")).expect("removed"),
+        _ => {}
+    });
     assert_quiet(&taken, "went");
-    assert!(has(&taken, "one", "file") || has(&taken, "three", "file"), "{:?}", taken.entries);
+    assert!(!path("one").exists() && has(&taken, "one", "file"), "{:?}", taken.entries);
 }
 
 /// A file system gives the number of a deleted file to the next one that is made: by that a new document is one that
@@ -224,14 +251,10 @@ fn what_was_captured_before_it_went_stays() {
 fn a_number_that_is_used_again_makes_nothing_captured() {
     let place = Place::new();
     let path = |name: &str| place.data.join(name);
-    // Too large to be read ahead of their turn.
-    fs::write(path("a-1"), vec![b'a'; 300_001]).expect("a file");
-    fs::write(path("b-1"), vec![b'b'; 300_002]).expect("a file");
-    std::thread::sleep(2 * TICKS);
-    let seen = fs::metadata(path("a-1")).expect("there");
-    let was = seen.ino();
     let mut is_used_again = false;
     let act = || {
+        let seen = fs::metadata(path("a-1")).expect("there");
+        let was = seen.ino();
         fs::write(path("a-2"), "a").expect("saved");
         fs::remove_file(path("a-1")).expect("removed");
         for n in 0..500 {
@@ -244,13 +267,13 @@ fn a_number_that_is_used_again_makes_nothing_captured() {
         }
         if is_used_again {
             // With the size and the time of the other, as a copy with its times has.
-            fs::write(path("b-2"), vec![b'b'; 300_001]).expect("saved");
+            fs::write(path("b-2"), vec![b'b'; LARGE]).expect("saved");
             let times = fs::FileTimes::new().set_modified(seen.modified().expect("a time"));
             fs::File::options().write(true).open(path("b-2")).and_then(|file| file.set_times(times)).expect("set");
             fs::remove_file(path("b-1")).expect("removed");
         }
     };
-    let taken = taken(&place, &Behind(300_001, Mutex::new(Some(act))));
+    let taken = behind_the_first(&place, &[("a-1", LARGE), ("b-1", LARGE + 1)], act);
     assert_quiet(&taken, "a number");
     if !is_used_again {
         println!("skipped: this file system used no number again");
@@ -264,14 +287,11 @@ fn a_number_that_is_used_again_makes_nothing_captured() {
 fn half_of_what_takes_a_place_is_not_enough() {
     let place = Place::new();
     let path = |name: &str| place.data.join(name);
-    fs::write(path("a-new"), vec![b'n'; 300_001]).expect("a file");
-    fs::write(path("b-old"), vec![b'o'; 500_000]).expect("a file");
-    std::thread::sleep(2 * TICKS);
     let act = || {
         fs::write(path("a-new"), vec![b'n'; 500_000]).expect("complete");
         fs::remove_file(path("b-old")).expect("removed");
     };
-    let taken = taken(&place, &Behind(300_001, Mutex::new(Some(act))));
+    let taken = behind_the_first(&place, &[("a-new", LARGE), ("b-old", 500_000)], act);
     assert_quiet(&taken, "half");
     assert_eq!(taken.record.totals.bytes, 500_000, "{:?}", taken.entries);
 }
@@ -289,14 +309,14 @@ fn what_goes_into_another_file_is_in_the_snapshot() {
         let place = Place::new();
         make(&place.data);
         std::thread::sleep(2 * TICKS);
-        let import = |times: usize| {
-            if times == 0 {
+        let import = |moment| {
+            if moment == Moment::Reading(0) {
                 let held = held.lock().expect("no panic");
                 held.as_ref().expect("open").execute("INSERT INTO t VALUES ('precious')", []).expect("imported");
                 fs::remove_file(place.data.join(folder).join("msg")).expect("removed");
             }
         };
-        let taken = taken(&place, &Before(Mutex::new((0, import))));
+        let taken = taken(&place, import);
         assert_quiet(&taken, folder);
         let store = Store::open(&place.repo, &[], Access::Read).expect("opens");
         let target = place.path("target");
@@ -310,20 +330,14 @@ fn what_goes_into_another_file_is_in_the_snapshot() {
 
     let place = Place::new();
     let (archive, message) = (place.data.join("a/archive"), place.data.join("spool/msg"));
-    for path in [&archive, &message] {
-        fs::create_dir(path.parent().expect("a folder")).expect("made");
-    }
-    fs::write(&archive, vec![b'a'; 300_001]).expect("a file");
-    fs::write(&message, vec![b'm'; 300_002]).expect("a file");
-    std::thread::sleep(2 * TICKS);
     let append = || {
         let all = [fs::read(&archive).expect("read"), fs::read(&message).expect("read")].concat();
         fs::write(&archive, all).expect("appended");
         fs::remove_file(&message).expect("removed");
     };
-    let taken = taken(&place, &Behind(300_001, Mutex::new(Some(append))));
+    let taken = behind_the_first(&place, &[("a/archive", LARGE), ("spool/msg", LARGE + 1)], append);
     assert_quiet(&taken, "an archive");
-    assert_eq!(taken.record.totals.bytes, 600_003, "{:?}", taken.entries);
+    assert_eq!(taken.record.totals.bytes, 2 * LARGE as u64 + 1, "{:?}", taken.entries);
 }
 
 /// A document goes to a folder that was listed already, and from one that is yet to be listed: in neither list it is.

@@ -20,6 +20,7 @@ use super::frames::{self, Earlier};
 use super::marks::Mark;
 use super::receipt::Receipt;
 use super::save::{Failure, Session};
+use super::scan::Scanned;
 use super::sidecar::{HEAD, Sidecar, is_shared_memory, sidecar_stamps};
 use super::tree::{Attributes, Consistency, Content};
 use crate::chunk::Cut;
@@ -34,6 +35,47 @@ const ATTEMPTS: u32 = 3;
 pub(super) const RETRY_MOST: u64 = 256 * 1024 * 1024;
 /// The smallest database has one page of 512 bytes.
 const DATABASE_LEAST: u64 = 512;
+
+/// A file that was read before its turn came, while its stamp stood still.
+pub enum Early {
+    /// All of it.
+    Read(Ahead),
+    /// It was held against the parent's, and what differs is at hand.
+    Scanned(Scanned),
+}
+
+impl Early {
+    fn stamp(&self) -> Stamp {
+        match self {
+            Early::Read(ahead) => ahead.stamp,
+            Early::Scanned(scanned) => scanned.stamp,
+        }
+    }
+
+    /// The first [`HEAD`] bytes of it, or all if there are fewer.
+    fn head(&self) -> &[u8] {
+        match self {
+            Early::Read(ahead) => &ahead.bytes[..ahead.bytes.len().min(HEAD)],
+            Early::Scanned(scanned) => &scanned.head,
+        }
+    }
+
+    /// Saves it. Nothing comes of it if what the parent has cannot be loaded: then all has to be read.
+    fn save(self, session: &mut Session<'_>, before: Option<&Content>) -> Result<Option<(u64, Content)>> {
+        match self {
+            Early::Read(ahead) => session.save_ahead(ahead, before).map(Some),
+            Early::Scanned(it) => {
+                let saved =
+                    session.save_changed(it.before(), it.pages, &it.changed, &mut |page, into| it.read(page, into));
+                match saved {
+                    Ok(saved) => Ok(saved),
+                    Err(Failure::Store(error)) => Err(error),
+                    Err(Failure::Source(_)) => Ok(None),
+                }
+            }
+        }
+    }
+}
 
 /// A file that has a database's header.
 pub struct Open {
@@ -277,11 +319,11 @@ pub fn capture_file(
     (found, folder): (&Found, Identity),
     before: Option<&Content>,
     beside: Option<Sidecar>,
-    ahead: Option<Ahead>,
+    early: Option<Early>,
 ) -> Result<Captured> {
     let named = Sidecar::named(&found.path).map(|(which, _)| which);
     let mut judged = None;
-    let captured = capture_bytes(session, source, (found, folder), before, ahead, &mut |head| {
+    let captured = capture_bytes(session, source, (found, folder), before, early, &mut |head| {
         judged = named.map(|which| which.is_true(head));
         if beside.is_some() && judged == Some(true) {
             return Some(Instead::Sidecar);
@@ -299,20 +341,21 @@ fn capture_bytes(
     source: &Path,
     (found, folder): (&Found, Identity),
     before: Option<&Content>,
-    ahead: Option<Ahead>,
+    early: Option<Early>,
     judge: &mut dyn FnMut(&[u8]) -> Option<Instead>,
 ) -> Result<Captured> {
-    if let Some(ahead) = ahead {
-        let stamp = ahead.stamp;
+    if let Some(early) = early {
+        let stamp = early.stamp();
         let who = Some(stamp);
-        if let Some(instead) = judge(&ahead.bytes[..ahead.bytes.len().min(HEAD)]) {
+        if let Some(instead) = judge(early.head()) {
             return Ok(Captured { instead: Some(instead), who, ..Captured::default() });
         }
-        let (size, content) = session.save_ahead(ahead, before)?;
-        let content = Some((size, Consistency::Stable, content));
-        let receipt = Some(Receipt::of_file(stamp));
-        let attributes = Some(attributes_at(found, stamp));
-        return Ok(Captured { content, receipt, attributes, who, ..Captured::default() });
+        if let Some((size, content)) = early.save(session, before)? {
+            let content = Some((size, Consistency::Stable, content));
+            let receipt = Some(Receipt::of_file(stamp));
+            let attributes = Some(attributes_at(found, stamp));
+            return Ok(Captured { content, receipt, attributes, who, ..Captured::default() });
+        }
     }
     let path = source.join(&found.path);
     let mut attempt = 0;

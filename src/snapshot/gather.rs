@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::ahead::{self, Ahead};
-use super::capture::{Open, capture_database, capture_file, open_database};
+use super::capture::{Early, Open, capture_database, capture_file, open_database};
 use super::captured::{Captured, Instead, Opening};
 use super::complete;
 use super::contents::Contents;
@@ -19,6 +19,7 @@ use super::parent::Parent;
 use super::progress::Progress;
 use super::same;
 use super::save::Session;
+use super::scan::Scans;
 use super::sidecar::{HEAD, Sidecar, is_shared_memory};
 use super::taking::Taking;
 use super::tree::{Content, Entry, Node};
@@ -58,15 +59,33 @@ impl Gathering<'_, '_> {
     fn capture(&mut self, mut places: Vec<usize>) -> Result<()> {
         let (walked, first) = (&self.walked, &self.first);
         self.contents.expect(walked.found.len(), places.len());
+        let to_be_read = places.iter().filter(|at| self.is_to_be_read(**at)).copied();
+        let mut scans = Scans::among(to_be_read, &walked.found, self.parent);
+        let scanned = scans.places();
         places.sort_by_cached_key(|&at| {
             let path = &walked.found[at].path;
             match first.databases.get(path) {
                 Some(open) => u8::from(!open.blocks_writers()),
+                None if scanned.contains(&at) => 3,
                 None if Sidecar::named(path).is_none() => 2,
-                None => 3,
+                None => 4,
             }
         });
         self.progress.begin("reading", places.iter().map(|&at| walked.found[at].stamp.size).sum());
+        let (catalog, source) = (self.taking.store.catalog(), &*self.taking.source);
+        rayon::in_place_scope(|scope| {
+            for at in scanned {
+                let found = &self.walked.found[at];
+                scans.begin(scope, (catalog, source), at, (found, self.walked.folder_of(found)));
+            }
+            self.capture_in_order(&places, scans)
+        })?;
+        self.progress.end();
+        Ok(())
+    }
+
+    /// Saves what is at `places` in the walk, one after the other.
+    fn capture_in_order(&mut self, places: &[usize], mut scans: Scans) -> Result<()> {
         let mut ahead = HashMap::new();
         for (nth, &at) in places.iter().enumerate() {
             let size = self.walked.found[at].stamp.size;
@@ -77,12 +96,15 @@ impl Gathering<'_, '_> {
                     if ahead.is_empty() && self.is_to_be_read(at) {
                         ahead = self.read_ahead(&places[nth..]);
                     }
-                    self.capture_one(at, ahead.remove(&at))?;
+                    let early = match scans.take(at) {
+                        Some(scanned) => Some(Early::Scanned(scanned)),
+                        None => ahead.remove(&at).map(Early::Read),
+                    };
+                    self.capture_one(at, early)?;
                 }
             }
             self.progress.advance(size);
         }
-        self.progress.end();
         Ok(())
     }
 
@@ -116,7 +138,7 @@ impl Gathering<'_, '_> {
         batch.par_iter().filter_map(read).collect()
     }
 
-    fn capture_one(&mut self, at: usize, ahead: Option<Ahead>) -> Result<()> {
+    fn capture_one(&mut self, at: usize, early: Option<Early>) -> Result<()> {
         let (taking, contents) = (self.taking, &mut self.contents);
         let found = &self.walked.found[at];
         let named = Sidecar::named(&found.path);
@@ -151,7 +173,7 @@ impl Gathering<'_, '_> {
         };
         let session = &mut *self.session;
         let captured =
-            taking.opening(|opening| read(session, opening, (found, folder), open, before, beside, ahead))?;
+            taking.opening(|opening| read(session, opening, (found, folder), open, before, beside, early))?;
         if let Some(verdict) = captured.judged {
             contents.judged.insert(at, verdict);
         }
@@ -401,12 +423,12 @@ fn read(
     mut open: Option<Open>,
     before: Option<&Content>,
     beside: Option<Sidecar>,
-    mut ahead: Option<Ahead>,
+    mut early: Option<Early>,
 ) -> Result<Captured> {
     for _ in 0..TRIES {
         let captured = match open.take() {
             Some(open) => capture_database(session, opening, (found, folder), open, before)?,
-            None => capture_file(session, opening.source, (found, folder), before, beside, ahead.take())?,
+            None => capture_file(session, opening.source, (found, folder), before, beside, early.take())?,
         };
         if captured.instead != Some(Instead::Database) {
             return Ok(captured);

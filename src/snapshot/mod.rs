@@ -44,6 +44,7 @@ pub mod record;
 pub mod restore;
 mod same;
 pub mod save;
+mod scan;
 pub mod scratch;
 pub mod sidecar;
 mod steady;

@@ -40,7 +40,11 @@ impl Paged<'_> {
     }
 
     /// The `nth` recipe's pages, and the version that they were loaded from.
-    fn piece(&self, catalog: &Catalog, nth: usize) -> Option<(Vec<ChunkId>, Option<meta::Version<Recipe>>)> {
+    pub(in crate::snapshot) fn piece(
+        &self,
+        catalog: &Catalog,
+        nth: usize,
+    ) -> Option<(Vec<ChunkId>, Option<meta::Version<Recipe>>)> {
         let recipe = match self.content {
             Content::Chunks(chunks) if nth == 0 => return Some((chunks.iter().map(|(_, id)| *id).collect(), None)),
             Content::Chunks(_) => return Some((Vec::new(), None)),

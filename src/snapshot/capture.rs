@@ -411,7 +411,8 @@ fn capture_bytes(
         let captured = |consistency| Captured {
             content: Some((size, consistency, content)),
             attributes: Some(attributes_at(found, now)),
-            who: (identity(&now) == identity(&seen)).then_some(now),
+            // Nothing that came after the first look is known to be in it.
+            who: (identity(&now) == identity(&seen)).then_some(seen),
             ..Captured::default()
         };
         if now == seen && size == now.size {

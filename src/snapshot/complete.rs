@@ -1,77 +1,136 @@
-//! What has another content by now than it was captured with, while something else is gone.
+//! What has another content by now than it was captured with.
 //!
-//! An application that moves data from one file to another has them in both for a moment: a message is imported into a
-//! database and its file removed, a segment is compacted into a new one, a line is appended to an archive. If the one
-//! is captured before it has them, and the other is gone when its turn comes, the snapshot has them nowhere. So when a
-//! place turns out to be empty, every file is asked once more whether it is what was captured, wherever it lies; the
-//! others are captured again.
+//! An application moves data from one file to another: a message is imported into a database and its file removed, a
+//! row goes from one database to the next, a queue is written anew without what was done, a log is cut when it was
+//! played into its file. At each moment the data is somewhere; but who reads the one file before and the other after
+//! has it nowhere. So when everything was captured, every file is asked once more whether it is what was captured,
+//! wherever it lies and whoever vouched for it, and the others are captured again, until none is left.
+//!
+//! **Why that is enough.** If none is left, each file has been as it was captured from then until it was asked. All
+//! that time holds the moment between the last capture and the first question: the snapshot is the directory of that
+//! moment. (Databases are held by the transaction that they were captured in, and by the stamps that they were opened
+//! at.) A file that was written to just before it was captured may have been written to again within a tick of the
+//! clock, and look the same: it is captured once more too.
+//!
+//! Where one single thing changed since the snapshot began, nothing can have been moved anywhere: that one is as it was
+//! captured, whatever it has become since. So nobody reads a log twice that merely grows.
 
-use std::path::Path;
-
-use rayon::prelude::*;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use super::capture::RETRY_MOST;
 use super::contents::Contents;
-use super::sidecar::sidecar_stamps;
+use super::receipt::Receipt;
+use super::sidecar::{Sidecar, sidecar_stamps};
 use super::subtree::Untouched;
-use crate::source::walk::{Found, Kind, Stamp, Walk, identity, stamp};
+use crate::source::moved::tick;
+use crate::source::walk::{Found, Kind, Stamp, Standing, Walk, identity};
 
-/// What may be read again in one snapshot, in bytes: beside something that is gone again and again, what is large and
-/// changes all the time would be read each time.
-pub(super) const BUDGET: u64 = 1024 * 1024 * 1024;
+/// What may be read again in one snapshot, in bytes: what is large and changes all the time would be read each time.
+const BUDGET: u64 = 1024 * 1024 * 1024;
 
 /// What is not what it was.
 #[derive(Default)]
 pub(super) struct Others {
-    /// Places of files that were captured with another content.
+    /// Places of files that were captured with another content, or may have been.
     pub(super) places: Vec<usize>,
     /// Places of folders that were taken over whole, and have a file that is another now.
     pub(super) folders: Vec<usize>,
+    /// What stands at these places, and where something is another in such folders.
+    pub(super) now: Vec<(usize, Standing)>,
 }
 
-/// Looks for them among all files in `walked`, and takes what it costs to read them again from what is `left` for that.
-pub(super) fn others(
-    source: &Path,
-    walked: &Walk,
-    contents: &Contents,
-    untouched: &Untouched,
-    left: &mut u64,
-) -> Others {
-    let look = |at: usize| {
-        let found = &walked.found[at];
-        let is_taken_over = untouched.has(at);
-        if found.kind != Kind::File || !is_taken_over && contents.nodes[at].is_none() {
-            return None;
-        }
-        let meta = std::fs::symlink_metadata(source.join(&found.path)).ok().filter(std::fs::Metadata::is_file)?;
-        let now = stamp(&meta);
-        if is_taken_over {
-            return (now != found.stamp).then_some((at, true, 0));
-        }
-        Some((at, false, cost(source, found, contents, &now)?))
-    };
-    let seen: Vec<(usize, bool, u64)> =
-        (0..walked.found.len()).into_par_iter().with_min_len(256).filter_map(look).collect();
-    let mut others = Others::default();
-    for (at, is_taken_over, cost) in seen {
-        if is_taken_over {
-            others.folders.push(walked.found[at].parent);
-        } else if cost <= RETRY_MOST.min(*left) {
-            *left -= cost;
-            others.places.push(at);
-        }
+/// The questions of one snapshot.
+pub(super) struct Asking {
+    /// When the snapshot began, in nanoseconds since 1970.
+    began: i128,
+    /// When those that were captured last began to be, likewise.
+    since: i128,
+    /// What may be read again, in bytes.
+    left: u64,
+    /// More than one thing changed since the snapshot began.
+    is_busy: bool,
+}
+
+impl Asking {
+    /// Of a snapshot that began at `began`, in nanoseconds since 1970.
+    pub(super) fn new(began: i128) -> Asking {
+        Asking { began, since: began, left: BUDGET, is_busy: false }
     }
-    others
+
+    /// Asks every file in `walked`; so many `folders` changed. What is answered is captured next, from `now` on.
+    pub(super) fn others(
+        &mut self,
+        source: &Path,
+        (walked, folders): (&Walk, usize),
+        contents: &Contents,
+        untouched: &Untouched,
+        now: i128,
+    ) -> Others {
+        let is_file = |at: &usize| walked.found[*at].kind == Kind::File;
+        let files: Vec<usize> = (0..walked.found.len()).filter(is_file).collect();
+        let standing = walked.standing(source, &files);
+        let is_late = |stamp: &Stamp, since: i128| stamp.mtime.max(stamp.ctime) + tick(stamp) >= since;
+        if !self.is_busy {
+            let late = standing.iter().filter(|(_, now)| is_late(&now.stamp, self.began));
+            // A database and its log are one thing, and what lies in memory beside them is nothing.
+            let things: HashSet<PathBuf> = late
+                .filter_map(|(at, _)| match Sidecar::named(&walked.found[*at].path) {
+                    Some((Sidecar::Memory, _)) => None,
+                    Some((_, base)) => Some(base),
+                    None => Some(walked.found[*at].path.clone()),
+                })
+                .collect();
+            self.is_busy = things.len() + folders > 1;
+        }
+        let mut others = Others::default();
+        if !self.is_busy {
+            return others;
+        }
+        for (at, now) in standing {
+            let found = &walked.found[at];
+            let is_same_file = identity(&now.stamp) == identity(&found.stamp);
+            if untouched.has(at) {
+                if now.stamp != found.stamp {
+                    others.folders.push(found.parent);
+                    others.now.extend(is_same_file.then_some((at, now)));
+                }
+                continue;
+            }
+            let is_captured = contents.nodes[at].is_some();
+            let Some(cost) = cost(source, found, contents, &now.stamp, |stamp| is_late(stamp, self.since)) else {
+                continue;
+            };
+            if is_captured && cost <= RETRY_MOST.min(self.left) {
+                self.left -= cost;
+                others.places.push(at);
+                others.now.extend(is_same_file.then_some((at, now)));
+            }
+        }
+        self.since = now;
+        others
+    }
 }
 
 /// What it takes to read a file again, in bytes; nothing if it is what was captured, or another file, which the looks
-/// are for. Of a database with a log only that is read.
-fn cost(source: &Path, found: &Found, contents: &Contents, now: &Stamp) -> Option<u64> {
+/// are for. Of a database with a log only that is read. What `is_late` may have changed once more, unseen.
+fn cost(
+    source: &Path,
+    found: &Found,
+    contents: &Contents,
+    now: &Stamp,
+    is_late: impl Fn(&Stamp) -> bool,
+) -> Option<u64> {
     let Some(receipt) = contents.databases.get(&found.path) else {
-        let is_other = contents.settled.has(identity(now)) && !contents.settled.has_as(now);
+        let is_other = contents.settled.has(identity(now)) && (!contents.settled.has_as(now) || is_late(now));
         return is_other.then_some(now.size);
     };
     let beside = sidecar_stamps(&source.join(&found.path));
     let has_log = beside[0].is_some_and(|log| log.size > 0);
-    (receipt.stamp != *now || !receipt.is_same_beside(beside)).then_some(if has_log { 0 } else { now.size })
+    let is_same = is_as_captured(receipt, now, beside) && !is_late(now) && !beside.iter().flatten().any(is_late);
+    (!is_same).then_some(if has_log { 0 } else { now.size })
+}
+
+fn is_as_captured(receipt: &Receipt, now: &Stamp, beside: [Option<Stamp>; 2]) -> bool {
+    receipt.stamp == *now && receipt.is_same_beside(beside)
 }

@@ -15,7 +15,7 @@ use super::tree::{Attributes, Consistency, Content, Node};
 use crate::error::SourceError;
 use crate::source::medium;
 use crate::source::moved::Known;
-use crate::source::walk::{Found, Stamp, Walk, lies_in, stamp};
+use crate::source::walk::{Found, Stamp, Walk, identity, lies_in, stamp};
 
 /// One captured entry, for listings.
 #[derive(Debug, Clone)]
@@ -142,6 +142,9 @@ impl Contents {
     /// Takes over what the parent snapshot has, because `receipt` vouches for it.
     pub(super) fn keep(&mut self, at: usize, node: Node, found: &Found, receipt: Receipt, mark: Option<&Mark>) {
         self.settled.add(&found.stamp);
+        if receipt.beside().is_some() {
+            self.settled.add_restless(identity(&found.stamp));
+        }
         self.marks.extend(mark.map(|mark| (found.path.clone(), *mark)));
         self.note_database(found, &receipt);
         self.receipts.insert(at, receipt);
@@ -254,6 +257,9 @@ impl Contents {
         }
         captured.who.iter().for_each(|who| self.settled.add(who));
         let Some((size, consistency, content)) = captured.content else { return };
+        if let (Consistency::Transaction, Some(who)) = (consistency, &captured.who) {
+            self.settled.add_restless(identity(who));
+        }
         let remark = format!("{}: changed while it was read", found.path.display());
         if consistency == Consistency::Changed && !self.remarks.contains(&remark) {
             self.remarks.push(remark);

@@ -12,9 +12,10 @@ use rayon::prelude::*;
 use super::ahead::{self, Ahead};
 use super::capture::{Early, Open, capture_database, capture_file, open_database};
 use super::captured::{Captured, Instead, Opening};
-use super::complete;
+use super::complete::Asking;
 use super::contents::Contents;
 use super::first::First;
+use super::now::now_nanos;
 use super::parent::Parent;
 use super::progress::Progress;
 use super::same;
@@ -25,7 +26,7 @@ use super::taking::Taking;
 use super::tree::{Content, Entry, Node};
 use crate::error::{Result, SourceError};
 use crate::source::handle::FileHandle;
-use crate::source::moved::{Again, TICK, tick};
+use crate::source::moved::{Again, TICK};
 use crate::source::walk::{Found, Identity, Kind, Walk, identity};
 use crate::store::segment::Content as Segment;
 
@@ -33,6 +34,8 @@ use crate::store::segment::Content as Segment;
 /// may have taken its place.
 const LOOKS: u32 = 6;
 const MOST_LOOKS: u32 = 18;
+/// How often every file is asked whether it is what was captured; and each time that something is gone.
+const ASKS: u32 = 4;
 /// How often what is one thing at a moment and another at the next is tried: a database and none, there and replaced.
 const TRIES: u32 = 3;
 
@@ -195,28 +198,21 @@ impl Gathering<'_, '_> {
         let places: Vec<usize> = all.iter().filter(|at| !self.first.vouched.contains(at)).copied().collect();
         let catalog = self.taking.store.catalog();
         self.first.same = same::find(catalog, &self.taking.source, &self.walked, self.parent, &places);
-        // Something may have gone into a database that was opened by then, and from a folder that was listed later.
-        let has_changed = |found: &Found| {
-            let last = found.stamp.mtime.max(found.stamp.ctime) + tick(&found.stamp);
-            found.kind == Kind::Directory && last >= self.taking.began
-        };
-        let may_have_gone = !self.first.databases.is_empty() && self.walked.found.iter().any(has_changed);
         self.capture(all)?;
-        self.catch_moved(may_have_gone)?;
+        self.catch_moved()?;
         self.drop_sidecars();
         Ok((self.walked, self.contents))
     }
 
     /// Captures what was moved meanwhile, so that the walk missed it or it was gone when its turn came. What is known
-    /// to be there and cannot be caught is an entry that cannot be captured. Something `may_have_gone` before it was
-    /// listed.
-    fn catch_moved(&mut self, may_have_gone: bool) -> Result<()> {
+    /// to be there and cannot be caught is an entry that cannot be captured.
+    fn catch_moved(&mut self) -> Result<()> {
         let taking = self.taking;
         let mut again = Again::new(&taking.source, &taking.exclusions, taking.began);
         let mut missed: HashMap<Identity, Missed> = HashMap::new();
         // Places that were found empty, and for what took theirs was looked since.
         let mut answered: HashSet<usize> = HashSet::new();
-        let mut left = complete::BUDGET;
+        let mut asking = Asking::new(taking.began);
         // Something is gone, and nothing else was captured since.
         let mut is_owed = false;
         let mut lost = Vec::new();
@@ -230,26 +226,25 @@ impl Gathering<'_, '_> {
             self.give_up_subtrees(changed.iter().map(|folder| folder.at))?;
             let gone = self.gone();
             let empty = self.empty(&gone, &answered);
-            let has_gone = std::mem::take(&mut self.contents.went) || nth == 0 && may_have_gone;
+            let has_gone = std::mem::take(&mut self.contents.went);
             let is_emptied = has_gone || !empty.is_empty();
             is_owed |= has_vanished || is_emptied;
             let look = again.look(&mut self.walked, &changed, &self.contents.settled, &gone);
             answered.extend(empty);
             self.contents.nodes.resize(self.walked.found.len(), None);
             look.displaced.iter().for_each(|who| self.contents.settled.forget(*who));
-            if look.calm && !(is_emptied && self.complete(&mut left)?) {
-                self.contents.calm = nth == 0;
-                // What was gone at its new place is in no folder now: it was deleted.
-                return Ok(());
-            }
             lost = look.lost;
             let places: Vec<usize> = look.seen.iter().map(|(at, _)| *at).collect();
             for at in &places {
                 answered.remove(at);
             }
             self.capture_again(places)?;
-            if is_emptied && !look.calm {
-                self.complete(&mut left)?;
+            let is_asked = is_emptied || nth < ASKS;
+            let any = is_asked && self.complete(&mut asking, changed.len())?;
+            if look.calm && !any {
+                self.contents.calm = nth == 0;
+                // What was gone at its new place is in no folder now: it was deleted.
+                return Ok(());
             }
             is_owed &= !look.seen.iter().any(|(at, _)| self.contents.nodes[*at].is_some());
             for (at, born) in look.seen {
@@ -284,12 +279,15 @@ impl Gathering<'_, '_> {
         self.capture(places)
     }
 
-    /// Captures again what has another content by now, if that may be where what is gone went to. Answers whether there
-    /// was anything.
-    fn complete(&mut self, left: &mut u64) -> Result<bool> {
+    /// Captures again what has another content by now; so many `folders` changed. Answers whether there was anything.
+    fn complete(&mut self, asking: &mut Asking, folders: usize) -> Result<bool> {
         let (source, untouched) = (&self.taking.source, &self.parent.untouched);
-        let others = complete::others(source, &self.walked, &self.contents, untouched, left);
+        let others = asking.others(source, (&self.walked, folders), &self.contents, untouched, now_nanos());
         let any = !others.places.is_empty() || !others.folders.is_empty();
+        // Else what vouched for it as the walk saw it would do so again.
+        for (at, now) in others.now {
+            self.walked.found[at].become_now(now);
+        }
         self.capture_again(others.places)?;
         self.give_up_subtrees(others.folders.into_iter())?;
         Ok(any)

@@ -34,8 +34,8 @@ use crate::source::walk::{Found, Identity, Kind, Stamp, lies_in, stamp};
 const LEAST: u64 = 1024 * 1024;
 /// So many files are scanned in one go: what differs in them is in memory until their turn comes.
 const MOST: usize = 4;
-/// So many bytes of one may differ: the pages of four thousand changes.
-const DIFFERING: usize = 16 * 1024 * 1024;
+/// So many bytes of one may differ: a thousand pages.
+const DIFFERING: usize = 4 * 1024 * 1024;
 /// How much is read at a time, in bytes: what stays close to the core until it is hashed.
 const PIECE: usize = 256 * 1024;
 /// So many pages are hashed together.

@@ -66,34 +66,50 @@ pub struct Look {
 
 /// Files that were captured, or left out for a reason, and the stamps that they had then.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Known(HashMap<Identity, Stamp>);
+pub struct Known {
+    stamps: HashMap<Identity, Stamp>,
+    /// Files whose own stamp does not say whether they changed: databases, whose logs count too.
+    restless: HashSet<Identity>,
+}
 
 impl Known {
     /// Makes room for so many more.
     pub fn reserve(&mut self, more: usize) {
-        self.0.reserve(more);
+        self.stamps.reserve(more);
     }
 
     /// Adds the file that had this stamp.
     pub fn add(&mut self, stamp: &Stamp) {
-        self.0.insert(identity(stamp), *stamp);
+        self.stamps.insert(identity(stamp), *stamp);
+    }
+
+    /// What is said of the file with this identity is not for its own stamp to say.
+    pub fn add_restless(&mut self, who: Identity) {
+        self.restless.insert(who);
     }
 
     /// The file with this identity is to be captured again.
     pub fn forget(&mut self, who: Identity) {
-        self.0.remove(&who);
+        self.stamps.remove(&who);
     }
 
     /// Whether the file with this identity is one of them. It may have become another since: a file system gives the
     /// number of a deleted file to the next one that is made.
     pub fn has(&self, who: Identity) -> bool {
-        self.0.contains_key(&who)
+        self.stamps.contains_key(&who)
     }
 
     /// Whether it is one of them, and nothing of it changed since. Size and time of modification would not do: who
     /// copies files with their times gives another file the same.
     pub fn has_as(&self, stamp: &Stamp) -> bool {
-        self.0.get(&identity(stamp)) == Some(stamp)
+        self.stamps.get(&identity(stamp)) == Some(stamp)
+    }
+
+    /// Whether what was captured is what it holds now, though it was moved, which changes the third of its times.
+    fn has_content_of(&self, stamp: &Stamp) -> bool {
+        let who = identity(stamp);
+        let is_same = |was: &Stamp| (was.size, was.mtime) == (stamp.size, stamp.mtime);
+        !self.restless.contains(&who) && self.stamps.get(&who).is_some_and(is_same)
     }
 }
 
@@ -287,6 +303,9 @@ impl<'a> Again<'a> {
             let is_captured = is_known(settled, look, &now.stamp) && (known.is_some() || now.links == 1);
             let may_be_another = now.born.is_none_or(|born| born + tick(&now.stamp) >= self.began);
             let is_captured = is_captured && (!may_be_another || settled.has_as(&now.stamp));
+            // What grew before it was moved, nobody asks for at its old place.
+            let is_moved = known.is_none_or(|at| identity(&walk.found[at].stamp) != identity(&now.stamp));
+            let is_captured = is_captured && (!is_moved || settled.has_content_of(&now.stamp));
             let born = now.born;
             if is_captured {
                 continue;

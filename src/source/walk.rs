@@ -23,6 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Sender, unbounded};
 use rayon::Scope;
+use rayon::prelude::*;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::Errno;
 
@@ -97,16 +98,37 @@ impl Found {
     }
 
     /// What a walk saw; its place is not known yet.
-    #[allow(clippy::unnecessary_cast, reason = "the field has another width on other systems")]
     fn seen(path: PathBuf, kind: Kind, stat: &Stat) -> Self {
-        let mode = stat.st_mode as u32 & 0o7777;
-        Found { path, parent: 0, kind, mode, owner: (stat.st_uid, stat.st_gid), stamp: stamp_of(stat) }
+        let Standing { mode, owner, stamp } = Standing::of(stat);
+        Found { path, parent: 0, kind, mode, owner, stamp }
+    }
+
+    /// Is what stands there now.
+    pub fn become_now(&mut self, now: Standing) {
+        let Standing { mode, owner, stamp } = now;
+        *self = Found { path: std::mem::take(&mut self.path), mode, owner, stamp, ..*self };
     }
 
     /// The modification time as seconds and nanoseconds.
     pub fn mtime(&self) -> (i64, u32) {
         let second = 1_000_000_000;
         (self.stamp.mtime.div_euclid(second) as i64, self.stamp.mtime.rem_euclid(second) as u32)
+    }
+}
+
+/// What stands at the place of a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    mode: u32,
+    owner: (u32, u32),
+    /// How to tell whether it changed.
+    pub stamp: Stamp,
+}
+
+impl Standing {
+    #[allow(clippy::unnecessary_cast, reason = "the field has another width on other systems")]
+    fn of(stat: &Stat) -> Standing {
+        Standing { mode: stat.st_mode as u32 & 0o7777, owner: (stat.st_uid, stat.st_gid), stamp: stamp_of(stat) }
     }
 }
 
@@ -158,6 +180,24 @@ impl Walk {
     pub fn folder_of(&self, found: &Found) -> Identity {
         let other = self.others.get(&found.parent).copied();
         other.unwrap_or_else(|| identity(&self.found[found.parent].stamp))
+    }
+
+    /// What stands now at each of these places at which the walk saw a file, if it is one, and in the folder that was
+    /// seen; on all cores.
+    pub fn standing(&self, root: &Path, places: &[usize]) -> Vec<(usize, Standing)> {
+        let folders = places.chunk_by(|a, b| self.found[*a].parent == self.found[*b].parent);
+        let batches: Vec<&[usize]> = folders.flat_map(|folder| folder.chunks(BATCH)).collect();
+        let all = batches.into_par_iter().with_min_len(1).flat_map_iter(|batch| {
+            let found = &self.found[batch[0]];
+            let folder = open_folder(root, &self.found[found.parent].path, self.folder_of(found)).ok();
+            batch.iter().filter_map(move |at| {
+                let name = self.found[*at].path.file_name()?;
+                let stat = statat(folder.as_ref()?, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+                let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+                is_file.then(|| (*at, Standing::of(&stat)))
+            })
+        });
+        all.collect()
     }
 }
 

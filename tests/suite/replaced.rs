@@ -18,7 +18,7 @@ use nbak::snapshot::take::{Options, Taken, take};
 
 /// What a snapshot is about to do.
 #[derive(Clone, Copy, PartialEq)]
-enum Moment {
+pub enum Moment {
     /// All was listed, and every database opened; this is read for the so-manieth time, from nought.
     Reading(usize),
     /// A file of so many bytes was read.
@@ -51,9 +51,9 @@ impl<F: FnMut(Moment) + Send> Progress for At<F> {
 }
 
 /// What is made so much later is younger, by more than a tick of the kernel's clock.
-const TICKS: Duration = Duration::from_millis(30);
+pub const TICKS: Duration = Duration::from_millis(30);
 /// Too large to be read ahead of its turn, in bytes.
-const LARGE: usize = 300_000;
+pub const LARGE: usize = 300_000;
 
 /// A snapshot of a directory as `make` makes it, in which `act` happens before everything that is read.
 fn snapshot(make: impl FnOnce(&Path), mut act: impl FnMut(&Path, usize) + Send) -> Taken {
@@ -88,7 +88,7 @@ fn behind_the_first(place: &Place, files: &[(&str, usize)], act: impl FnOnce() +
     })
 }
 
-fn taken(place: &Place, act: impl FnMut(Moment) + Send) -> Taken {
+pub fn taken(place: &Place, act: impl FnMut(Moment) + Send) -> Taken {
     let mut store = Store::open_or_create(&place.repo, &[], Duration::ZERO, 0).expect("a store");
     let options = Options { source: place.data.clone(), ..Options::default() };
     take(&mut store, &options, &At::new(act)).expect("a snapshot")
@@ -98,11 +98,11 @@ fn has(taken: &Taken, path: &str, kind: &str) -> bool {
     taken.entries.iter().any(|entry| entry.path == Path::new(path) && entry.kind == kind)
 }
 
-fn assert_quiet(taken: &Taken, what: &str) {
+pub fn assert_quiet(taken: &Taken, what: &str) {
     assert!(taken.unreadable.is_empty(), "{what}: {:?}", taken.unreadable);
 }
 
-fn database(path: &Path, mode: &str) -> rusqlite::Connection {
+pub fn database(path: &Path, mode: &str) -> rusqlite::Connection {
     let conn = app::open(path);
     conn.execute_batch(&format!("PRAGMA journal_mode={mode}; CREATE TABLE t(v); INSERT INTO t VALUES (1)"))
         .expect("a table");

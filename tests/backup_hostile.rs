@@ -15,6 +15,7 @@ use nbak::export::list::find;
 use nbak::export::list::list;
 use nbak::export::manifest::{ENTRIES_MAX, FileEntry, Kind, Manifest};
 use nbak::export::verify::{Verified, verify};
+use nbak::snapshot::places::Places;
 use peak_alloc::PeakAlloc;
 use tempfile::TempDir;
 
@@ -66,6 +67,8 @@ fn what_was_made_up_is_noticed_and_contained() {
         let outside = outside(place.path());
         let folder = place.path().join("backups");
         fs::create_dir(&folder).expect("made");
+        let places =
+            Places { data_dir: place.path().join("data"), backup_dir: folder.clone(), repo: folder.join("store") };
         let path = folder.join("20260325T030000Z");
         // What is made once is no case's.
         Workshop::new(true, true).write(&path);
@@ -90,7 +93,7 @@ fn what_was_made_up_is_noticed_and_contained() {
             match (&with, hostile.verdict) {
                 (Err(error), _) => {
                     assert!(error.is_integrity() && error.to_string().contains("20260325T030000Z"), "{case}");
-                    assert!(find(&folder, None).expect_err("unreadable").is_integrity(), "{case}");
+                    assert!(find(&places, None).expect_err("unreadable").is_integrity(), "{case}");
                 }
                 (Ok(_), Verdict::Unreadable) => panic!("it was read: {case}"),
                 (Ok(verified), Verdict::Noticed) => assert!(!verified.faults.is_empty(), "nothing is wrong: {case}"),

@@ -4,6 +4,7 @@
 //! damaged, not hidden. Links are not followed: one that is called like a backup is shown as what it is. Everything
 //! else in the folder (the store, what is being written, scratch space) is nobody's backup and is left out.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::FileType;
 use std::io::ErrorKind;
@@ -15,6 +16,9 @@ use super::manifest::Manifest;
 use super::names::{self, MANIFEST};
 use crate::error::{Error, Result};
 use crate::snapshot::places::{Places, real};
+
+/// So many data directories are named that have backups in the folder.
+const NAMED: usize = 5;
 
 /// A backup in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,12 +166,14 @@ impl Listed {
     }
 }
 
-/// The backup that `name` stands for, among those in `backup_dir` or, if it has a `/` in it, anywhere; without a name
-/// the newest, by what its manifest says and whatever it is called.
+/// The backup that `name` stands for, among those in the folder of the backups or, if it has a `/` in it, anywhere;
+/// without a name the newest of this data directory, by what its manifest says and whatever it is called. Where the
+/// folder has others' alone, nobody can tell that one of them is meant.
 ///
 /// What a restore made of what it replaced counts only if there is no other: who restores twice does not mean to go
 /// back.
-pub fn find(backup_dir: &Path, name: Option<&str>) -> Result<Backup> {
+pub fn find(places: &Places, name: Option<&str>) -> Result<Backup> {
+    let backup_dir = &places.backup_dir;
     match name {
         Some(name) if name.contains('/') || name == "." || name == ".." => {
             let path = Path::new(name);
@@ -196,20 +202,38 @@ pub fn find(backup_dir: &Path, name: Option<&str>) -> Result<Backup> {
                 Err(error) => Err(Error::io("open a backup", &path, error)),
             }
         }
-        None => newest(backup_dir),
+        None => newest(places),
     }
 }
 
-fn newest(backup_dir: &Path) -> Result<Backup> {
-    let mut listed = list(backup_dir)?;
-    if listed.iter().any(|one| one.damage.is_none() && !one.before_restore) {
-        listed.retain(|one| !one.before_restore);
-    }
-    let whole = listed.iter().rev().find(|one| one.damage.is_none());
+/// What there is to say of the newest backup of one data directory.
+#[derive(Debug, Clone, Copy)]
+pub struct Newest<'a> {
+    /// The newest of those whose manifests can be read. One that a restore made only if there is no other.
+    pub whole: Option<&'a Listed>,
+    /// One that cannot be read, and is newer by its name, or may be the only one: whose it is nobody can tell then.
+    pub lost: Option<&'a Listed>,
+}
+
+/// The newest of `listed` that is of the data directory that `owns` knows.
+pub fn newest_of<'a>(listed: impl IntoIterator<Item = &'a Listed>, owns: &dyn Fn(&str) -> bool) -> Newest<'a> {
+    let is_meant = |one: &&Listed| one.damage.is_some() || owns(&one.source_dir);
+    let listed: Vec<&Listed> = listed.into_iter().filter(is_meant).collect();
+    let whole = || listed.iter().rev().filter(|one| one.damage.is_none());
+    let whole = whole().find(|one| !one.before_restore).or_else(|| whole().next()).copied();
     // To take an older one in silence would hide that the newest is lost.
-    let lost = listed.iter().rev().find(|one| {
-        one.damage.is_some() && whole.is_none_or(|whole| one.created_ms.is_some_and(|ms| Some(ms) > whole.created_ms))
-    });
+    let is_newer =
+        |one: &Listed| whole.is_none_or(|whole| one.created_ms.is_some_and(|ms| Some(ms) > whole.created_ms));
+    let lost = listed.iter().rev().find(|one| one.damage.is_some() && is_newer(one)).copied();
+    Newest { whole, lost }
+}
+
+fn newest(places: &Places) -> Result<Backup> {
+    let listed = list(&places.backup_dir)?;
+    let Newest { whole, lost } = newest_of(&listed, &places.owns());
+    if whole.is_none() && listed.iter().any(|one| one.damage.is_none()) {
+        return Err(others_alone(places, &listed));
+    }
     match (whole, lost) {
         (_, Some(lost)) => {
             let why = lost.damage.as_deref().unwrap_or("it is damaged");
@@ -221,7 +245,29 @@ fn newest(backup_dir: &Path) -> Result<Backup> {
         }
         (Some(whole), None) => Backup::open(&whole.path),
         (None, None) => {
-            Err(Error::no_store("there is no backup yet").at(backup_dir).hint("`nbak backup create` makes one"))
+            Err(Error::no_store("there is no backup yet").at(&places.backup_dir).hint("`nbak backup create` makes one"))
         }
     }
+}
+
+/// That the folder has backups of other data directories, and which.
+fn others_alone(places: &Places, listed: &[Listed]) -> Error {
+    let sources: BTreeSet<&str> =
+        listed.iter().filter(|one| one.damage.is_none()).map(|one| one.source_dir.as_str()).collect();
+    let newest = |source: &&str| {
+        let one = newest_of(listed, &|said| said == *source).whole?;
+        Some(format!("{} is the newest of {}", names::quoted(&one.name), names::quoted(source)))
+    };
+    let mut named: Vec<String> = sources.iter().filter_map(newest).take(NAMED).collect();
+    if sources.len() > named.len() {
+        named.push(format!("{} more directories have some", sources.len() - named.len()));
+    }
+    let damaged = listed.iter().filter(|one| one.damage.is_some()).count();
+    if damaged > 0 {
+        named.push(format!("{damaged} cannot be read"));
+    }
+    let own = names::quoted(&real(&places.data_dir).to_string_lossy());
+    Error::usage(format!("no backup that can be read is of the data directory {own}"))
+        .at(&places.backup_dir)
+        .hint(format!("give the name of the one that is meant: {} (`nbak backup list`)", named.join(", ")))
 }

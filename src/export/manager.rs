@@ -3,7 +3,6 @@
 //! It joins what the other rooms do, and adds no guarantee of its own but one: a restore is preceded by a verified
 //! backup of what it replaces ([`restore`](super::restore)).
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use super::dialect::Dialect;
 use super::files::open_regular;
 use super::list::{self, Listed};
 use super::manifest::{Manifest, Own};
+use super::names;
 use super::nbak::{self, NbakKeys};
 use super::retention::{self, Decision};
 use super::verify::{self, Verified};
@@ -187,9 +187,9 @@ impl BackupManager {
         list::list(&self.places.backup_dir)
     }
 
-    /// The backup called `name`, or the newest.
+    /// The backup called `name`, or the newest of this data directory.
     pub fn find_backup(&self, name: Option<&str>) -> Result<Backup> {
-        list::find(&self.places.backup_dir, name)
+        list::find(&self.places, name)
     }
 
     /// Verifies a backup, as far as the keys that are there allow.
@@ -200,7 +200,7 @@ impl BackupManager {
         })
     }
 
-    /// Removes the backups that are older than `days`, or than the retention of the settings.
+    /// Removes the backups of this data directory that are older than `days`, or than the retention of the settings.
     pub fn prune_backups(&self, days: Option<u32>, dry_run: bool) -> Result<Pruned> {
         if !write::is_there(&self.places.backup_dir)? {
             return Ok(Pruned { decisions: Vec::new(), removed: Vec::new(), unverified: false });
@@ -209,30 +209,30 @@ impl BackupManager {
         let days = days.unwrap_or(self.settings.retention_days);
         let backups = self.list_backups()?;
         let now = now_ms();
-        // Those of one data directory are no reason to remove one of another.
-        let mut of_each: BTreeMap<String, Vec<Listed>> = BTreeMap::new();
-        for backup in backups {
-            of_each.entry(backup.source_dir.clone()).or_default().push(backup);
-        }
+        // Those of another data directory are for its own retention. Whose a damaged one is nobody can tell: it stays.
+        let owns = self.places.owns();
+        let (own, others): (Vec<Listed>, Vec<Listed>) =
+            backups.into_iter().partition(|one| one.damage.is_some() || owns(&one.source_dir));
         let mut unverified = false;
-        let mut decisions = Vec::new();
-        for backups in of_each.values() {
-            let mut own = retention::plan(backups, days, now, None);
-            // Verifying costs a whole read: only if something would be removed at all.
-            if own.iter().any(|decision| !decision.keep) {
-                // If none verifies, it is not known which of them is worth keeping: a key may be missing.
-                if let Some(good) = self.newest_good(backups) {
-                    own = retention::plan(backups, days, now, Some(&good));
-                } else {
-                    unverified = true;
-                    for decision in own.iter_mut().filter(|decision| !decision.keep) {
-                        decision.keep = true;
-                        decision.reason.push_str(", but none verifies with the keys that are there");
-                    }
+        let mut decisions = retention::plan(&own, days, now, None);
+        // Verifying costs a whole read: only if something would be removed at all.
+        if decisions.iter().any(|decision| !decision.keep) {
+            // If none verifies, it is not known which of them is worth keeping: a key may be missing.
+            if let Some(good) = self.newest_good(&own) {
+                decisions = retention::plan(&own, days, now, Some(&good));
+            } else {
+                unverified = true;
+                for decision in decisions.iter_mut().filter(|decision| !decision.keep) {
+                    decision.keep = true;
+                    decision.reason.push_str(", but none verifies with the keys that are there");
                 }
             }
-            decisions.append(&mut own);
         }
+        decisions.extend(others.into_iter().map(|one| Decision {
+            keep: true,
+            reason: format!("of another data directory, {}", names::quoted(&one.source_dir)),
+            name: one.name,
+        }));
         decisions.sort_by(|one, other| one.name.cmp(&other.name));
         let mut removed = Vec::new();
         for decision in decisions.iter().filter(|decision| !decision.keep && !dry_run) {

@@ -36,6 +36,14 @@ pub fn name_of_source(path: &Path) -> String {
 }
 
 impl Places {
+    /// Whether what is said to be of a data directory is of this one: by where that really lies, as this program says
+    /// it, or by what it is called here, as the application does. Nothing is looked up by what is said.
+    pub fn owns(&self) -> impl Fn(&str) -> bool + use<> {
+        let own = name_of_source(&real(&self.data_dir));
+        let called = std::path::absolute(&self.data_dir).unwrap_or_else(|_| self.data_dir.clone());
+        move |said| said == own || Path::new(said) == called
+    }
+
     /// Absolute paths within the data directory that are this program's own, and what they are. Both as they are called
     /// and as they really lie: either may be what a walk meets.
     pub fn own_folders(&self) -> Result<Vec<(PathBuf, &'static str)>> {

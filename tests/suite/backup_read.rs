@@ -16,6 +16,7 @@ use nbak::export::list::list;
 use nbak::export::manifest::{Kind, Manifest, iso};
 use nbak::export::nbak::{NbakKeys, open};
 use nbak::export::verify::{Verified, verify};
+use nbak::snapshot::places::Places;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -305,7 +306,9 @@ fn a_flipped_bit_in_a_signed_manifest_is_always_found() {
 fn names_and_ages_find_backups() {
     let place = TempDir::new().expect("a folder");
     let folder = place.path().join("backups");
-    let newest = |name: Option<&str>| find(&folder, name);
+    let places =
+        Places { data_dir: "/home/user/.nodyn".into(), backup_dir: folder.clone(), repo: folder.join("store") };
+    let newest = |name: Option<&str>| find(&places, name);
     assert!(newest(None).expect_err("no folder").is_no_store());
     fs::create_dir(&folder).expect("made");
     assert!(newest(None).expect_err("no backup").is_no_store());

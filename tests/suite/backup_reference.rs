@@ -65,17 +65,24 @@ fn they_are_listed_verified_and_restored() {
         let one: Value = serde_json::from_str(&listed.out).expect("one line");
         assert_eq!(one["dialect"], sample.expected["dialect"], "{}", sample.name);
         assert_eq!(one["damaged"], Value::Null);
-        let verified = run(&place, &sample, &["backup", "verify", "--json"]);
+        // They were made of a directory at another place: only by its name one is meant.
+        let name = one["name"].as_str().expect("a name");
+        let nameless = run(&place, &sample, &["backup", "verify"]);
+        assert!(
+            nameless.code == 2 && nameless.err.contains(name) && nameless.err.contains("/home/user/."),
+            "{nameless:?}"
+        );
+        let verified = run(&place, &sample, &["backup", "verify", name, "--json"]);
         assert_eq!(verified.code, 0, "{}: {verified:?}", sample.name);
         let said: Value = serde_json::from_str(&verified.out).expect("JSON");
         assert_eq!(said["mac"], "absent");
         assert_ne!(said["databases"], 0);
 
         let before = tree(&place.data);
-        let refused = run(&place, &sample, &["backup", "restore", "--yes"]);
+        let refused = run(&place, &sample, &["backup", "restore", name, "--yes"]);
         assert!(refused.code == 13 && refused.err.contains("--allow-unsigned"), "{}: {refused:?}", sample.name);
         common::assert_equal(&before, &tree(&place.data));
-        let restored = run(&place, &sample, &["backup", "restore", "--yes", "--allow-unsigned"]);
+        let restored = run(&place, &sample, &["backup", "restore", name, "--yes", "--allow-unsigned"]);
         assert_eq!(restored.code, 0, "{}: {restored:?}", sample.name);
         assert_expected(&sample, &place.data);
 
@@ -88,11 +95,7 @@ fn they_are_listed_verified_and_restored() {
         conn.close().expect("closed");
         fs::write(place.data.join("history.db-wal"), log).expect("written");
         fs::write(place.data.join("config.json"), b"{}").expect("written");
-        let again = run(
-            &place,
-            &sample,
-            &["backup", "restore", one["name"].as_str().expect("a name"), "--yes", "--allow-unsigned"],
-        );
+        let again = run(&place, &sample, &["backup", "restore", name, "--yes", "--allow-unsigned"]);
         assert_eq!(again.code, 0, "{}: {again:?}", sample.name);
         assert_expected(&sample, &place.data);
     }
@@ -117,11 +120,12 @@ fn one_flipped_bit_in_any_file_refuses_the_restore_and_changes_nothing() {
             flipped[at] ^= 1;
             fs::write(&path, &flipped).expect("written");
             let before = tree(&place.data);
-            let verified = run(&place, &sample, &["backup", "verify"]);
+            let name = file.iter().next().and_then(|name| name.to_str()).expect("a backup's name");
+            let verified = run(&place, &sample, &["backup", "verify", name]);
             assert_eq!(verified.code, 13, "{}: {verified:?}", file.display());
             let named = file.components().skip(1).collect::<PathBuf>();
             assert!(verified.out.contains(&named.display().to_string()), "{}: {verified:?}", file.display());
-            let refused = run(&place, &sample, &["backup", "restore", "--yes", "--allow-unsigned"]);
+            let refused = run(&place, &sample, &["backup", "restore", name, "--yes", "--allow-unsigned"]);
             assert!(refused.code == 13 || refused.code == 12, "{}: {refused:?}", file.display());
             let after = tree(&place.data);
             let content = |tree: &std::collections::BTreeMap<PathBuf, common::Thing>| {

@@ -58,6 +58,7 @@ mod retention;
 mod rollback;
 mod scan;
 mod seals;
+mod shared;
 mod startup;
 mod stats;
 mod still;

@@ -4,6 +4,7 @@
 //! default.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -24,10 +25,13 @@ use crate::export::list;
 use crate::export::manager::{BackupManager, Settings};
 use crate::schedule::state::State;
 use crate::snapshot::look;
-use crate::snapshot::places::{Places, name_of_source};
+use crate::snapshot::places::{Places, name_of_source, real};
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 use crate::upkeep::remembered::{self, Seen};
+
+/// So many data directories are named that the store has snapshots of.
+const NAMED: usize = 5;
 
 /// What the commands work with.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, as it was typed")]
@@ -213,42 +217,65 @@ impl Context {
         }
     }
 
-    /// Those of `all` that are of this data directory. If none is, all of them, where they are of one that may have had
-    /// another place; of several nobody can tell which is meant.
-    pub fn own(&self, all: &[Record]) -> Result<Vec<Record>> {
+    /// Those of `all` that are of this data directory.
+    pub fn of_this(&self, all: &[Record]) -> Vec<Record> {
         // One that is not there yet may be about to be restored.
-        let place = |path: PathBuf| path.canonicalize().or_else(|_| std::path::absolute(&path)).ok();
-        let source = self.data_dir().ok().and_then(place).map(|path| name_of_source(&path));
-        let own: Vec<Record> = all.iter().filter(|record| Some(&record.source) == source.as_ref()).cloned().collect();
-        if !own.is_empty() {
-            return Ok(own);
-        }
-        if all.windows(2).all(|two| two[0].source == two[1].source) {
-            return Ok(all.to_vec());
-        }
-        let what = "none of this data directory's snapshots is in the store, and those of several others are";
-        Err(Error::usage(what)
-            .hint("name the snapshot by its id (`nbak snapshots`), or the data directory with --data-dir"))
+        let source = self.data_dir().ok().map(|path| name_of_source(&real(&path)));
+        all.iter().filter(|record| Some(&record.source) == source.as_ref()).cloned().collect()
     }
 
-    /// The snapshot that `name` means: any by its id, and otherwise one of this data directory, if there is any.
+    /// The same, to change something of them. Where there are others' alone it is an error: that takes a name.
+    pub fn own(&self, all: &[Record]) -> Result<Vec<Record>> {
+        let own = self.of_this(all);
+        if own.is_empty() && !all.is_empty() { Err(self.has_none(all)) } else { Ok(own) }
+    }
+
+    /// That there are only snapshots of other data directories, and which those are.
+    fn has_none(&self, all: &[Record]) -> Error {
+        let sources: BTreeSet<&str> = all.iter().map(|record| record.source.as_str()).collect();
+        let named: Vec<_> = sources.iter().take(NAMED).map(|source| output::shown(source)).collect();
+        let more = if sources.len() > NAMED { format!(" and {} more", sources.len() - NAMED) } else { String::new() };
+        let own = self.data_dir().map(|path| format!(" ({})", real(&path).display())).unwrap_or_default();
+        let named = named.join(", ");
+        Error::usage(format!(
+            "none of this data directory's snapshots{own} is in the store, only those of {named}{more}"
+        ))
+        .hint(
+            "name the snapshot by its id (`nbak snapshots`), or the right data directory with --data-dir; nothing was \
+             changed",
+        )
+    }
+
+    /// The snapshot that `name` means to who only looks: any by its id, and otherwise one of this data directory. If it
+    /// has none, one of the only other one there is, which may be this one, at another place; of several nobody can
+    /// tell which is meant.
     pub fn select(&self, store: &Store, name: &str) -> Result<Record> {
         let all = store.records()?;
-        let id = name.to_ascii_lowercase();
-        let by_id = name.len() >= 4 && all.iter().any(|record| record.id.to_string().starts_with(&id));
-        let records = if by_id { all } else { self.own(&all)? };
-        look::select(&records, name, &ZonedDateTime::now()).cloned().map_err(|error| {
-            let history = store.history().ok();
-            let is_it = |record: &Record| name.len() >= 4 && record.id.to_string().starts_with(&id);
-            let mut forgotten = history.iter().flat_map(|history| history.forgotten());
-            match forgotten.find(|one| is_it(&one.record)) {
-                Some(one) => Error::usage(format!("snapshot {} was forgotten", one.record.id.short())).hint(format!(
-                    "`nbak undelete {}` brings it back, if its space was not reclaimed",
-                    one.record.id.short()
-                )),
-                None => error,
+        let by_id = is_id(&all, name);
+        let mut records = if by_id { all.clone() } else { self.of_this(&all) };
+        let is_other = records.is_empty() && !all.is_empty();
+        if is_other {
+            if all.iter().any(|record| record.source != all[0].source) {
+                return Err(self.has_none(&all));
             }
-        })
+            records = all;
+        }
+        let record = pick(store, &records, name)?;
+        if is_other {
+            output::warning(format!(
+                "none of this data directory's snapshots is in the store: {} is of {}",
+                record.id.short(),
+                output::shown(&record.source)
+            ));
+        }
+        Ok(record)
+    }
+
+    /// The same to who changes something: another data directory's only by its id.
+    pub fn select_own(&self, store: &Store, name: &str) -> Result<Record> {
+        let all = store.records()?;
+        let records = if is_id(&all, name) { all } else { self.own(&all)? };
+        pick(store, &records, name)
     }
 
     /// Opens the store for reading.
@@ -326,6 +353,27 @@ impl Context {
             ));
         }
     }
+}
+
+/// Whether `name` is the beginning of an id of `all`.
+pub fn is_id(all: &[Record], name: &str) -> bool {
+    let id = name.to_ascii_lowercase();
+    name.len() >= 4 && all.iter().any(|record| record.id.to_string().starts_with(&id))
+}
+
+/// The one of `records` that `name` means. Of one that was forgotten it is said that it was.
+fn pick(store: &Store, records: &[Record], name: &str) -> Result<Record> {
+    look::select(records, name, &ZonedDateTime::now()).cloned().map_err(|error| {
+        let history = store.history().ok();
+        let mut forgotten = history.iter().flat_map(|history| history.forgotten());
+        match forgotten.find(|one| is_id(std::slice::from_ref(&one.record), name)) {
+            Some(one) => Error::usage(format!("snapshot {} was forgotten", one.record.id.short())).hint(format!(
+                "`nbak undelete {}` brings it back, if its space was not reclaimed",
+                one.record.id.short()
+            )),
+            None => error,
+        }
+    })
 }
 
 fn home() -> Result<PathBuf> {

@@ -58,7 +58,7 @@ pub fn restore_this(
 pub fn restore_in_place(context: &Context, snapshot: &str, paths: Vec<PathBuf>, live: &LiveArgs) -> Result<u8> {
     let manager = context.backups(None)?;
     let store = context.open()?;
-    let record = context.select(&store, snapshot)?;
+    let record = context.select_own(&store, snapshot)?;
     is_meant(&store, snapshot, &record)?;
     let what = format!("snapshot {} of {}", record.id.short(), time(record.started));
     if let Some(missing) = missing(&record, &paths)? {

@@ -8,7 +8,7 @@ use jiff::ZonedDateTime;
 use serde_json::json;
 
 use super::args::{ForgetArgs, GcArgs, PinArgs, Rules, UndeleteArgs, UnpinArgs};
-use super::context::Context;
+use super::context::{Context, is_id};
 use super::output::{self, count, iso, line, size, time};
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
@@ -37,7 +37,7 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         by_policy(context, &store, &policy, &now)?
     } else {
         let named: Result<BTreeSet<SnapshotId>> =
-            args.snapshots.iter().map(|name| context.select(&store, name).map(|record| record.id)).collect();
+            args.snapshots.iter().map(|name| context.select_own(&store, name).map(|record| record.id)).collect();
         let named = named?;
         if !args.force {
             refuse_held(&store, &named, &now)?;
@@ -102,7 +102,7 @@ fn refuse_held(store: &Store, named: &BTreeSet<SnapshotId>, now: &ZonedDateTime)
 /// Keeps a snapshot, whatever a policy says.
 pub fn pin(context: &Context, args: &PinArgs) -> Result<u8> {
     let mut store = open(context, false)?;
-    let record = context.select(&store, &args.snapshot)?;
+    let record = context.select_own(&store, &args.snapshot)?;
     let reason = args.reason.trim();
     marking::pin(&mut store, record.id, reason, now_ms())?;
     if context.json {
@@ -116,7 +116,7 @@ pub fn pin(context: &Context, args: &PinArgs) -> Result<u8> {
 /// Lets it go like any other again.
 pub fn unpin(context: &Context, args: &UnpinArgs) -> Result<u8> {
     let mut store = open(context, false)?;
-    let record = context.select(&store, &args.snapshot)?;
+    let record = context.select_own(&store, &args.snapshot)?;
     let was = marking::unpin(&mut store, record.id)?;
     if context.json {
         output::json(&json!({"snapshot": record.id.to_string(), "pinned": false, "was_pinned": was}));
@@ -192,11 +192,18 @@ pub fn undelete(context: &Context, args: &UndeleteArgs) -> Result<u8> {
     let ids: Result<BTreeSet<SnapshotId>> = if args.snapshots == ["all"] {
         Ok(there.iter().map(|record| record.id).collect())
     } else {
-        let now = ZonedDateTime::now();
-        let one = |name: &String| look::select(&there, name, &now).map(|record| record.id);
+        let (now, own) = (ZonedDateTime::now(), context.of_this(&there));
+        let one = |name: &String| {
+            let meant = if is_id(&there, name) { &there } else { &own };
+            if meant.is_empty() {
+                return Err(Error::usage("no forgotten snapshot that could be brought back is of this data directory"));
+            }
+            look::select(meant, name, &now).map(|record| record.id)
+        };
         args.snapshots.iter().map(one).collect()
     };
-    let ids = ids.map_err(|error| error.hint("`nbak snapshots --forgotten` lists what can be brought back"))?;
+    let ids =
+        ids.map_err(|error| error.hint("`nbak snapshots --forgotten` lists what can be brought back, by its id"))?;
     let gone = forgetting::undelete(&mut store, &ids, args.snapshots == ["all"])?;
     for record in there.iter().filter(|record| ids.contains(&record.id) && !gone.contains(&record.id)) {
         if context.json {

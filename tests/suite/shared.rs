@@ -25,6 +25,11 @@ fn notes(place: &Place) -> String {
     fs::read_to_string(place.data.join("notes")).expect("read")
 }
 
+fn take(place: &Place, text: &str) -> String {
+    fs::write(place.data.join("notes"), text).expect("written");
+    json_lines(&place.ok(&["snapshot", "--json"]))[0]["snapshot"].as_str().expect("an id").to_owned()
+}
+
 fn backup(place: &Place) -> (String, PathBuf) {
     let said = json_lines(&place.ok(&["backup", "--json"])).remove(0);
     let text = |name: &str| said[name].as_str().expect("text").to_owned();
@@ -101,4 +106,50 @@ fn retention_is_about_ones_own_backups() {
     one.ok(&["backup", "prune", "--days", "30"]);
     let there: Vec<(bool, bool)> = all.iter().map(|(one, other)| (one.exists(), other.exists())).collect();
     assert_eq!(there, [(false, true), (false, true), (true, true)]);
+}
+
+#[test]
+fn nothing_of_anothers_is_changed_by_a_word_that_may_mean_it() {
+    let (one, other) = two();
+    let made: Vec<String> = (0..4).map(|nth| take(&other, &format!("state {nth}"))).collect();
+    other.ok(&["snapshot", "--tag", "good"]);
+    let made_then = ids(&other);
+    let its = real(&other.data);
+    for args in [
+        &["forget", "--keep-last", "1"][..],
+        &["forget", "--keep-last", "1", "--dry-run"],
+        &["forget", "latest"],
+        &["forget", "good"],
+        &["pin", "latest"],
+        &["unpin", "latest"],
+        &["restore", "latest", "--in-place", "--yes"],
+    ] {
+        refused(&one.run(args), &["none of this data directory's snapshots", &its, "by its id", "--data-dir"]);
+    }
+    assert_eq!((ids(&other), notes(&one).as_str()), (made_then, "one"));
+    // Who only looks may mean it: it may be this directory, which had another place.
+    let target = one.path("target");
+    let looks = [
+        &["cat", "latest", "notes"][..],
+        &["ls", "latest"],
+        &["restore", "latest", "--target", target.to_str().expect("text")],
+        &["diff", "latest", "latest"],
+        &["drill"],
+    ];
+    for args in looks {
+        let run = one.ok(args);
+        assert!(run.err.contains("warning: none of this data directory's") && run.err.contains(&its), "{run:?}");
+    }
+    assert!(!other.ok(&["cat", "latest", "notes"]).err.contains("warning"));
+    // An id says which is meant, on a new machine too.
+    one.ok(&["pin", &made[0]]);
+    one.ok(&["unpin", &made[0]]);
+    one.ok(&["forget", &made[1]]);
+    refused(&one.run(&["undelete", "latest"]), &["no forgotten snapshot", "by its id"]);
+    one.ok(&["undelete", &made[1]]);
+    one.ok(&["restore", &made[3], "--in-place", "--yes"]);
+    assert_eq!(notes(&one), "state 3");
+    // From then on it has its own.
+    one.ok(&["forget", "--keep-last", "1"]);
+    assert!(made.iter().all(|id| ids(&other).contains(id)), "{:?}", ids(&other));
 }

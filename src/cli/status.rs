@@ -27,6 +27,9 @@ pub fn status(context: &Context) -> Result<u8> {
     line(format!("newest snapshot  {}", named(&standing.snapshot, 8)));
     line(format!("newest proof     {}", named(&standing.proven, 8)));
     line(format!("newest backup    {}", named(&standing.backup, usize::MAX)));
+    if let Some((name, why)) = &standing.backup_lost {
+        line(format!("damaged backup   {}: {}", shown(name), shown(why)));
+    }
     line(format!("Google Drive     {}", if standing.granted { "access was granted" } else { "no access" }));
     match &standing.daemon {
         Some(process) => line(format!("daemon           process {process}")),
@@ -46,7 +49,7 @@ pub fn status(context: &Context) -> Result<u8> {
 fn stored(standing: &Standing) -> String {
     match &standing.store_error {
         Some(why) => why.clone(),
-        None => format!("{}, {}", count(standing.snapshots, "snapshot", "snapshots"), size(standing.store_bytes)),
+        None => format!("{}, {}", standing.known(), size(standing.store_bytes)),
     }
 }
 

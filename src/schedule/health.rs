@@ -21,9 +21,9 @@ use crate::error::words::{count, size};
 use crate::export::backup::Backup;
 use crate::export::files::{open_regular, read_bounded};
 use crate::export::inplace::holders::{Whose, holders, in_words};
-use crate::export::list::{Listed, list};
+use crate::export::list::{Listed, list, newest_of};
 use crate::id::PackId;
-use crate::snapshot::places::{Places, name_of_source};
+use crate::snapshot::places::{Places, name_of_source, real};
 use crate::snapshot::store::{Access, Store, UNFINISHED};
 use crate::source::own;
 use crate::store::objects::{Key, Kind};
@@ -39,19 +39,23 @@ const AHEAD: i64 = 120_000;
 pub struct Standing {
     /// Now, in milliseconds since 1970.
     pub now: i64,
-    /// The newest snapshot: id and time.
+    /// The newest snapshot of this data directory: id and time.
     pub snapshot: Option<(String, i64)>,
-    /// How many there are.
+    /// How many of it there are.
     pub snapshots: u64,
-    /// The newest that a drill restored: id, and when it did.
+    /// How many of other data directories the store has.
+    pub others: u64,
+    /// The newest of this data directory that a drill restored: id, and when it did.
     pub proven: Option<(String, i64)>,
-    /// The newest backup that was not made before a restore: name and time.
+    /// The newest backup of this data directory that was not made before a restore: name and time.
     pub backup: Option<(String, i64)>,
+    /// One that cannot be read and may be newer than that, and why.
+    pub backup_lost: Option<(String, String)>,
     /// What is not there of it, if something is.
     pub backup_lacks: Option<String>,
     /// A backup of a time that has not come yet.
     pub backup_ahead: Option<String>,
-    /// How many there are.
+    /// How many of this data directory there are.
     pub backups: u64,
     /// What the packs take, in bytes.
     pub store_bytes: u64,
@@ -136,7 +140,7 @@ pub fn look(places: &Places, config: &Config, credentials: &[Credential], state:
     let mut standing = Standing { now, granted: places.data_dir.join(GRANT).exists(), ..Standing::default() };
     let seen = remembered::seen(&places.data_dir);
     match Store::open(&places.repo, credentials, Access::Read) {
-        Ok(store) => standing.take(&store, &seen),
+        Ok(store) => standing.take(&store, &seen, &name_of_source(&real(&places.data_dir))),
         Err(error) => standing.store_error = Some(error.to_string()),
     }
     let free_at = [&places.repo, &places.backup_dir, &places.data_dir].into_iter().find(|path| path.is_dir());
@@ -145,8 +149,7 @@ pub fn look(places: &Places, config: &Config, credentials: &[Credential], state:
         blocks.saturating_mul(size)
     });
     let backups = list(&places.backup_dir).unwrap_or_default();
-    standing.backups = backups.iter().filter(|one| one.damage.is_none()).count() as u64;
-    standing.take_backups(&backups, &places.data_dir);
+    standing.take_backups(&backups, &places.owns());
     let plan = plan(config);
     for job in plan.schedules.keys() {
         let mut seen = state.seen.clone();
@@ -171,21 +174,23 @@ pub fn daemon_of(data_dir: &Path) -> Option<String> {
 }
 
 impl Standing {
-    /// The newest one: of this data directory, if the folder has any. One of a time that has not come yet says nothing
-    /// of how old the newest is.
-    fn take_backups(&mut self, backups: &[Listed], data_dir: &Path) {
+    /// The newest one of this data directory, and what may be newer but cannot be read. One of a time that has not come
+    /// yet says nothing of how old the newest is.
+    fn take_backups(&mut self, backups: &[Listed], owns: &dyn Fn(&str) -> bool) {
         let latest = self.now.saturating_add(AHEAD);
-        let whole = |one: &&Listed| one.damage.is_none() && !one.before_restore && one.created_ms.is_some();
-        let (past, ahead): (Vec<&Listed>, Vec<&Listed>) =
-            backups.iter().filter(whole).partition(|one| one.created_ms <= Some(latest));
-        self.backup_ahead = ahead.first().map(|one| one.name.clone());
-        let own = name_of_source(data_dir);
-        let newest = past.iter().rev().find(|one| one.source_dir == own).or(past.last());
+        let is_ahead = |one: &&Listed| one.damage.is_none() && one.created_ms > Some(latest);
+        let own = || backups.iter().filter(|one| one.damage.is_none() && owns(&one.source_dir));
+        self.backups = own().count() as u64;
+        self.backup_ahead = own().filter(is_ahead).find(|one| !one.before_restore).map(|one| one.name.clone());
+        let found = newest_of(backups.iter().filter(|one| !is_ahead(one)), owns);
+        let lost = found.lost.map(|one| (one.name.clone(), one.damage.clone().unwrap_or_default()));
+        self.backup_lost = lost;
+        let newest = found.whole.filter(|one| !one.before_restore);
         self.backup = newest.and_then(|one| Some((one.name.clone(), one.created_ms?)));
         self.backup_lacks = newest.and_then(|one| lacks(&one.path));
     }
 
-    fn take(&mut self, store: &Store, seen: &Seen) {
+    fn take(&mut self, store: &Store, seen: &Seen, source: &str) {
         let index = store.catalog().index();
         self.store_bytes = index.packs().map(|(_, size)| size).sum();
         self.unprotected = store.is_unprotected();
@@ -208,13 +213,24 @@ impl Standing {
         }
         match store.history() {
             Ok(history) => {
-                self.snapshots = history.live().count() as u64;
-                self.snapshot = history.live().next_back().map(|record| (record.id.to_string(), record.started));
-                let proofs = history.live().rev();
+                let own = || history.live().filter(|record| record.source == source);
+                self.snapshots = own().count() as u64;
+                self.others = history.live().count() as u64 - self.snapshots;
+                self.snapshot = own().next_back().map(|record| (record.id.to_string(), record.started));
+                let proofs = own().rev();
                 let mut proofs = proofs.filter_map(|one| Some((one.id, history.ledger().proof(one.id)?)));
                 self.proven = proofs.next().map(|(id, at)| (id.to_string(), at));
             }
             Err(error) => self.damage = Some(error.to_string()),
+        }
+    }
+
+    /// How many snapshots there are, in words.
+    pub fn known(&self) -> String {
+        let own = count(self.snapshots, "snapshot", "snapshots");
+        match self.others {
+            0 => own,
+            others => format!("{own}, and {others} of other data directories"),
         }
     }
 
@@ -249,10 +265,12 @@ impl Standing {
             "repo": places.repo.to_string_lossy(),
             "backup_dir": places.backup_dir.to_string_lossy(),
             "snapshots": self.snapshots,
+            "other_snapshots": self.others,
             "newest_snapshot": named(&self.snapshot, "snapshot"),
             "newest_proven": named(&self.proven, "snapshot"),
             "backups": self.backups,
             "newest_backup": named(&self.backup, "name"),
+            "damaged_backup": self.backup_lost.as_ref().map(|(name, why)| json!({"name": name, "reason": why})),
             "store_bytes": self.store_bytes,
             "free_bytes": self.free,
             "store_error": self.store_error,
@@ -281,10 +299,11 @@ impl Standing {
                 "it opens for everyone who can read it".to_owned(),
                 "set NODYN_VAULT_KEY, then `nbak key rotate`",
             ),
-            (None, false) => {
-                let known = count(self.snapshots, "snapshot", "snapshots");
-                say("store", Level::Good, format!("it opens; {known}"), "");
-            }
+            (None, false) => say("store", Level::Good, format!("it opens; {}", self.known()), ""),
+        }
+        if self.snapshot.is_none() && self.others > 0 {
+            let what = "no snapshot in the store is of this data directory".to_owned();
+            say("store", Level::Bad, what, "`nbak snapshot` takes one; `nbak snapshots` says whose there are");
         }
         if let Some(damage) = &self.damage {
             say("store", Level::Bad, damage.clone(), "`nbak check --read-data`, then README: if the store is damaged");
@@ -306,7 +325,14 @@ impl Standing {
                 "`nbak backup` makes one; run `nbak daemon`, or look why it fails",
             ),
             (None, _) => say("backup", Level::Bad, "there is none".to_owned(), "`nbak backup` makes one"),
-            (Some((name, _)), _) => say("backup", Level::Good, format!("the newest is {name}"), ""),
+            (Some((name, _)), _) => {
+                let newest = if self.backup_lost.is_some() { "the newest that can be read" } else { "the newest" };
+                say("backup", Level::Good, format!("{newest} is {name}"), "");
+            }
+        }
+        if let Some((name, why)) = &self.backup_lost {
+            let what = format!("{name} cannot be read, and may be the newest: {why}");
+            say("backup", Level::Bad, what, "`nbak backup` makes another one; then look at it, and remove it by hand");
         }
         if let (Some((name, _)), Some(what)) = (&self.backup, &self.backup_lacks) {
             let remedy = "`nbak backup` makes another one; `nbak backup verify` looks at all of them";

@@ -33,8 +33,8 @@ pub fn text(standing: &Standing, state: &State) -> String {
         "Whether the store is known to have lost something.",
         &one(f64::from(u8::from(standing.damage.is_some()))),
     );
-    gauge("snapshots", "Snapshots that are not forgotten.", &one(standing.snapshots as f64));
-    gauge("backups", "Documented backups on this machine.", &one(standing.backups as f64));
+    gauge("snapshots", "Snapshots of this data directory that are not forgotten.", &one(standing.snapshots as f64));
+    gauge("backups", "Documented backups of it on this machine.", &one(standing.backups as f64));
     gauge("store_bytes", "What the packs take.", &one(standing.store_bytes as f64));
     gauge("free_bytes", "What is free where the store is.", &one(standing.free.unwrap_or(0) as f64));
     gauge(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::common::{KEY, Place, Run};
 use crate::daemon_common::clock::Clock;
 use crate::daemon_common::json_lines;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Two places with one store, and one folder of backups.
 fn two() -> (Place, Place) {
@@ -152,4 +152,32 @@ fn nothing_of_anothers_is_changed_by_a_word_that_may_mean_it() {
     // From then on it has its own.
     one.ok(&["forget", "--keep-last", "1"]);
     assert!(made.iter().all(|id| ids(&other).contains(id)), "{:?}", ids(&other));
+}
+
+#[test]
+fn how_one_stands_says_nothing_of_another() {
+    let (one, other) = two();
+    backup(&other);
+    other.ok(&["drill"]);
+    let status = |place: &Place| -> Value { json_lines(&place.ok(&["status", "--json"])).remove(0) };
+    let of = |value: &Value| ["newest_snapshot", "newest_proven", "newest_backup"].map(|name| value[name].is_null());
+    let now = status(&one);
+    assert_eq!((of(&now), &now["snapshots"], &now["backups"]), ([true; 3], &json!(0), &json!(0)), "{now}");
+    assert_eq!(now["other_snapshots"], 1);
+    assert_eq!((of(&status(&other)), &status(&other)["other_snapshots"]), ([false; 3], &json!(0)));
+    let doctor = one.run(&["doctor"]);
+    assert_eq!(doctor.code, 1, "{doctor:?}");
+    let own = "no snapshot in the store is of this data directory";
+    for words in [own, "backup        there is none", "no snapshot was restored", "0 snapshots, and 1 of other"] {
+        assert!(doctor.out.contains(words), "{words}: {doctor:?}");
+    }
+    // Its own is the one that is told of, though another's is newer.
+    let (own, _) = backup(&one);
+    let id = ids(&one).pop().expect("one");
+    fs::write(other.data.join("notes"), "newer").expect("written");
+    backup(&other);
+    other.ok(&["drill"]);
+    let now = status(&one);
+    assert_eq!((&now["newest_snapshot"]["snapshot"], &now["newest_backup"]["name"]), (&json!(id), &json!(own)));
+    assert!(now["newest_proven"].is_null() && now["snapshots"] == 1 && now["other_snapshots"] == 2, "{now}");
 }

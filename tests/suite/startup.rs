@@ -313,6 +313,34 @@ fn doctor_finds_what_is_wrong() {
     fs::rename(place.path("aside"), &pack).expect("moved");
 }
 
+/// What `backup restore` refuses to pass over is not passed over here.
+#[test]
+fn doctor_finds_a_newest_backup_that_cannot_be_read() {
+    let place = filled();
+    let made = || {
+        place.ok(&["backup"]);
+        let last = backups(&place).pop().expect("one");
+        (last["name"].as_str().expect("a name").to_owned(), last["path"].as_str().expect("a path").to_owned())
+    };
+    let doctor = || found(&place.run(&["doctor", "--json"]), "backup");
+    let (old, _) = made();
+    // A second later, by its name: that is all that is known of one that cannot be read.
+    std::thread::sleep(Duration::from_millis(1100));
+    let (name, path) = made();
+    fs::write(Path::new(&path).join("manifest.json"), "{").expect("written");
+    assert_eq!(place.run(&["backup", "verify"]).code, 13);
+    let (level, words, code) = doctor();
+    assert!(level == "bad" && code == 1 && words.contains(&name) && words.contains("cannot be read"), "{words}");
+    let now = status(&place);
+    assert_eq!((&now["newest_backup"]["name"], &now["damaged_backup"]["name"]), (&json!(old), &json!(name)), "{now}");
+    assert!(place.ok(&["status"]).out.contains(&format!("damaged backup   {name}: ")));
+    // A newer one that is whole makes it one of the past.
+    std::thread::sleep(Duration::from_millis(1100));
+    made();
+    assert_eq!(doctor().0, "ok");
+    assert!(status(&place)["damaged_backup"].is_null());
+}
+
 #[test]
 fn doctor_finds_a_store_that_opens_for_everyone() {
     let place = Place::taken(None);

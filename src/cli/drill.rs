@@ -11,7 +11,7 @@ use super::args::DrillArgs;
 use super::context::Context;
 use super::output::{self, count, iso, line, size, time};
 use crate::error::{Error, Result};
-use crate::schedule::health::daemon_of;
+use crate::schedule::child::is_job;
 use crate::schedule::state::State;
 use crate::snapshot::places::real;
 use crate::snapshot::record::Record;
@@ -33,6 +33,8 @@ pub fn drill(context: &Context, args: &DrillArgs) -> Result<u8> {
     };
     warn_of_snapshots(context, &folder);
     let drilled = run(&store, &record, &folder, &context.bars())?;
+    // However it was named.
+    let is_newest = context.of_this(&store.records()?).last().is_some_and(|newest| newest.id == record.id);
     let was_proven = store.history()?.ledger().proof(record.id).is_some();
     drop(store);
     let passed = drilled.is_proof();
@@ -43,7 +45,7 @@ pub fn drill(context: &Context, args: &DrillArgs) -> Result<u8> {
         record.id.short(),
         count(drilled.faults.len() as u64, "fault was", "faults were")
     );
-    if args.snapshot.is_none() {
+    if is_newest {
         keep(context, &drilled, (!passed).then_some(found.as_str()));
     }
     if !passed {
@@ -61,13 +63,13 @@ fn keep(context: &Context, drilled: &Drilled, fault: Option<&str>) {
     let Ok(data_dir) = context.data_dir() else { return };
     let mut state = State::load(&data_dir);
     let failed = state.last.get("drill").is_some_and(|last| last.failures > 0);
-    if fault.is_none() && !failed || daemon_of(&data_dir).is_some() {
+    if fault.is_none() && !failed || is_job() {
         return;
     }
     let (took, code) = (drilled.duration_ms as i64, if fault.is_some() { 13 } else { 0 });
     state.note("drill", drilled.at, took, Some(code), fault.is_none(), fault.unwrap_or_default().to_owned());
     // What the drill found is said here, whether it can be kept or not.
-    let _ = state.store(&data_dir);
+    let _ = state.store_drill(&data_dir);
 }
 
 fn note(context: &Context, drilled: &Drilled) -> Result<()> {

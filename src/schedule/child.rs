@@ -202,9 +202,14 @@ fn end_without(parent: Option<i32>) {
     }
 }
 
+/// Whether this process is such a job.
+pub fn is_job() -> bool {
+    std::env::var_os(VARIABLE).is_some()
+}
+
 /// How many threads such a process has, of so many.
 pub fn threads(all: usize) -> usize {
-    if std::env::var_os(VARIABLE).is_some() { all.div_ceil(2) } else { all }
+    if is_job() { all.div_ceil(2) } else { all }
 }
 
 #[cfg(test)]

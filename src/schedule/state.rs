@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -16,7 +17,9 @@ use crate::upkeep::anomaly::FEW_ROWS;
 
 /// Where it is in the data directory.
 pub const FILE: &str = ".nbak-state/daemon.json";
-/// It is at most this long, in bytes.
+/// What became of the last drill that a person asked for. It is kept apart: a daemon writes over the other one.
+pub const DRILL: &str = ".nbak-state/drill.json";
+/// Each is at most this long, in bytes.
 const MOST: u64 = 4 * 1024 * 1024;
 
 /// What became of something the last time.
@@ -83,6 +86,17 @@ pub fn rows_to_keep(databases: &Value) -> Value {
     kept.into_iter().map(|(path, rows)| json!({"path": path, "rows": rows})).collect()
 }
 
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let bytes = read_bounded(path, MOST).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+fn write<T: Serialize>(path: &Path, value: &T) -> std::io::Result<()> {
+    let bytes = serde_json::to_vec(value).map_err(std::io::Error::other)?;
+    own::make_room(path)?;
+    own::put(path, &bytes, 0o600)
+}
+
 /// All of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -118,16 +132,27 @@ pub struct State {
 impl State {
     /// The state of `data_dir`; a new one if there is none that can be read.
     pub fn load(data_dir: &Path) -> State {
-        let bytes = read_bounded(&data_dir.join(FILE), MOST).ok();
-        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+        let mut state: State = read(&data_dir.join(FILE)).unwrap_or_default();
+        state.take_up(data_dir);
+        state
+    }
+
+    /// Takes up what became of a drill that a person asked for, if that was the last one.
+    pub fn take_up(&mut self, data_dir: &Path) {
+        let Some(drill) = read::<Last>(&data_dir.join(DRILL)) else { return };
+        if self.last.get("drill").is_none_or(|last| last.at < drill.at) {
+            self.last.insert("drill".to_owned(), drill);
+        }
+    }
+
+    /// Keeps what became of such a drill, which is noted.
+    pub fn store_drill(&self, data_dir: &Path) -> std::io::Result<()> {
+        self.last.get("drill").map_or(Ok(()), |drill| write(&data_dir.join(DRILL), drill))
     }
 
     /// Keeps it. Why not, if that fails: nothing else does for it.
     pub fn store(&self, data_dir: &Path) -> std::io::Result<()> {
-        let path = data_dir.join(FILE);
-        let bytes = serde_json::to_vec(self).map_err(std::io::Error::other)?;
-        own::make_room(&path)?;
-        own::put(&path, &bytes, 0o600)
+        write(&data_dir.join(FILE), self)
     }
 
     /// Notes what was not usual.
@@ -158,6 +183,23 @@ mod tests {
     fn it_survives_and_is_not_needed() {
         let folder = tempfile::tempdir().expect("a folder");
         assert_eq!(State::load(folder.path()), State::default());
+        // What a person's drill found counts until there is a later one, and no longer.
+        let drill = |at, good| {
+            let mut state = State::load(folder.path());
+            state.note("drill", at, 1, Some(0), good, String::new());
+            state
+        };
+        drill(5, false).store_drill(folder.path()).expect("stored");
+        drill(6, false).store_drill(folder.path()).expect("stored");
+        assert_eq!(State::load(folder.path()).last["drill"].failures, 2);
+        let mut daemon = State::default();
+        daemon.note("drill", 6, 1, Some(0), true, String::new());
+        daemon.take_up(folder.path());
+        assert_eq!(daemon.last["drill"].failures, 0);
+        daemon.last.insert("drill".to_owned(), Last { at: 5, ..Last::default() });
+        daemon.take_up(folder.path());
+        assert_eq!(daemon.last["drill"].failures, 2);
+        std::fs::remove_file(folder.path().join(DRILL)).expect("removed");
         let mut state = State::default();
         state.note("backup", 5, 1, Some(1), false, "no room".to_owned());
         state.note("backup", 6, 1, None, false, "killed".to_owned());

@@ -301,6 +301,7 @@ impl Watch for Teller<'_> {
 
     fn look(&mut self, config: &Config, plan: &Plan, state: &mut State, now: i64) {
         let _ = plan;
+        state.take_up(self.data_dir);
         self.tell_unusual(config, state);
         // Who removed it meanwhile did not mean that nothing is to be remembered.
         let _ = remembered::begin(self.data_dir);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::small_disk::{mount, small_disk};
 use crate::common::{KEY, OTHER_KEY, Place, Run, assert_equal, database, noise, tree};
+use crate::daemon_common::{Life, daemon};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -126,16 +127,50 @@ fn a_flipped_bit_and_a_deleted_pack_are_found() {
         assert!(left(place.folder.path()).is_empty());
         let run = place.run(&["drill", &id]);
         assert!(run.code == 13 && run.out.contains("fault: file moved/precious"), "{run:?}");
-        // Whoever asks how things stand hears it, until it passes.
-        let is_told = || place.run(&["doctor"]).out.contains("drill failed");
-        assert!(!is_told());
-        assert_eq!(place.run(&["drill"]).code, 13);
-        assert!(is_told());
-        if !deleted {
-            flip(&pack, 1000);
-            place.ok(&["drill"]);
-            assert!(!is_told());
+    }
+}
+
+/// Whoever asks how things stand hears that the newest does not come back, however it was named and whoever runs
+/// besides, until it passes.
+#[test]
+fn a_drill_that_failed_is_remembered() {
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    let old = with_file(&place, 1);
+    let pack = place.packs().remove(0);
+    let id = with_file(&place, 2);
+    let newest = place.packs().into_iter().find(|path| *path != pack).expect("another one");
+    let is_told = || place.run(&["doctor"]).out.contains("drill failed");
+    // An older one is no reason.
+    flip(&pack, 1000);
+    assert_eq!(place.run(&["drill", &old]).code, 13);
+    assert!(!is_told());
+    flip(&pack, 1000);
+    for with_daemon in [false, true] {
+        let life = with_daemon.then(|| Life::start(daemon(&place)));
+        if let Some(life) = &life {
+            life.says("daemon of");
         }
+        for name in ["latest", &id, ""] {
+            let args: Vec<&str> = ["drill", name].into_iter().filter(|arg| !arg.is_empty()).collect();
+            flip(&newest, 1000);
+            assert_eq!(place.run(&args).code, 13, "{args:?}");
+            // Nor does the daemon forget it when it keeps what it knows itself.
+            if let Some(life) = &life {
+                let before = life.count("configuration was read again");
+                life.signal("HUP");
+                life.says_times("configuration was read again", before + 1);
+            }
+            assert!(is_told(), "{args:?}, {with_daemon}");
+            flip(&newest, 1000);
+            place.ok(&args);
+            assert!(!is_told(), "{args:?}, {with_daemon}");
+        }
+        flip(&newest, 1000);
+        assert_eq!(place.run(&["drill"]).code, 13);
+        life.map(Life::end);
+        assert!(is_told(), "{with_daemon}");
+        flip(&newest, 1000);
+        place.ok(&["drill"]);
     }
 }
 

@@ -126,7 +126,7 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 pub struct SnapshotArgs {
     /// Give the snapshot a tag; may be given more than once
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, value_name = "TAG", value_parser = retention::tag)]
     pub tag: Vec<String>,
     /// Note something about the snapshot
     #[arg(long, value_name = "TEXT")]

@@ -65,6 +65,9 @@ fn code_0_and_2_are_about_what_was_typed() {
         &["check", "--read-data", "--subset", "0"],
         &["snapshots", "--lock-wait", "soon"],
         &["snapshot", "--tag"],
+        &["snapshot", "--tag", ""],
+        &["forget", "--keep-tag", ""],
+        &["forget", "--keep-last", "3", "--keep-tag", " "],
         &["key", "add", "--new-vault-key-file", "a", "--new-passphrase-file", "b"],
     ] {
         let run = place.run(wrong).exits(2);

@@ -65,7 +65,7 @@ pub struct Rules {
     #[arg(long, value_name = "TIME")]
     pub keep_within: Option<String>,
     /// Keep all with this tag; may be given more than once
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, value_name = "TAG", value_parser = tag)]
     pub keep_tag: Vec<String>,
 }
 
@@ -86,6 +86,11 @@ pub struct GcArgs {
     /// Leave alone what was forgotten less than this long ago: `24h`, `7d` [default: nothing]
     #[arg(long, value_name = "TIME")]
     pub keep_forgotten: Option<String>,
+}
+
+/// A tag. What a variable of a shell that is not set leaves is none.
+pub(super) fn tag(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("a tag is not empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 fn number(text: &str) -> Result<u64, String> {

@@ -198,10 +198,11 @@ pub struct FindArgs {
 
 /// Arguments of `restore`.
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("where").args(["target", "in_place"]).required(true))]
+#[command(group = clap::ArgGroup::new("where").args(["target", "in_place", "resume", "abandon"]).required(true))]
 pub struct RestoreArgs {
     /// `latest`, the beginning of an id, a tag, or a time
-    pub snapshot: String,
+    #[arg(required_unless_present_any = ["resume", "abandon"])]
+    pub snapshot: Option<String>,
     /// Only these paths [default: everything]
     pub paths: Vec<PathBuf>,
     /// The directory to write into: a new or an empty one
@@ -213,6 +214,12 @@ pub struct RestoreArgs {
     /// Put it in place of what is in the data directory, after a safety backup of that
     #[arg(long)]
     pub in_place: bool,
+    /// Finish a restore in place that was interrupted; what was written since is kept aside
+    #[arg(long, conflicts_with_all = ["snapshot", "overwrite", "into_live", "without_safety_backup"])]
+    pub resume: bool,
+    /// End a restore in place that was interrupted: live data stays as it is, what was replaced is kept aside
+    #[arg(long, conflicts_with_all = ["snapshot", "overwrite", "into_live", "without_safety_backup"])]
+    pub abandon: bool,
     #[command(flatten)]
     pub live: LiveArgs,
 }

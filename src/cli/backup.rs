@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::args::{BackupAction, BackupArgs, BackupRestoreArgs, CreateArgs, ExportArgs};
 use super::context::Context;
 use super::drive::{self, After};
-use super::inplace::restore_this;
+use super::inplace::{finish_or_warn, restore_this};
 use super::listed::tell_backup;
 use super::output::{self, count, line, size};
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ use crate::export::manager::BackupManager;
 use crate::export::manifest::Manifest;
 use crate::export::write::Written;
 
-/// The exit code for a backup that was made although some of the source is not in it.
+/// The exit code for a backup that was made although some of the source is not in it, or a restore is half done there.
 const INCOMPLETE: u8 = 3;
 
 /// `export`.
@@ -30,7 +30,7 @@ pub fn export(context: &Context, args: ExportArgs) -> Result<u8> {
     let record = context.select(&store, &args.snapshot)?;
     warn_of_plaintext(&manager);
     let written = manager.export(&store, &record, args.to, record.started, &context.bars())?;
-    report(context, &written, (&record.id.to_string(), None), start, &After::default());
+    report(context, &written, (&record.id.to_string(), None, None), start, &After::default());
     Ok(if written.left_out.is_empty() { 0 } else { INCOMPLETE })
 }
 
@@ -69,6 +69,7 @@ pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8)>
             .at(context.data_dir()?)
             .hint("name it with --data-dir"));
     }
+    let half_done = finish_or_warn(context, false);
     warn_of_plaintext(&manager);
     Context::warn_of_left_out(&context.places()?);
     // Only for what there is to be warned of; what keeps it from being opened is said below.
@@ -86,7 +87,7 @@ pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8)>
     let record = &created.taken.record;
     let parent = record.parent.filter(|_| !created.taken.unchanged).map(|id| id.to_string());
     let snapshot = (record.id.to_string(), parent);
-    let snapshot = (snapshot.0.as_str(), snapshot.1.as_deref());
+    let snapshot = (snapshot.0.as_str(), snapshot.1.as_deref(), half_done.as_deref());
     let upload = || drive::after_backup(context, &created.written.path, &args.rate);
     // People see it before anything goes anywhere; JSON is one object, and comes last.
     let after = if context.json {
@@ -106,7 +107,7 @@ pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8)>
         output::error(&error);
         return Ok((created.written.path, error.exit_code()));
     }
-    let whole = created.taken.unreadable.is_empty() && created.written.left_out.is_empty();
+    let whole = created.taken.unreadable.is_empty() && created.written.left_out.is_empty() && half_done.is_none();
     Ok((created.written.path, if whole { 0 } else { INCOMPLETE }))
 }
 
@@ -115,11 +116,12 @@ fn counts(manifest: &Manifest) -> (u64, u64) {
     (files().count() as u64, files().map(|entry| entry.size).sum())
 }
 
-/// The snapshot comes with the one before, if it was taken for this.
+/// The snapshot comes with the one before, if it was taken for this, and with what is to be known of a restore that is
+/// half done.
 fn report(
     context: &Context,
     written: &Written,
-    (snapshot, parent): (&str, Option<&str>),
+    (snapshot, parent, half_done): (&str, Option<&str>, Option<&str>),
     start: Instant,
     after: &After,
 ) {
@@ -145,6 +147,7 @@ fn report(
             "created": written.manifest.created_at,
             "left_out": left_out,
             "warnings": written.remarks,
+            "pending_restore": half_done,
             "duration_ms": duration_ms,
             "uploaded": after.done.is_some(),
             "upload_error": after.error.as_ref().map(Error::what),

@@ -14,28 +14,79 @@ use super::context::Context;
 use super::output::{self, count, line, size, time};
 use crate::error::{Error, Result};
 use crate::export::backup::Backup;
-use crate::export::inplace::Replaced;
+use crate::export::inplace::pending::pending;
+use crate::export::inplace::{self, Replaced};
 use crate::export::manager::{BackupManager, Created};
 use crate::export::restore::{Options, Restored, is_meant};
 use crate::snapshot::look::clean_path;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
 
+/// What a warning begins with that a daemon tells people of.
+pub const HALF_DONE: &str = "a restore is half done";
 /// So many entries that the snapshot lacks are named.
 const NAMED: usize = 5;
 
-/// Finishes a restore that was interrupted. If it cannot be finished now, that is a warning: a command that only looks,
-/// and a snapshot too, must go on. A restore asks again, and then it is an error.
-pub fn recover(context: &Context) {
-    let Ok(data) = context.data_dir() else { return };
-    match crate::export::inplace::recover(&data, &context.bars()) {
-        Ok(None) => {}
-        Ok(Some(replaced)) => {
-            output::warning("a restore that had been interrupted was finished");
-            tell(context, &replaced);
-        }
-        Err(error) => output::warning(error.to_string()),
+/// Finishes a restore that was interrupted, if nothing was written since. Else, or if it cannot be finished, that is the
+/// error.
+pub fn finish(context: &Context) -> Result<()> {
+    let data = context.data_dir()?;
+    if let Some(replaced) = inplace::recover_untouched(&data, &context.bars())? {
+        output::warning("a restore that had been interrupted was finished");
+        tell(context, &replaced);
     }
+    Ok(())
+}
+
+/// The same for a command that must go on: what is half done is captured as it stands, since no other copy may have
+/// what was written meanwhile. That it is half done is said; `dry` changes nothing. Answers what is to be known.
+pub fn finish_or_warn(context: &Context, dry: bool) -> Option<String> {
+    if dry {
+        return warn(context);
+    }
+    let error = finish(context).err()?;
+    let text = format!("{HALF_DONE}: {error}");
+    output::warning(&text);
+    Some(text)
+}
+
+/// Says so if a restore is half done, for a command that finishes none.
+pub fn warn(context: &Context) -> Option<String> {
+    let pending = pending(&context.data_dir().ok()?)?;
+    let text = format!("{}; {}", pending.text(), pending.remedy());
+    output::warning(&text);
+    Some(text)
+}
+
+/// `restore --resume`.
+pub fn resume(context: &Context, yes: bool) -> Result<u8> {
+    let data = context.data_dir()?;
+    confirm(context, "the rest of an interrupted restore", "What was written there since is kept aside.", yes)?;
+    let start = Instant::now();
+    let Some(replaced) = inplace::recover(&data, &context.bars())? else { return Err(nothing_pending(&data)) };
+    let restored = Restored { replaced, remarks: Vec::new() };
+    told(context, "what an interrupted restore was about", &restored, None, start);
+    Ok(0)
+}
+
+/// `restore --abandon`.
+pub fn abandon(context: &Context) -> Result<u8> {
+    let data = context.data_dir()?;
+    let Some(kept) = inplace::abandon(&data, &context.bars())? else { return Err(nothing_pending(&data)) };
+    if context.json {
+        output::json(&json!({"abandoned": true, "kept": kept.map(|kept| kept.to_string_lossy().into_owned())}));
+        return Ok(0);
+    }
+    line("the interrupted restore was ended: the live data is as it was");
+    match kept {
+        Some(kept) => line(format!("what it had replaced is kept in {}", kept.display())),
+        None => line("it had replaced nothing"),
+    }
+    Ok(0)
+}
+
+fn nothing_pending(data: &Path) -> Error {
+    Error::failed("no interrupted restore is pending here").at(data).hint("nothing was changed")
 }
 
 /// Restores `backup`, wherever it lies.
@@ -50,12 +101,14 @@ pub fn restore_this(
         what.push_str(" (which a restore made of what it replaced)");
     }
     let options = options(args.only, args.allow_unsigned, &args.live);
-    confirm(context, &what, args.live.yes)?;
+    finish(context)?;
+    confirm(context, &what, REPLACES, args.live.yes)?;
     carry_out(context, &what, |safety, progress| manager.restore_backup(backup, &options, safety, progress))
 }
 
 /// `restore SNAP --in-place`.
 pub fn restore_in_place(context: &Context, snapshot: &str, paths: Vec<PathBuf>, live: &LiveArgs) -> Result<u8> {
+    finish(context)?;
     let manager = context.backups(None)?;
     let store = context.open()?;
     let record = context.select_own(&store, snapshot)?;
@@ -65,7 +118,7 @@ pub fn restore_in_place(context: &Context, snapshot: &str, paths: Vec<PathBuf>, 
         output::warning(format!("the snapshot is incomplete: {missing} when it was taken"));
     }
     let options = options(paths, false, live);
-    confirm(context, &what, live.yes)?;
+    confirm(context, &what, REPLACES, live.yes)?;
     carry_out(context, &what, |safety, progress| manager.restore_in_place(&store, &record, &options, safety, progress))
 }
 
@@ -83,17 +136,16 @@ pub fn may_replace(context: &Context, yes: bool) -> Result<()> {
         .hint("give --yes; nothing was changed"))
 }
 
+const REPLACES: &str = "A safety backup of that is made first.";
+
 /// Asks on a terminal; elsewhere the flag has to say it.
-fn confirm(context: &Context, what: &str, yes: bool) -> Result<()> {
+fn confirm(context: &Context, what: &str, how: &str, yes: bool) -> Result<()> {
     may_replace(context, yes)?;
     if yes {
         return Ok(());
     }
     let data = context.data_dir()?;
-    output::message(format!(
-        "This puts {what} in place of what is in {}. A safety backup of that is made first. Go on? [y/N]",
-        data.display()
-    ));
+    output::message(format!("This puts {what} in place of what is in {}. {how} Go on? [y/N]", data.display()));
     let mut answer = String::new();
     let _ = std::io::stdin().lock().read_line(&mut answer);
     if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
@@ -130,11 +182,16 @@ fn carry_out(
             return Err(error);
         }
     };
+    told(context, what, &restored, safety.as_ref(), start);
+    Ok(0)
+}
+
+fn told(context: &Context, what: &str, restored: &Restored, safety: Option<&(PathBuf, String)>, start: Instant) {
     let replaced = &restored.replaced;
     restored.remarks.iter().for_each(output::warning);
     tell(context, replaced);
     if context.json {
-        output::json(&restored_json(&restored, safety.as_ref(), start));
+        output::json(&restored_json(restored, safety, start));
     } else {
         line(format!(
             "restored {what}: {} put in place ({}), {} were as they should be; {:.2} s",
@@ -147,7 +204,6 @@ fn carry_out(
             line("restart the application now");
         }
     }
-    Ok(0)
 }
 
 fn restored_json(restored: &Restored, safety: Option<&(PathBuf, String)>, start: Instant) -> Value {

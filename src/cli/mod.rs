@@ -28,7 +28,7 @@ mod status;
 
 use clap::Parser;
 
-use self::args::{Args, Command, Common};
+use self::args::{Args, BackupAction, Command, Common, Gdrive};
 use self::context::Context;
 use crate::error::Result;
 use crate::schedule::child::{settle_in, threads};
@@ -94,8 +94,25 @@ fn start_threads() {
     let _ = started;
 }
 
+/// Whether the command finishes an interrupted restore, or is about one, and so says itself how that stands. The others
+/// only look, or write to the store alone.
+fn finishes(command: &Command) -> bool {
+    match command {
+        Command::Snapshot(_) | Command::Startup(_) => true,
+        Command::Restore(args) => args.target.is_none(),
+        Command::Backup(args) => match &args.action {
+            None | Some(BackupAction::Create(_) | BackupAction::Restore(_)) => true,
+            Some(BackupAction::Gdrive { action }) => matches!(action, Gdrive::Restore { .. }),
+            Some(_) => false,
+        },
+        _ => false,
+    }
+}
+
 fn run(common: &Common, context: &Context, command: Command) -> Result<u8> {
-    inplace::recover(context);
+    if !finishes(&command) {
+        let _ = inplace::warn(context);
+    }
     match command {
         Command::Snapshot(args) => snapshot::take(context, args),
         Command::Snapshots(args) => snapshot::list(context, &args),

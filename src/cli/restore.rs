@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::args::RestoreArgs;
 use super::context::Context;
-use super::inplace::{missing, restore_in_place};
+use super::inplace::{abandon, missing, restore_in_place, resume};
 use super::output::{self, count, line, size, time};
 use super::snapshot::unreadable_json;
 use crate::error::{Error, Result};
@@ -17,12 +17,17 @@ use crate::snapshot::restore::{Options, restore as restore_snapshot};
 
 /// Restores a snapshot into a directory.
 pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
+    let snapshot = args.snapshot.unwrap_or_default();
     let Some(target) = args.target else {
-        return restore_in_place(context, &args.snapshot, args.paths, &args.live);
+        return match (args.resume, args.abandon) {
+            (true, _) => resume(context, args.live.yes),
+            (_, true) => abandon(context),
+            _ => restore_in_place(context, &snapshot, args.paths, &args.live),
+        };
     };
     let start = Instant::now();
     let store = context.open()?;
-    let record = &context.select(&store, &args.snapshot)?;
+    let record = &context.select(&store, &snapshot)?;
     // As they really lie: a link or a `..` must not lead plaintext into the store.
     let really = real(&target);
     if really.starts_with(real(store.root())) {

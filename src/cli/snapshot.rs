@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::args::{SnapshotArgs, SnapshotsArgs};
 use super::context::Context;
+use super::inplace::finish_or_warn;
 use super::output::{self, count, iso, line, size, time};
 use super::retention;
 use crate::error::{Error, Result};
@@ -20,7 +21,8 @@ use crate::snapshot::tree::Consistency;
 use crate::upkeep::policy::Reason;
 use crate::upkeep::remembered::take as take_snapshot;
 
-/// The exit code for a snapshot that was made although some of the source could not be read.
+/// The exit code for a snapshot that was made although some of the source could not be read, or of a directory in which
+/// a restore is half done.
 const INCOMPLETE: u8 = 3;
 
 /// Takes a snapshot.
@@ -30,6 +32,7 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
     if !source.is_dir() {
         return Err(Error::failed("the data directory is not there").at(&source).hint("name it with --data-dir"));
     }
+    let half_done = finish_or_warn(context, args.dry_run);
     let config = context.config()?;
     let places = context.places()?;
     let repo = &places.repo;
@@ -65,14 +68,21 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
         list: context.json,
     };
     let taken = take_snapshot(&mut store, &options, &context.bars())?;
-    report(context, &options, &taken, new_store, start.elapsed().as_millis() as u64);
+    let duration_ms = start.elapsed().as_millis() as u64;
+    report(context, &options, &taken, (new_store, half_done.as_deref()), duration_ms);
     if !args.dry_run && !taken.unchanged {
         retention::upkeep(context, &mut store, &taken.record);
     }
-    Ok(if taken.unreadable.is_empty() { 0 } else { INCOMPLETE })
+    Ok(if taken.unreadable.is_empty() && half_done.is_none() { 0 } else { INCOMPLETE })
 }
 
-fn report(context: &Context, options: &Options, taken: &Taken, new_store: bool, duration_ms: u64) {
+fn report(
+    context: &Context,
+    options: &Options,
+    taken: &Taken,
+    (new_store, half_done): (bool, Option<&str>),
+    duration_ms: u64,
+) {
     let record = &taken.record;
     let remarks = || taken.remarks.iter().cloned().chain(taken.unreadable.iter().map(|e| format!("not captured: {e}")));
     taken.remarks.iter().for_each(output::warning);
@@ -119,6 +129,7 @@ fn report(context: &Context, options: &Options, taken: &Taken, new_store: bool, 
                 "changed": tally(Consistency::Changed),
             },
             "warnings": remarks().collect::<Vec<_>>(),
+            "pending_restore": half_done,
             "entries": entries,
         });
         if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {

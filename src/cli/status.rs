@@ -40,6 +40,12 @@ pub fn status(context: &Context) -> Result<u8> {
             line(format!("next {:12}{}", job.as_str(), time(*at)));
         }
     }
+    if let Some(pending) = &standing.pending {
+        line(format!("restore          {}", shown(&pending.text())));
+    }
+    for path in &standing.kept {
+        line(format!("kept             {}", path.display()));
+    }
     for (what, last) in state.last.iter().filter(|(_, last)| last.failures > 0) {
         line(format!("failing          {what}: {} ({})", shown(&last.message), count(last.failures, "time", "times")));
     }

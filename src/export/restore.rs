@@ -1,6 +1,6 @@
 //! Restoring into the live data directory, from a backup or straight from the store.
 //!
-//! 1. An interrupted restore is finished first ([`inplace::recover`]).
+//! 1. An interrupted restore is finished first ([`inplace::recover_untouched`]), or this one is refused.
 //! 2. Everything that is to be put in place is staged on the data directory's own file system: sizes, hashes, seals,
 //!    `integrity_check`. A wrong key or a damaged file ends it here, and nothing was changed (I15).
 //! 3. A safety backup of what is there now is made and verified; if it cannot be, or anything that will be touched is
@@ -59,7 +59,7 @@ pub struct Restored {
 pub type OnSafety<'a> = &'a dyn Fn(&Created);
 
 impl BackupManager {
-    /// Finishes a restore that was interrupted, if there is one.
+    /// Finishes a restore that was interrupted, if there is one, whatever was written since: that is kept aside.
     pub fn recover(&self, progress: &dyn Progress) -> Result<Option<Replaced>> {
         inplace::recover(&self.places.data_dir, progress)
     }
@@ -150,7 +150,7 @@ impl BackupManager {
             crate::store::local::create_folder(&self.places.data_dir)?;
         }
         let data = self.data_dir()?;
-        inplace::recover(&data, &crate::snapshot::progress::Silent)?;
+        inplace::recover_untouched(&data, &crate::snapshot::progress::Silent)?;
         Ok(data)
     }
 

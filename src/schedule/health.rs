@@ -21,6 +21,7 @@ use crate::error::words::{count, size};
 use crate::export::backup::Backup;
 use crate::export::files::{open_regular, read_bounded};
 use crate::export::inplace::holders::{Whose, holders, in_words};
+use crate::export::inplace::pending::{Pending, kept, pending};
 use crate::export::list::{Listed, list, newest_of};
 use crate::id::PackId;
 use crate::snapshot::places::{Places, name_of_source, real};
@@ -73,6 +74,10 @@ pub struct Standing {
     pub daemon: Option<String>,
     /// Access to Google Drive was granted.
     pub granted: bool,
+    /// A restore in place that is half done.
+    pub pending: Option<Pending>,
+    /// What restores in place have kept, since it was in no backup.
+    pub kept: Vec<PathBuf>,
 }
 
 /// One thing that was looked at.
@@ -157,6 +162,8 @@ pub fn look(places: &Places, config: &Config, credentials: &[Credential], state:
         standing.next.extend(plan.next(*job, &seen).map(|at| (*job, at)));
     }
     standing.daemon = daemon_of(&places.data_dir);
+    standing.pending = pending(&places.data_dir);
+    standing.kept = kept(&places.data_dir);
     standing
 }
 
@@ -260,6 +267,11 @@ impl Standing {
             });
             (what.clone(), value)
         };
+        let paths = |all: &[PathBuf]| all.iter().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>();
+        let pending = self
+            .pending
+            .as_ref()
+            .map(|one| json!({"since": iso(one.since), "written_since": paths(&one.written), "text": one.text()}));
         json!({
             "data_dir": places.data_dir.to_string_lossy(),
             "repo": places.repo.to_string_lossy(),
@@ -275,6 +287,8 @@ impl Standing {
             "free_bytes": self.free,
             "store_error": self.store_error,
             "damage": self.damage,
+            "pending_restore": pending,
+            "kept_by_restores": paths(&self.kept),
             "protected": self.store_error.is_none().then_some(!self.unprotected),
             "next": next,
             "daemon": self.daemon,
@@ -307,6 +321,9 @@ impl Standing {
         }
         if let Some(damage) = &self.damage {
             say("store", Level::Bad, damage.clone(), "`nbak check --read-data`, then README: if the store is damaged");
+        }
+        if let Some(pending) = &self.pending {
+            say("restore", Level::Bad, pending.text(), pending.remedy());
         }
         match &self.snapshot {
             Some((_, at)) if *at > self.now + AHEAD => say(
@@ -430,6 +447,10 @@ impl Standing {
         }
         openers(places, &mut say);
         leftovers(places, &mut say);
+        for path in &self.kept {
+            let text = format!("a restore in place kept here what was in no backup: {}", path.display());
+            say("leftovers", Level::Note, text, "look at it, take from it what is needed, then remove the folder");
+        }
         permissions(places, &mut say);
         say("SQLite", Level::Good, format!("version {}", rusqlite::version()), "");
         all

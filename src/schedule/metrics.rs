@@ -33,6 +33,11 @@ pub fn text(standing: &Standing, state: &State) -> String {
         "Whether the store is known to have lost something.",
         &one(f64::from(u8::from(standing.damage.is_some()))),
     );
+    gauge(
+        "restore_pending",
+        "Whether a restore in place is half done.",
+        &one(f64::from(u8::from(standing.pending.is_some()))),
+    );
     gauge("snapshots", "Snapshots of this data directory that are not forgotten.", &one(standing.snapshots as f64));
     gauge("backups", "Documented backups of it on this machine.", &one(standing.backups as f64));
     gauge("store_bytes", "What the packs take.", &one(standing.store_bytes as f64));

@@ -54,6 +54,8 @@ pub struct Teller<'a> {
     pub ends: &'a dyn Fn() -> bool,
 }
 
+/// What a restore that is half done is told by: whatever is taken beside it is of old and new data.
+const PENDING: &str = "restore";
 /// How often that is called.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a process that is to end waits for notices that are on their way.
@@ -323,6 +325,13 @@ impl Watch for Teller<'_> {
             }
             None => {}
         }
+        match &standing.pending {
+            Some(pending) => {
+                let text = format!("{}.\n{}.", pending.text(), pending.remedy());
+                self.trouble(Event::SnapshotFailed, PENDING, "a restore in place is half done", &text, config, state);
+            }
+            None => self.over(Event::SnapshotFailed, PENDING, "no restore is half done any more", config, state),
+        }
         // A machine without any has as long as any other from when a daemon ran here first.
         let since_begun = (now.saturating_sub(state.begun) / 3_600_000).max(0).unsigned_abs();
         let stale = match &standing.backup {
@@ -391,7 +400,9 @@ fn made(ran: &Ran) -> String {
 
 /// What a snapshot or a backup lacks, by the warnings.
 fn missing(ran: &Ran) -> String {
-    let is_meant = |line: &&str| line.contains("not captured") || line.contains("not in the backup");
+    let is_meant = |line: &&str| {
+        ["not captured", "not in the backup", "restore is half done"].iter().any(|known| line.contains(known))
+    };
     let lines: Vec<&str> = ran.err.lines().filter(is_meant).take(20).collect();
     if lines.is_empty() { "`nbak snapshot` says what".to_owned() } else { lines.join("\n") }
 }

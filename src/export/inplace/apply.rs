@@ -286,7 +286,10 @@ impl<'a> Run<'a> {
 
     fn attributes(&mut self) -> Result<()> {
         for touch in &self.intent.touch {
-            if self.root.seen(&touch.path.0)?.is_some() {
+            let seen = self.root.seen(&touch.path.0)?;
+            // What somebody wrote since keeps the time at which they did.
+            let is_other = touch.live.is_some_and(|then| !touch.is_as_it_was(then, seen));
+            if seen.is_some() && !is_other {
                 self.progress.advance(1);
                 self.root.set(&touch.path.0, touch.mode, touch.owner, touch.mtime)?;
             }
@@ -387,6 +390,30 @@ impl<'a> Run<'a> {
             )));
         }
         Ok(self.done)
+    }
+
+    /// Ends it as it stands: what is live stays, and what was replaced is kept, where the answer says.
+    pub fn abandon(self) -> Result<Option<PathBuf>> {
+        for one in self.intent.moves.iter().filter(|one| one.way != Way::Through) {
+            let (path, old) = (&one.path.0, Path::new(OLD).join(&one.path.0));
+            // Between the two steps of an exchange nothing stands there.
+            if self.root.seen(path)?.is_none()
+                && Run::is_pending(self.root, one)?
+                && one.live.is_some()
+                && self.root.seen(&old)?.map(|seen| seen.stamp) == one.live
+            {
+                self.progress.advance(1);
+                self.root.rename(&old, path)?;
+                self.root.sync_folder(path.parent().unwrap_or(Path::new("")))?;
+            }
+        }
+        self.keep_everything()?;
+        self.progress.advance(1);
+        Intent::remove(self.root)?;
+        self.progress.advance(1);
+        self.root.remove_folder(Path::new(FOLDER))?;
+        let is_kept = self.root.seen(self.kept())?.is_some();
+        Ok(is_kept.then(|| self.root.place(self.kept())))
     }
 
     fn report(&mut self) -> Result<()> {

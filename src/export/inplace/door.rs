@@ -1,4 +1,4 @@
-//! The two calls: [`replace`], and [`recover`] for what a crash left.
+//! The calls: [`replace`], and for what a crash left [`recover_untouched`], [`recover`] and [`abandon`].
 //!
 //! Up to the intent, `replace` gives everything back if something is in the way: databases their journal mode, and the
 //! staging is removed. After it, an error says that the next command finishes the restore.
@@ -12,6 +12,7 @@ use super::asked::{Options, Replaced};
 use super::databases::{self, Held, Standing, hold, standing_sidecars};
 use super::holders::{Process, Whose, holders, in_words};
 use super::intent::{Intent, Move, Name, Way};
+use super::pending::{in_the_way, named, standing};
 use super::plan::{self, Plan, base_of};
 use super::root::{Kind, Root, Seen};
 use super::staging::{FOLDER, INTENT, NEW, Staging};
@@ -44,6 +45,7 @@ fn carry_out(
     // Programs may have been waited for. A file that changes after this is kept, since it is not what the plan saw.
     (options.recheck)(&changed(plan, &held))?;
     progress.advance(1);
+    plan.intent.standing = Some(standing(&staging.root, &plan.intent)?);
     let written = plan.intent.write(&staging.root);
     if let Err(error) = written {
         // If it cannot be taken back either, it stands, and the next command carries it out.
@@ -57,11 +59,40 @@ fn carry_out(
     run.finish().map_err(|error| begun(&staging.root, error))
 }
 
-/// Finishes an interrupted restore, if there is one. `None`: nothing was pending. To be called at the start of every
-/// command; it costs one `stat` when there is nothing to do.
+/// Finishes an interrupted restore, if there is one, for somebody who asks for that: what was written since to anything
+/// that it replaces is kept aside. `None`: nothing was pending.
 ///
 /// A staging without an intent, which changed nothing or is done with, is swept: copies of files do not lie about.
 pub fn recover(data: &Path, progress: &dyn Progress) -> Result<Option<Replaced>> {
+    go_on(data, progress, true)
+}
+
+/// The same for a command that is about something else and may write, also one that nobody watches: fails if anything
+/// was written since to what the restore is about, and then nothing is changed. It costs one `stat` when there is
+/// nothing to do.
+pub fn recover_untouched(data: &Path, progress: &dyn Progress) -> Result<Option<Replaced>> {
+    go_on(data, progress, false)
+}
+
+/// Ends an interrupted restore, if there is one, and leaves what is live as it is. What the restore had replaced is
+/// kept, where the answer says, if there is any of that. `None`: nothing was pending.
+pub fn abandon(data: &Path, progress: &dyn Progress) -> Result<Option<Option<PathBuf>>> {
+    if data.join(INTENT).symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Ok(None);
+    }
+    let staging = Staging::lock(data)?;
+    let root = &staging.root;
+    if root.seen(Path::new(INTENT))?.is_none() {
+        return Ok(None);
+    }
+    let intent = Intent::read(root)?;
+    progress.begin("ending an interrupted restore", Run::steps(&intent));
+    let ended = Run::new(root, &intent, progress).abandon();
+    progress.end();
+    ended.map(Some)
+}
+
+fn go_on(data: &Path, progress: &dyn Progress, is_asked: bool) -> Result<Option<Replaced>> {
     let is_there = |name: &str| match data.join(name).symlink_metadata() {
         Ok(_) => Ok(true),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
@@ -85,12 +116,30 @@ pub fn recover(data: &Path, progress: &dyn Progress) -> Result<Option<Replaced>>
         return Ok(None);
     }
     let intent = Intent::read(root)?;
+    if !is_asked {
+        let written = in_the_way(root, &intent)?;
+        if let Some(first) = written.first() {
+            return Err(was_written(root, &intent, first, &written));
+        }
+    }
     progress.begin("finishing an interrupted restore", Run::steps(&intent));
     let mut run = Run::new(root, &intent, progress);
     run.is_recovery = true;
     let replaced = retake(&mut run).and_then(|()| run.finish()).map_err(|error| begun(root, error));
     progress.end();
     replaced.map(Some)
+}
+
+fn was_written(root: &Root, intent: &Intent, first: &Path, written: &[PathBuf]) -> Error {
+    Error::failed("a restore into this directory was interrupted, and this was written since")
+        .at(root.place(first))
+        .hint(format!(
+            "written since: {}; stop the application, then `nbak restore --resume` finishes the restore and keeps what \
+             was written in {}, or `nbak restore --abandon` leaves the live data as it is and keeps there what was \
+             replaced; nothing was changed",
+            named(written),
+            root.place(Path::new(&intent.kept)).display()
+        ))
 }
 
 fn begun(root: &Root, error: Error) -> Error {
@@ -102,8 +151,9 @@ fn begun(root: &Root, error: Error) -> Error {
     let place = place.parent().unwrap_or(&place).display();
     let stop = if error.is_locked() { "stop the program that uses it; " } else { "" };
     error.hint(format!(
-        "{stop}the restore was begun, and the next nbak command on this data directory finishes it; until then what \
-         was there and what is to be there stand in {place}: do not remove it"
+        "{stop}the restore was begun: `nbak restore --resume` finishes it, and so does the next `nbak snapshot`, `nbak \
+         backup` or restore in place if nothing is written till then; until then what was there and what is to be \
+         there stand in {place}: do not remove it"
     ))
 }
 

@@ -16,7 +16,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::root::{Root, Stamp};
+use super::root::{Root, Seen, Stamp};
 use super::staging::{FOLDER, INTENT};
 use crate::error::{Error, Result};
 
@@ -123,6 +123,16 @@ pub struct Touch {
     pub mode: Option<u32>,
     pub owner: Option<(u32, u32)>,
     pub mtime: (i64, u32),
+    /// Which version of it that is. Older journals do not say.
+    #[serde(default)]
+    pub live: Option<Stamp>,
+}
+
+impl Touch {
+    /// Whether what stands there now is what stood there `then`, with the one time or with the other.
+    pub fn is_as_it_was(&self, then: Stamp, now: Option<Seen>) -> bool {
+        now.is_some_and(|now| now.stamp == then || now.stamp == Stamp { mtime: self.mtime, ..then })
+    }
 }
 
 /// All that is needed to finish.
@@ -135,6 +145,10 @@ pub struct Intent {
     pub clear: Vec<Clear>,
     pub moves: Vec<Move>,
     pub touch: Vec<Touch>,
+    /// What stands beside what is exchanged and below what goes, to tell what is written before this is finished.
+    /// Older journals do not say.
+    #[serde(default)]
+    pub standing: Option<Vec<Clear>>,
     pub unchanged: u64,
     pub extra: Vec<Name>,
     pub removed: Vec<Name>,
@@ -151,6 +165,7 @@ impl Intent {
             clear: Vec::new(),
             moves: Vec::new(),
             touch: Vec::new(),
+            standing: None,
             unchanged: 0,
             extra: Vec::new(),
             removed: Vec::new(),

@@ -7,7 +7,8 @@
 //! Flow: the caller fills `new/`. [`replace`] compares it with what is live, looks ahead for everything that can be
 //! known to go wrong, takes the databases away from whoever might open them, and writes the intent. Up to there, what
 //! is live means what it meant before. From there on, it is finished: by `replace` itself, or after a crash by
-//! [`recover`]. Only when all of it stands in place and was compared does the intent go, and then what was replaced.
+//! [`recover_untouched`] if nobody wrote to any of it since ([`pending`]), else by [`recover`] when a person asks for
+//! it. Only when all of it stands in place and was compared does the intent go, and then what was replaced.
 //!
 //! - **Nothing is deleted before the end.** A file is exchanged with the staged one in one step, and then stands in the
 //!   staging itself. A path is never without a file in between.
@@ -29,12 +30,13 @@ mod databases;
 mod door;
 pub mod holders;
 mod intent;
+pub mod pending;
 mod plan;
 mod root;
 mod staging;
 mod through;
 
 pub use asked::{Options, Replaced};
-pub use door::{look_for_openers, recover, replace};
+pub use door::{abandon, look_for_openers, recover, recover_untouched, replace};
 pub use plan::is_graph;
 pub use staging::Staging;

@@ -262,7 +262,8 @@ impl Planner<'_> {
             let mode = (staged.kind == Kind::File).then_some(staged.mode);
             let owner = takes_owner.then_some(staged.owner);
             let mtime = if is_cut { live.mtime } else { staged.mtime };
-            self.plan.intent.touch.push(Touch { path: Name(entry.path.clone()), mode, owner, mtime });
+            let (path, live) = (Name(entry.path.clone()), Some(live.stamp));
+            self.plan.intent.touch.push(Touch { path, mode, owner, mtime, live });
         }
     }
 

@@ -47,7 +47,7 @@ impl Staging {
         if root.seen(Path::new(INTENT))?.is_some() {
             return Err(Error::failed("an interrupted restore is still to be finished")
                 .at(root.place(Path::new(INTENT)))
-                .hint("any nbak command on this data directory finishes it; nothing was changed"));
+                .hint("`nbak restore --resume` finishes it, `nbak restore --abandon` ends it; nothing was changed"));
         }
         if let Some(seen) = root.seen(Path::new(FOLDER))? {
             if seen.kind != Kind::Folder {
@@ -93,6 +93,13 @@ impl Staging {
         }
         let new = root.place(Path::new(NEW));
         Ok(Staging { root, new, is_needed: true, _lock: lock })
+    }
+
+    /// Whether a process restores here now. The lock is asked for and not kept: it is not made if it is not there.
+    pub(super) fn is_under_way(root: &Root) -> bool {
+        let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
+        let lock = OpenOptions::new().read(true).custom_flags(flags).open(root.place(Path::new(LOCK)));
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// Where the caller puts what is to be restored, as it is to stand in the data directory.

@@ -48,9 +48,11 @@ pub fn renumber(data: &Path, origin: Origin<'_>, placed: &BTreeMap<Node, PathBuf
             renumber(&mut one["live"], &Path::new("data").join(&path));
         }
     }
-    for one in intent["clear"].as_array_mut().expect("a list") {
-        let path = one["path"].as_str().expect("text").to_owned();
-        renumber(&mut one["live"], &Path::new("data").join(&path));
+    for list in ["clear", "standing", "touch"] {
+        for one in intent[list].as_array_mut().expect("a list") {
+            let path = one["path"].as_str().expect("text").to_owned();
+            renumber(&mut one["live"], &Path::new("data").join(&path));
+        }
     }
     let line = intent.to_string();
     fs::write(&journal, format!("{line}\n{}\n", blake3::hash(line.as_bytes()).to_hex())).expect("written");

@@ -1,0 +1,272 @@
+//! An interrupted restore, looked at: how far it came, and what was written since.
+//!
+//! Whoever finishes one puts an old state in place, maybe days later. So what is live is first held against the stamps
+//! that the intent has of it. If all is as the restore left it, the machine died in the middle and nobody worked on
+//! the rest: it is finished by the next command that may write. If not, somebody did, and only a person can say which
+//! of both is to be there. What counts as written is
+//!
+//! - what stands where something is still to come, if it is not what the intent saw, and what is below it or, of a
+//!   database, beside it;
+//! - what was put in place, and changed since: the rest would come beside it;
+//! - what appeared or changed among the files of a knowledge graph that is not wholly exchanged.
+//!
+//! Once nothing live is left to be moved, what was written is in nobody's way, and counts no more. A journal of an
+//! older version has no stamps of what is below and beside: all of that counts then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use super::apply::Run;
+use super::databases::standing_sidecars;
+use super::intent::{Clear, Intent, Name, Way};
+use super::plan::is_graph;
+use super::root::{Kind, Root, Seen, Stamp};
+use super::staging::{INTENT, OLD, Staging};
+use crate::error::{Error, Result};
+use crate::snapshot::sidecar::{Sidecar, is_shared_memory};
+
+/// So many paths are named in a message.
+const NAMED: usize = 5;
+
+/// A restore in place that was begun and is not finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// When its journal was written, in milliseconds since 1970.
+    pub since: i64,
+    /// What was written since then, which keeps it from being finished without being asked for.
+    pub written: Vec<PathBuf>,
+    /// Why its journal cannot be read, or what it is about cannot be looked at.
+    pub unreadable: Option<String>,
+}
+
+impl Pending {
+    /// What is to be known of it, in words.
+    pub fn text(&self) -> String {
+        let begun = crate::export::manifest::iso(self.since);
+        let what = format!("a restore in place, begun at {begun}, is half done: old and new data stand side by side");
+        match &self.unreadable {
+            Some(why) => format!("{what}; {why}"),
+            None if self.written.is_empty() => what,
+            None => format!("{what}; written since: {}", named(&self.written)),
+        }
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> &'static str {
+        if self.unreadable.is_some() {
+            "see the message"
+        } else {
+            "stop the application, then `nbak restore --resume` finishes it, and keeps what was written since; `nbak \
+             restore --abandon` leaves the live data as it is, and keeps what was replaced"
+        }
+    }
+}
+
+/// The first of `paths`.
+pub fn named(paths: &[PathBuf]) -> String {
+    let first: Vec<String> = paths.iter().take(NAMED).map(|path| path.display().to_string()).collect();
+    let more = if paths.len() > NAMED { ", …" } else { "" };
+    format!("{}{more}", first.join(", "))
+}
+
+/// The restore into `data` that was interrupted, if there is one, and none is under way. Nothing is changed, and
+/// nothing waited for.
+pub fn pending(data: &Path) -> Option<Pending> {
+    let place = data.join(INTENT);
+    let since = match place.symlink_metadata() {
+        Ok(meta) => {
+            let passed = meta.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+            passed.map_or(0, |passed| passed.as_millis() as i64)
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return None,
+        Err(error) => {
+            let why = Error::io("look for an interrupted restore", &place, error).to_string();
+            return Some(Pending { since: 0, written: Vec::new(), unreadable: Some(why) });
+        }
+    };
+    let looked = Root::open(data).and_then(|root| {
+        if Staging::is_under_way(&root) {
+            return Ok(None);
+        }
+        in_the_way(&root, &Intent::read(&root)?).map(Some)
+    });
+    match looked {
+        Ok(None) => None,
+        Ok(Some(written)) => Some(Pending { since, written, unreadable: None }),
+        // It was finished in the meantime.
+        Err(_) if !place.exists() => None,
+        Err(error) => Some(Pending { since, written: Vec::new(), unreadable: Some(error.to_string()) }),
+    }
+}
+
+/// What a finished restore leaves until a person removes it: the folders of what must not be lost.
+pub fn kept(data: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(data).into_iter().flatten().flatten();
+    let is_kept = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with(".nbak-kept-");
+    let mut found: Vec<PathBuf> =
+        entries.filter(|entry| is_kept(&entry.file_name())).map(|entry| entry.path()).collect();
+    found.sort_unstable();
+    found
+}
+
+/// What was written since the intent, if anything live is still to be moved.
+pub(super) fn in_the_way(root: &Root, intent: &Intent) -> Result<Vec<PathBuf>> {
+    if !moves_live(root, intent)? {
+        return Ok(Vec::new());
+    }
+    let mut found = BTreeSet::new();
+    for one in &intent.moves {
+        let (path, live) = (&one.path.0, root.seen(&one.path.0)?);
+        let is_as_it_was = if Run::is_pending(root, one)? {
+            match (live, one.live) {
+                (Some(now), Some(then)) => now.stamp == then,
+                // Between the two steps of an exchange nothing stands there.
+                (None, Some(_)) => was_moved(root, intent, path)?,
+                (None, None) => true,
+                (Some(_), None) => false,
+            }
+        } else {
+            one.way == Way::Through || live.is_some_and(|now| now.stamp == one.staged)
+        };
+        if !is_as_it_was {
+            found.insert(path.clone());
+        }
+        if matches!(one.way, Way::Database | Way::Malformed) && !Run::is_pending(root, one)? {
+            let is_staged = |path: &Path| intent.moves.iter().any(|other| other.path.0 == *path);
+            let beside = sidecars_with_content(root, path)?;
+            found.extend(beside.into_keys().filter(|beside| !is_staged(beside)));
+        }
+    }
+    for one in &intent.clear {
+        let is_other = root.seen(&one.path.0)?.is_some_and(|now| now.stamp != one.live && !is_made(intent, one, &now));
+        found.extend(is_other.then(|| one.path.0.clone()));
+    }
+    for one in &intent.folders {
+        let is_cleared = intent.clear.iter().any(|clear| clear.path == one.path);
+        let is_other = root.seen(&one.path.0)?.is_some_and(|now| now.kind != Kind::Folder);
+        found.extend((is_other && !is_cleared).then(|| one.path.0.clone()));
+    }
+    for one in &intent.touch {
+        let is_written = one.live.is_some_and(|then| !one.is_as_it_was(then, root.seen(&one.path.0).ok().flatten()));
+        found.extend(is_written.then(|| one.path.0.clone()));
+    }
+    let then: Option<BTreeMap<&Path, Stamp>> =
+        intent.standing.as_ref().map(|all| all.iter().map(|one| (one.path.0.as_path(), one.live)).collect());
+    let now = beside_and_below(root, intent, then.is_some())?;
+    let is_new = |(path, stamp): &(PathBuf, Stamp)| then.as_ref().is_none_or(|then| then.get(&**path) != Some(stamp));
+    found.extend(now.into_iter().filter(is_new).map(|(path, _)| path));
+    Ok(found.into_iter().collect())
+}
+
+/// Stamps of what the intent does not name one by one, and what goes with it: for [`in_the_way`] to compare with.
+pub(super) fn standing(root: &Root, intent: &Intent) -> Result<Vec<Clear>> {
+    let all = beside_and_below(root, intent, true)?;
+    Ok(all.into_iter().map(|(path, live)| Clear { path: Name(path), live }).collect())
+}
+
+/// What stands beside databases that are still to be exchanged, below folders that are still to go, and, if wanted, of
+/// a knowledge graph that is not wholly exchanged.
+fn beside_and_below(root: &Root, intent: &Intent, graph: bool) -> Result<BTreeMap<PathBuf, Stamp>> {
+    let mut found = BTreeMap::new();
+    let mut is_graph_pending = false;
+    for one in &intent.moves {
+        if !Run::is_pending(root, one)? {
+            continue;
+        }
+        is_graph_pending |= is_graph(&one.path.0);
+        if one.way != Way::File {
+            found.extend(sidecars_with_content(root, &one.path.0)?);
+        }
+        if root.seen(&one.path.0)?.is_some_and(|now| now.kind == Kind::Folder) {
+            below(root, &one.path.0, &mut found)?;
+        }
+    }
+    for one in &intent.clear {
+        if let Some(now) = root.seen(&one.path.0)?.filter(|now| now.stamp == one.live) {
+            is_graph_pending |= is_graph(&one.path.0);
+            if now.kind == Kind::Folder {
+                below(root, &one.path.0, &mut found)?;
+            }
+        }
+    }
+    if graph && is_graph_pending {
+        let mut all = BTreeMap::new();
+        for top in root.names(Path::new(""))?.into_iter().filter(|top| is_graph(top)) {
+            let Some(now) = root.seen(&top)? else { continue };
+            if now.kind == Kind::Folder {
+                below(root, &top, &mut all)?;
+            } else {
+                all.insert(top, now.stamp);
+            }
+        }
+        let moves = intent.moves.iter().map(|one| &one.path);
+        let others = intent.clear.iter().map(|one| &one.path).chain(intent.folders.iter().map(|one| &one.path));
+        // Those are looked at by their own stamps.
+        let own: BTreeSet<&Path> = moves.chain(others).map(|name| name.0.as_path()).collect();
+        all.retain(|path, _| !path.ancestors().any(|above| own.contains(above)));
+        found.extend(all);
+    }
+    Ok(found)
+}
+
+fn below(root: &Root, folder: &Path, found: &mut BTreeMap<PathBuf, Stamp>) -> Result<()> {
+    for path in root.names(folder)? {
+        let Some(now) = root.seen(&path)? else { continue };
+        if now.kind == Kind::Folder {
+            below(root, &path, found)?;
+        }
+        found.insert(path, now.stamp);
+    }
+    Ok(())
+}
+
+/// But for those that readers make: shared memory, and a log or a journal without a byte.
+fn sidecars_with_content(root: &Root, database: &Path) -> Result<BTreeMap<PathBuf, Stamp>> {
+    let mut found = BTreeMap::new();
+    for path in standing_sidecars(root, database)? {
+        let is_memory = matches!(Sidecar::named(&path), Some((Sidecar::Memory, _)));
+        if is_memory && is_shared_memory(&root.place(&path)) {
+            continue;
+        }
+        if let Some(now) = root.seen(&path)?.filter(|now| now.stamp.size > 0 || now.kind != Kind::File) {
+            found.insert(path, now.stamp);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the restore itself took it away.
+fn was_moved(root: &Root, intent: &Intent, path: &Path) -> Result<bool> {
+    Ok(root.seen(&Path::new(OLD).join(path))?.is_some() || root.seen(&Path::new(&intent.kept).join(path))?.is_some())
+}
+
+/// Whether the folder that the restore makes in place of what is cleared stands there.
+fn is_made(intent: &Intent, one: &Clear, now: &Seen) -> bool {
+    now.kind == Kind::Folder && intent.folders.iter().any(|folder| folder.path == one.path)
+}
+
+/// Whether finishing it takes anything from where it is live.
+fn moves_live(root: &Root, intent: &Intent) -> Result<bool> {
+    for one in &intent.moves {
+        if Run::is_pending(root, one)? {
+            return Ok(true);
+        }
+    }
+    for one in &intent.clear {
+        let now = root.seen(&one.path.0)?.filter(|now| !is_made(intent, one, now));
+        // What came there after the old one went is left where it is.
+        if let Some(now) = now
+            && (now.stamp == one.live || root.seen(&Path::new(OLD).join(&one.path.0))?.is_none())
+        {
+            return Ok(true);
+        }
+    }
+    for one in &intent.folders {
+        if root.seen(&one.path.0)?.is_some_and(|now| now.kind != Kind::Folder) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -13,6 +13,7 @@ mod context;
 mod daemon;
 mod drill;
 mod drive;
+mod ending;
 mod inplace;
 mod key;
 mod listed;
@@ -45,8 +46,13 @@ pub fn main() -> u8 {
     let context = Context::new(&args.common);
     allow_open_files();
     settle_in();
+    if !matches!(args.command, Command::Daemon) {
+        ending::listen();
+    }
     start_threads();
-    match run(&args.common, &context, args.command).and_then(|code| output::complete().map(|()| code)) {
+    let done = run(&args.common, &context, args.command).and_then(|code| output::complete().map(|()| code));
+    ending::await_end();
+    match done {
         Ok(code) => code,
         Err(error) => {
             output::error(&error);

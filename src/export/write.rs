@@ -42,6 +42,7 @@ use crate::snapshot::restore;
 use crate::snapshot::scratch::{Scratch, open_up, remove_tree};
 use crate::snapshot::store::Store;
 use crate::snapshot::tree::{Attributes, Consistency, Node};
+use crate::source::passing;
 use crate::store::lock::WriterLock;
 
 /// The lock of a backup folder: one export, restore or prune at a time.
@@ -400,6 +401,7 @@ struct Staging(PathBuf);
 
 impl Staging {
     fn make(path: PathBuf) -> Result<Staging> {
+        passing::note(&path);
         DirBuilder::new()
             .mode(0o700)
             .create(&path)
@@ -409,6 +411,7 @@ impl Staging {
 
     /// Gives the backup its name. From then on it exists.
     fn publish(mut self, path: &Path) -> Result<()> {
+        passing::forget(&self.0);
         rename_new(&self.0, path).map_err(|error| Error::io("give the backup its name", path, error))?;
         let folder = path.parent().unwrap_or(Path::new("."));
         if let Err(error) = sync_folder(folder) {
@@ -425,6 +428,7 @@ impl Drop for Staging {
     fn drop(&mut self) {
         if !self.0.as_os_str().is_empty() {
             let _ = remove_tree(&self.0);
+            passing::forget(&self.0);
         }
     }
 }

@@ -1,17 +1,19 @@
 //! Scratch space for plaintext that has to be a file for a while: a 0700 folder, made when it is first asked for, gone
 //! with the value.
 //!
-//! A process that is killed leaves its folder. So each holds a file with a kernel lock on it, and whoever makes scratch
+//! What a signal ends removes its folder ([`passing`]); what is killed leaves it. So each holds a file with a kernel lock on it, and whoever makes scratch
 //! space in the same place removes the folders whose lock is free: a process number would not do, since a container
 //! counts its own.
 
 use std::cell::RefCell;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::id::SlotId;
+use crate::source::passing;
+pub use crate::source::passing::{open_up, remove_tree};
 
 const PREFIX: &str = ".nbak-scratch-";
 /// While it is made.
@@ -63,6 +65,7 @@ impl Scratch {
     /// Made under a name of its own, and locked before it gets the other one.
     fn make(&self, tries: usize) -> io::Result<File> {
         let young = self.path.with_file_name(format!("{YOUNG}{}", SlotId::random()));
+        passing::note(&self.path);
         DirBuilder::new().mode(0o700).create(&young)?;
         let locked = lock(&young).and_then(|file| std::fs::rename(&young, &self.path).map(|()| file));
         locked.or_else(|error| {
@@ -77,32 +80,9 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         if self.made.get_mut().is_some() {
             let _ = remove_tree(&self.path);
+            passing::forget(&self.path);
         }
     }
-}
-
-/// Removes a folder of our own with everything in it, also if it has folders that may not be written: what was restored
-/// there has the modes that it had.
-pub fn remove_tree(path: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(path)?;
-            std::fs::remove_dir_all(path)
-        }
-        other => other,
-    }
-}
-
-/// Makes every folder below `path` one that its owner may change.
-pub fn open_up(path: &Path) -> io::Result<()> {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 fn lock(folder: &Path) -> io::Result<File> {

@@ -19,6 +19,7 @@ pub mod handle;
 pub mod medium;
 pub mod moved;
 pub mod own;
+pub mod passing;
 pub mod plain;
 pub mod sqlite;
 pub mod walk;

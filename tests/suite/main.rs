@@ -35,6 +35,7 @@ mod drill;
 mod drills;
 mod drive;
 mod drive_common;
+mod ending;
 mod fake_drive;
 mod fidelity;
 mod full_disk;

@@ -46,6 +46,7 @@ fn carry_out(
     (options.recheck)(&changed(plan, &held))?;
     progress.advance(1);
     plan.intent.standing = Some(standing(&staging.root, &plan.intent)?);
+    staging.stays();
     let written = plan.intent.write(&staging.root);
     if let Err(error) = written {
         // If it cannot be taken back either, it stands, and the next command carries it out.

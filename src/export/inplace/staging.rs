@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::root::{Kind, Root};
 use crate::error::{Error, Result};
+use crate::source::passing;
 
 /// The folder, in the data directory.
 pub const FOLDER: &str = ".nbak-restore";
@@ -58,6 +59,7 @@ impl Staging {
             root.remove_folder(Path::new(FOLDER))?;
         }
         staging.is_needed = false;
+        passing::note(&staging.root.place(Path::new(FOLDER)));
         staging.root.make_folder(Path::new(NEW))?;
         Ok(staging)
     }
@@ -107,11 +109,18 @@ impl Staging {
         &self.new
     }
 
+    /// From now on no end of this process removes it: it is gone, or an intent is about to need it.
+    pub(super) fn stays(&self) {
+        passing::forget(&self.root.place(Path::new(FOLDER)));
+    }
+
     /// Removes the staging; nothing of the data directory was changed. Dropping it does the same, as far as it can.
     pub fn discard(mut self) -> Result<()> {
         // Once is enough: dropping it does not try again.
         self.is_needed = true;
-        self.root.remove_folder(Path::new(FOLDER))
+        self.root.remove_folder(Path::new(FOLDER))?;
+        self.stays();
+        Ok(())
     }
 }
 
@@ -120,6 +129,7 @@ impl Drop for Staging {
         if !self.is_needed {
             // What stays is swept by the next restore.
             let _ = self.root.remove_folder(Path::new(FOLDER));
+            self.stays();
         }
     }
 }

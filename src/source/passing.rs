@@ -1,0 +1,72 @@
+//! Places with plaintext that are to be gone when the process ends, also when a signal ends it.
+//!
+//! Whoever makes such a place notes it, and forgets it when it is removed, or is needed beyond the process. Sweeping
+//! removes all that is noted, and never gives the list back: from then on nothing is noted, forgotten or made needed
+//! any more, and who tries waits for the end. So a restore in place that is about to write its journal either has
+//! written it, and its staging stays, or never will.
+
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Result};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How often it is tried: other threads may still be writing there, until they find that it is gone.
+const TRIES: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(10);
+
+static PLACES: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn places() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    PLACES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is at `path`, or will be, is not to outlive this process.
+pub fn note(path: &Path) {
+    places().insert(path.to_path_buf());
+}
+
+/// It is gone, or is to stay.
+pub fn forget(path: &Path) {
+    places().remove(path);
+}
+
+/// Removes all of them, as far as it can be done. Only for a process that ends right after it.
+pub fn sweep() {
+    let noted = places();
+    // One that was noted and not made yet is there the second time.
+    for path in noted.iter().chain(noted.iter()) {
+        for _ in 0..TRIES {
+            match remove_tree(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => std::thread::sleep(PAUSE),
+                _ => break,
+            }
+        }
+    }
+    std::mem::forget(noted);
+}
+
+/// Removes a folder of our own with everything in it, also if it has folders that may not be written: what was restored
+/// there has the modes that it had.
+pub fn remove_tree(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            open_up(path)?;
+            std::fs::remove_dir_all(path)
+        }
+        other => other,
+    }
+}
+
+/// Makes every folder below `path` one that its owner may change.
+pub fn open_up(path: &Path) -> Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_up(&entry.path())?;
+        }
+    }
+    Ok(())
+}

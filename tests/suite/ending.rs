@@ -1,0 +1,90 @@
+//! What a signal ends leaves no plaintext beside the store or in the data directory, and is seen to be ended by it.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::common::{KEY, Place, noise};
+
+/// So much that each command takes a moment for it.
+fn place() -> Place {
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    for nth in 0..40 {
+        fs::write(place.data.join(format!("file-{nth}")), noise(nth, 2_000_000)).expect("written");
+    }
+    place.ok(&["snapshot"]);
+    for nth in 0..40 {
+        fs::write(place.data.join(format!("file-{nth}")), noise(nth + 100, 2_000_000)).expect("written");
+    }
+    place
+}
+
+/// Everything that is passing, beside the store, in the data directory, and among the backups.
+fn passing(place: &Place) -> Vec<PathBuf> {
+    let folders = [place.folder.path().to_path_buf(), place.data.clone(), place.data.join("backups")];
+    let all = folders.iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+    let is_passing = |name: &str| {
+        name.starts_with(".nbak-scratch-")
+            || name.starts_with(".nbak-young-")
+            || name == ".nbak-restore"
+            || name.ends_with(".tmp")
+    };
+    all.map(|entry| entry.path())
+        .filter(|path| path.file_name().is_some_and(|name| is_passing(&name.to_string_lossy())))
+        .collect()
+}
+
+/// Starts it, and waits until there is something to be removed.
+fn begun(place: &Place, mut command: Command) -> Child {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
+    while passing(place).is_empty() {
+        assert!(child.try_wait().expect("asked").is_none(), "it was too fast");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child
+}
+
+#[test]
+fn what_a_signal_ends_leaves_no_plaintext() {
+    let place = place();
+    let restore = ["restore", "latest", "--in-place", "--yes"];
+    for args in [&["drill"][..], &["backup"], &restore] {
+        for (signal, delay) in [(Signal::INT, 5), (Signal::TERM, 40), (Signal::HUP, 100)] {
+            let child = begun(&place, place.command(args));
+            std::thread::sleep(Duration::from_millis(delay));
+            kill_process(Pid::from_child(&child), signal).expect("told");
+            let output = child.wait_with_output().expect("ended");
+            let err = String::from_utf8_lossy(&output.stderr).into_owned();
+            if output.status.success() {
+                continue;
+            }
+            assert_eq!(output.status.signal(), Some(signal.as_raw()), "{args:?}: {}: {err}", output.status);
+            assert!(!err.contains("error: "), "{args:?}: {err}");
+            let is_pending = place.data.join(".nbak-restore/intent").exists();
+            assert!(is_pending || passing(&place).is_empty(), "{args:?}, {signal:?}: {:?}", passing(&place));
+            if is_pending {
+                place.ok(&["restore", "--resume", "--yes"]);
+            }
+        }
+    }
+    place.ok(&["drill"]);
+    place.ok(&["check", "--read-data"]);
+    assert!(passing(&place).is_empty());
+}
+
+#[test]
+fn what_was_to_be_ignored_stays_ignored() {
+    let place = place();
+    let mut command = Command::new("/bin/sh");
+    let nbak = place.command(&["drill"]);
+    command.args(["-c", "trap '' HUP; exec \"$0\" drill"]).arg(nbak.get_program()).env_clear();
+    command.envs(nbak.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let child = begun(&place, command);
+    kill_process(Pid::from_child(&child), Signal::HUP).expect("told");
+    let output = child.wait_with_output().expect("ended");
+    assert!(output.status.success(), "{output:?}");
+}

@@ -74,13 +74,14 @@ impl Gathering<'_, '_> {
                 None => 4,
             }
         });
-        self.progress.begin("reading", places.iter().map(|&at| walked.found[at].stamp.size).sum());
+        let all = places.iter().map(|&at| walked.found[at].stamp.size).sum();
         let (catalog, source) = (self.taking.store.catalog(), &*self.taking.source);
         rayon::in_place_scope(|scope| {
             for at in scanned {
                 let found = &self.walked.found[at];
                 scans.begin(scope, (catalog, source), at, (found, self.walked.folder_of(found)));
             }
+            self.progress.begin("reading", all);
             self.capture_in_order(&places, scans)
         })?;
         self.progress.end();

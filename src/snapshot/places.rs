@@ -109,6 +109,25 @@ mod tests {
     }
 
     #[test]
+    fn a_data_directory_is_known_by_where_it_lies_and_by_what_it_is_called() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().canonicalize().expect("a real path");
+        std::fs::create_dir(root.join("data")).expect("made");
+        std::os::unix::fs::symlink("data", root.join("link")).expect("linked");
+        let places = |name: &str| Places { data_dir: root.join(name), backup_dir: root.clone(), repo: root.clone() };
+        let said = |name: &str| root.join(name).to_string_lossy().into_owned();
+        for (of, names, others) in [
+            ("link", vec!["data", "link", "link/"], vec!["", "dat", "data2", "other"]),
+            ("data", vec!["data", "data/"], vec!["link", "other"]),
+            ("not/there", vec!["not/there"], vec!["not", "there"]),
+        ] {
+            let owns = places(of).owns();
+            assert!(names.iter().all(|name| owns(&said(name))), "{of}");
+            assert!(!others.iter().any(|name| owns(&said(name))) && !owns("") && !owns("data"), "{of}");
+        }
+    }
+
+    #[test]
     fn a_path_is_where_it_leads_to() {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().canonicalize().expect("a real path");

@@ -199,6 +199,7 @@ pub struct FindArgs {
 /// Arguments of `restore`.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("where").args(["target", "in_place", "resume", "abandon"]).required(true))]
+#[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
 pub struct RestoreArgs {
     /// `latest`, the beginning of an id, a tag, or a time
     #[arg(required_unless_present_any = ["resume", "abandon"])]

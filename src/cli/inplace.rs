@@ -27,7 +27,7 @@ pub const HALF_DONE: &str = "a restore is half done";
 /// So many entries that the snapshot lacks are named.
 const NAMED: usize = 5;
 
-/// Finishes a restore that was interrupted, if nothing was written since. Else, or if it cannot be finished, that is the
+/// Finishes a restore that was interrupted, if nothing was written since. Else, or if it cannot be finished, that is an
 /// error.
 pub fn finish(context: &Context) -> Result<()> {
     let data = context.data_dir()?;

@@ -1,9 +1,9 @@
 //! Scratch space for plaintext that has to be a file for a while: a 0700 folder, made when it is first asked for, gone
 //! with the value.
 //!
-//! What a signal ends removes its folder ([`passing`]); what is killed leaves it. So each holds a file with a kernel lock on it, and whoever makes scratch
-//! space in the same place removes the folders whose lock is free: a process number would not do, since a container
-//! counts its own.
+//! A process that a signal ends removes its folder ([`passing`]); one that is killed leaves it. So each holds a file
+//! with a kernel lock on it, and whoever makes scratch space in the same place removes the folders whose lock is free:
+//! a process number would not do, since a container counts its own.
 
 use std::cell::RefCell;
 use std::fs::{DirBuilder, File, OpenOptions};

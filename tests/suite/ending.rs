@@ -31,7 +31,7 @@ fn passing(place: &Place) -> Vec<PathBuf> {
         name.starts_with(".nbak-scratch-")
             || name.starts_with(".nbak-young-")
             || name == ".nbak-restore"
-            || name.ends_with(".tmp")
+            || name.rsplit('.').next() == Some("tmp")
     };
     all.map(|entry| entry.path())
         .filter(|path| path.file_name().is_some_and(|name| is_passing(&name.to_string_lossy())))

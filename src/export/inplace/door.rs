@@ -45,6 +45,10 @@ fn carry_out(
     // Programs may have been waited for. A file that changes after this is kept, since it is not what the plan saw.
     (options.recheck)(&changed(plan, &held))?;
     progress.advance(1);
+    // A journal that was there for a moment is gone for good before it is noted that none is there.
+    let databases = plan.intent.moves.iter().filter(|one| one.way != Way::File);
+    let folders: BTreeSet<&Path> = databases.filter_map(|one| one.path.0.parent()).collect();
+    folders.into_iter().try_for_each(|folder| staging.root.sync_folder(folder))?;
     plan.intent.standing = Some(standing(&staging.root, &plan.intent)?);
     staging.stays();
     let written = plan.intent.write(&staging.root);

@@ -175,6 +175,9 @@ fn what_was_written_since_is_neither_replaced_nor_lost() {
     }
 }
 
+/// To a data directory; with what is to stay open.
+type Deed = fn(&Path) -> Option<Connection>;
+
 /// In a log that is not written back yet, in a file that appears, below a folder that is to go, beside a graph.
 #[test]
 fn what_has_no_stamp_of_its_own_counts_too() {
@@ -184,7 +187,6 @@ fn what_has_no_stamp_of_its_own_counts_too() {
     let is_early = |state: &BTreeMap<String, String>| {
         state["second.db"].contains("old00") && state["h.db"].contains("old00") && state.contains_key("x/old")
     };
-    type Deed = fn(&Path) -> Option<Connection>;
     let write = |path: PathBuf| fs::write(path, "since").expect("written");
     let deeds: [(&str, Deed); 4] = [
         ("h.db", |data| {

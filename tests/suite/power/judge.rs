@@ -179,6 +179,8 @@ fn settle(scene: &Scene) {
 /// All is as it was before, or as the snapshot has it, and no mixture of both; what is in no snapshot stays.
 pub fn restore_in_place(scene: &Scene, said: &str, what: &str) {
     is_whole(scene, what);
+    // Nobody wrote since: the next one that may write finishes it, or sweeps what was staged.
+    ok(scene, &["snapshot"], what);
     settle(scene);
     let found = plain(contents(&scene.place.data));
     let (old, new) = (&plain(scene.data.clone()), plain(scene.kept[0].1.clone()));

@@ -12,7 +12,7 @@ use super::inplace::{abandon, missing, restore_in_place, resume};
 use super::output::{self, count, line, size, time};
 use super::snapshot::unreadable_json;
 use crate::error::{Error, Result};
-use crate::snapshot::places::real;
+use crate::snapshot::places::{meet, real, source_of_name};
 use crate::snapshot::restore::{Options, restore as restore_snapshot};
 
 /// Restores a snapshot into a directory.
@@ -35,15 +35,24 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
             .at(&target)
             .hint("name another with --target; nothing was changed"));
     }
-    let data = context.data_dir().map(|data| real(&data)).ok();
-    if args.overwrite && data.as_ref().is_some_and(|data| data.starts_with(&really)) {
+    let source = source_of_name(&record.source);
+    let live = [context.data_dir().ok(), Some(source).filter(|source| source.exists())];
+    let live = live.into_iter().flatten().find(|data| meet(&target, data));
+    if args.overwrite
+        && let Some(data) = &live
+    {
         return Err(Error::usage(
-            "the target is the data directory, or has it in it: nothing would be kept of what is there",
+            "the target is a data directory, or has it in it, or lies in it: nothing would be kept of what is there",
         )
         .at(&target)
-        .hint("`nbak restore SNAP --in-place` makes a safety backup first; nothing was changed"));
+        .hint(format!(
+            "`nbak --data-dir {} restore {} --in-place` makes a safety backup first; or name another target; nothing \
+             was changed",
+            data.display(),
+            record.id.short()
+        )));
     }
-    if data.is_some_and(|data| really.starts_with(data)) {
+    if live.is_some_and(|data| really.starts_with(real(&data))) {
         output::warning("the target lies in the data directory: later snapshots will contain it too");
     }
     let missing = missing(record, &args.paths)?;

@@ -2,8 +2,11 @@
 //!
 //! The store and the backups usually lie in the data directory, and must not be captured with it.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -33,6 +36,50 @@ pub fn name_of_source(path: &Path) -> String {
         }
     }
     name
+}
+
+/// The data directory that is called `name`: what [`name_of_source`] made a name of.
+pub fn source_of_name(name: &str) -> PathBuf {
+    let Some(escaped) = name.strip_prefix("bytes:") else { return PathBuf::from(name) };
+    let (mut bytes, mut rest) = (Vec::new(), escaped.as_bytes());
+    while let Some((first, after)) = rest.split_first() {
+        let byte = after.strip_prefix(b"x").and_then(|hex| hex.get(..2));
+        let byte = byte.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        let (byte, length) = match (first, byte) {
+            (b'\\', Some(byte)) => (byte, 4),
+            (b'\\', None) => (b'\\', 2),
+            (byte, _) => (*byte, 1),
+        };
+        bytes.push(byte);
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+/// Whether what is written to the folder `target` may land in `data`: it is that, contains it, or lies within it.
+///
+/// A folder can have several paths (a bind mount gives it another), so that folders are also compared by what they are:
+/// those above both, and those in `data`, since one of them alone may be what is mounted elsewhere.
+pub fn meet(target: &Path, data: &Path) -> bool {
+    let (target, data) = (real(target), real(data));
+    if target.starts_with(&data) || data.starts_with(&target) {
+        return true;
+    }
+    let which = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let above: HashSet<_> = target.ancestors().filter_map(which).collect();
+    if which(&target).is_some_and(|own| data.ancestors().any(|path| which(path) == Some(own))) {
+        return true;
+    }
+    let (mut folders, mut seen) = (vec![data], HashSet::new());
+    while let Some(folder) = folders.pop() {
+        let Some(own) = which(&folder).filter(|own| seen.insert(*own)) else { continue };
+        if above.contains(&own) {
+            return true;
+        }
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        folders.extend(entries.filter(|one| one.file_type().is_ok_and(|kind| kind.is_dir())).map(|one| one.path()));
+    }
+    false
 }
 
 impl Places {
@@ -105,6 +152,9 @@ mod tests {
         assert_eq!(name(b"/d\\xff"), "/d\\xff");
         assert_eq!(name(b"/a\\b/d\xff\xfe"), "bytes:/a\\\\b/d\\xff\\xfe");
         assert_ne!(name(b"/d\xff"), name(b"/d\xfe"));
+        for path in [&b"/d"[..], b"/d\\xff", b"/a\\b/d\xff\xfe", b"/\\xff\xff", b"/\\\\\xff\\"] {
+            assert_eq!(source_of_name(&name(path)).as_os_str().as_bytes(), path);
+        }
         assert_ne!(name(b"/\\xff\xff"), name(b"/\xff\\xff"));
     }
 

@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use crate::common::strace::{can_trace, traced};
@@ -132,8 +132,44 @@ fn the_data_directory_is_no_target_to_write_over() {
     fs::write(place.data.join("a/f000"), "changed").expect("a file");
     let link = place.path("link");
     symlink(&place.data, &link).expect("linked");
-    for target in [place.data.as_path(), place.data.parent().expect("a folder"), &link] {
+    let within = place.data.join("a");
+    for target in [place.data.as_path(), place.data.parent().expect("a folder"), &link, &within] {
         let args = ["restore", "latest", "--overwrite", "--target", target.to_str().expect("text")];
+        let _ = run(&mut place.nbak(args)).exits(2).says(&["--in-place", "nothing was changed"]);
+        // Nor for one who has another data directory, as the superuser has, and names the store alone.
+        let mut other = place.nbak(args);
+        other.env("NBAK_DATA_DIR", place.path("other"));
+        let _ = run(&mut other).exits(2).says(&["--in-place", "nothing was changed", "--data-dir"]);
+    }
+    assert_eq!(fs::read(place.data.join("a/f000")).expect("read"), b"changed");
+    assert!(!place.data.join("a/a").exists());
+}
+
+/// A mount that ends with the test.
+struct Bound(PathBuf);
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+/// The same directory under another name is the same directory.
+#[test]
+fn a_bind_mount_of_the_data_directory_is_no_target_to_write_over() {
+    let place = taken();
+    fs::write(place.data.join("a/f000"), "changed").expect("a file");
+    let alias = place.path("alias");
+    fs::create_dir(&alias).expect("made");
+    for (what, below) in [(place.data.as_path(), ""), (place.data.parent().expect("a folder"), ""), (&place.data, "a")]
+    {
+        let mut mount = Command::new("mount");
+        mount.arg("--bind").arg(what.join(below)).arg(&alias).stderr(Stdio::null());
+        if !mount.status().is_ok_and(|status| status.success()) {
+            return;
+        }
+        let _bound = Bound(alias.clone());
+        let args = ["restore", "latest", "--overwrite", "--target", alias.to_str().expect("text")];
         let _ = run(&mut place.nbak(args)).exits(2).says(&["--in-place", "nothing was changed"]);
     }
     assert_eq!(fs::read(place.data.join("a/f000")).expect("read"), b"changed");

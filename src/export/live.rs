@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::inplace;
+use super::names::check_path;
 use crate::error::{Error, Result};
 use crate::snapshot::now::now_ms;
 use crate::snapshot::sidecar::{Sidecar, is_shared_memory, sidecars};
@@ -92,6 +93,28 @@ impl<'a> Live<'a> {
                     self.touch.again
                 ))),
         }
+    }
+}
+
+impl Live<'_> {
+    /// What will be touched and changed, and has no form in a documented backup: links, and names that are not UTF-8 or
+    /// hold a backslash.
+    pub(super) fn without_form(&self) -> Vec<&Path> {
+        let is_link = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
+        let has_no_form = |path: &Path| {
+            is_link(&self.touch.data.join(path)) || path.to_str().is_none_or(|name| check_path(name).is_err())
+        };
+        let stays = |path: &Path| {
+            let (live, staged) = (self.touch.data.join(path), self.touch.staged.join(path));
+            if is_link(&live) || is_link(&staged) {
+                let text = |path| std::fs::read_link(path).ok();
+                return text(&live).is_some() && text(&live) == text(&staged);
+            }
+            let hash = |path| inplace::hash_live(path).ok();
+            hash(&live).is_some() && hash(&live) == hash(&staged)
+        };
+        let there = self.before.keys().filter(|path| std::fs::symlink_metadata(self.touch.data.join(path)).is_ok());
+        there.map(PathBuf::as_path).filter(|path| has_no_form(path) && !stays(path)).collect()
     }
 }
 

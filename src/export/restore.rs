@@ -33,6 +33,9 @@ use crate::snapshot::restore as from_store;
 use crate::snapshot::store::Store;
 use crate::source::exclude::Exclusions;
 
+/// So many paths are named that the safety backup lacks.
+const NAMED: usize = 20;
+
 /// What to restore, and what may be skipped.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -181,11 +184,15 @@ impl BackupManager {
         let touch = Touch { data, staged: &staged, graph, into_live, ignored: &ignored, again: &again };
         // Before the safety backup begins: what changes from here on may not be in it.
         let live = Live::look(touch)?;
+        let mut lost = Vec::new();
         if is_empty(data, &ignored)? {
             remarks.push("the data directory was empty: there was nothing to back up first".to_owned());
         } else {
             match self.safety_backup(data, staging.root(), progress) {
-                Ok(created) => on_safety(&created),
+                Ok(created) => {
+                    on_safety(&created);
+                    lost.extend(only_in_snapshot(&live.without_form(), &created));
+                }
                 Err(error) if options.without_safety_backup => {
                     remarks.push(format!("there is no safety backup: {error}"));
                 }
@@ -203,6 +210,7 @@ impl BackupManager {
                 whole: options.only.is_empty(),
                 into_live,
                 keep_owners,
+                remarks: &lost,
                 ignored: &ignored,
             },
             progress,
@@ -259,6 +267,21 @@ fn is_empty(data: &Path, ignored: &dyn Fn(&Path) -> bool) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// What is to be said of what will be replaced and is `formless`: the safety backup does not have it.
+fn only_in_snapshot(formless: &[&Path], created: &Created) -> Option<String> {
+    if formless.is_empty() {
+        return None;
+    }
+    let named = formless.iter().take(NAMED).map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    let more = formless.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let id = created.taken.record.id.short();
+    Some(format!(
+        "no backup can hold a link, or a name that is not UTF-8 or has a backslash: what stood at {named}{more} is not in \
+         the safety backup, but in snapshot {id} (`nbak restore {id} PATH --in-place`; without PATH all that was replaced)"
+    ))
 }
 
 fn no_safety(data: &Path, error: Error, again: &str) -> Error {

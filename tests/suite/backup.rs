@@ -2,8 +2,10 @@
 //! back after a disaster.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -201,6 +203,44 @@ fn a_wrong_or_missing_key_changes_nothing() {
         without.code == 12 && without.err.contains("--vault-key-file"),
         "the key is named, not the MAC: {without:?}"
     );
+}
+
+/// What has no form in a documented backup is in no safety backup: who wants it back is told where it is.
+#[test]
+fn what_a_safety_backup_cannot_hold_is_said_to_be_in_its_snapshot() {
+    let place = plain_place(None);
+    let odd = OsStr::from_bytes(b"n\xff");
+    let names = [OsStr::new("link"), odd, OsStr::new("a\\b")];
+    for name in names {
+        fs::write(place.data.join(name), "old").expect("written");
+    }
+    fs::write(place.data.join("same\\"), "the same").expect("written");
+    let first = json(&place.ok(&["snapshot", "--json"]))["snapshot"].as_str().expect("an id").to_owned();
+    for name in &names[1..] {
+        fs::write(place.data.join(name), "of today").expect("written");
+    }
+    fs::remove_file(place.data.join("link")).expect("removed");
+    symlink("config.json", place.data.join("link")).expect("linked");
+    let run = place.ok(&["restore", &first, "--in-place", "--yes", "--json"]);
+    let said = json(&run);
+    let id = &said["safety_snapshot"].as_str().expect("an id")[..8];
+    let warning = said["warnings"].to_string();
+    for word in ["link", "n\u{fffd}", "a\\\\b", &format!("nbak restore {id} PATH --in-place")] {
+        assert!(warning.contains(word), "{word}: {warning}");
+    }
+    assert!(!warning.contains("same"), "what stays as it is was not replaced: {warning}");
+    assert_eq!(fs::read(place.data.join(odd)).expect("read"), b"old");
+    // And that is how it is had back.
+    for name in names {
+        let args = [OsStr::new("restore"), OsStr::new(id), name, OsStr::new("--in-place"), OsStr::new("--yes")];
+        place.ok(&args);
+    }
+    assert!(fs::read_link(place.data.join("link")).is_ok());
+    for name in &names[1..] {
+        assert_eq!(fs::read(place.data.join(name)).expect("read"), b"of today");
+    }
+    let none = place.ok(&["restore", id, "--in-place", "--yes", "--json"]);
+    assert!(!none.out.contains("no backup can hold"), "nothing is replaced: {none:?}");
 }
 
 #[test]
@@ -523,7 +563,7 @@ fn no_backup_is_made_in_the_store() {
     let place = plain_place(Some(KEY));
     place.ok(&["snapshot"]);
     let before = tree(&place.repo);
-    std::os::unix::fs::symlink(&place.repo, place.path("link")).expect("linked");
+    symlink(&place.repo, place.path("link")).expect("linked");
     for folder in [place.repo.join("packs"), place.repo.join("new/er"), place.path("link/packs")] {
         let run = place.run(&["export", "latest", "--to", folder.to_str().expect("text")]);
         assert!(run.code == 2 && run.err.contains("plaintext does not belong there"), "{run:?}");

@@ -23,6 +23,8 @@ pub struct Options<'a> {
     /// what is to be touched is not what the caller made its safety backup of, but for databases that were changed
     /// here in between.
     pub recheck: &'a dyn Fn(&BTreeSet<PathBuf>) -> Result<()>,
+    /// What is to be told at the end, also if another command finishes this.
+    pub remarks: &'a [String],
     /// Entries that are this program's own or left out of snapshots (relative path): never listed, never touched.
     pub ignored: &'a dyn Fn(&Path) -> bool,
 }

@@ -38,5 +38,5 @@ mod through;
 
 pub use asked::{Options, Replaced};
 pub use door::{abandon, look_for_openers, recover, recover_untouched, replace};
-pub use plan::is_graph;
+pub use plan::{hash_live, is_graph};
 pub use staging::Staging;

@@ -74,7 +74,15 @@ pub fn is_ignored(path: &Path) -> bool {
 }
 
 pub fn options(into_live: bool) -> Options<'static> {
-    Options { whole: true, into_live, keep_owners: false, graph: true, recheck: &|_| Ok(()), ignored: &is_ignored }
+    Options {
+        whole: true,
+        into_live,
+        keep_owners: false,
+        graph: true,
+        recheck: &|_| Ok(()),
+        remarks: &[],
+        ignored: &is_ignored,
+    }
 }
 
 impl Scene {

@@ -265,7 +265,7 @@ impl Plan {
         for (path, attributes) in self.folders.iter().rev() {
             target.complete_folder(path, attributes)?;
         }
-        if options.paths.is_empty() {
+        if options.paths.is_empty() && target.is_new() {
             target.complete_folder(Path::new(""), &record.root)?;
         }
         Ok(damaged)

@@ -32,6 +32,8 @@ pub struct Target {
     may_chown: bool,
     /// Folders that were made for it, the deepest first.
     made: Mutex<Vec<PathBuf>>,
+    /// It was not there before.
+    is_new: bool,
     /// Which folder each path led to when it was made, or found.
     folders: Mutex<HashMap<PathBuf, Identity>>,
 }
@@ -63,7 +65,7 @@ impl Target {
     /// Opens `path`, making it if it is not there. It must be empty unless `overwrite` says otherwise.
     pub fn open(path: &Path, overwrite: bool) -> Result<Target> {
         let absent = |above: &&Path| !above.as_os_str().is_empty() && !above.exists();
-        let made = Mutex::new(path.ancestors().take_while(absent).map(Path::to_path_buf).collect());
+        let made: Vec<PathBuf> = path.ancestors().take_while(absent).map(Path::to_path_buf).collect();
         crate::store::local::create_folder(path)?;
         let failed = |error| Error::io("open the target directory", path, error);
         let root =
@@ -77,9 +79,15 @@ impl Target {
             path: path.to_path_buf(),
             root,
             may_chown: rustix::process::geteuid().is_root(),
-            made,
+            is_new: !made.is_empty(),
+            made: Mutex::new(made),
             folders: Mutex::default(),
         })
+    }
+
+    /// Whether the target itself was made for this: one that was there has an owner and a mode that somebody chose.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Removes the folders that were made for it and in it, as far as they are empty.

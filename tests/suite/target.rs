@@ -145,6 +145,28 @@ fn the_data_directory_is_no_target_to_write_over() {
     assert!(!place.data.join("a/a").exists());
 }
 
+/// A folder that was there has the mode that somebody chose; one that is made has that of the data directory.
+#[test]
+fn a_target_that_was_there_keeps_its_mode_and_time() {
+    let place = Place::new();
+    fs::write(place.data.join("notes"), "private").expect("a file");
+    fs::set_permissions(&place.data, fs::Permissions::from_mode(0o755)).expect("a mode");
+    place.ok(["snapshot"]);
+    for (name, mode, more) in [("private", 0o700, None), ("shared", 0o1777, Some("--overwrite"))] {
+        let target = place.path(name);
+        fs::create_dir(&target).expect("made");
+        fs::set_permissions(&target, fs::Permissions::from_mode(mode)).expect("a mode");
+        let args = ["restore", "latest", "--target", target.to_str().expect("text")];
+        place.ok(args.into_iter().chain(more));
+        let (now, data) = (fs::metadata(&target).expect("there"), fs::metadata(&place.data).expect("there"));
+        assert_eq!(now.mode() & 0o7777, mode, "{name}");
+        assert_ne!((now.mtime(), now.mtime_nsec()), (data.mtime(), data.mtime_nsec()), "{name}");
+        assert_eq!(fs::read(target.join("notes")).expect("read"), b"private");
+    }
+    let made = place.restore("latest", "made");
+    assert_eq!(fs::metadata(made).expect("there").mode() & 0o7777, 0o755);
+}
+
 /// A mount that ends with the test.
 struct Bound(PathBuf);
 

@@ -191,7 +191,7 @@ fn verify(context: &Context, name: Option<&str>) -> Result<u8> {
         output::json(&json!({
             "name": backup.name,
             "path": backup.path.to_string_lossy(),
-            "ok": verified.faults.is_empty(),
+            "ok": verified.faults.is_empty() && !verified.no_key,
             "encrypted": backup.manifest.encrypted,
             "files": verified.files,
             "bytes": verified.bytes,
@@ -217,6 +217,13 @@ fn verify(context: &Context, name: Option<&str>) -> Result<u8> {
         }
         verified.not_checked.iter().for_each(|what| output::warning(format!("not checked: {what}")));
         verified.remarks.iter().for_each(output::warning);
+    }
+    if verified.faults.is_empty() && verified.no_key {
+        return Err(Error::key(
+            "checksums and sizes are right, but without a vault key nobody can say that it is whole",
+        )
+        .at(&backup.path)
+        .hint("set NODYN_VAULT_KEY (or LYNOX_VAULT_KEY), or give --vault-key-file"));
     }
     if verified.faults.is_empty() {
         if !context.json {

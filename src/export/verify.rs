@@ -61,6 +61,8 @@ pub struct Verified {
     pub mac: MacState,
     /// Keys were given, and not a single file opens with one of them: the faults say so too.
     pub wrong_key: bool,
+    /// No key was given, and there are sealed files: nobody looked at what they contain.
+    pub no_key: bool,
 }
 
 /// One thing that is wrong.
@@ -87,6 +89,7 @@ pub fn verify(backup: &Backup, data_dir: &Path, keys: &NbakKeys, mac_keys: MacKe
         remarks: Vec::new(),
         mac,
         wrong_key: false,
+        no_key: false,
     };
     verified.manifest(backup);
     let opens = manifest.encrypted && !keys.is_empty();
@@ -354,6 +357,7 @@ impl Verified {
             );
             self.found(MANIFEST, what);
         }
+        self.no_key = sealed > 0;
         if sealed > 0 {
             self.not_checked.push(format!("what {sealed} sealed files contain: no vault key"));
         }

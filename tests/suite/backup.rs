@@ -196,7 +196,10 @@ fn a_wrong_or_missing_key_changes_nothing() {
         assert_eq!(run.code, 12, "{run:?}");
         common::assert_equal(&before, &tree(&place.data));
         let verified = place.with_key(key, &["backup", "verify", &name]);
-        assert_eq!(verified.code, if key.is_some() { 12 } else { 0 }, "{verified:?}");
+        assert_eq!(verified.code, 12, "{verified:?}");
+        assert!(!verified.out.contains("is whole") && !verified.err.contains("is whole:"), "{verified:?}");
+        let told = place.with_key(key, &["backup", "verify", &name, "--json"]);
+        assert!(told.code == 12 && told.out.contains("\"ok\":false"), "{told:?}");
     }
     let without = place.with_key(Some(OTHER_KEY), &["backup", "restore", &name, "--yes"]);
     assert!(

@@ -326,8 +326,10 @@ fn no_way_leads_plaintext_into_the_store() {
     assert_eq!(before, after);
     assert!(!place.path("new").exists());
     symlink(&place.data, place.path("data-link")).expect("linked");
-    for target in ["data-link/sub", "dir/../data/sub"] {
-        place.ok(restore(&place.path(target), &["--overwrite"])).says(&["lies in the data directory"]);
+    for target in ["data-link/sub", "dir/../data/other"] {
+        let target = place.path(target);
+        place.run(restore(&target, &["--overwrite"])).exits(2).says(&["lies in it", "--in-place"]);
+        place.ok(restore(&target, &[])).says(&["lies in the data directory"]);
     }
     // A store that is known by a link, and a target that is not.
     let target = place.repo.join("inside");

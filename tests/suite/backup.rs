@@ -197,7 +197,7 @@ fn a_wrong_or_missing_key_changes_nothing() {
         common::assert_equal(&before, &tree(&place.data));
         let verified = place.with_key(key, &["backup", "verify", &name]);
         assert_eq!(verified.code, 12, "{verified:?}");
-        assert!(!verified.out.contains("is whole") && !verified.err.contains("is whole:"), "{verified:?}");
+        assert!(!verified.out.contains("is whole"), "{verified:?}");
         let told = place.with_key(key, &["backup", "verify", &name, "--json"]);
         assert!(told.code == 12 && told.out.contains("\"ok\":false"), "{told:?}");
     }

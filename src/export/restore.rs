@@ -279,8 +279,9 @@ fn only_in_snapshot(formless: &[&Path], created: &Created) -> Option<String> {
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let id = created.taken.record.id.short();
     Some(format!(
-        "no backup can hold a link, or a name that is not UTF-8 or has a backslash: what stood at {named}{more} is not in \
-         the safety backup, but in snapshot {id} (`nbak restore {id} PATH --in-place`; without PATH all that was replaced)"
+        "no backup can hold a link, or a name that is not UTF-8 or has a backslash: what stood at {named}{more} is not \
+         in the safety backup, but in snapshot {id} (`nbak restore {id} PATH --in-place`; without PATH all that was \
+         replaced)"
     ))
 }
 

@@ -51,7 +51,10 @@ fn begun(place: &Place, mut command: Command) -> Child {
 #[test]
 fn what_a_signal_ends_leaves_no_plaintext() {
     let place = place();
-    let restore = ["restore", "latest", "--in-place", "--yes"];
+    // By its id: `latest` is what a restore that was ended has saved.
+    let list = place.ok(&["snapshots", "--json"]);
+    let first: serde_json::Value = serde_json::from_str(list.out.lines().next().expect("one")).expect("JSON");
+    let restore = ["restore", first["snapshot"].as_str().expect("an id"), "--in-place", "--yes"];
     for args in [&["drill"][..], &["backup"], &restore] {
         for (signal, delay) in [(Signal::INT, 5), (Signal::TERM, 40), (Signal::HUP, 100)] {
             let child = begun(&place, place.command(args));

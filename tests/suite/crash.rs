@@ -287,7 +287,10 @@ fn repairs_and_restores_can_be_killed() {
     let mut found = survey(&target);
     // What a killed restore left under a name of its own is in nobody's way.
     found.retain(|path, _| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".nbak-restore-")));
-    assert_same(&states[3].1, &found, "restored over what killed restores left");
+    // The target may be there already, and then its mode and times are its own.
+    let mut expected = states[3].1.clone();
+    expected.insert(PathBuf::new(), found[Path::new("")].clone());
+    assert_same(&expected, &found, "restored over what killed restores left");
     assert_same(&store, &survey(&place.repo), "restores do not change the store");
     for (id, expected) in &states {
         let restored = place.restore(id, "restored");

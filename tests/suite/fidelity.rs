@@ -266,9 +266,11 @@ fn what_is_there_is_overwritten_only_when_told() {
     let mut expected = original.clone();
     expected.insert("dir/kept".into(), theirs[Path::new("dir/kept")].clone());
     let found = survey(&target);
-    for path in ["", "dir"] {
-        expected.get_mut(Path::new(path)).expect("it is there").mtime = found[Path::new(path)].mtime;
-    }
+    expected.get_mut(Path::new("dir")).expect("it is there").mtime = found[Path::new("dir")].mtime;
+    // The target was there: its mode is its own.
+    let (root, was) = (found[Path::new("")].clone(), &theirs[Path::new("")]);
+    assert_eq!(root.mode, was.mode);
+    expected.insert(PathBuf::new(), root);
     assert_same(&expected, &found, "overwritten");
     // Once more, over itself.
     restore(&place, &["--overwrite"], &target).exits(0);

@@ -127,7 +127,9 @@ fn cost(
     };
     let beside = sidecar_stamps(&source.join(&found.path));
     let has_log = beside[0].is_some_and(|log| log.size > 0);
-    let is_same = is_as_captured(receipt, now, beside) && !is_late(now) && !beside.iter().flatten().any(is_late);
+    // SQLite gives a log its owner anew as it opens it: that time is of whoever read it last.
+    let by_content = |log: &Stamp| is_late(&Stamp { ctime: log.mtime, ..*log });
+    let is_same = is_as_captured(receipt, now, beside) && !is_late(now) && !beside.iter().flatten().any(by_content);
     (!is_same).then_some(if has_log { 0 } else { now.size })
 }
 

@@ -71,7 +71,6 @@ impl Scanned {
 }
 
 /// What the parent snapshot has of a file.
-#[derive(Clone)]
 struct Expected {
     content: Content,
     pages: u32,
@@ -105,7 +104,6 @@ fn pages(size: u64) -> Option<u32> {
 }
 
 /// The files that are scanned, by their place in the walk.
-#[derive(Default)]
 pub(super) struct Scans {
     worth_it: HashMap<usize, Expected>,
     begun: HashMap<usize, Awaited>,

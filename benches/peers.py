@@ -11,7 +11,8 @@ word, and if none is there, nothing is done, and the exit code is 1. The rounds:
     unchanged  --repeat times
     aged       --steps times: the directory is aged, then each program takes it
     restore    --repeat times, of the newest, into a fresh directory, beside `cp -r` of the same directory; what came
-               back is compared with the directory, and each database passes `PRAGMA integrity_check`
+               back is compared with the directory, and each database passes `PRAGMA integrity_check`. All of it is
+               left in DIR/out: to make files just after others were removed is slow on ext4
     check      --repeat times, of everything that was stored
 
 In each round all programs take their turn before the next one begins, and the order rotates. A program is started by a
@@ -264,7 +265,8 @@ class Run:
             sys.exit(f"peers.py: none of {', '.join(found)} can be run: nothing was done")
         for folder in (self.live, self.out, tools):
             shutil.rmtree(folder, ignore_errors=True)
-        os.makedirs(self.work, exist_ok=True)
+        os.makedirs(self.out)
+        self.restored = 0
         self.samples = collections.defaultdict(lambda: collections.defaultdict(list))
         self.copy, self.tools, self.failed = Copy(self.live, os.path.join(self.work, "peers.log")), {}, {}
         for name, exe in found.items():
@@ -303,10 +305,13 @@ class Run:
         expected = contents(self.live, scratch)
 
         def restored(tool):
-            shutil.rmtree(self.out, ignore_errors=True)
+            # Nothing is removed in between: ext4 gives out the inodes of removed files anew only after five minutes,
+            # and to look past thousands of them takes it longer than some of these programs need for all else.
+            self.restored += 1
+            out = os.path.join(self.out, str(self.restored))
             os.sync()
-            sample = tool.restore(self.out)
-            came = contents(self.out, scratch)
+            sample = tool.restore(out)
+            came = contents(out, scratch)
             wrong = [name for name in came.keys() | expected.keys() if came.get(name) != expected.get(name)]
             if wrong:
                 raise Failed(f"{len(wrong)} files are missing, too many or not as they were, such as {min(wrong)}")
@@ -314,7 +319,6 @@ class Run:
 
         for nth in range(self.options.repeat):
             self.each(nth, kind, restored, [*tools, self.copy])
-        shutil.rmtree(self.out, ignore_errors=True)
 
     def rounds(self):
         options, repeats, holder = self.options, range(self.options.repeat), None

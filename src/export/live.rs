@@ -20,10 +20,9 @@ use std::time::Duration;
 use super::inplace;
 use super::names::check_path;
 use crate::error::{Error, Result};
-use crate::snapshot::now::now_ms;
 use crate::snapshot::sidecar::{Sidecar, is_shared_memory, sidecars};
+use crate::source::clock::Clock;
 use crate::source::handle::FileHandle;
-use crate::source::moved::tick;
 use crate::source::sqlite::{Database, HEADER_BYTES, looks_like_database};
 use crate::source::walk::{Stamp, stamp};
 
@@ -67,9 +66,10 @@ impl<'a> Live<'a> {
         // A page of a memory map that waits to be written out takes writes without a new time stamp, until it was.
         // That can fail for what is none of ours.
         let _ = std::fs::File::open(touch.data).map(rustix::fs::syncfs);
-        // And so does a file within a tick of the clock.
-        let now = i128::from(now_ms()) * 1_000_000;
-        let young = before.values().filter(|seen| seen.mtime.max(seen.ctime) + tick(seen) > now).map(tick).max();
+        // And so does a file within a tick of its clock. By another machine's nobody knows how old it is.
+        let clock = Clock::of(touch.data);
+        let is_young = |seen: &&Stamp| !clock.is_ours() || seen.hides_until() > clock.now();
+        let young = before.values().filter(is_young).map(Stamp::tick).max();
         std::thread::sleep(Duration::from_nanos(young.map_or(0, |tick| tick as u64)));
         Ok(Live { touch, before })
     }

@@ -23,7 +23,7 @@ use super::contents::Contents;
 use super::receipt::Receipt;
 use super::sidecar::{Sidecar, sidecar_stamps};
 use super::subtree::Untouched;
-use crate::source::moved::tick;
+use crate::source::clock::Clock;
 use crate::source::walk::{Found, Kind, Stamp, Standing, Walk, identity};
 
 /// What may be read again in one snapshot, in bytes: what is large and changes all the time would be read each time.
@@ -42,7 +42,7 @@ pub(super) struct Others {
 
 /// The questions of one snapshot.
 pub(super) struct Asking {
-    /// When the snapshot began, in nanoseconds since 1970.
+    /// When the snapshot began, by the clock of the files.
     began: i128,
     /// When those that were captured last began to be, likewise.
     since: i128,
@@ -53,32 +53,39 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    /// Of a snapshot that began at `began`, in nanoseconds since 1970.
+    /// Of a snapshot that began at `began`, by the clock of the files.
     pub(super) fn new(began: i128) -> Asking {
         Asking { began, since: began, left: BUDGET, is_busy: false }
     }
 
-    /// Asks every file in `walked`; so many `folders` changed. What is answered is captured next, from `now` on.
+    /// Asks every file in `walked`; so many `folders` changed. What is answered is captured next.
     pub(super) fn others(
         &mut self,
         source: &Path,
         (walked, folders): (&Walk, usize),
         contents: &Contents,
         untouched: &Untouched,
-        now: i128,
+        clock: &Clock,
     ) -> Others {
+        let now = clock.now();
         let is_file = |at: &usize| walked.found[*at].kind == Kind::File;
         let files: Vec<usize> = (0..walked.found.len()).filter(is_file).collect();
         let standing = walked.standing(source, &files);
-        let is_late = |stamp: &Stamp, since: i128| stamp.mtime.max(stamp.ctime) + tick(stamp) >= since;
+        let (began, since) = (clock.least_after(self.began), clock.least_after(self.since));
+        standing.iter().for_each(|(_, now)| clock.see(now.stamp.ctime));
+        let is_late = |stamp: &Stamp, since: i128| stamp.hides_until() >= since;
         if !self.is_busy {
-            let late = standing.iter().filter(|(_, now)| is_late(&now.stamp, self.began));
-            // A database and its log are one thing, and what lies in memory beside them is nothing.
+            let late = standing.iter().filter(|(_, now)| is_late(&now.stamp, began));
+            // A database and its log are one thing, and what lies in memory beside them is nothing. Beside any other
+            // file these are names like others.
             let things: HashSet<PathBuf> = late
-                .filter_map(|(at, _)| match Sidecar::named(&walked.found[*at].path) {
-                    Some((Sidecar::Memory, _)) => None,
-                    Some((_, base)) => Some(base),
-                    None => Some(walked.found[*at].path.clone()),
+                .filter_map(|(at, _)| {
+                    let path = &walked.found[*at].path;
+                    match Sidecar::named(path).filter(|(_, base)| contents.images.contains_key(base)) {
+                        Some((Sidecar::Memory, _)) => None,
+                        Some((_, base)) => Some(base),
+                        None => Some(path.clone()),
+                    }
                 })
                 .collect();
             self.is_busy = things.len() + folders > 1;
@@ -98,7 +105,7 @@ impl Asking {
                 continue;
             }
             let is_captured = contents.nodes[at].is_some();
-            let Some(cost) = cost(source, found, contents, &now.stamp, |stamp| is_late(stamp, self.since)) else {
+            let Some(cost) = cost(source, found, contents, &now.stamp, |stamp| is_late(stamp, since)) else {
                 continue;
             };
             if is_captured && cost <= RETRY_MOST.min(self.left) {
@@ -135,4 +142,44 @@ fn cost(
 
 fn is_as_captured(receipt: &Receipt, now: &Stamp, beside: [Option<Stamp>; 2]) -> bool {
     receipt.stamp == *now && receipt.is_same_beside(beside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::tree::{Consistency, Content, Node};
+    use crate::source::clock;
+    use crate::source::exclude::Exclusions;
+    use crate::source::walk::walk;
+
+    /// A file system of another machine, whose clock is two seconds behind: what is written there after the snapshot
+    /// began has a stamp of before, by the clock of this machine.
+    #[test]
+    fn what_another_machine_stamps_is_asked_of_its_own_clock() {
+        let place = tempfile::tempdir().expect("a place");
+        let paths = ["a", "b", "old"].map(|name| place.path().join(name));
+        paths.iter().for_each(|path| std::fs::write(path, "of before").expect("written"));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::fs::write(&paths[2], "the newest").expect("written");
+        for is_ours in [true, false] {
+            let clock = Clock::of_machine(is_ours);
+            let exclusions = Exclusions::new(Vec::new(), &[]).expect("no globs");
+            let walked = walk(place.path(), &exclusions, &clock).expect("walked");
+            let began = if is_ours { clock::now_nanos() + 2_000_000_000 } else { clock.now() };
+            let mut contents = Contents::new();
+            contents.nodes.resize(walked.found.len(), None);
+            for (at, found) in walked.found.iter().enumerate().skip(1) {
+                let content = Content::Chunks(Vec::new());
+                contents.nodes[at] = Some((Node::File { size: 0, consistency: Consistency::Stable, content }, None));
+                contents.settled.add(&found.stamp);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            paths[..2].iter().for_each(|path| std::fs::write(path, "handed over").expect("written"));
+            let mut asking = Asking::new(began);
+            let others = asking.others(place.path(), (&walked, 0), &contents, &Untouched::default(), &clock);
+            let names: Vec<_> = others.places.iter().map(|at| walked.found[*at].path.to_str().expect("text")).collect();
+            // The first is what would happen if nobody knew whose clock it is.
+            assert_eq!(names, if is_ours { [].as_slice() } else { ["a", "b"].as_slice() });
+        }
+    }
 }

@@ -15,7 +15,6 @@ use super::captured::{Captured, Instead, Opening};
 use super::complete::Asking;
 use super::contents::Contents;
 use super::first::First;
-use super::now::now_nanos;
 use super::parent::Parent;
 use super::progress::Progress;
 use super::same;
@@ -25,8 +24,9 @@ use super::sidecar::{HEAD, Sidecar, is_shared_memory};
 use super::taking::Taking;
 use super::tree::{Content, Entry, Node};
 use crate::error::{Result, SourceError};
+use crate::source::clock::TICK;
 use crate::source::handle::FileHandle;
-use crate::source::moved::{Again, TICK};
+use crate::source::moved::Again;
 use crate::source::walk::{Found, Identity, Kind, Walk, identity};
 use crate::store::segment::Content as Segment;
 
@@ -209,11 +209,11 @@ impl Gathering<'_, '_> {
     /// to be there and cannot be caught is an entry that cannot be captured.
     fn catch_moved(&mut self) -> Result<()> {
         let taking = self.taking;
-        let mut again = Again::new(&taking.source, &taking.exclusions, taking.began);
+        let mut again = Again::new(&taking.source, &taking.exclusions, &taking.clock, taking.since);
         let mut missed: HashMap<Identity, Missed> = HashMap::new();
         // Places that were found empty, and for what took theirs was looked since.
         let mut answered: HashSet<usize> = HashSet::new();
-        let mut asking = Asking::new(taking.began);
+        let mut asking = Asking::new(taking.since);
         // Something is gone, and nothing else was captured since.
         let mut is_owed = false;
         let mut lost = Vec::new();
@@ -263,7 +263,7 @@ impl Gathering<'_, '_> {
         self.walked.errors.extend(lost.into_iter().map(|path| SourceError::new(path, reason)));
         for (who, Missed { path, times, born }) in missed {
             // One that was made in the tick in which the snapshot began may look older than it, and may be deleted.
-            let is_older = born.map_or(times > 1, |born| born + TICK < taking.began);
+            let is_older = born.map_or(times > 1, |born| born + TICK < taking.since);
             if is_older && !self.contents.settled.has(who) && !named.contains(&path) {
                 self.walked.errors.push(SourceError::new(path, reason));
             }
@@ -283,7 +283,7 @@ impl Gathering<'_, '_> {
     /// Captures again what has another content by now; so many `folders` changed. Answers whether there was anything.
     fn complete(&mut self, asking: &mut Asking, folders: usize) -> Result<bool> {
         let (source, untouched) = (&self.taking.source, &self.parent.untouched);
-        let others = asking.others(source, (&self.walked, folders), &self.contents, untouched, now_nanos());
+        let others = asking.others(source, (&self.walked, folders), &self.contents, untouched, &self.taking.clock);
         let any = !others.places.is_empty() || !others.folders.is_empty();
         // Else what vouched for it as the walk saw it would do so again.
         for (at, now) in others.now {

@@ -7,11 +7,10 @@
 //!
 //! Dirty pages age by that other clock too: neither goes on while the machine sleeps.
 
-use rustix::time::{ClockId, clock_gettime};
-
 use super::now::now_nanos;
 use super::taking::Taking;
 use crate::codec::{Malformed, Reader, put_signed, put_varint};
+use crate::source::clock::ahead;
 
 /// So far apart, in nanoseconds, they may be, and count as even: it comes off the minute that receipts wait, of which
 /// the kernel needs 35 seconds.
@@ -29,14 +28,7 @@ pub(super) struct Steady {
 impl Steady {
     /// Made now.
     pub(super) fn now() -> Steady {
-        let other = clock_gettime(ClockId::Monotonic);
-        let since = now_nanos();
-        Steady { since, ahead: since - i128::from(other.tv_sec) * 1_000_000_000 - i128::from(other.tv_nsec) }
-    }
-
-    /// How far the clock is ahead of one that nobody sets, in nanoseconds.
-    pub(super) fn ahead() -> i128 {
-        Steady::now().ahead
+        Steady { since: now_nanos(), ahead: ahead() }
     }
 
     /// As it was `noted`, if that holds `now`.
@@ -84,7 +76,7 @@ impl Taking<'_> {
     /// Whether the clock was set since this snapshot began. Then the stamps of files that were read meanwhile do not
     /// tell how old they are.
     pub(super) fn clock_was_set(&self) -> bool {
-        (Steady::now().ahead - self.ahead).abs() > DRIFT
+        (ahead() - self.ahead).abs() > DRIFT
     }
 
     /// Has the next snapshot of `source` know it.

@@ -29,7 +29,6 @@ use super::receipts::Receipts;
 use super::record::{LONGEST_NOTE, MOST_UNREADABLE, Record, TAGS};
 use super::save::Session;
 use super::scratch::Scratch;
-use super::steady::Steady;
 use super::still::{self, Still};
 use super::store::Store;
 use super::subtree::{Digests, Drafts};
@@ -39,6 +38,7 @@ use super::tree::{Attributes, Entry, Node, Tree};
 use crate::error::{Error, Result, SourceError};
 use crate::id::{PackId, SnapshotId, TreeId};
 use crate::index::WHOLE_PACK;
+use crate::source::clock::{Clock, ahead};
 use crate::source::exclude::Exclusions;
 use crate::source::sqlite;
 use crate::source::walk::{Found, Kind, Walk, walk};
@@ -76,11 +76,13 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
         options,
         exclusions,
         scratch: Scratch::beside(&source),
+        clock: Clock::of(&source),
         source,
         remarks: RefCell::default(),
+        since: began,
         began,
         steady: began,
-        ahead: Steady::ahead(),
+        ahead: ahead(),
     };
     taking.run(progress)
 }
@@ -90,6 +92,11 @@ impl Taking<'_> {
         let began = self.began;
         let source_name = name_of_source(&self.source);
         self.steady = self.steady_since(&source_name);
+        if !self.clock.is_ours() {
+            // Before anything is opened: what was seen by then tells what time it was.
+            self.walk()?;
+        }
+        self.since = self.clock.now().min(self.since);
         let head = self.store.head()?;
         let (sequence, previous) = head.next;
         let record = head.newest_of(&source_name).cloned();
@@ -238,7 +245,7 @@ impl Taking<'_> {
     }
 
     fn walk(&self) -> Result<Walk> {
-        walk(&self.source, &self.exclusions)
+        walk(&self.source, &self.exclusions, &self.clock)
             .map_err(|error| Error::io("read the data directory", &self.source, error).hint("--data-dir names another"))
     }
 

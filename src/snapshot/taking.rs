@@ -12,6 +12,7 @@ use super::record::Record;
 use super::scratch::Scratch;
 use super::store::Store;
 use crate::error::SourceError;
+use crate::source::clock::Clock;
 use crate::source::exclude::Exclusions;
 use crate::source::sqlite::HotJournal;
 
@@ -79,6 +80,10 @@ pub(super) struct Taking<'a> {
     pub(super) scratch: Scratch,
     pub(super) source: PathBuf,
     pub(super) remarks: RefCell<Vec<String>>,
+    /// The clock of the files.
+    pub(super) clock: Clock,
+    /// When it began, by that.
+    pub(super) since: i128,
     /// When it began, in nanoseconds since 1970.
     pub(super) began: i128,
     /// Since when the clock went evenly, likewise.
@@ -90,7 +95,9 @@ pub(super) struct Taking<'a> {
 impl Taking<'_> {
     /// When it began.
     pub(super) fn moment(&self) -> Moment {
-        Moment { began: self.began, steady: self.steady }
+        // How evenly another machine's clock goes is not known.
+        let steady = if self.clock.is_ours() { self.steady } else { i128::MIN };
+        Moment { began: self.since, steady }
     }
 
     /// Does what it takes to open a database of the data directory.

@@ -14,6 +14,7 @@
 //! be a database may be read without that care ([`plain`]).
 
 pub mod block;
+pub mod clock;
 pub mod exclude;
 pub mod handle;
 pub mod medium;

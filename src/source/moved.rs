@@ -30,25 +30,15 @@ use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, Dir, FileType, StatxFlags, StatxTimestamp, makedev, statx};
 use rustix::io::Errno;
 
+use super::clock::{Clock, now_nanos};
 use super::exclude::Exclusions;
 use super::walk::{
-    DEEPEST, Found, Identity, Kind, Stamp, Walk, identity, names_in, now_nanos, open_folder, stamp, too_deep, too_long,
+    DEEPEST, Found, Identity, Kind, Stamp, Walk, identity, names_in, open_folder, stamp, too_deep, too_long,
 };
 use crate::error::SourceError;
 
-/// Nanoseconds: above the tick of any kernel's coarse clock (10 ms), within which two changes get one time.
-pub const TICK: i128 = 20_000_000;
-/// Nanoseconds: the same where times look as if the file system counts in whole seconds, or in two.
-const COARSE_TICK: i128 = 3_000_000_000;
-
 /// How often one look lists folders again for what turns out to be displaced as it does.
 const PASSES: usize = 4;
-
-/// Nanoseconds within which another change may have left the stamp `seen` as it was.
-pub fn tick(seen: &Stamp) -> i128 {
-    let whole = |nanos: i128| nanos.rem_euclid(1_000_000_000) == 0;
-    if whole(seen.mtime) && whole(seen.ctime) { COARSE_TICK } else { TICK }
-}
 
 /// What one look found.
 #[derive(Debug, Default)]
@@ -126,7 +116,8 @@ pub struct Changed {
 pub struct Again<'a> {
     root: &'a Path,
     exclusions: &'a Exclusions,
-    /// When the snapshot began, in nanoseconds since 1970.
+    clock: &'a Clock,
+    /// When the snapshot began, by the clock.
     began: i128,
     /// Stamps that folders had before they were listed again, and when that was.
     listed: HashMap<usize, (Stamp, i128)>,
@@ -179,9 +170,9 @@ impl Now {
 }
 
 impl<'a> Again<'a> {
-    /// Looks at `root`, of a snapshot that began at `began`, in nanoseconds since 1970.
-    pub fn new(root: &'a Path, exclusions: &'a Exclusions, began: i128) -> Again<'a> {
-        Again { root, exclusions, began, listed: HashMap::new(), places: HashMap::new() }
+    /// Looks at `root`, of a snapshot that began at `began` by the `clock` of the files.
+    pub fn new(root: &'a Path, exclusions: &'a Exclusions, clock: &'a Clock, began: i128) -> Again<'a> {
+        Again { root, exclusions, clock, began, listed: HashMap::new(), places: HashMap::new() }
     }
 
     /// Lists again the folders that `changed`. Adds what was missed to `walk`; `settled` says what was captured, or
@@ -203,7 +194,7 @@ impl<'a> Again<'a> {
         }
         let refused: HashSet<PathBuf> = walk.errors.iter().map(|error| error.path.clone()).collect();
         for Changed { at: folder, now } in changed {
-            self.listed.insert(*folder, (*now, now_nanos()));
+            self.listed.insert(*folder, (*now, self.clock.now()));
             self.list(walk, *folder, identity(now), settled, (&refused, &mut look));
         }
         // They may stand in a folder that was listed before that was known, in this look or in one before it.
@@ -246,9 +237,10 @@ impl<'a> Again<'a> {
             };
             real.insert(at);
             let now = stamp(&meta);
+            self.clock.see(now.ctime);
             let (seen, when) = self.listed.get(&at).copied().unwrap_or((found.stamp, walk.began));
             // A change in the same tick as the one before it leaves the stamp as it was.
-            let may_hide = now.mtime.max(now.ctime) + tick(&now) > when;
+            let may_hide = now.hides_until() > self.clock.least_after(when);
             let is_due = now != seen || may_hide || vanished.contains(&at);
             is_due.then_some(Changed { at, now })
         });
@@ -277,6 +269,7 @@ impl<'a> Again<'a> {
         } else {
             walk.others.insert(folder, who);
         }
+        let began = self.clock.least_after(self.began);
         for (name, inode) in names {
             let path = walk.found[folder].path.join(&name);
             let known = self.places.get(&path).copied();
@@ -301,7 +294,7 @@ impl<'a> Again<'a> {
             };
             // One of several names can be new while its file is old.
             let is_captured = is_known(settled, look, &now.stamp) && (known.is_some() || now.links == 1);
-            let may_be_another = now.born.is_none_or(|born| born + tick(&now.stamp) >= self.began);
+            let may_be_another = now.born.is_none_or(|born| born + now.stamp.tick() >= began);
             let is_captured = is_captured && (!may_be_another || settled.has_as(&now.stamp));
             // What grew before it was moved, nobody asks for at its old place.
             let is_moved = known.is_none_or(|at| identity(&walk.found[at].stamp) != identity(&now.stamp));
@@ -355,7 +348,7 @@ impl<'a> Again<'a> {
         let at = walk.found.len();
         self.places.insert(path.clone(), at);
         walk.found.push(now.found(path.clone(), parent, Kind::Directory));
-        self.listed.insert(at, (now.stamp, now_nanos()));
+        self.listed.insert(at, (now.stamp, self.clock.now()));
         // One that is new and gone again was somebody's scratch.
         if !self.list(walk, at, identity(&now.stamp), settled, (refused, look)) && !self.is_new(now) {
             look.lost.push(path);

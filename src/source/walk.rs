@@ -19,7 +19,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Sender, unbounded};
 use rayon::Scope;
@@ -27,6 +26,7 @@ use rayon::prelude::*;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::Errno;
 
+use super::clock::{COARSE_TICK, Clock, TICK};
 use super::exclude::Exclusions;
 use crate::error::SourceError;
 
@@ -53,6 +53,19 @@ pub struct Stamp {
     pub mtime: i128,
     /// Last change of the inode, in nanoseconds since 1970.
     pub ctime: i128,
+}
+
+impl Stamp {
+    /// Nanoseconds within which another change may have left it as it is.
+    pub fn tick(&self) -> i128 {
+        let whole = |nanos: i128| nanos.rem_euclid(1_000_000_000) == 0;
+        if whole(self.mtime) && whole(self.ctime) { COARSE_TICK } else { TICK }
+    }
+
+    /// Until when, in nanoseconds since 1970, another change may have left it as it is.
+    pub fn hides_until(&self) -> i128 {
+        self.mtime.max(self.ctime) + self.tick()
+    }
 }
 
 /// The device and the inode, which a file keeps when it is moved.
@@ -164,7 +177,7 @@ pub struct Walk {
     pub found: Vec<Found>,
     /// Entries that cannot be captured.
     pub errors: Vec<SourceError>,
-    /// When it began, in nanoseconds since 1970: no folder was listed earlier.
+    /// When it began, by the clock of the files: no folder was listed earlier.
     pub began: i128,
     /// Places of folders in which something was listed and was not there a moment later. If it was the folder that
     /// moved, its own stamp does not tell.
@@ -209,8 +222,8 @@ pub fn lies_in(path: &Path, folder: Identity) -> bool {
 }
 
 /// Walks `root`. Fails only when the directory itself cannot be read.
-pub fn walk(root: &Path, exclusions: &Exclusions) -> std::io::Result<Walk> {
-    let began = now_nanos();
+pub fn walk(root: &Path, exclusions: &Exclusions, clock: &Clock) -> std::io::Result<Walk> {
+    let began = clock.now();
     let meta = std::fs::metadata(root)?;
     if !meta.is_dir() {
         return Err(std::io::Error::from(ErrorKind::NotADirectory));
@@ -218,12 +231,8 @@ pub fn walk(root: &Path, exclusions: &Exclusions) -> std::io::Result<Walk> {
     let mut walk = Walk { began, ..Walk::default() };
     walk.found.push(Found::new(PathBuf::new(), 0, Kind::Directory, &meta));
     Below::of(root, PathBuf::new(), identity(&walk.found[0].stamp), exclusions)?.add_to(&mut walk, 0);
+    walk.found.iter().for_each(|found| clock.see(found.stamp.ctime));
     Ok(walk)
-}
-
-/// Nanoseconds since 1970.
-pub(super) fn now_nanos() -> i128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128)
 }
 
 /// What was seen of one name in a folder.

@@ -130,7 +130,12 @@ fn the_bytes_that_are_read_decide_what_a_file_is() {
     app::open(&place.data.join("x.db")).execute_batch("CREATE TABLE t(v)").expect("a table");
     let magic = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
     fs::write(place.data.join("x.db-journal"), [&magic[..], &[1; 5000]].concat()).expect("a file");
-    let walked = walk(&place.data, &Exclusions::new(Vec::new(), &[]).expect("no globs")).expect("walked");
+    let walked = walk(
+        &place.data,
+        &Exclusions::new(Vec::new(), &[]).expect("no globs"),
+        &nbak::source::clock::Clock::of(&place.data),
+    )
+    .expect("walked");
     let store = Store::in_memory(&[], 0).expect("a store");
     let keys = store.catalog().packs().keys().clone();
     let mut session = Session::new(store.catalog(), PackSink::new(Arc::new(Discard), keys), false);

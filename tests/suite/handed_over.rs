@@ -217,3 +217,26 @@ fn what_goes_to_and_fro_between_two_files_is_in_the_snapshot() {
     assert_eq!(times, 3);
     assert_held(&place, &taken, "to and fro");
 }
+
+/// An application's own pages and its own log, called as SQLite calls them, and not SQLite's. The log is played into
+/// the file and begun anew once the file was read.
+#[test]
+fn what_is_played_into_a_file_that_is_no_database_is_in_the_snapshot() {
+    for suffix in ["wal", "journal", "shm"] {
+        let place = Place::new();
+        let (file, log) = (place.data.join("store"), place.data.join(format!("store-{suffix}")));
+        fs::write(&file, vec![b'x'; LARGE]).expect("a file");
+        fs::write(&log, [ITEM.as_bytes(), &vec![b'y'; LARGE + 1][..]].concat()).expect("a log");
+        std::thread::sleep(2 * TICKS);
+        let mut is_done = false;
+        let taken = taken(&place, |moment| {
+            if moment == Moment::Read(LARGE as u64) && !is_done {
+                is_done = true;
+                append(&file, ITEM);
+                fs::write(&log, "anew").expect("begun anew");
+            }
+        });
+        assert!(is_done, "{suffix}: nothing happened");
+        assert_held(&place, &taken, suffix);
+    }
+}

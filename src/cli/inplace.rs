@@ -24,6 +24,8 @@ use crate::snapshot::record::Record;
 
 /// What a warning begins with that a daemon tells people of.
 pub const HALF_DONE: &str = "a restore is half done";
+/// The exit code of a restore that left out some of what it was asked for.
+const IN_PART: u8 = 3;
 /// So many entries that the snapshot lacks are named.
 const NAMED: usize = 5;
 
@@ -65,8 +67,7 @@ pub fn resume(context: &Context, yes: bool) -> Result<u8> {
     let start = Instant::now();
     let Some(replaced) = inplace::recover(&data, &context.bars())? else { return Err(nothing_pending(&data)) };
     let restored = Restored { replaced, remarks: Vec::new() };
-    told(context, "what an interrupted restore was about", &restored, None, start);
-    Ok(0)
+    Ok(told(context, "what an interrupted restore was about", &restored, None, start))
 }
 
 /// `restore --abandon`.
@@ -182,11 +183,11 @@ fn carry_out(
             return Err(error);
         }
     };
-    told(context, what, &restored, safety.as_ref(), start);
-    Ok(0)
+    Ok(told(context, what, &restored, safety.as_ref(), start))
 }
 
-fn told(context: &Context, what: &str, restored: &Restored, safety: Option<&(PathBuf, String)>, start: Instant) {
+/// Answers the exit code.
+fn told(context: &Context, what: &str, restored: &Restored, safety: Option<&(PathBuf, String)>, start: Instant) -> u8 {
     let replaced = &restored.replaced;
     restored.remarks.iter().for_each(output::warning);
     tell(context, replaced);
@@ -204,6 +205,7 @@ fn told(context: &Context, what: &str, restored: &Restored, safety: Option<&(Pat
             line("restart the application now");
         }
     }
+    if replaced.skipped.is_empty() { 0 } else { IN_PART }
 }
 
 fn restored_json(restored: &Restored, safety: Option<&(PathBuf, String)>, start: Instant) -> Value {
@@ -217,6 +219,7 @@ fn restored_json(restored: &Restored, safety: Option<&(PathBuf, String)>, start:
         "bytes": replaced.bytes,
         "safety_backup": safety.map(|(path, _)| path.to_string_lossy()),
         "safety_snapshot": safety.map(|(_, id)| id),
+        "skipped": &replaced.skipped,
         "extra": paths(&replaced.extra),
         "removed": paths(&replaced.removed),
         "aside": replaced.aside.iter().map(aside).collect::<Vec<_>>(),
@@ -238,6 +241,12 @@ fn tell(context: &Context, replaced: &Replaced) {
     }
     for (pid, command) in &replaced.holders {
         output::warning(format!("process {pid} ({command}) still uses files that were replaced: restart it"));
+    }
+    for path in &replaced.skipped {
+        output::warning(format!(
+            "not restored, and left as it is: {path}: it is this program's own, or never part of a backup; \
+             `nbak restore SNAP PATH --target DIR` has it out of a snapshot"
+        ));
     }
     replaced.remarks.iter().for_each(output::warning);
     if context.quiet {

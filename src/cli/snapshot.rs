@@ -66,6 +66,7 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
         full_scan: args.full_scan,
         separate_files: args.separate_files || config.separate_files,
         list: context.json,
+        ..Options::default()
     };
     let taken = take_snapshot(&mut store, &options, &context.bars())?;
     let duration_ms = start.elapsed().as_millis() as u64;

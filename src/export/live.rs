@@ -36,7 +36,7 @@ pub(super) struct Touch<'a> {
     pub graph: bool,
     /// Databases that a program has open are written all the same.
     pub into_live: bool,
-    /// Paths that are never touched.
+    /// Paths that are never touched. What is left out of snapshots by a glob is no such path: it may be asked for.
     pub ignored: &'a dyn Fn(&Path) -> bool,
     /// The command that restores this again, for a message.
     pub again: &'a str,
@@ -97,6 +97,11 @@ impl<'a> Live<'a> {
 }
 
 impl Live<'_> {
+    /// What stands in the live directory and will be touched.
+    pub(super) fn touched(&self) -> impl Iterator<Item = &Path> {
+        self.before.keys().map(PathBuf::as_path)
+    }
+
     /// What will be touched and changed, and has no form in a documented backup: links, and names that are not UTF-8 or
     /// hold a backslash.
     pub(super) fn without_form(&self) -> Vec<&Path> {

@@ -3,6 +3,7 @@
 //! It joins what the other rooms do, and adds no guarantee of its own but one: a restore is preceded by a verified
 //! backup of what it replaces ([`restore`](super::restore)).
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -114,11 +115,11 @@ impl BackupManager {
 
     /// Takes a snapshot and writes it as a backup, which is verified before it gets its name.
     pub fn create_backup(&self, progress: &dyn Progress) -> Result<Created> {
-        self.create(&[], progress)
+        self.create(&[], BTreeSet::new(), progress)
     }
 
-    /// The same, with tags for the snapshot.
-    pub(super) fn create(&self, tags: &[&str], progress: &dyn Progress) -> Result<Created> {
+    /// The same, with tags for the snapshot, and paths that it has although a glob of the settings leaves them out.
+    pub(super) fn create(&self, tags: &[&str], despite: BTreeSet<PathBuf>, progress: &dyn Progress) -> Result<Created> {
         let created = now_ms();
         let (taken, new_store) = {
             let mut store =
@@ -126,6 +127,7 @@ impl BackupManager {
             let options = take::Options {
                 source: self.places.data_dir.clone(),
                 exclude: self.settings.exclude.clone(),
+                despite,
                 own_folders: self.places.own_folders()?,
                 tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
                 separate_files: self.settings.separate_files,

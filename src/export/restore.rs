@@ -8,7 +8,7 @@
 //! 4. [`inplace::replace`] swaps the staged files in, so that a crash leaves the old or the new content, and compares
 //!    (I17).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, FileTimes, Permissions};
 use std::io::{Read, Seek};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -174,9 +174,13 @@ impl BackupManager {
             staging.discard()?;
             return Err(error);
         }
-        let exclusions = Exclusions::new(self.places.own_folders()?, &self.settings.exclude)
-            .map_err(|error| Error::usage("a pattern to exclude is not a glob").because(error))?;
-        let ignored = |path: &Path| exclusions.reason(path, data).is_some();
+        let left_out_by = |globs: &[String]| {
+            Exclusions::new(self.places.own_folders()?, globs)
+                .map_err(|error| Error::usage("a pattern to exclude is not a glob").because(error))
+        };
+        // What was captured once and is asked for now is restored, whatever the globs of today leave out.
+        let (never, globs) = (left_out_by(&[])?, left_out_by(&self.settings.exclude)?);
+        let ignored = |path: &Path| never.reason(path, data).is_some();
         let is_graph = |path: &PathBuf| path.components().count() == 1 && inplace::is_graph(path);
         let graph = options.only.is_empty() || options.only.iter().any(is_graph);
         let part = if options.only.is_empty() { "" } else { " and the same paths" };
@@ -184,11 +188,14 @@ impl BackupManager {
         let touch = Touch { data, staged: &staged, graph, into_live, ignored: &ignored, again: &again };
         // Before the safety backup begins: what changes from here on may not be in it.
         let live = Live::look(touch)?;
+        let despite: BTreeSet<PathBuf> =
+            live.touched().filter(|path| globs.by_glob(path).is_some()).map(Path::to_path_buf).collect();
+        let is_backed_up = left_out_by(&self.settings.exclude)?.despite(despite.clone());
         let mut lost = Vec::new();
-        if is_empty(data, &ignored)? {
+        if is_empty(data, &|path| is_backed_up.reason(path, data).is_some())? {
             remarks.push("the data directory was empty: there was nothing to back up first".to_owned());
         } else {
-            match self.safety_backup(data, staging.root(), progress) {
+            match self.safety_backup(data, staging.root(), despite, progress) {
                 Ok(created) => {
                     on_safety(&created);
                     lost.extend(only_in_snapshot(&live.without_form(), &created));
@@ -212,15 +219,22 @@ impl BackupManager {
                 keep_owners,
                 remarks: &lost,
                 ignored: &ignored,
+                excluded: &|path| globs.by_glob(path).is_some(),
             },
             progress,
         )?;
         Ok(Restored { replaced, remarks })
     }
 
-    /// Backs up what is there now.
-    fn safety_backup(&self, data: &Path, staged: &Path, progress: &dyn Progress) -> Result<Created> {
-        let created = self.create(&[BEFORE_RESTORE], progress)?;
+    /// Backs up what is there now, and of what globs leave out the paths `despite`, since those are about to go.
+    fn safety_backup(
+        &self,
+        data: &Path,
+        staged: &Path,
+        despite: BTreeSet<PathBuf>,
+        progress: &dyn Progress,
+    ) -> Result<Created> {
+        let created = self.create(&[BEFORE_RESTORE], despite, progress)?;
         // What could not be read would be lost if it is replaced, or if it goes with what is: a folder in whose place a
         // file comes, and the old files of a knowledge graph.
         let there = |path: &Path| std::fs::symlink_metadata(staged.join(path)).ok();

@@ -69,7 +69,8 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
         Error::io("open the data directory", &options.source, error).hint("--data-dir names another")
     })?;
     let exclusions = Exclusions::new(options.own_folders.clone(), &options.exclude)
-        .map_err(|error| Error::usage("a pattern to exclude is not a glob").because(error))?;
+        .map_err(|error| Error::usage("a pattern to exclude is not a glob").because(error))?
+        .despite(options.despite.clone());
     let began = now_nanos();
     let taking = Taking {
         store,

@@ -3,6 +3,7 @@
 //! The steps that it takes lie in other files, each with its part of [`Taking`]; [`super::take`] puts them in order.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::captured::Opening;
@@ -24,6 +25,8 @@ pub struct Options {
     pub source: PathBuf,
     /// Globs that are left out.
     pub exclude: Vec<String>,
+    /// Paths, relative to the data directory, that are captured although a glob leaves them out.
+    pub despite: BTreeSet<PathBuf>,
     /// Absolute paths of stores and backups within the data directory, and what they are.
     pub own_folders: Vec<(PathBuf, &'static str)>,
     /// Tags.

@@ -7,6 +7,8 @@
 //! Key files are left out at the top of the data directory only: further down, a file of the same name is somebody's
 //! work. Sidecars of databases are not in the table: which file is one is known when its database was captured.
 
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +31,7 @@ pub struct Exclusions {
     folders: Vec<(PathBuf, &'static str)>,
     globs: GlobSet,
     patterns: Vec<String>,
+    despite: BTreeSet<PathBuf>,
 }
 
 impl Exclusions {
@@ -47,7 +50,27 @@ impl Exclusions {
         }
         // As they are compared: without a slash at the end.
         let folders = folders.into_iter().map(|(folder, reason)| (folder.components().collect(), reason)).collect();
-        Ok(Exclusions { folders, globs: set.build()?, patterns: patterns.to_vec() })
+        Ok(Exclusions { folders, globs: set.build()?, patterns: patterns.to_vec(), despite: BTreeSet::new() })
+    }
+
+    /// The same, but for the entries at `despite`, which no glob leaves out, nor the folders above them. What else is
+    /// in a folder that is not left out for their sake still is, each entry by itself.
+    #[must_use]
+    pub fn despite(self, despite: BTreeSet<PathBuf>) -> Exclusions {
+        Exclusions { despite, ..self }
+    }
+
+    /// Which glob leaves out the entry at `relative`, or a folder above it; nothing if none does.
+    pub fn by_glob(&self, relative: &Path) -> Option<&str> {
+        if self.globs.is_empty() {
+            return None;
+        }
+        let above = relative.ancestors().filter(|path| !path.as_os_str().is_empty());
+        above.into_iter().find_map(|path| self.hit(path))
+    }
+
+    fn hit(&self, relative: &Path) -> Option<&str> {
+        self.globs.matches(relative).first().map(|&at| self.patterns[at].as_str())
     }
 
     /// Why the entry at `relative` of the data directory `root` is left out; nothing if it is not.
@@ -66,8 +89,15 @@ impl Exclusions {
         if self.globs.is_empty() {
             return None;
         }
-        let hit = self.globs.matches(relative);
-        hit.first().map(|&at| format!("excluded by {}", self.patterns[at]))
+        let pattern = if self.despite.is_empty() {
+            // What is below a folder that is left out is never asked for.
+            self.hit(relative)
+        } else {
+            // What is below a path follows it at once.
+            let next = self.despite.range::<Path, _>((Bound::Included(relative), Bound::Unbounded)).next();
+            if next.is_some_and(|path| path.starts_with(relative)) { None } else { self.by_glob(relative) }
+        };
+        pattern.map(|pattern| format!("excluded by {pattern}"))
     }
 }
 
@@ -114,5 +144,21 @@ mod tests {
         assert!(reason(&["a/*.txt"], "a/b.txt").is_some());
         assert!(reason(&["a/*.txt"], "a/b/c.txt").is_none());
         assert!(reason(&["a/**"], "a/b/c.txt").is_some());
+    }
+
+    #[test]
+    fn what_is_wanted_all_the_same_takes_nothing_else_along() {
+        let patterns = ["cache/", "*.tmp"].map(str::to_owned);
+        let exclusions = Exclusions::new(Vec::new(), &patterns).expect("globs that parse");
+        assert_eq!(exclusions.by_glob(Path::new("a/cache/b/c")), Some("cache/"));
+        assert_eq!(exclusions.by_glob(Path::new("a/b")), None);
+        let exclusions = exclusions.despite(["a/cache/b/c", "x.tmp"].map(PathBuf::from).into());
+        let is_out = |path: &str| exclusions.reason(Path::new(path), Path::new("/data")).is_some();
+        for path in ["a", "a/cache", "a/cache/b", "a/cache/b/c", "x.tmp", "a/x"] {
+            assert!(!is_out(path), "{path}");
+        }
+        for path in ["cache", "a/cache/b/c2", "a/cache/b/c/d", "a/cache/a", "y.tmp", "a/x.tmp", "vault.key"] {
+            assert!(is_out(path), "{path}");
+        }
     }
 }

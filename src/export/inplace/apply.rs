@@ -58,7 +58,12 @@ impl<'a> Run<'a> {
             staged: intent.moves.iter().map(|one| one.path.0.as_path()).collect(),
             mismatched: Vec::new(),
             was_written: false,
-            done: Replaced { unchanged: intent.unchanged, remarks: intent.remarks.clone(), ..Replaced::default() },
+            done: Replaced {
+                unchanged: intent.unchanged,
+                skipped: intent.skipped.clone(),
+                remarks: intent.remarks.clone(),
+                ..Replaced::default()
+            },
         }
     }
 

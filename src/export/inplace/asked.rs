@@ -25,8 +25,11 @@ pub struct Options<'a> {
     pub recheck: &'a dyn Fn(&BTreeSet<PathBuf>) -> Result<()>,
     /// What is to be told at the end, also if another command finishes this.
     pub remarks: &'a [String],
-    /// Entries that are this program's own or left out of snapshots (relative path): never listed, never touched.
+    /// Entries that are this program's own or never part of a backup (relative path): never listed, never touched.
     pub ignored: &'a dyn Fn(&Path) -> bool,
+    /// Entries that snapshots leave out since the user says so: not listed, and not to go with a folder that is in the
+    /// way. What is staged of them is put in place as everything else is.
+    pub excluded: &'a dyn Fn(&Path) -> bool,
 }
 
 /// What was done.
@@ -38,6 +41,8 @@ pub struct Replaced {
     pub unchanged: u64,
     /// Bytes of the files that were put in place.
     pub bytes: u64,
+    /// What was to be restored and was left as it is, as it is shown: it is `ignored`.
+    pub skipped: Vec<String>,
     /// Paths that stand in the data directory and not in what was restored; they were kept. A folder of which nothing
     /// was restored is listed once.
     pub extra: Vec<PathBuf>,

@@ -153,6 +153,9 @@ pub struct Intent {
     pub extra: Vec<Name>,
     pub removed: Vec<Name>,
     pub remarks: Vec<String>,
+    /// What was left as it is though it was asked for, as it is shown: no path to act on. Older journals do not say.
+    #[serde(default)]
+    pub skipped: Vec<String>,
 }
 
 impl Intent {
@@ -170,6 +173,7 @@ impl Intent {
             extra: Vec::new(),
             removed: Vec::new(),
             remarks: Vec::new(),
+            skipped: Vec::new(),
         }
     }
 

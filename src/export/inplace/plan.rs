@@ -127,8 +127,7 @@ impl Planner<'_> {
             let path = staged.strip_prefix(NEW).unwrap_or(&staged).to_path_buf();
             let Some(seen) = self.root.seen(&staged)? else { continue };
             if is_own(&path) || (self.options.ignored)(&path) {
-                let remark = format!("{} was left as it is: it is not part of a backup", path.display());
-                self.plan.intent.remarks.push(remark);
+                self.plan.intent.skipped.push(path.display().to_string());
                 continue;
             }
             if seen.kind == Kind::Other || depth >= DEEPEST {
@@ -276,7 +275,7 @@ impl Planner<'_> {
 
     /// What goes is deleted in the end, so all of it must be in a backup, and none of it mounted.
     fn may_go(&self, path: &Path) -> Result<()> {
-        match self.obstacle(path)? {
+        match self.obstacle(path, self.options.excluded)? {
             None => Ok(()),
             Some(at) => Err(Error::failed("this is in the way, and no backup holds it")
                 .at(self.root.place(&at))
@@ -284,14 +283,14 @@ impl Planner<'_> {
         }
     }
 
-    fn obstacle(&self, path: &Path) -> Result<Option<PathBuf>> {
+    fn obstacle(&self, path: &Path, stays: &dyn Fn(&Path) -> bool) -> Result<Option<PathBuf>> {
         let Some(seen) = self.root.seen(path)? else { return Ok(None) };
-        if is_own(path) || (self.options.ignored)(path) || seen.mount != self.top.mount {
+        if is_own(path) || (self.options.ignored)(path) || stays(path) || seen.mount != self.top.mount {
             return Ok(Some(path.to_path_buf()));
         }
         if seen.kind == Kind::Folder {
             for name in self.root.names(path)? {
-                if let Some(found) = self.obstacle(&name)? {
+                if let Some(found) = self.obstacle(&name, stays)? {
                     return Ok(Some(found));
                 }
             }
@@ -299,7 +298,7 @@ impl Planner<'_> {
         Ok(None)
     }
 
-    /// A knowledge graph is one thing: of an old one nothing may stay beside a new one.
+    /// A knowledge graph is one thing: of an old one nothing may stay beside a new one, nor what is excluded.
     fn graph(&mut self) -> Result<()> {
         if !self.options.graph || !self.plan.staged.iter().any(|path| is_graph(path)) {
             return Ok(());
@@ -318,7 +317,7 @@ impl Planner<'_> {
         if is_staged && self.moved.contains(path) {
             return Ok(());
         }
-        if is_staged || (live.kind == Kind::Folder && self.obstacle(path)?.is_some()) {
+        if is_staged || (live.kind == Kind::Folder && self.obstacle(path, &|_| false)?.is_some()) {
             return self.root.names(path)?.iter().try_for_each(|name| self.graph_entry(name));
         }
         if live.mount != self.top.mount {
@@ -336,7 +335,7 @@ impl Planner<'_> {
     fn extra(&mut self, folder: &Path) -> Result<()> {
         for path in self.root.names(folder)? {
             let Some(live) = self.root.seen(&path)? else { continue };
-            if is_own(&path) || (self.options.ignored)(&path) {
+            if is_own(&path) || (self.options.ignored)(&path) || (self.options.excluded)(&path) {
                 continue;
             }
             if self.plan.staged.contains(&path) {

@@ -123,6 +123,21 @@ fn where_nobody_wrote_the_next_one_that_may_write_finishes_it() {
     }
 }
 
+/// Whoever finishes it says what was asked for and is not there.
+#[test]
+fn what_was_left_out_is_named_by_the_one_that_finishes_it() {
+    let template = a_scene("closed");
+    template.staged(".env", "another key");
+    let is_half =
+        |state: &BTreeMap<String, String>| state["h.db"].contains("new00") != state["second.db"].contains("new00");
+    let half = Half::of(&template, is_half);
+    let (code, said) = half.json(&["restore", "--resume", "--yes"]);
+    assert_eq!((code, &said[0]["skipped"]), (3, &serde_json::json!([".env"])), "{said:?}");
+    let half = Half::of(&template, is_half);
+    let run = half.run(&["snapshot"]);
+    assert!(run.code == 0 && run.err.contains("not restored, and left as it is: .env"), "{run:?}");
+}
+
 #[test]
 fn while_a_program_has_the_rest_open_a_snapshot_is_no_plain_success() {
     let half = Half::made();

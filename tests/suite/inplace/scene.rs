@@ -82,6 +82,7 @@ pub fn options(into_live: bool) -> Options<'static> {
         recheck: &|_| Ok(()),
         remarks: &[],
         ignored: &is_ignored,
+        excluded: &|_| false,
     }
 }
 

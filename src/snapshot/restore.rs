@@ -284,11 +284,14 @@ impl Plan {
     /// After a failure: a file that is not complete must not stand there as if it were (I13). What is complete stays,
     /// since it may have replaced something, and is told of.
     fn undo(&self, target: &Target, error: Error) -> Error {
-        let begun = |file: &&FileItem| file.created.load(Ordering::Acquire) && !file.complete.load(Ordering::Acquire);
+        // One is broken after it was complete if a thread that was still closing it was told that it is not whole.
+        let is_whole = |file: &&FileItem| file.complete.load(Ordering::Acquire) && !file.broken.load(Ordering::Acquire);
+        let begun = |file: &&FileItem| file.created.load(Ordering::Acquire) && !is_whole(file);
         for file in self.files.iter().filter(begun) {
-            target.remove(file.temporary.as_ref().unwrap_or(&file.path));
+            let young = file.temporary.as_ref().filter(|_| !file.complete.load(Ordering::Acquire));
+            target.remove(young.unwrap_or(&file.path));
         }
-        let whole = self.files.iter().filter(|file| file.complete.load(Ordering::Acquire)).count();
+        let whole = self.files.iter().filter(is_whole).count();
         if whole > 0 {
             let files = if whole == 1 { "file was" } else { "files were" };
             return error.also(format!("{whole} {files} restored before that, whole, and stay in the target"));
@@ -414,7 +417,7 @@ impl Plan {
         }
         for at in (0..self.files.len()).filter(|at| !self.files[*at].kept) {
             if self.files[at].left.load(Ordering::Relaxed) == 0 && !self.files[at].created.load(Ordering::Relaxed) {
-                open.complete(at as u32, &open.create(at as u32)?)?;
+                open.complete(at as u32, open.create(at as u32)?.into())?;
             }
         }
         let mut damaged = damaged.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -476,7 +479,7 @@ impl OpenFiles<'_> {
             return Ok(Some(handle.clone()));
         }
         if recent.len() >= OPEN_FILES {
-            recent.clear();
+            recent.drain().try_for_each(|(file, handle)| self.close(file, handle))?;
         }
         // Under the lock, so that no two threads make the same file.
         let created = self.files[file as usize].created.load(Ordering::Relaxed);
@@ -493,20 +496,32 @@ impl OpenFiles<'_> {
             let handle = self.create(file)?;
             handle.write_all_at(bytes, offset).map_err(failed)?;
             item.left.store(0, Ordering::Release);
-            return self.complete(file, &handle);
+            return self.complete(file, handle.into());
         }
         let Some(handle) = self.open(file)? else { return Ok(()) };
         handle.write_all_at(bytes, offset).map_err(failed)?;
         if item.left.fetch_sub(chunks as u32, Ordering::AcqRel) == chunks as u32 {
-            self.recent.lock().unwrap_or_else(PoisonError::into_inner).remove(&file);
-            self.complete(file, &handle)?;
+            // Another one than this, if this one had to make room, and another thread opened the file again.
+            let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner).remove(&file);
+            recent.map_or(Ok(()), |recent| self.close(file, recent))?;
+            return self.complete(file, handle);
         }
-        Ok(())
+        self.close(file, handle)
     }
 
-    fn complete(&self, file: u32, handle: &File) -> Result<()> {
+    /// Closes the file if nobody else uses this handle, and hears what the file system says to that. Who uses it last
+    /// closes it.
+    fn close(&self, file: u32, handle: Arc<File>) -> Result<()> {
         let item = &self.files[file as usize];
-        self.target.complete(self.path(file), handle, item.size, &item.attributes)?;
+        let closed = Arc::into_inner(handle).map_or(Ok(()), |handle| self.target.close(&item.path, handle));
+        // It may have its final name by now.
+        closed.inspect_err(|_| item.broken.store(true, Ordering::Release))
+    }
+
+    fn complete(&self, file: u32, handle: Arc<File>) -> Result<()> {
+        let item = &self.files[file as usize];
+        self.target.complete(self.path(file), &handle, item.size, &item.attributes)?;
+        self.close(file, handle)?;
         if item.temporary.is_some() {
             self.target.rename(self.path(file), &item.path)?;
         }

@@ -216,6 +216,17 @@ impl Target {
         self.attributes(path, file, &now, attributes)
     }
 
+    /// Closes a file that was written. Some file systems (NFS, FUSE) write only then, and say only then that they could
+    /// not: dropping the file would not hear it.
+    pub fn close(&self, path: &Path, file: File) -> Result<()> {
+        nix::unistd::close(file).map_err(|error| {
+            Error::io("close a restored file", self.place(path), error.into()).hint(
+                "the file system may not have what was written to it: look after its space, its quota and its \
+                 connection, and restore again (with --overwrite into a directory that is not empty)",
+            )
+        })
+    }
+
     /// Sets what `now`, which the file has, is not yet: each of these is a transaction of the file system's.
     fn attributes(&self, path: &Path, file: &File, now: &Metadata, attributes: &Attributes) -> Result<()> {
         let given = (now.uid(), now.gid()) != (attributes.uid, attributes.gid);

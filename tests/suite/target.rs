@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
-use crate::common::strace::{can_trace, traced};
+use crate::common::noise;
+use crate::common::strace::{calls, can_trace, traced};
 use crate::live_common::{KEY, Place, is_root, run};
 use nbak::crypto::secret::Credential;
 use nbak::snapshot::progress::Progress;
@@ -195,4 +196,86 @@ fn a_bind_mount_of_the_data_directory_is_no_target_to_write_over() {
         let _ = run(&mut place.nbak(args)).exits(2).says(&["--in-place", "nothing was changed"]);
     }
     assert_eq!(fs::read(place.data.join("a/f000")).expect("read"), b"changed");
+}
+
+/// The restore `args`, in one thread, of which the closing of the file at `path` fails `when` it does: the exit code
+/// and what was said.
+fn closing_fails(place: &Place, args: &[&str], path: Option<&Path>, when: &str) -> (Option<i32>, String) {
+    let inject = format!("inject=close:error=EDQUOT{when}");
+    let mut options = vec!["-o", "/dev/null", "-e", "trace=close", "-e", &inject];
+    options.extend(path.into_iter().flat_map(|path| ["-P", path.to_str().expect("text")]));
+    let mut command = traced(&place.nbak(args), &options);
+    let output = command.env("RAYON_NUM_THREADS", "1").output().expect("strace runs");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// What is closed in a restore: the thread, and what of.
+fn closed(place: &Place, args: &[&str]) -> Vec<(String, String)> {
+    let log = place.path("log");
+    let options = ["-y", "-o", log.to_str().expect("text"), "-e", "trace=close"];
+    let mut command = traced(&place.nbak(args), &options);
+    let ended = command.env("RAYON_NUM_THREADS", "1").output().expect("strace runs");
+    assert!(ended.status.success(), "{ended:?}");
+    let calls = calls(&fs::read_to_string(log).expect("a log")).into_iter();
+    calls.filter(|(_, call, _)| call == "close").map(|(thread, _, args)| (thread, args)).collect()
+}
+
+/// NFS, FUSE and quotas of a server: what was written is refused when the file is closed.
+#[test]
+fn what_is_said_only_when_a_file_is_closed_is_heard() {
+    if !can_trace() {
+        return;
+    }
+    let place = Place::new();
+    // One of several segments, and more than are kept open that have a beginning in common.
+    fs::write(place.data.join("large"), noise(1, 9 << 20)).expect("a file");
+    for (name, text) in [("empty", ""), ("small", "small")] {
+        fs::write(place.data.join(name), text).expect("a file");
+    }
+    let beginning = noise(2, 300_000);
+    for n in 0..200 {
+        let all = [&beginning[..], &noise(1000 + n, 20_000)].concat();
+        fs::write(place.data.join(format!("many{n:03}")), all).expect("a file");
+    }
+    place.ok(["snapshot"]);
+    let target = place.path("target");
+    let restore = ["restore", "latest", "--target", target.to_str().expect("text")];
+    let closings = closed(&place, &restore);
+    let of = |name: &str| closings.iter().filter(|(_, args)| args.contains(&format!("/{name}>"))).count();
+    let reopened = (0..200).map(|n| format!("many{n:03}")).find(|name| of(name) > 1).expect("one that made room");
+    assert_eq!([of("small"), of("empty")], [1, 1], "no file is closed twice");
+    for name in ["large", "small", "empty", &reopened] {
+        fs::remove_dir_all(&target).expect("removed");
+        let path = target.join(name);
+        let (code, said) = closing_fails(&place, &restore, Some(&path), ":when=1");
+        assert_eq!(code, Some(1), "{name}: {said}");
+        for word in ["close a restored file", path.to_str().expect("text"), "Disk quota exceeded", "try again"] {
+            assert!(said.contains(word), "{name}: {word}: {said}");
+        }
+        assert!(!path.exists(), "{name}: it stands there as if it were whole");
+        fs::create_dir_all(&target).expect("made");
+    }
+
+    // What it is to replace stays.
+    place.ok([&restore[..], &["--overwrite"]].concat());
+    let old = target.join("small");
+    let again = [&restore[..], &["--overwrite"]].concat();
+    fs::write(&old, "other").expect("written");
+    let closings = closed(&place, &again);
+    fs::write(&old, "other").expect("written");
+    let at = closings.iter().position(|(_, args)| args.contains("/.nbak-restore-")).expect("it is written aside");
+    let nth = closings[..=at].iter().filter(|(thread, _)| *thread == closings[at].0).count();
+    let (code, said) = closing_fails(&place, &again, None, &format!(":when={nth}"));
+    assert!(code == Some(1) && said.contains(old.to_str().expect("text")), "{code:?}: {said}");
+    assert_eq!(fs::read_to_string(&old).expect("there"), "other");
+    let left = fs::read_dir(&target).expect("listed").flatten().map(|entry| entry.file_name());
+    assert!(!left.into_iter().any(|name| name.to_string_lossy().starts_with(".nbak-")), "nothing is left over");
+
+    // What is staged for a restore in place is heard of too.
+    fs::write(place.data.join("small"), "of today").expect("written");
+    let staged = place.data.join(".nbak-restore/new/small");
+    let args = ["restore", "latest", "small", "--in-place", "--yes"];
+    let (code, said) = closing_fails(&place, &args, Some(&staged), ":when=1");
+    assert!(code == Some(1) && said.contains("close a restored file"), "{code:?}: {said}");
+    assert_eq!(fs::read_to_string(place.data.join("small")).expect("there"), "of today");
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::args::{BackupAction, BackupArgs, BackupRestoreArgs, CreateArgs, ExportArgs};
 use super::context::Context;
 use super::drive::{self, After};
-use super::inplace::{finish_or_warn, restore_this};
+use super::inplace::{finish_or_warn, restore_this, warn_of_captured};
 use super::listed::tell_backup;
 use super::output::{self, count, line, size};
 use crate::error::{Error, Result};
@@ -75,6 +75,7 @@ pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8)>
     // Only for what there is to be warned of; what keeps it from being opened is said below.
     drop(context.open());
     let created = manager.create_backup(&context.bars())?;
+    let half_done = warn_of_captured(half_done, created.beside_restore);
     if created.new_store {
         context.say(format!("made a new store at {}", context.repo()?.display()));
         // Now there is one to be warned of.

@@ -52,6 +52,20 @@ pub fn finish_or_warn(context: &Context, dry: bool) -> Option<String> {
     Some(text)
 }
 
+/// The same for what was captured: `earlier` is what was to be known before, and `beside_restore` says whether a
+/// restore exchanged files meanwhile.
+pub fn warn_of_captured(earlier: Option<String>, beside_restore: bool) -> Option<String> {
+    if earlier.is_some() || !beside_restore {
+        return earlier;
+    }
+    let text = format!(
+        "{HALF_DONE} in what was captured: it put files in place meanwhile, so old and new data may stand side by side; \
+         when it has ended, give this command again"
+    );
+    output::warning(&text);
+    Some(text)
+}
+
 /// Says so if a restore is half done, for a command that finishes none.
 pub fn warn(context: &Context) -> Option<String> {
     let pending = pending(&context.data_dir().ok()?)?;

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use super::args::{SnapshotArgs, SnapshotsArgs};
 use super::context::Context;
-use super::inplace::finish_or_warn;
+use super::inplace::{finish_or_warn, warn_of_captured};
 use super::output::{self, count, iso, line, size, time};
 use super::retention;
 use crate::error::{Error, Result};
+use crate::export::inplace::beside::Watch;
 use crate::snapshot::now::now_ms;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
@@ -68,7 +69,9 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
         list: context.json,
         ..Options::default()
     };
+    let watch = Watch::begin(&options.source);
     let taken = take_snapshot(&mut store, &options, &context.bars())?;
+    let half_done = warn_of_captured(half_done, watch.saw_restore());
     let duration_ms = start.elapsed().as_millis() as u64;
     report(context, &options, &taken, (new_store, half_done.as_deref()), duration_ms);
     if !args.dry_run && !taken.unchanged {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::backup::Backup;
 use super::dialect::Dialect;
 use super::files::open_regular;
+use super::inplace::beside::Watch;
 use super::list::{self, Listed};
 use super::manifest::{Manifest, Own};
 use super::names;
@@ -75,6 +76,8 @@ pub struct Created {
     pub new_store: bool,
     /// The snapshot.
     pub taken: Taken,
+    /// A restore in place exchanged files while it was taken: old and new data may stand side by side in it.
+    pub beside_restore: bool,
     /// The backup.
     pub written: Written,
 }
@@ -121,7 +124,7 @@ impl BackupManager {
     /// The same, with tags for the snapshot, and paths that it has although a glob of the settings leaves them out.
     pub(super) fn create(&self, tags: &[&str], despite: BTreeSet<PathBuf>, progress: &dyn Progress) -> Result<Created> {
         let created = now_ms();
-        let (taken, new_store) = {
+        let (taken, beside_restore, new_store) = {
             let mut store =
                 Store::open_or_create(&self.places.repo, &self.credentials, self.settings.patience, created / 1000)?;
             let options = take::Options {
@@ -133,12 +136,14 @@ impl BackupManager {
                 separate_files: self.settings.separate_files,
                 ..take::Options::default()
             };
-            (remembered::take(&mut store, &options, progress)?, store.is_new())
+            let watch = Watch::begin(&self.places.data_dir);
+            let taken = remembered::take(&mut store, &options, progress)?;
+            (taken, watch.saw_restore(), store.is_new())
         };
         let store = self.open_store()?;
         let before_restore = tags.contains(&BEFORE_RESTORE);
         let written = self.write(&store, &taken.record, None, created, before_restore, progress)?;
-        Ok(Created { new_store, taken, written })
+        Ok(Created { new_store, taken, beside_restore, written })
     }
 
     /// Writes a snapshot of `store` as a backup into `folder`, or among the other backups. `created` is what it says of

@@ -51,7 +51,7 @@ fn carry_out(
     folders.into_iter().try_for_each(|folder| staging.root.sync_folder(folder))?;
     plan.intent.standing = Some(standing(&staging.root, &plan.intent)?);
     staging.stays();
-    let written = plan.intent.write(&staging.root);
+    let written = plan.intent.write(&staging.root).and_then(|()| staging.mark());
     if let Err(error) = written {
         // If it cannot be taken back either, it stands, and the next command carries it out.
         staging.is_needed = Intent::remove(&staging.root).is_err();
@@ -128,6 +128,8 @@ fn go_on(data: &Path, progress: &dyn Progress, is_asked: bool) -> Result<Option<
         }
     }
     progress.begin("finishing an interrupted restore", Run::steps(&intent));
+    // It may be that a full disk keeps it from being marked: it is to be finished all the same.
+    let _ = staging.mark();
     let mut run = Run::new(root, &intent, progress);
     run.is_recovery = true;
     let replaced = retake(&mut run).and_then(|()| run.finish()).map_err(|error| begun(root, error));

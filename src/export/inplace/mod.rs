@@ -26,6 +26,7 @@
 
 mod apply;
 mod asked;
+pub mod beside;
 mod databases;
 mod door;
 pub mod holders;

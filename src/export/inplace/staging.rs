@@ -4,12 +4,13 @@
 //! can be held twice. The staging itself comes and goes, and one without an intent changed nothing: it is swept.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::root::{Kind, Root};
 use crate::error::{Error, Result};
+use crate::id::SlotId;
 use crate::source::passing;
 
 /// The folder, in the data directory.
@@ -20,7 +21,10 @@ pub const NEW: &str = ".nbak-restore/new";
 pub const OLD: &str = ".nbak-restore/old";
 /// The journal.
 pub const INTENT: &str = ".nbak-restore/intent";
-const LOCK: &str = ".nbak-restore.lock";
+/// The file that restores lock, which stays.
+pub const LOCK: &str = ".nbak-restore.lock";
+/// So many bytes in it tell one restore from another.
+pub const MARK: u64 = 16;
 /// How long even a lock that is held is tried for.
 const MOMENT: Duration = Duration::from_millis(300);
 
@@ -33,7 +37,7 @@ pub struct Staging {
     /// What is in the staging is not ours to remove, or an intent needs it.
     pub(super) is_needed: bool,
     /// After `new`: it is released last.
-    _lock: File,
+    lock: File,
 }
 
 impl Staging {
@@ -94,7 +98,7 @@ impl Staging {
             }
         }
         let new = root.place(Path::new(NEW));
-        Ok(Staging { root, new, is_needed: true, _lock: lock })
+        Ok(Staging { root, new, is_needed: true, lock })
     }
 
     /// Whether a process restores here now. The lock is asked for and not kept: it is not made if it is not there.
@@ -112,6 +116,13 @@ impl Staging {
     /// From now on no end of this process removes it: it is gone, or an intent is about to need it.
     pub(super) fn stays(&self) {
         passing::forget(&self.root.place(Path::new(FOLDER)));
+    }
+
+    /// Leaves a mark for those who capture the directory meanwhile ([`super::beside`]): files are exchanged now.
+    /// The intent is there already.
+    pub(super) fn mark(&self) -> Result<()> {
+        let failed = |error| Error::io("mark that a restore is under way", self.root.place(Path::new(LOCK)), error);
+        self.lock.write_all_at(&SlotId::random().0, 0).map_err(failed)
     }
 
     /// Removes the staging; nothing of the data directory was changed. Dropping it does the same, as far as it can.

@@ -1,0 +1,50 @@
+//! What is captured beside a restore in place, which exchanges files meanwhile: old and new data side by side.
+//!
+//! A restore that is half done has its intent in place. But one may begin and end while a snapshot is taken, and then
+//! nothing of it is there before or after. So each that is about to exchange something marks the file that restores
+//! lock, which stays: once its intent is there, it writes into it what was never there before. Whoever captures reads
+//! the mark, then looks for an intent, captures, and does both again. Where no intent was there the first time, one
+//! that comes later marks later.
+
+use std::fs::OpenOptions;
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::staging::{INTENT, LOCK, MARK};
+
+/// What the file of the lock is, and what is in it.
+type Mark = (u64, Vec<u8>);
+
+/// A look at the data directory before it is captured.
+pub struct Watch {
+    data: PathBuf,
+    mark: Option<Mark>,
+    was_half_done: bool,
+}
+
+impl Watch {
+    /// From now on.
+    pub fn begin(data: &Path) -> Watch {
+        let mark = mark(data);
+        Watch { data: data.to_path_buf(), mark, was_half_done: is_half_done(data) }
+    }
+
+    /// Whether a restore in place exchanged files, or stood half done, at any time until now.
+    pub fn saw_restore(&self) -> bool {
+        self.was_half_done || is_half_done(&self.data) || mark(&self.data) != self.mark
+    }
+}
+
+fn is_half_done(data: &Path) -> bool {
+    data.join(INTENT).symlink_metadata().is_ok()
+}
+
+fn mark(data: &Path) -> Option<Mark> {
+    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(data.join(LOCK)).ok()?;
+    let mut bytes = Vec::new();
+    let inode = file.metadata().ok()?.ino();
+    file.take(MARK).read_to_end(&mut bytes).ok()?;
+    Some((inode, bytes))
+}

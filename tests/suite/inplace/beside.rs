@@ -1,0 +1,109 @@
+//! A snapshot or a backup that runs beside a restore in place is of old and new data, and says so, also if the restore
+//! began after it and ended before it.
+
+use std::path::Path;
+use std::process::Command;
+
+use nbak::export::inplace::Staging;
+use serde_json::Value;
+
+use super::scene::{Scene, options, scene as a_scene};
+use super::{MANY, restored};
+use crate::common::strace::{can_trace, opened, traced};
+use crate::common::{Run, bare};
+
+fn command(scene: &Scene, args: &[&str]) -> Command {
+    let mut command = bare();
+    let repo = scene.data.with_file_name("repo");
+    command.env("NBAK_DATA_DIR", &scene.data).env("NBAK_REPO", repo).args(args);
+    command
+}
+
+/// Runs it, and `act` while it reads a file.
+fn while_it_reads(scene: &Scene, args: &[&str], act: impl FnOnce()) -> (Run, Vec<Value>) {
+    let place = scene.data.join("notes.txt");
+    let path = place.to_str().expect("text");
+    let stall = ["-o", "/dev/null", "-e", "trace=openat", "-P", path, "-e", "inject=openat:delay_exit=3000000:when=1"];
+    let mut slow = traced(&command(scene, &[args, &["--json"]].concat()), &stall);
+    let mut slow =
+        slow.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("runs");
+    opened(&mut slow, Path::new(path));
+    act();
+    assert!(slow.try_wait().expect("asked").is_none(), "it has ended already");
+    let output = slow.wait_with_output().expect("ended");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let code = output.status.code().unwrap_or(-1);
+    let run = Run { code, out: text(&output.stdout), err: text(&output.stderr), raw: output.stdout };
+    let said = run.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    (run, said)
+}
+
+fn assert_is_told(scene: &Scene, (run, said): &(Run, Vec<Value>), what: &str) {
+    assert_eq!(run.code, 3, "{what}: {run:?}");
+    assert!(run.err.contains("restore is half done in what was captured"), "{what}: {run:?}");
+    assert!(said[0]["pending_restore"].as_str().is_some_and(|text| text.contains("half done")), "{what}: {said:?}");
+    let list = Run::of(command(scene, &["snapshots"]));
+    assert_eq!(list.out.lines().count(), 1, "{what}: it has what was there: {list:?}");
+}
+
+#[test]
+fn a_restore_that_began_and_ended_meanwhile_is_told() {
+    if !can_trace() {
+        return;
+    }
+    let template = a_scene("closed");
+    for args in [&["snapshot"][..], &["backup"]] {
+        let scene = template.again();
+        let told = while_it_reads(&scene, args, || {
+            scene.replace(&options(false)).expect("restored");
+        });
+        assert!(!scene.data.join(".nbak-restore").exists());
+        assert_is_told(&scene, &told, args[0]);
+        let run = Run::of(command(&scene, args));
+        assert!(run.code == 0 && !run.err.contains("half done"), "the next one is whole: {run:?}");
+    }
+}
+
+/// One that is going on, or was killed: its journal is there.
+#[test]
+fn a_restore_that_began_meanwhile_is_told() {
+    if !can_trace() {
+        return;
+    }
+    let template = a_scene("closed");
+    let is_half = |kill: &i64| {
+        let scene = template.again();
+        scene.child("replace", *kill, false);
+        scene.is_pending() && scene.state() != template.state() && scene.state() != restored(&template)
+    };
+    let kill = (0..MANY).find(is_half).expect("it passes there");
+    for args in [&["snapshot"][..], &["backup"]] {
+        // As it stands, and finished within the same snapshot.
+        for is_finished in [false, true] {
+            let scene = template.again();
+            let told = while_it_reads(&scene, args, || {
+                assert!(scene.child("replace", kill, false), "it was killed");
+                if is_finished {
+                    scene.recover().expect("recovered").expect("it was pending");
+                }
+            });
+            assert_eq!(scene.is_pending(), !is_finished);
+            assert_is_told(&scene, &told, args[0]);
+        }
+    }
+}
+
+#[test]
+fn one_that_only_stages_changes_nothing_and_its_own_safety_backup_is_whole() {
+    let scene = a_scene("closed");
+    let staging = Staging::begin(&scene.data).expect("begun");
+    for args in [&["snapshot"][..], &["backup"]] {
+        let run = Run::of(command(&scene, args));
+        assert!(run.code == 0 && !run.err.contains("half done"), "{args:?}: {run:?}");
+    }
+    staging.discard().expect("removed");
+    std::fs::write(scene.data.join("notes.txt"), "later").expect("written");
+    let run = Run::of(command(&scene, &["backup", "restore", "--yes"]));
+    assert!(run.code == 0 && !run.err.contains("half done"), "{run:?}");
+    assert!(run.err.contains("safety backup"), "{run:?}");
+}

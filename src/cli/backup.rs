@@ -72,6 +72,7 @@ pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8)>
     let half_done = finish_or_warn(context, false);
     warn_of_plaintext(&manager);
     Context::warn_of_left_out(&context.places()?);
+    Context::sweep(&context.places()?);
     // Only for what there is to be warned of; what keeps it from being opened is said below.
     drop(context.open());
     let created = manager.create_backup(&context.bars())?;

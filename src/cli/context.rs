@@ -27,6 +27,7 @@ use crate::schedule::state::State;
 use crate::snapshot::look;
 use crate::snapshot::places::{Places, name_of_source, real};
 use crate::snapshot::record::Record;
+use crate::snapshot::scratch::sweep;
 use crate::snapshot::store::{Access, Store};
 use crate::upkeep::remembered::{self, Seen};
 
@@ -152,6 +153,12 @@ impl Context {
         let path =
             if let Some(path) = &self.repo { path.clone() } else { self.backup_dir(self.config()?)?.join("store") };
         std::path::absolute(&path).map_err(|error| Error::io("find the store", &path, error))
+    }
+
+    /// Puts an end to the plaintext that killed commands left beside the store and the backups. What they left in the
+    /// data directory goes with each snapshot.
+    pub fn sweep(places: &Places) {
+        places.repo.parent().into_iter().chain([places.backup_dir.as_path()]).for_each(sweep);
     }
 
     /// The data directory, its backups and its store.

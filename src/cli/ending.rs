@@ -1,21 +1,30 @@
 //! What a signal that ends a command leaves: no plaintext.
 //!
-//! A thread waits for the signals that people and supervisors end a program with, removes what is noted in
-//! [`crate::source::passing`], and then lets the signal do what it does by itself, so that whoever waits for this
+//! A thread waits for the signals that people, supervisors, timers and limits end a program with, removes what is noted
+//! in [`crate::source::passing`], and then lets the signal do what it does by itself, so that whoever waits for this
 //! process sees that it was ended by it. The work itself is not waited for, as it was not before: the store, and a
 //! restore that has its journal, bear to be cut off at any point. The daemon listens by itself, and its jobs are
 //! processes like any other.
 //!
+//! A file that would get larger than the limit (`ulimit -f`) is an error of the write like a full disk, and no signal.
+//!
 //! A signal that was to be ignored when this process was started (`nohup`) stays ignored.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{
+    SIGALRM, SIGHUP, SIGINT, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
+};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
 use crate::source::passing::sweep;
+
+/// All that can be caught, are sent from outside, and end a process that does nothing about them.
+const ENDING: [i32; 10] = [SIGHUP, SIGINT, SIGTERM, SIGQUIT, SIGXCPU, SIGALRM, SIGVTALRM, SIGPROF, SIGUSR1, SIGUSR2];
 
 /// Whether a signal ends this process.
 static ENDS: AtomicBool = AtomicBool::new(false);
@@ -23,7 +32,7 @@ static ENDS: AtomicBool = AtomicBool::new(false);
 /// Listens from here on. If it cannot, signals end this process as they do any other.
 pub fn listen() {
     let ignored = ignored();
-    let wanted = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let wanted = ENDING.into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
     // The thread first: a signal that is caught and that nobody hears would be lost.
     let (give, take) = crossbeam_channel::bounded::<Signals>(1);
     let wait = move || {
@@ -37,6 +46,12 @@ pub fn listen() {
     {
         let _ = give.send(signals);
     }
+}
+
+/// Makes what goes over the limit for the size of a file an error of the write.
+pub fn outlive_large_files() {
+    // Caught, and not ignored: a command that is started from here is to have what everybody has.
+    let _ = flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
 }
 
 /// Waits for the end, if a signal ends this process: what failed since then failed for want of what was swept, and is

@@ -46,6 +46,7 @@ pub fn main() -> u8 {
     let context = Context::new(&args.common);
     allow_open_files();
     settle_in();
+    ending::outlive_large_files();
     if !matches!(args.command, Command::Daemon) {
         ending::listen();
     }

@@ -235,6 +235,9 @@ pub fn gc(context: &Context, args: &GcArgs) -> Result<u8> {
         }
     };
     let mut store = open(context, args.dry_run)?;
+    if !args.dry_run {
+        Context::sweep(&context.places()?);
+    }
     let options = collecting::Options {
         dry_run: args.dry_run,
         forgotten_before: before,

@@ -53,6 +53,9 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
     };
     context.warn(&store);
     Context::warn_of_left_out(&places);
+    if !args.dry_run {
+        Context::sweep(&places);
+    }
     let new_store = store.is_new();
     if new_store && !context.json {
         context.say(format!("made a new store at {}", store.root().display()));

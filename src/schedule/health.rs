@@ -3,7 +3,7 @@
 //! Facts come from the store, the backups and the state; nothing is changed to find them out. `status` prints them,
 //! `doctor` judges them, the daemon tells of them, and metrics are numbers of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +25,7 @@ use crate::export::inplace::pending::{Pending, kept, pending};
 use crate::export::list::{Listed, list, newest_of};
 use crate::id::PackId;
 use crate::snapshot::places::{Places, name_of_source, real};
+use crate::snapshot::scratch::left;
 use crate::snapshot::store::{Access, Store, UNFINISHED};
 use crate::source::own;
 use crate::store::objects::{Key, Kind};
@@ -511,6 +512,12 @@ fn leftovers(places: &Places, say: &mut Say<'_>) {
         if path.exists() {
             say("leftovers", Level::Note, format!("{text}: {}", path.display()), remedy);
         }
+    }
+    let beside = places.repo.parent().unwrap_or(&places.repo);
+    let folders: BTreeSet<&Path> = [beside, &places.data_dir, &places.backup_dir].into();
+    for path in folders.into_iter().flat_map(left) {
+        let text = format!("a command that was killed left plaintext in its scratch space: {}", path.display());
+        say("leftovers", Level::Note, text, "the next `nbak snapshot` or `nbak backup` removes it; so may you");
     }
 }
 

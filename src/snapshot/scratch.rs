@@ -31,18 +31,7 @@ pub struct Scratch {
 impl Scratch {
     /// Scratch space in `folder`, and an end to what killed processes left there.
     pub fn beside(folder: &Path) -> Scratch {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let begins = |prefix| name.to_str().is_some_and(|name| name.starts_with(prefix));
-            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                continue;
-            }
-            if begins(PREFIX) && is_left(&entry.path()) {
-                let _ = remove_tree(&entry.path());
-            } else if begins(YOUNG) {
-                sweep_young(&entry.path());
-            }
-        }
+        sweep(folder);
         Scratch { path: folder.join(format!("{PREFIX}{}", SlotId::random())), made: RefCell::default() }
     }
 
@@ -83,6 +72,31 @@ impl Drop for Scratch {
             passing::forget(&self.path);
         }
     }
+}
+
+/// Puts an end to what killed processes left in `folder`, as far as it can be done.
+pub fn sweep(folder: &Path) {
+    for path in left(folder) {
+        let _ = remove_tree(&path);
+    }
+    named(folder, YOUNG).iter().for_each(|path| sweep_young(path));
+}
+
+/// The scratch space that killed processes left in `folder`, and that may hold plaintext. Nothing is changed.
+pub fn left(folder: &Path) -> Vec<PathBuf> {
+    let mut all = named(folder, PREFIX);
+    all.retain(|path| is_left(path));
+    all
+}
+
+/// The folders in `folder` whose names begin so.
+fn named(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_meant = |entry: &std::fs::DirEntry| {
+        entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix))
+            && entry.file_type().is_ok_and(|kind| kind.is_dir())
+    };
+    entries.filter(is_meant).map(|entry| entry.path()).collect()
 }
 
 fn lock(folder: &Path) -> io::Result<File> {

@@ -79,6 +79,71 @@ fn what_a_signal_ends_leaves_no_plaintext() {
     assert!(passing(&place).is_empty());
 }
 
+/// Ctrl-\, a limit of processor time, timers, and what is sent by hand.
+#[test]
+fn every_other_signal_that_ends_a_process_leaves_none_either() {
+    let place = place();
+    let signals =
+        [Signal::QUIT, Signal::XCPU, Signal::ALARM, Signal::VTALARM, Signal::PROF, Signal::USR1, Signal::USR2];
+    for (nth, signal) in signals.into_iter().enumerate() {
+        let args = if nth % 3 == 2 { "backup" } else { "drill" };
+        let child = begun(&place, place.command(&[args]));
+        kill_process(Pid::from_child(&child), signal).expect("told");
+        let output = child.wait_with_output().expect("ended");
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.signal(), Some(signal.as_raw()), "{args}: {}: {err}", output.status);
+        assert!(!err.contains("error: "), "{args}, {signal:?}: {err}");
+        assert!(passing(&place).is_empty(), "{args}, {signal:?}: {:?}", passing(&place));
+    }
+    place.ok(&["check"]);
+}
+
+/// A limit for the size of files is told of, as a full disk is.
+#[test]
+fn a_file_that_may_not_get_so_large_is_an_error() {
+    let place = place();
+    let mut command = Command::new("/bin/sh");
+    let nbak = place.command(&["drill"]);
+    command.args(["-c", "ulimit -f 1000; exec \"$0\" drill"]).arg(nbak.get_program()).env_clear();
+    command.envs(nbak.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = command.output().expect("it runs");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.code().is_some_and(|code| code > 0), "{}: {said}", output.status);
+    assert!(said.contains("File too large"), "{said}");
+    assert!(passing(&place).is_empty(), "{:?}", passing(&place));
+}
+
+/// Nobody can sweep at a `kill -9`: `doctor` names it, and the next command that may write removes it.
+#[test]
+fn what_a_killed_drill_left_is_named_and_goes() {
+    let place = place();
+    for args in ["snapshot", "gc", "backup"] {
+        let mut child = begun(&place, place.command(&["drill"]));
+        let left = || passing(&place).into_iter().find(|path| path.to_string_lossy().contains(".nbak-scratch-"));
+        while left().is_none() {
+            assert!(child.try_wait().expect("asked").is_none(), "it was too fast");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let scratch = left().expect("it is there");
+        let doctor = || place.run(&["doctor"]).out;
+        let is_named = |out: &str| out.contains(scratch.to_str().expect("text"));
+        let early = doctor();
+        let is_used = child.try_wait().expect("asked").is_none();
+        assert!(!is_used || !is_named(&early), "somebody uses it: {early}");
+        assert!(is_used, "it was too fast");
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        let out = doctor();
+        assert!(is_named(&out) && out.contains("plaintext"), "{out}");
+        place.ok(&["check"]);
+        place.run(&["snapshot", "--dry-run"]);
+        assert!(scratch.exists(), "what only looks removes nothing");
+        place.ok(&[args]);
+        assert!(passing(&place).is_empty(), "{args}: {:?}", passing(&place));
+        assert!(!is_named(&doctor()));
+    }
+}
+
 #[test]
 fn what_was_to_be_ignored_stays_ignored() {
     let place = place();

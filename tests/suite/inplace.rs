@@ -15,6 +15,7 @@ mod excluded;
 mod interrupted;
 mod meanwhile;
 mod scene;
+mod since;
 
 /// More steps than any restore here has.
 const MANY: i64 = 200;

@@ -13,9 +13,10 @@ use rayon::prelude::*;
 use super::asked::Replaced;
 use super::databases::{Held, standing_sidecars};
 use super::holders::{self, Whose};
-use super::intent::{Clear, Intent, Move, Way};
+use super::intent::{Clear, IN_BACKUP, Intent, Move, Way};
+use super::old::{Noted, foreign_sidecars, is_as_noted, noted};
 use super::plan::{hash_live, is_graph};
-use super::root::{Kind, Root};
+use super::root::{Kind, Root, Seen, Stamp};
 use super::staging::{FOLDER, NEW, OLD};
 use super::through::{self, Outcome};
 use crate::error::{Error, Result};
@@ -36,6 +37,8 @@ pub struct Run<'a> {
     pub malformed: BTreeSet<PathBuf>,
     /// An earlier process began it: what is live may have been written since.
     pub is_recovery: bool,
+    /// What would have gone in the end, and was kept.
+    spared: BTreeSet<PathBuf>,
     /// What was put in place by this process.
     placed: BTreeSet<PathBuf>,
     staged: BTreeSet<&'a Path>,
@@ -54,6 +57,7 @@ impl<'a> Run<'a> {
             held: BTreeMap::new(),
             malformed: BTreeSet::new(),
             is_recovery: false,
+            spared: BTreeSet::new(),
             placed: BTreeSet::new(),
             staged: intent.moves.iter().map(|one| one.path.0.as_path()).collect(),
             mismatched: Vec::new(),
@@ -91,6 +95,7 @@ impl<'a> Run<'a> {
             self.place(one)?;
         }
         self.attributes()?;
+        self.keep_written()?;
         self.sync()?;
         self.compare()?;
         self.end()
@@ -158,9 +163,7 @@ impl<'a> Run<'a> {
         if is_folder_now || is_of_new {
             return Ok(());
         }
-        let kept = self.keep(path, path)?;
-        self.remark(path, &format!("it was written after the restore began, and is kept as {}", kept.display()));
-        Ok(())
+        self.keep_since(path, path, "it was")
     }
 
     fn make_folder(&mut self, path: &Path) -> Result<()> {
@@ -197,11 +200,7 @@ impl<'a> Run<'a> {
         for old in self.old_versions(one)? {
             let is_known = one.live.is_some() && self.root.seen(&old)?.map(|seen| seen.stamp) == one.live;
             if !is_known {
-                let kept = self.keep(&old, path)?;
-                self.remark(
-                    path,
-                    &format!("it was written after the restore began, and is kept as {}", kept.display()),
-                );
+                self.keep_since(&old, path, "it was")?;
             } else if one.way == Way::Malformed || self.malformed.contains(path) {
                 self.keep(&old, path)?;
             }
@@ -260,6 +259,59 @@ impl<'a> Run<'a> {
                 self.done.removed.extend((!is_replaced).then_some(beside));
             }
         }
+        Ok(())
+    }
+
+    /// Before a database is taken in a recovery: what came beside it since would be gone with that.
+    pub fn keep_beside(&mut self, database: &Path) -> Result<()> {
+        for beside in foreign_sidecars(self.root, &noted(self.intent), database)? {
+            self.keep_since(&beside, &beside, "it was")?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what is to go in the end and was written to since the intent, here or by an earlier process: asked of all
+    /// that was taken away, where nobody finds it any more.
+    fn keep_written(&mut self) -> Result<()> {
+        let intent = self.intent;
+        let noted = noted(intent);
+        for one in &intent.clear {
+            self.spare(&noted, &Path::new(OLD).join(&one.path.0), &one.path.0, Some(one.live))?;
+        }
+        for one in &intent.moves {
+            if one.way != Way::Through {
+                for old in self.old_versions(one)? {
+                    self.spare(&noted, &old, &one.path.0, one.live)?;
+                }
+            }
+            if one.way != Way::File {
+                for beside in sidecars(&one.path.0) {
+                    let old = Path::new(OLD).join(&beside);
+                    let is_empty = |seen: Seen| seen.kind == Kind::File && seen.stamp.size == 0;
+                    if !self.staged.contains(&*beside) && !self.root.seen(&old)?.is_none_or(is_empty) {
+                        self.spare(&noted, &old, &beside, noted.get(&*beside).copied())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn spare(&mut self, noted: &Noted<'_>, old: &Path, path: &Path, then: Option<Stamp>) -> Result<()> {
+        if !is_as_noted(self.root, noted, old, path, then)? {
+            // It is not in the safety backup, as the plan had it.
+            let begin = format!("{}: ", path.display());
+            self.done.remarks.retain(|one| !(one.starts_with(&begin) && one.ends_with(IN_BACKUP)));
+            self.done.removed.retain(|one| one != path);
+            self.spared.insert(path.to_path_buf());
+            self.keep_since(old, path, "it, or something in it, was")?;
+        }
+        Ok(())
+    }
+
+    fn keep_since(&mut self, from: &Path, path: &Path, what: &str) -> Result<()> {
+        let kept = self.keep(from, path)?;
+        self.remark(path, &format!("{what} written after the restore began, and is kept as {}", kept.display()));
         Ok(())
     }
 
@@ -438,7 +490,8 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        done.removed.extend(self.intent.removed.iter().map(|name| name.0.clone()));
+        let removed = self.intent.removed.iter().filter(|name| !self.spared.contains(&name.0));
+        done.removed.extend(removed.map(|name| name.0.clone()));
         done.removed.sort_unstable();
         done.removed.dedup();
         done.extra = self.intent.extra.iter().map(|name| name.0.clone()).collect();

@@ -337,6 +337,7 @@ fn retake(run: &mut Run<'_>) -> Result<()> {
     if open.is_empty() {
         for (path, _) in &live {
             run.progress.advance(1);
+            run.keep_beside(path)?;
             match hold(run.root, path)? {
                 Standing::Absent => {}
                 Standing::Held(mut held) => {

@@ -21,6 +21,8 @@ use super::staging::{FOLDER, INTENT};
 use crate::error::{Error, Result};
 
 const VERSION: u32 = 1;
+/// What a remark ends with on what goes as a whole.
+pub const IN_BACKUP: &str = "what was in it is in the safety backup";
 /// Bytes: millions of files.
 const LARGEST: u64 = 1 << 30;
 const TEMPORARY: &str = ".nbak-restore/intent.tmp";
@@ -180,7 +182,7 @@ impl Intent {
     /// Notes that `path` goes, and why.
     pub fn goes(&mut self, path: &Path, why: &str) {
         self.removed.push(Name(path.to_path_buf()));
-        self.remarks.push(format!("{}: {why}; what was in it is in the safety backup", path.display()));
+        self.remarks.push(format!("{}: {why}; {IN_BACKUP}", path.display()));
     }
 
     /// Writes it. When this returns, it is durable.

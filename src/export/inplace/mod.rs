@@ -19,7 +19,7 @@
 //!   move is done once, and never swapped back. The inode alone is compared, since device numbers change when a
 //!   machine starts again.
 //! - **What was written meanwhile is kept.** What is found in place of what the intent names is not in the safety
-//!   backup.
+//!   backup; nor is a folder that has anything below it that was not there then ([`old`]).
 //!
 //! Databases are only ever opened through SQLite's own file layer (I10): closing any other descriptor of one would drop
 //! the locks by which it is held here.
@@ -31,6 +31,7 @@ mod databases;
 mod door;
 pub mod holders;
 mod intent;
+mod old;
 pub mod pending;
 mod plan;
 mod root;

@@ -15,15 +15,15 @@ use crate::common::{Run, bare};
 use crate::daemon_common::{LONG, Life, text, until};
 
 /// A restore that was killed behind the first of two databases, and where the binary keeps its store.
-struct Half {
-    scene: Scene,
+pub struct Half {
+    pub scene: Scene,
     /// What is new already, and what is old still.
-    done: PathBuf,
-    left: PathBuf,
+    pub done: PathBuf,
+    pub left: PathBuf,
 }
 
 impl Half {
-    fn made() -> Half {
+    pub fn made() -> Half {
         Half::of(&a_scene("closed"), |state| {
             let is_new = |name: &str| state[name].contains("new00");
             is_new("h.db") != is_new("second.db")
@@ -31,7 +31,7 @@ impl Half {
     }
 
     /// Killed where the state is as asked.
-    fn of(template: &Scene, is_it: impl Fn(&BTreeMap<String, String>) -> bool) -> Half {
+    pub fn of(template: &Scene, is_it: impl Fn(&BTreeMap<String, String>) -> bool) -> Half {
         let scene = (0..MANY)
             .map(|kill| {
                 let scene = template.again();
@@ -53,16 +53,16 @@ impl Half {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Run {
+    pub fn run(&self, args: &[&str]) -> Run {
         Run::of(self.command(args))
     }
 
-    fn json(&self, args: &[&str]) -> (i32, Vec<Value>) {
+    pub fn json(&self, args: &[&str]) -> (i32, Vec<Value>) {
         let run = self.run(&[args, &["--json"]].concat());
         (run.code, run.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect())
     }
 
-    fn doctor(&self) -> Vec<(String, String)> {
+    pub fn doctor(&self) -> Vec<(String, String)> {
         let text = |one: &Value, name: &str| one[name].as_str().expect("text").to_owned();
         let (_, all) = self.json(&["doctor"]);
         let all = all.iter().filter(|one| one["subject"] == "restore" || one["subject"] == "leftovers");

@@ -16,6 +16,7 @@ mod interrupted;
 mod meanwhile;
 mod scene;
 mod since;
+mod unattended;
 
 /// More steps than any restore here has.
 const MANY: i64 = 200;

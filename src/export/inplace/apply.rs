@@ -5,7 +5,6 @@
 //! the old database), attributes are set, folders are synced, and everything is compared.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -14,8 +13,8 @@ use super::asked::Replaced;
 use super::databases::{Held, standing_sidecars};
 use super::holders::{self, Whose};
 use super::intent::{Clear, IN_BACKUP, Intent, Move, Way};
-use super::old::{Noted, foreign_sidecars, is_as_noted, noted};
-use super::plan::{hash_live, is_graph};
+use super::old::{Noted, Verdict, foreign_sidecars, is_as_noted, is_copied, is_staged, noted, verdict};
+use super::plan::is_graph;
 use super::root::{Kind, Root, Seen, Stamp};
 use super::staging::{FOLDER, NEW, OLD};
 use super::through::{self, Outcome};
@@ -334,7 +333,11 @@ impl<'a> Run<'a> {
         let mut found = Vec::new();
         for place in [NEW, OLD] {
             let path = Path::new(place).join(&one.path.0);
-            if self.root.seen(&path)?.is_some_and(|seen| seen.stamp.inode != one.staged.inode) {
+            let Some(seen) = self.root.seen(&path)?.filter(|seen| seen.stamp.inode != one.staged.inode) else {
+                continue;
+            };
+            // In a copy of the directory the staged one has another inode.
+            if one.live == Some(seen.stamp) || !is_staged(self.root, &path, one)? {
                 found.push(path);
             }
         }
@@ -451,13 +454,15 @@ impl<'a> Run<'a> {
 
     /// Ends it as it stands: what is live stays, and what was replaced is kept, where the answer says.
     pub fn abandon(self) -> Result<Option<PathBuf>> {
+        let is_copied = is_copied(self.root, self.intent)?;
         for one in self.intent.moves.iter().filter(|one| one.way != Way::Through) {
             let (path, old) = (&one.path.0, Path::new(OLD).join(&one.path.0));
             // Between the two steps of an exchange nothing stands there.
+            let staged = Path::new(NEW).join(path);
             if self.root.seen(path)?.is_none()
-                && Run::is_pending(self.root, one)?
                 && one.live.is_some()
-                && self.root.seen(&old)?.map(|seen| seen.stamp) == one.live
+                && (Run::is_pending(self.root, one)? || is_copied && is_staged(self.root, &staged, one)?)
+                && self.root.seen(&old)?.is_some_and(|seen| is_copied || Some(seen.stamp) == one.live)
             {
                 self.progress.advance(1);
                 self.root.rename(&old, path)?;
@@ -503,41 +508,6 @@ impl<'a> Run<'a> {
         done.holders = holders.into_iter().collect();
         Ok(())
     }
-}
-
-enum Verdict {
-    Same,
-    Written,
-    Different,
-}
-
-fn verdict(root: &Root, one: &Move, is_fresh: bool) -> Result<Verdict> {
-    let path = &one.path.0;
-    let Some(seen) = root.seen(path)? else {
-        return Ok(if is_fresh { Verdict::Different } else { Verdict::Written });
-    };
-    if seen.stamp.inode != one.staged.inode {
-        let is_old = Some(seen.stamp) == one.live;
-        return Ok(if is_fresh || is_old { Verdict::Different } else { Verdict::Written });
-    }
-    let is_unwritten = seen.stamp == one.staged;
-    let found = match seen.kind {
-        Kind::Link => blake3::hash(&root.link(path)?),
-        _ => match hash_live(&root.place(path)) {
-            Ok(found) => found,
-            // Its own mode forbids it, or it is named as shared memory. That it is the staged inode, and was not
-            // written since, is what is left.
-            Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput) => {
-                return Ok(if is_unwritten { Verdict::Same } else { Verdict::Written });
-            }
-            Err(_) => return Ok(Verdict::Different),
-        },
-    };
-    if found.to_hex().as_str() == one.hash {
-        return Ok(Verdict::Same);
-    }
-    let is_strict = is_fresh && one.way != Way::File;
-    Ok(if is_unwritten || is_strict { Verdict::Different } else { Verdict::Written })
 }
 
 #[cfg(test)]

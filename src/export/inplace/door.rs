@@ -12,6 +12,7 @@ use super::asked::{Options, Replaced};
 use super::databases::{self, Held, Standing, hold, standing_sidecars};
 use super::holders::{Process, Whose, holders, in_words};
 use super::intent::{Intent, Move, Name, Way};
+use super::old::refuse_copy;
 use super::pending::{in_the_way, named, standing};
 use super::plan::{self, Plan, base_of};
 use super::root::{Kind, Root, Seen};
@@ -121,6 +122,7 @@ fn go_on(data: &Path, progress: &dyn Progress, is_asked: bool) -> Result<Option<
         return Ok(None);
     }
     let intent = Intent::read(root)?;
+    refuse_copy(root, &intent)?;
     if !is_asked {
         let written = in_the_way(root, &intent)?;
         if let Some(first) = written.first() {

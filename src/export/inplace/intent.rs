@@ -16,6 +16,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::origin::Origin;
 use super::root::{Root, Seen, Stamp};
 use super::staging::{FOLDER, INTENT};
 use crate::error::{Error, Result};
@@ -141,6 +142,9 @@ impl Touch {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Intent {
     pub version: u32,
+    /// Which copy of the data directory it is of. Older journals do not say.
+    #[serde(default)]
+    pub origin: Option<Origin>,
     /// The name of the folder for what must not be lost, in the data directory. Made when it is needed.
     pub kept: String,
     pub folders: Vec<Folder>,
@@ -165,6 +169,7 @@ impl Intent {
     pub fn new(kept: String) -> Intent {
         Intent {
             version: VERSION,
+            origin: None,
             kept,
             folders: Vec::new(),
             clear: Vec::new(),
@@ -186,15 +191,16 @@ impl Intent {
     }
 
     /// Writes it. When this returns, it is durable.
-    pub fn write(&self, root: &Root) -> Result<()> {
+    pub fn write(&mut self, root: &Root) -> Result<()> {
         let place = root.place(Path::new(TEMPORARY));
         let failed = |error| Error::io("write the journal of the restore", &place, error);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&place).map_err(failed)?;
+        self.origin = Some(Origin::of(root, Path::new(TEMPORARY))?);
         let mut text = serde_json::to_vec(self).map_err(|error| failed(error.into()))?;
         let hash = blake3::hash(&text).to_hex();
         text.push(b'\n');
         text.extend_from_slice(hash.as_bytes());
         text.push(b'\n');
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&place).map_err(failed)?;
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
         root.rename(Path::new(TEMPORARY), Path::new(INTENT))?;
         root.sync_folder(Path::new(FOLDER))

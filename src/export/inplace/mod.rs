@@ -17,7 +17,8 @@
 //!   it was exchanged. What stands beside it all the same goes before the database does.
 //! - **Forward only.** A move is still to be done if the staged file, told by its inode, stands in the staging; so a
 //!   move is done once, and never swapped back. The inode alone is compared, since device numbers change when a
-//!   machine starts again.
+//!   machine starts again. A copy of the directory, where all inodes are others, is told ([`origin`]), and is not
+//!   finished.
 //! - **What was written meanwhile is kept.** What is found in place of what the intent names is not in the safety
 //!   backup; nor is a folder that has anything below it that was not there then ([`old`]).
 //!
@@ -32,6 +33,7 @@ mod door;
 pub mod holders;
 mod intent;
 mod old;
+mod origin;
 pub mod pending;
 mod plan;
 mod root;

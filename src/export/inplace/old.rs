@@ -5,11 +5,15 @@
 //! too.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::databases::standing_sidecars;
-use super::intent::Intent;
+use super::intent::{Intent, Move, Way};
+use super::origin::Origin;
+use super::plan::hash_live;
 use super::root::{Kind, Root, Stamp};
+use super::staging::{INTENT, NEW};
 use crate::error::{Error, Result};
 use crate::snapshot::sidecar::{HEAD, Sidecar, is_shared_memory};
 use crate::source::handle::FileHandle;
@@ -63,4 +67,94 @@ pub fn foreign_sidecars(root: &Root, noted: &Noted<'_>, database: &Path) -> Resu
         }
     }
     Ok(found)
+}
+
+/// Whether the content of `one` stands at `at`, whatever its inode is.
+pub fn is_staged(root: &Root, at: &Path, one: &Move) -> Result<bool> {
+    let found = match root.seen(at)? {
+        Some(seen) if seen.kind == Kind::Link => blake3::hash(&root.link(at)?),
+        Some(seen) if seen.kind == Kind::File && seen.stamp.size == one.staged.size => {
+            match hash_live(&root.place(at)) {
+                Ok(found) => found,
+                Err(_) => return Ok(false),
+            }
+        }
+        _ => return Ok(false),
+    };
+    Ok(found.to_hex().as_str() == one.hash)
+}
+
+/// Whether the directory is a copy of the one that `intent` was written in: nothing is told by inodes then.
+pub fn is_copied(root: &Root, intent: &Intent) -> Result<bool> {
+    if let Some(origin) = intent.origin
+        && !origin.is(&Origin::of(root, Path::new(INTENT))?)
+    {
+        return Ok(true);
+    }
+    // A part may have been copied back, and older journals do not say of which they are.
+    for one in &intent.moves {
+        let staged = Path::new(NEW).join(&one.path.0);
+        let Some(seen) = root.seen(&staged)?.filter(|seen| seen.stamp.inode != one.staged.inode) else { continue };
+        let is_in_place = root.seen(&one.path.0)?.is_some_and(|live| live.stamp.inode == one.staged.inode);
+        if !is_in_place && one.live != Some(seen.stamp) && is_staged(root, &staged, one)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Fails in a copy.
+pub fn refuse_copy(root: &Root, intent: &Intent) -> Result<()> {
+    if !is_copied(root, intent)? {
+        return Ok(());
+    }
+    Err(Error::failed(
+        "the directory was copied or moved to another disk while a restore into it was half done, and \
+                       how far that came cannot be told here",
+    )
+    .at(root.place(Path::new(INTENT)))
+    .hint(
+        "`nbak restore --abandon` leaves the live data as it is and keeps what was replaced; then restore again; \
+         nothing was changed",
+    ))
+}
+
+/// How what stands in place compares with what was staged.
+pub enum Verdict {
+    /// The same.
+    Same,
+    /// Others wrote to it.
+    Written,
+    /// It is not what it is to be.
+    Different,
+}
+
+/// The verdict on `one`; `is_fresh`: this process put it in place.
+pub fn verdict(root: &Root, one: &Move, is_fresh: bool) -> Result<Verdict> {
+    let path = &one.path.0;
+    let Some(seen) = root.seen(path)? else {
+        return Ok(if is_fresh { Verdict::Different } else { Verdict::Written });
+    };
+    if seen.stamp.inode != one.staged.inode {
+        let is_old = Some(seen.stamp) == one.live;
+        return Ok(if is_fresh || is_old { Verdict::Different } else { Verdict::Written });
+    }
+    let is_unwritten = seen.stamp == one.staged;
+    let found = match seen.kind {
+        Kind::Link => blake3::hash(&root.link(path)?),
+        _ => match hash_live(&root.place(path)) {
+            Ok(found) => found,
+            // Its own mode forbids it, or it is named as shared memory. That it is the staged inode, and was not
+            // written since, is what is left.
+            Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput) => {
+                return Ok(if is_unwritten { Verdict::Same } else { Verdict::Written });
+            }
+            Err(_) => return Ok(Verdict::Different),
+        },
+    };
+    if found.to_hex().as_str() == one.hash {
+        return Ok(Verdict::Same);
+    }
+    let is_strict = is_fresh && one.way != Way::File;
+    Ok(if is_unwritten || is_strict { Verdict::Different } else { Verdict::Written })
 }

@@ -21,6 +21,7 @@ use std::time::UNIX_EPOCH;
 use super::apply::Run;
 use super::databases::standing_sidecars;
 use super::intent::{Clear, Intent, Name, Way};
+use super::old::refuse_copy;
 use super::plan::is_graph;
 use super::root::{Kind, Root, Seen, Stamp};
 use super::staging::{INTENT, OLD, Staging};
@@ -90,7 +91,9 @@ pub fn pending(data: &Path) -> Option<Pending> {
         if Staging::is_under_way(&root) {
             return Ok(None);
         }
-        in_the_way(&root, &Intent::read(&root)?).map(Some)
+        let intent = Intent::read(&root)?;
+        refuse_copy(&root, &intent)?;
+        in_the_way(&root, &intent).map(Some)
     });
     match looked {
         Ok(None) => None,

@@ -70,7 +70,7 @@ impl Half {
     }
 
     /// What the application would find.
-    fn live(&self) -> BTreeMap<String, String> {
+    pub fn live(&self) -> BTreeMap<String, String> {
         let mut state = self.scene.state();
         state.retain(|path, _| !path.starts_with("backups"));
         state

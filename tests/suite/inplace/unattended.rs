@@ -1,0 +1,63 @@
+//! Who comes upon a half done restore without being asked to finish it: in a copy of the directory, under a program
+//! that has a file of it open, before the application starts; and what giving it up puts back.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use rusqlite::Connection;
+
+use super::interrupted::Half;
+use super::scene::{insert, rows};
+
+fn since(database: &Path) {
+    insert(&Connection::open(database).expect("opened"), "since", 1);
+}
+
+/// To another disk, or from a backup of files.
+fn copied(half: &Half) {
+    let (data, copy) = (&half.scene.data, half.scene.data.with_file_name("copy"));
+    assert!(Command::new("cp").arg("-a").args([data, &copy]).status().expect("cp runs").success());
+    fs::remove_dir_all(data).expect("removed");
+    fs::rename(copy, data).expect("moved");
+}
+
+/// Only what is still to come was copied back: the journal and its folder are the same.
+fn partly_copied(half: &Half) {
+    let staged = half.scene.data.join(".nbak-restore/new").join(half.left.file_name().expect("a name"));
+    let (old, spare) = (staged.with_extension("old"), staged.with_extension("spare"));
+    fs::rename(&staged, &old).expect("moved");
+    assert!(Command::new("cp").arg("-a").args([&old, &staged]).status().expect("cp runs").success());
+    // Its inode stays taken, so that no other file gets it.
+    fs::rename(&old, half.scene.data.with_file_name(spare.file_name().expect("a name"))).expect("moved");
+}
+
+#[test]
+fn in_a_copy_it_is_never_called_finished() {
+    for (copy, is_written) in [(copied as fn(&Half), false), (copied, true), (partly_copied, false)] {
+        let half = Half::made();
+        copy(&half);
+        if is_written {
+            since(&half.left);
+        }
+        let before = half.live();
+        for (args, code) in [(&["snapshot"][..], 3), (&["backup"], 3), (&["restore", "--resume", "--yes"], 1)] {
+            let run = half.run(args);
+            assert_eq!(run.code, code, "{args:?}: {run:?}");
+            assert!(run.err.contains("copied or moved") && run.err.contains("--abandon"), "{args:?}: {run:?}");
+            assert!(half.scene.is_pending() && half.live() == before, "{args:?}");
+        }
+        let [(level, text)] = &half.doctor()[..] else { panic!("{:?}", half.doctor()) };
+        assert!(level == "bad" && text.contains("half done") && text.contains("copied or moved"), "{text}");
+        assert!(half.json(&["status"]).1[0]["pending_restore"]["text"].is_string());
+
+        let run = half.run(&["restore", "--abandon"]);
+        assert_eq!(run.code, 0, "{run:?}");
+        assert_eq!(half.live(), before);
+        let [kept] = &half.scene.kept()[..] else { panic!("{:?}", half.scene.kept()) };
+        let name = |path: &Path| kept.join(path.file_name().expect("a name"));
+        assert!(rows(&name(&half.done)).expect("it opens").contains("old00"));
+        assert!(!name(&half.left).exists(), "what was to come was not replaced");
+        assert!(half.scene.state()[half.left.file_name().expect("a name").to_str().expect("text")].contains("old00"));
+    }
+}

@@ -13,7 +13,7 @@ use super::databases::{self, Held, Standing, hold, standing_sidecars};
 use super::holders::{Process, Whose, holders, in_words};
 use super::intent::{Intent, Move, Name, Way};
 use super::old::refuse_copy;
-use super::pending::{in_the_way, named, standing};
+use super::pending::{in_the_way, named, standing, still_to_go};
 use super::plan::{self, Plan, base_of};
 use super::root::{Kind, Root, Seen};
 use super::staging::{FOLDER, INTENT, NEW, Staging};
@@ -74,7 +74,8 @@ pub fn recover(data: &Path, progress: &dyn Progress) -> Result<Option<Replaced>>
 }
 
 /// The same for a command that is about something else and may write, also one that nobody watches: fails if anything
-/// was written since to what the restore is about, and then nothing is changed. It costs one `stat` when there is
+/// was written since to what the restore is about, or a program has open what is still to be replaced, and then nothing
+/// is changed. It costs one `stat` when there is
 /// nothing to do.
 pub fn recover_untouched(data: &Path, progress: &dyn Progress) -> Result<Option<Replaced>> {
     go_on(data, progress, false)
@@ -128,6 +129,7 @@ fn go_on(data: &Path, progress: &dyn Progress, is_asked: bool) -> Result<Option<
         if let Some(first) = written.first() {
             return Err(was_written(root, &intent, first, &written));
         }
+        nobody_has_it_open(root, &intent).map_err(|error| begun(root, error))?;
     }
     progress.begin("finishing an interrupted restore", Run::steps(&intent));
     // It may be that a full disk keeps it from being marked: it is to be finished all the same.
@@ -137,6 +139,23 @@ fn go_on(data: &Path, progress: &dyn Progress, is_asked: bool) -> Result<Option<
     let replaced = retake(&mut run).and_then(|()| run.finish()).map_err(|error| begun(root, error));
     progress.end();
     replaced.map(Some)
+}
+
+/// Nothing was written, and somebody may be about to: an event log is opened once, and written to when there is an
+/// event.
+fn nobody_has_it_open(root: &Root, intent: &Intent) -> Result<()> {
+    let device = root.seen(Path::new(""))?.map_or(0, |top| top.device);
+    let to_go = still_to_go(root, intent)?;
+    let files: Vec<_> = to_go.values().map(|stamp| (device, stamp.inode)).collect();
+    let open = holders(&files, Whose::Anybody);
+    match to_go.iter().find_map(|(path, stamp)| Some((path, open.get(&(device, stamp.inode))?))) {
+        Some((path, who)) => {
+            let who = in_words(who);
+            Err(Error::locked(format!("what an interrupted restore is still to replace is open in {who}"))
+                .at(root.place(path)))
+        }
+        None => Ok(()),
+    }
 }
 
 fn was_written(root: &Root, intent: &Intent, first: &Path, written: &[PathBuf]) -> Error {

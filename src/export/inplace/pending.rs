@@ -10,6 +10,7 @@
 //! - what was put in place, and changed since: the rest would come beside it;
 //! - what appeared or changed among the files of a knowledge graph that is not wholly exchanged.
 //!
+//! What somebody has open of that may be written to any moment, and keeps it from being finished unasked as well.
 //! Once nothing live is left to be moved, what was written is in nobody's way, and counts no more. A journal of an
 //! older version has no stamps of what is below and beside: all of that counts then.
 
@@ -167,6 +168,26 @@ pub(super) fn in_the_way(root: &Root, intent: &Intent) -> Result<Vec<PathBuf>> {
 pub(super) fn standing(root: &Root, intent: &Intent) -> Result<Vec<Clear>> {
     let all = beside_and_below(root, intent, true)?;
     Ok(all.into_iter().map(|(path, live)| Clear { path: Name(path), live }).collect())
+}
+
+/// What finishing it takes away from where it is live, with all that is below it: who has that open would go on writing
+/// to what is removed in the end. A database that is written through SQLite stays the same file.
+pub(super) fn still_to_go(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>> {
+    let mut found = beside_and_below(root, intent, false)?;
+    for one in &intent.moves {
+        let live = root.seen(&one.path.0)?;
+        if let Some(now) = live.filter(|now| one.way != Way::Through || now.kind != Kind::File)
+            && Run::is_pending(root, one)?
+        {
+            found.insert(one.path.0.clone(), now.stamp);
+        }
+    }
+    for one in &intent.clear {
+        if let Some(now) = root.seen(&one.path.0)?.filter(|now| now.stamp == one.live) {
+            found.insert(one.path.0.clone(), now.stamp);
+        }
+    }
+    Ok(found)
 }
 
 /// What stands beside databases that are still to be exchanged, below folders that are still to go, and, if wanted, of

@@ -2,13 +2,14 @@
 //! that has a file of it open, before the application starts; and what giving it up puts back.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
 use rusqlite::Connection;
 
 use super::interrupted::Half;
-use super::scene::{insert, rows};
+use super::scene::{insert, rows, scene as a_scene};
 
 fn since(database: &Path) {
     insert(&Connection::open(database).expect("opened"), "since", 1);
@@ -59,5 +60,35 @@ fn in_a_copy_it_is_never_called_finished() {
         assert!(rows(&name(&half.done)).expect("it opens").contains("old00"));
         assert!(!name(&half.left).exists(), "what was to come was not replaced");
         assert!(half.scene.state()[half.left.file_name().expect("a name").to_str().expect("text")].contains("old00"));
+    }
+}
+
+/// An event log is opened once, and written to days later.
+#[test]
+fn a_file_that_is_open_is_not_taken_away_unasked() {
+    let template = a_scene("closed");
+    template.live("x/old", "old");
+    template.staged("x", "a file now");
+    for path in ["notes.txt", "x/old"] {
+        let half = Half::of(&template, |state| state["notes.txt"] == "old notes" && state.contains_key("x/old"));
+        let path = half.scene.data.join(path);
+        let mut log = fs::File::options().append(true).open(&path).expect("opened");
+        for args in [&["snapshot"][..], &["backup"]] {
+            let run = half.run(args);
+            assert_eq!(run.code, 3, "{args:?}: {run:?}");
+            assert!(run.err.contains("open in") && run.err.contains(path.to_str().expect("text")), "{run:?}");
+            assert!(half.scene.is_pending());
+        }
+        log.write_all(b"an event").expect("written");
+        assert!(fs::read_to_string(&path).expect("there").ends_with("an event"));
+        drop(log);
+        let run = half.run(&["snapshot"]);
+        assert!(run.code == 3 && run.err.contains("written since"), "{run:?}");
+        fs::remove_dir_all(half.scene.data.join(".nbak-restore")).expect("removed");
+
+        let half = Half::of(&template, |state| state.contains_key("x/old"));
+        drop(fs::File::options().append(true).open(half.scene.data.join("x/old")).expect("opened"));
+        let run = half.run(&["snapshot"]);
+        assert!(run.code == 0 && !half.scene.is_pending(), "opened and closed is nothing: {run:?}");
     }
 }

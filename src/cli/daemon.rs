@@ -18,6 +18,7 @@ use signal_hook::iterator::Signals;
 use super::args::{Common, CreateArgs, StartupArgs};
 use super::backup;
 use super::context::Context;
+use super::inplace::finish_or_warn;
 use super::output;
 use crate::config::layers::HAD_CONFIG;
 use crate::drive::grant::FILE as GRANT;
@@ -30,7 +31,7 @@ use crate::schedule::child::{LOOK, Processes};
 use crate::schedule::clock::{LONGEST, Machine, Woken};
 use crate::schedule::daemon::Daemon;
 use crate::schedule::health::DAEMON_LOCK;
-use crate::schedule::startup::{Found, before_update};
+use crate::schedule::startup::{Found, before_update, look};
 use crate::schedule::watch::Teller;
 use crate::snapshot::now::now_ms;
 use crate::store::lock::WriterLock;
@@ -38,6 +39,8 @@ use crate::upkeep::remembered;
 
 /// `status` holds the daemon's lock for a moment, to see whether it is free.
 const MOMENT: Duration = Duration::from_secs(1);
+/// The exit code of a start in a directory where a restore is half done.
+const HALF_DONE: u8 = 3;
 
 /// `daemon`.
 pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
@@ -206,6 +209,12 @@ pub fn startup(context: &Context, args: &StartupArgs) -> Result<u8> {
         Dialect::Lynox => "lynox",
     };
     let version = args.app_version.as_str();
+    // Before it starts nobody has anything open yet. A backup sees to it itself; and which version ran last may be
+    // among what is restored, so it is asked again.
+    let half_done = match look(&data_dir, version)? {
+        Found::Other(_) => None,
+        Found::First | Found::Same => finish_or_warn(context, false),
+    };
     let (found, code) = before_update(&data_dir, version, |last| {
         let last = if last.is_empty() { "unknown" } else { last };
         if !context.json {
@@ -218,9 +227,10 @@ pub fn startup(context: &Context, args: &StartupArgs) -> Result<u8> {
         Ok(code)
     })?;
     if context.json && !matches!(found, Found::Other(_)) {
-        output::json(&serde_json::json!({"changed": false, "first": found == Found::First}));
+        let first = found == Found::First;
+        output::json(&serde_json::json!({"changed": false, "first": first, "pending_restore": half_done}));
     }
-    Ok(code.unwrap_or(0))
+    Ok(code.unwrap_or(if half_done.is_some() { HALF_DONE } else { 0 }))
 }
 
 /// `notify`: a test to every channel.

@@ -65,7 +65,7 @@ fn another_version_comes_after_a_backup() {
     assert!(object["name"].is_string(), "{run:?}");
     let object: Value =
         serde_json::from_str(&place.ok(&["startup", "--app-version", "2", "--json"]).out).expect("JSON");
-    assert_eq!(object, json!({"changed": false, "first": false}));
+    assert_eq!(object, json!({"changed": false, "first": false, "pending_restore": null}));
     assert_eq!(startup(&place, "two\nlines").code, 2);
 }
 

@@ -92,3 +92,29 @@ fn a_file_that_is_open_is_not_taken_away_unasked() {
         assert!(run.code == 0 && !half.scene.is_pending(), "opened and closed is nothing: {run:?}");
     }
 }
+
+#[test]
+fn a_start_finishes_it_or_says_so() {
+    for noted in [None, Some("1")] {
+        for is_written in [false, true] {
+            let half = Half::made();
+            if let Some(version) = noted {
+                fs::write(half.scene.data.join(".last_version"), version).expect("written");
+            }
+            if is_written {
+                since(&half.left);
+            }
+            let run = half.run(&["startup", "--app-version", "1"]);
+            assert_eq!((run.code, half.scene.is_pending()), if is_written { (3, true) } else { (0, false) }, "{run:?}");
+            assert!(run.err.contains(if is_written { "half done" } else { "was finished" }), "{run:?}");
+            let (code, said) = half.json(&["startup", "--app-version", "1"]);
+            assert_eq!((code, said[0]["pending_restore"].is_string()), if is_written { (3, true) } else { (0, false) });
+        }
+    }
+    // Another version: the backup says so, once.
+    let half = Half::made();
+    fs::write(half.scene.data.join(".last_version"), "1").expect("written");
+    since(&half.left);
+    let run = half.run(&["startup", "--app-version", "2"]);
+    assert!(run.code == 3 && run.err.matches("half done").count() == 1, "{run:?}");
+}

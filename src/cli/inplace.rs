@@ -87,13 +87,23 @@ pub fn resume(context: &Context, yes: bool) -> Result<u8> {
 /// `restore --abandon`.
 pub fn abandon(context: &Context) -> Result<u8> {
     let data = context.data_dir()?;
-    let Some(kept) = inplace::abandon(&data, &context.bars())? else { return Err(nothing_pending(&data)) };
+    let Some(ended) = inplace::abandon(&data, &context.bars())? else { return Err(nothing_pending(&data)) };
+    let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+    for path in &ended.without_log {
+        output::warning(format!(
+            "{}: it is in rollback mode, in which the restore had put it; it says the same, and `PRAGMA \
+             journal_mode=WAL` puts it back, which the application may give by itself when it opens it",
+            path.display()
+        ));
+    }
     if context.json {
-        output::json(&json!({"abandoned": true, "kept": kept.map(|kept| kept.to_string_lossy().into_owned())}));
+        let without_log: Vec<String> = ended.without_log.iter().map(text).collect();
+        let kept = ended.kept.as_ref().map(text);
+        output::json(&json!({"abandoned": true, "kept": kept, "without_log": without_log}));
         return Ok(0);
     }
-    line("the interrupted restore was ended: the live data is as it was");
-    match kept {
+    line("the interrupted restore was ended: the live data says what it said");
+    match ended.kept {
         Some(kept) => line(format!("what it had replaced is kept in {}", kept.display())),
         None => line("it had replaced nothing"),
     }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::asked::Replaced;
-use super::databases::{Held, standing_sidecars};
+use super::asked::{Abandoned, Replaced};
+use super::databases::{Held, standing_sidecars, turn_log_on};
 use super::holders::{self, Whose};
 use super::intent::{Clear, IN_BACKUP, Intent, Move, Way};
 use super::old::{Noted, Verdict, foreign_sidecars, is_as_noted, is_copied, is_staged, noted, verdict};
@@ -453,7 +453,7 @@ impl<'a> Run<'a> {
     }
 
     /// Ends it as it stands: what is live stays, and what was replaced is kept, where the answer says.
-    pub fn abandon(self) -> Result<Option<PathBuf>> {
+    pub fn abandon(self) -> Result<Abandoned> {
         let is_copied = is_copied(self.root, self.intent)?;
         for one in self.intent.moves.iter().filter(|one| one.way != Way::Through) {
             let (path, old) = (&one.path.0, Path::new(OLD).join(&one.path.0));
@@ -470,12 +470,20 @@ impl<'a> Run<'a> {
             }
         }
         self.keep_everything()?;
+        let mut without_log = Vec::new();
+        for one in self.intent.moves.iter().filter(|one| self.intent.switched.contains(&one.path)) {
+            let staged = Path::new(NEW).join(&one.path.0);
+            let is_old = Run::is_pending(self.root, one)? || is_copied && is_staged(self.root, &staged, one)?;
+            if is_old && !turn_log_on(self.root, &one.path.0) {
+                without_log.push(one.path.0.clone());
+            }
+        }
         self.progress.advance(1);
         Intent::remove(self.root)?;
         self.progress.advance(1);
         self.root.remove_folder(Path::new(FOLDER))?;
         let is_kept = self.root.seen(self.kept())?.is_some();
-        Ok(is_kept.then(|| self.root.place(self.kept())))
+        Ok(Abandoned { kept: is_kept.then(|| self.root.place(self.kept())), without_log })
     }
 
     fn report(&mut self) -> Result<()> {

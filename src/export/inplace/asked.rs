@@ -58,3 +58,12 @@ pub struct Replaced {
     /// What else there is to know.
     pub remarks: Vec<String>,
 }
+
+/// What came of giving one up.
+#[derive(Debug, Default)]
+pub struct Abandoned {
+    /// Where that is kept which had been replaced, if anything had.
+    pub kept: Option<PathBuf>,
+    /// Databases whose write-ahead log had been turned off, and could not be turned on again. They hold what they held.
+    pub without_log: Vec<PathBuf>,
+}

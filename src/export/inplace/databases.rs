@@ -173,6 +173,23 @@ fn classify(root: &Root, path: &Path, error: rusqlite::Error) -> Result<Standing
     }
 }
 
+/// Turns the write-ahead log of the database at `path` on again. Whether it is on: it is not if somebody is in the way,
+/// and then the database says the same without it.
+pub fn turn_log_on(root: &Root, path: &Path) -> bool {
+    if header(root, path).is_none_or(|header| header.write_version == 2) {
+        return true;
+    }
+    // What lies beside it is for whoever opens it next.
+    if !standing_sidecars(root, path).is_ok_and(|beside| beside.is_empty()) {
+        return false;
+    }
+    let turned = connect(&root.place(path)).and_then(|conn| {
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        mode(&conn, "PRAGMA journal_mode=WAL")
+    });
+    turned.is_ok_and(|mode| mode == "wal")
+}
+
 /// An error of SQLite's about `path`.
 pub fn failed(action: &str, path: &Path, error: rusqlite::Error) -> Error {
     let kind = match error.sqlite_error_code() {

@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::apply::Run;
-use super::asked::{Options, Replaced};
+use super::asked::{Abandoned, Options, Replaced};
 use super::databases::{self, Held, Standing, hold, standing_sidecars};
 use super::holders::{Process, Whose, holders, in_words};
 use super::intent::{Intent, Move, Name, Way};
@@ -50,6 +50,8 @@ fn carry_out(
     let databases = plan.intent.moves.iter().filter(|one| one.way != Way::File);
     let folders: BTreeSet<&Path> = databases.filter_map(|one| one.path.0.parent()).collect();
     folders.into_iter().try_for_each(|folder| staging.root.sync_folder(folder))?;
+    let switched = held.iter().filter(|(_, one)| one.was_switched());
+    plan.intent.switched = switched.map(|(path, _)| Name(path.clone())).collect();
     plan.intent.standing = Some(standing(&staging.root, &plan.intent)?);
     staging.stays();
     let written = plan.intent.write(&staging.root).and_then(|()| staging.mark());
@@ -83,7 +85,7 @@ pub fn recover_untouched(data: &Path, progress: &dyn Progress) -> Result<Option<
 
 /// Ends an interrupted restore, if there is one, and leaves what is live as it is. What the restore had replaced is
 /// kept, where the answer says, if there is any of that. `None`: nothing was pending.
-pub fn abandon(data: &Path, progress: &dyn Progress) -> Result<Option<Option<PathBuf>>> {
+pub fn abandon(data: &Path, progress: &dyn Progress) -> Result<Option<Abandoned>> {
     if data.join(INTENT).symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
         return Ok(None);
     }

@@ -155,6 +155,10 @@ pub struct Intent {
     /// Older journals do not say.
     #[serde(default)]
     pub standing: Option<Vec<Clear>>,
+    /// Databases whose write-ahead log was turned off, to be turned on again if this is given up. Older journals do not
+    /// say.
+    #[serde(default)]
+    pub switched: Vec<Name>,
     pub unchanged: u64,
     pub extra: Vec<Name>,
     pub removed: Vec<Name>,
@@ -176,6 +180,7 @@ impl Intent {
             moves: Vec::new(),
             touch: Vec::new(),
             standing: None,
+            switched: Vec::new(),
             unchanged: 0,
             extra: Vec::new(),
             removed: Vec::new(),

@@ -40,7 +40,7 @@ mod root;
 mod staging;
 mod through;
 
-pub use asked::{Options, Replaced};
+pub use asked::{Abandoned, Options, Replaced};
 pub use door::{abandon, look_for_openers, recover, recover_untouched, replace};
 pub use plan::{hash_live, is_graph};
 pub use staging::Staging;

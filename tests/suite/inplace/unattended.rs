@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rusqlite::Connection;
+use serde_json::{Value, json};
 
 use super::interrupted::Half;
 use super::scene::{insert, rows, scene as a_scene};
@@ -117,4 +118,25 @@ fn a_start_finishes_it_or_says_so() {
     since(&half.left);
     let run = half.run(&["startup", "--app-version", "2"]);
     assert!(run.code == 3 && run.err.matches("half done").count() == 1, "{run:?}");
+}
+
+#[test]
+fn giving_it_up_turns_logs_on_again() {
+    let has_log = |path: &Path| fs::read(path).expect("read")[18] == 2;
+    for is_open in [false, true] {
+        let half = Half::made();
+        assert!(!has_log(&half.left), "the restore turned it off");
+        let reader = is_open.then(|| {
+            let conn = Connection::open(&half.left).expect("opened");
+            conn.execute_batch("BEGIN; SELECT * FROM t").expect("read");
+            conn
+        });
+        let (code, said) = half.json(&["restore", "--abandon"]);
+        let left: Vec<&str> = half.left.file_name().and_then(|name| name.to_str()).into_iter().collect();
+        let expected = if is_open { json!(left) } else { Value::Array(Vec::new()) };
+        assert_eq!((code, &said[0]["without_log"]), (0, &expected), "{said:?}");
+        assert_eq!(has_log(&half.left), !is_open);
+        drop(reader);
+        assert!(rows(&half.left).expect("it opens").contains("old00"));
+    }
 }

@@ -72,7 +72,9 @@ impl Asking {
         let files: Vec<usize> = (0..walked.found.len()).filter(is_file).collect();
         let standing = walked.standing(source, &files);
         let (began, since) = (clock.least_after(self.began), clock.least_after(self.since));
-        standing.iter().for_each(|(_, now)| clock.see(now.stamp.ctime));
+        for (_, now) in &standing {
+            clock.see(now.stamp.ctime);
+        }
         let is_late = |stamp: &Stamp, since: i128| stamp.hides_until() >= since;
         if !self.is_busy {
             let late = standing.iter().filter(|(_, now)| is_late(&now.stamp, began));
@@ -158,7 +160,9 @@ mod tests {
     fn what_another_machine_stamps_is_asked_of_its_own_clock() {
         let place = tempfile::tempdir().expect("a place");
         let paths = ["a", "b", "old"].map(|name| place.path().join(name));
-        paths.iter().for_each(|path| std::fs::write(path, "of before").expect("written"));
+        for path in &paths {
+            std::fs::write(path, "of before").expect("written");
+        }
         std::thread::sleep(std::time::Duration::from_millis(50));
         std::fs::write(&paths[2], "the newest").expect("written");
         for is_ours in [true, false] {
@@ -174,7 +178,9 @@ mod tests {
                 contents.settled.add(&found.stamp);
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
-            paths[..2].iter().for_each(|path| std::fs::write(path, "handed over").expect("written"));
+            for path in &paths[..2] {
+                std::fs::write(path, "handed over").expect("written");
+            }
             let mut asking = Asking::new(began);
             let others = asking.others(place.path(), (&walked, 0), &contents, &Untouched::default(), &clock);
             let names: Vec<_> = others.places.iter().map(|at| walked.found[*at].path.to_str().expect("text")).collect();

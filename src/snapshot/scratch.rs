@@ -79,7 +79,9 @@ pub fn sweep(folder: &Path) {
     for path in left(folder) {
         let _ = remove_tree(&path);
     }
-    named(folder, YOUNG).iter().for_each(|path| sweep_young(path));
+    for path in named(folder, YOUNG) {
+        sweep_young(&path);
+    }
 }
 
 /// The scratch space that killed processes left in `folder`, and that may hold plaintext. Nothing is changed.

@@ -59,8 +59,8 @@ pub fn warn_of_captured(earlier: Option<String>, beside_restore: bool) -> Option
         return earlier;
     }
     let text = format!(
-        "{HALF_DONE} in what was captured: it put files in place meanwhile, so old and new data may stand side by side; \
-         when it has ended, give this command again"
+        "{HALF_DONE} in what was captured: it put files in place meanwhile, so old and new data may stand side by \
+         side; when it has ended, give this command again"
     );
     output::warning(&text);
     Some(text)

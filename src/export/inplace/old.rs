@@ -109,8 +109,8 @@ pub fn refuse_copy(root: &Root, intent: &Intent) -> Result<()> {
         return Ok(());
     }
     Err(Error::failed(
-        "the directory was copied or moved to another disk while a restore into it was half done, and \
-                       how far that came cannot be told here",
+        "the directory was copied or moved to another disk while a restore into it was half done, and how far that \
+         came cannot be told here",
     )
     .at(root.place(Path::new(INTENT)))
     .hint(

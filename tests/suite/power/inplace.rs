@@ -54,6 +54,10 @@ pub fn renumber(data: &Path, origin: Origin<'_>, placed: &BTreeMap<Node, PathBuf
             renumber(&mut one["live"], &Path::new("data").join(&path));
         }
     }
+    // What tells a copy from the directory itself, which this stands for.
+    let inode = |path: &Path| fs::symlink_metadata(path).expect("it is there").ino();
+    let folder = journal.parent().expect("a folder");
+    intent["origin"] = serde_json::json!({"folder": inode(folder), "journal": inode(&journal), "born": null});
     let line = intent.to_string();
     fs::write(&journal, format!("{line}\n{}\n", blake3::hash(line.as_bytes()).to_hex())).expect("written");
 }

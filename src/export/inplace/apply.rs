@@ -36,6 +36,8 @@ pub struct Run<'a> {
     pub malformed: BTreeSet<PathBuf>,
     /// An earlier process began it: what is live may have been written since.
     pub is_recovery: bool,
+    /// The directory is a copy of the one that the intent was written in.
+    is_copied: bool,
     /// What would have gone in the end, and was kept.
     spared: BTreeSet<PathBuf>,
     /// What was put in place by this process.
@@ -56,6 +58,7 @@ impl<'a> Run<'a> {
             held: BTreeMap::new(),
             malformed: BTreeSet::new(),
             is_recovery: false,
+            is_copied: false,
             spared: BTreeSet::new(),
             placed: BTreeSet::new(),
             staged: intent.moves.iter().map(|one| one.path.0.as_path()).collect(),
@@ -104,6 +107,15 @@ impl<'a> Run<'a> {
     pub fn is_pending(root: &Root, one: &Move) -> Result<bool> {
         let staged = root.seen(&Path::new(NEW).join(&one.path.0))?;
         Ok(staged.is_some_and(|seen| seen.stamp.inode == one.staged.inode))
+    }
+
+    /// The same, also in a copy of the directory.
+    fn is_still_staged(&self, one: &Move) -> Result<bool> {
+        if self.is_copied {
+            is_staged(self.root, &Path::new(NEW).join(&one.path.0), one)
+        } else {
+            Run::is_pending(self.root, one)
+        }
     }
 
     fn kept(&self) -> &Path {
@@ -333,10 +345,9 @@ impl<'a> Run<'a> {
         let mut found = Vec::new();
         for place in [NEW, OLD] {
             let path = Path::new(place).join(&one.path.0);
-            let Some(seen) = self.root.seen(&path)?.filter(|seen| seen.stamp.inode != one.staged.inode) else {
-                continue;
-            };
-            // In a copy of the directory the staged one has another inode.
+            // In a copy of the directory the staged one has another inode, and any other may have that one.
+            let is_other = |seen: &Seen| self.is_copied || seen.stamp.inode != one.staged.inode;
+            let Some(seen) = self.root.seen(&path)?.filter(is_other) else { continue };
             if one.live == Some(seen.stamp) || !is_staged(self.root, &path, one)? {
                 found.push(path);
             }
@@ -453,16 +464,15 @@ impl<'a> Run<'a> {
     }
 
     /// Ends it as it stands: what is live stays, and what was replaced is kept, where the answer says.
-    pub fn abandon(self) -> Result<Abandoned> {
-        let is_copied = is_copied(self.root, self.intent)?;
+    pub fn abandon(mut self) -> Result<Abandoned> {
+        self.is_copied = is_copied(self.root, self.intent)?;
         for one in self.intent.moves.iter().filter(|one| one.way != Way::Through) {
             let (path, old) = (&one.path.0, Path::new(OLD).join(&one.path.0));
             // Between the two steps of an exchange nothing stands there.
-            let staged = Path::new(NEW).join(path);
             if self.root.seen(path)?.is_none()
                 && one.live.is_some()
-                && (Run::is_pending(self.root, one)? || is_copied && is_staged(self.root, &staged, one)?)
-                && self.root.seen(&old)?.is_some_and(|seen| is_copied || Some(seen.stamp) == one.live)
+                && self.is_still_staged(one)?
+                && self.root.seen(&old)?.is_some_and(|seen| self.is_copied || Some(seen.stamp) == one.live)
             {
                 self.progress.advance(1);
                 self.root.rename(&old, path)?;
@@ -472,9 +482,7 @@ impl<'a> Run<'a> {
         self.keep_everything()?;
         let mut without_log = Vec::new();
         for one in self.intent.moves.iter().filter(|one| self.intent.switched.contains(&one.path)) {
-            let staged = Path::new(NEW).join(&one.path.0);
-            let is_old = Run::is_pending(self.root, one)? || is_copied && is_staged(self.root, &staged, one)?;
-            if is_old && !turn_log_on(self.root, &one.path.0) {
+            if self.is_still_staged(one)? && !turn_log_on(self.root, &one.path.0) {
                 without_log.push(one.path.0.clone());
             }
         }

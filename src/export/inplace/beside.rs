@@ -46,5 +46,6 @@ fn mark(data: &Path) -> Option<Mark> {
     let mut bytes = Vec::new();
     let inode = file.metadata().ok()?.ino();
     file.take(MARK).read_to_end(&mut bytes).ok()?;
-    Some((inode, bytes))
+    // One that only locked it exchanged nothing.
+    (!bytes.is_empty()).then_some((inode, bytes))
 }

@@ -1,12 +1,16 @@
-//! Which processes have a file open: `/proc/*/fd`, as far as it may be read.
+//! Which processes have a file open, or mapped into their memory: `/proc/*/fd` and `/proc/*/maps`, as far as they may
+//! be read.
 //!
 //! Of other users' processes only root sees anything, and none is seen across containers. So this finds names to tell
 //! and openers that hold no lock at the moment; it is not what safety rests on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
+
+use rustix::fs::makedev;
 
 /// A file, by device and inode as `stat` gives them.
 pub type File = (u64, u64);
@@ -42,26 +46,42 @@ fn look(files: &[File], whose: Whose) -> BTreeMap<File, Vec<Process>> {
     if files.is_empty() {
         return found;
     }
-    let files: std::collections::BTreeSet<File> = files.iter().copied().collect();
+    let files: BTreeSet<File> = files.iter().copied().collect();
     let Ok(processes) = std::fs::read_dir("/proc") else { return found };
     for process in processes.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         if whose == Whose::Others && pid == std::process::id() {
             continue;
         }
-        let Ok(open) = std::fs::read_dir(process.path().join("fd")) else { continue };
-        for one in open.flatten() {
-            let Ok(meta) = std::fs::metadata(one.path()) else { continue };
-            let file = (meta.dev(), meta.ino());
-            if files.contains(&file) {
-                let list = found.entry(file).or_default();
-                if list.iter().all(|(known, _)| *known != pid) {
-                    list.push((pid, command(&process.path())));
-                }
-            }
+        let open = std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+        let open = open.filter_map(|one| std::fs::metadata(one.path()).ok()).map(|meta| (meta.dev(), meta.ino()));
+        let mut held: BTreeSet<File> = open.filter(|file| files.contains(file)).collect();
+        held.extend(mapped(&process.path(), &files));
+        for file in held {
+            found.entry(file).or_default().push((pid, command(&process.path())));
         }
     }
     found
+}
+
+/// Which of `files` a process has in its memory: it needs none of them open for that. The form of a line is that of
+/// proc(5): `address permissions offset device inode path`.
+fn mapped(process: &Path, files: &BTreeSet<File>) -> BTreeSet<File> {
+    let maps = std::fs::read(process.join("maps")).unwrap_or_default();
+    let of_line = |line: &[u8]| {
+        let mut fields = line.splitn(6, |byte| *byte == b' ');
+        let device = std::str::from_utf8(fields.nth(3)?).ok()?;
+        let (major, minor) = device.split_once(':')?;
+        let device = makedev(u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
+        let inode: u64 = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        let path = Path::new(std::ffi::OsStr::from_bytes(fields.next().unwrap_or_default().trim_ascii_start()));
+        // Some file systems say another device here than `stat` does.
+        let is_it = |file: &&File| {
+            file.0 == device || std::fs::metadata(path).is_ok_and(|meta| (meta.dev(), meta.ino()) == **file)
+        };
+        files.iter().filter(|file| file.1 == inode).find(is_it).copied()
+    };
+    maps.split(|byte| *byte == b'\n').filter_map(of_line).collect()
 }
 
 fn command(process: &Path) -> String {

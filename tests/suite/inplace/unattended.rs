@@ -2,9 +2,10 @@
 //! that has a file of it open, before the application starts; and what giving it up puts back.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -24,6 +25,23 @@ fn copied(half: &Half) {
     fs::rename(copy, data).expect("moved");
 }
 
+/// To a disk that gives the old versions the very inodes that the staged ones had, as a fresh one may.
+fn copied_with_the_same_inodes(half: &Half) {
+    copied(half);
+    let folder = half.scene.data.join(".nbak-restore");
+    let journal = folder.join("intent");
+    let text = fs::read_to_string(&journal).expect("read");
+    let mut intent: Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
+    for one in intent["moves"].as_array_mut().expect("a list") {
+        let place = folder.join("new").join(one["path"].as_str().expect("text"));
+        if let Ok(meta) = fs::symlink_metadata(place) {
+            one["staged"]["inode"] = meta.ino().into();
+        }
+    }
+    let line = intent.to_string();
+    fs::write(&journal, format!("{line}\n{}\n", blake3::hash(line.as_bytes()).to_hex())).expect("written");
+}
+
 /// Only what is still to come was copied back: the journal and its folder are the same.
 fn partly_copied(half: &Half) {
     let staged = half.scene.data.join(".nbak-restore/new").join(half.left.file_name().expect("a name"));
@@ -36,7 +54,9 @@ fn partly_copied(half: &Half) {
 
 #[test]
 fn in_a_copy_it_is_never_called_finished() {
-    for (copy, is_written) in [(copied as fn(&Half), false), (copied, true), (partly_copied, false)] {
+    let copies: [(fn(&Half), bool); 4] =
+        [(copied, false), (copied, true), (partly_copied, false), (copied_with_the_same_inodes, false)];
+    for (copy, is_written) in copies {
         let half = Half::made();
         copy(&half);
         if is_written {
@@ -92,6 +112,33 @@ fn a_file_that_is_open_is_not_taken_away_unasked() {
         let run = half.run(&["snapshot"]);
         assert!(run.code == 0 && !half.scene.is_pending(), "opened and closed is nothing: {run:?}");
     }
+}
+
+/// What stores into a file through memory need not have it open.
+#[test]
+fn a_file_that_is_mapped_is_not_taken_away_unasked() {
+    const MAPPER: &str = "
+import mmap, os, sys
+file = os.open(sys.argv[1], os.O_RDWR); memory = mmap.mmap(file, 0); os.close(file)
+for one in os.listdir('/proc/self/fd'):
+    try: os.path.samefile(f'/proc/self/fd/{one}', sys.argv[1]) and os.close(int(one))
+    except OSError: pass
+print('mapped', flush=True); sys.stdin.read()
+";
+    let half = Half::of(&a_scene("closed"), |state| state["notes.txt"] == "old notes");
+    let path = half.scene.data.join("notes.txt");
+    let mut mapper = Command::new("python3");
+    mapper.args(["-c", MAPPER]).arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut mapper = mapper.spawn().expect("python3 runs");
+    let said = BufReader::new(mapper.stdout.as_mut().expect("a pipe")).lines().next();
+    assert_eq!(said.expect("a line").expect("text"), "mapped");
+    let run = half.run(&["snapshot"]);
+    assert!(run.code == 3 && half.scene.is_pending(), "{run:?}");
+    assert!(run.err.contains("open in") && run.err.contains("python3"), "{run:?}");
+    drop(mapper.stdin.take());
+    assert!(mapper.wait().expect("its end").success());
+    let run = half.run(&["snapshot"]);
+    assert!(run.code == 0 && !half.scene.is_pending(), "{run:?}");
 }
 
 #[test]

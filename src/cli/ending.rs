@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use signal_hook::consts::{
-    SIGALRM, SIGHUP, SIGINT, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
+    SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
 };
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
@@ -23,8 +23,9 @@ use signal_hook::low_level::emulate_default_handler;
 
 use crate::source::passing::sweep;
 
-/// All that can be caught, are sent from outside, and end a process that does nothing about them.
-const ENDING: [i32; 10] = [SIGHUP, SIGINT, SIGTERM, SIGQUIT, SIGXCPU, SIGALRM, SIGVTALRM, SIGPROF, SIGUSR1, SIGUSR2];
+/// What people, supervisors (the watchdog of one sends SIGABRT), timers and limits end a process with.
+const ENDING: [i32; 11] =
+    [SIGHUP, SIGINT, SIGTERM, SIGQUIT, SIGABRT, SIGXCPU, SIGALRM, SIGVTALRM, SIGPROF, SIGUSR1, SIGUSR2];
 
 /// Whether a signal ends this process.
 static ENDS: AtomicBool = AtomicBool::new(false);

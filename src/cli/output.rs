@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Read, Write};
+use std::os::fd::AsRawFd as _;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -33,11 +34,15 @@ fn result(text: &str) {
     }
 }
 
-/// Fails if a result could not be printed: a list that was cut short by a full disk must not pass for the whole.
+/// Closes stdout, and fails if a result could not be printed: a list that was cut short by a full disk must not pass
+/// for the whole. Some file systems say only at the closing that they have no room. Nothing can be printed after it.
 pub fn complete() -> Result<()> {
-    match LOST.get() {
-        None => Ok(()),
-        Some(error) => Err(Error::failed(format!("cannot write the results to standard output: {error}"))),
+    let failed =
+        |error: &std::io::Error| Err(Error::failed(format!("cannot write the results to standard output: {error}")));
+    match (LOST.get(), nix::unistd::close(std::io::stdout().as_raw_fd()).map_err(std::io::Error::from)) {
+        (None, Ok(())) => Ok(()),
+        (Some(error), _) => failed(error),
+        (None, Err(error)) => failed(&error),
     }
 }
 

@@ -6,7 +6,13 @@
 //!
 //! One that is kept by another machine takes its times from that one's clock ([`super::clock`]).
 
+#[cfg(target_os = "linux")]
+use std::ffi::OsString;
+#[cfg(target_os = "linux")]
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
+#[cfg(target_os = "linux")]
+use std::path::PathBuf;
 
 /// `TMPFS_MAGIC`, `RAMFS_MAGIC` and `HUGETLBFS_MAGIC` of `linux/magic.h` and the kernel's sources.
 #[cfg(target_os = "linux")]
@@ -41,10 +47,31 @@ fn kind(path: &Path) -> Option<u64> {
     rustix::fs::statfs(path).ok().map(|about| about.f_type as u64 & 0xffff_ffff)
 }
 
-/// Whether this machine is known to keep the file system that `path` lies on.
+/// Whether this machine is known to keep the file system that `path` lies on, and those that are mounted below it.
 #[cfg(target_os = "linux")]
 pub fn is_of_this_machine(path: &Path) -> bool {
-    kind(path).is_some_and(|kind| OF_THIS_MACHINE.contains(&kind) || IN_MEMORY.contains(&kind))
+    let is_ours =
+        |path: &Path| kind(path).is_some_and(|kind| OF_THIS_MACHINE.contains(&kind) || IN_MEMORY.contains(&kind));
+    is_ours(path) && mounted_below(path).iter().all(|path| is_ours(path))
+}
+
+/// Where something is mounted below `path`, by proc(5): the fifth field of a line, in which a byte may be in octal.
+#[cfg(target_os = "linux")]
+fn mounted_below(path: &Path) -> Vec<PathBuf> {
+    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let place = |line: &[u8]| {
+        let field = line.split(|byte| *byte == b' ').nth(4)?;
+        let (mut bytes, mut rest) = (Vec::with_capacity(field.len()), field);
+        while let Some((first, after)) = rest.split_first() {
+            let octal = after.get(..3).filter(|_| *first == b'\\').and_then(|three| std::str::from_utf8(three).ok());
+            let escaped = octal.and_then(|three| u8::from_str_radix(three, 8).ok());
+            bytes.push(escaped.unwrap_or(*first));
+            rest = if escaped.is_some() { &after[3..] } else { after };
+        }
+        Some(PathBuf::from(OsString::from_vec(bytes)))
+    };
+    let places = mounts.split(|byte| *byte == b'\n').filter_map(place);
+    places.filter(|place| place != path && place.starts_with(path)).collect()
 }
 
 /// Whether this machine is known to keep the file system that `path` lies on. Elsewhere nobody is asked.
@@ -71,6 +98,9 @@ mod tests {
     fn what_the_kernel_makes_up_is_no_disk_of_this_machine() {
         assert!(super::is_of_this_machine(&std::env::temp_dir()));
         assert!(!super::is_of_this_machine(std::path::Path::new("/proc")));
+        // Below the root that is mounted.
+        assert!(super::mounted_below(std::path::Path::new("/")).contains(&"/proc".into()));
+        assert!(!super::is_of_this_machine(std::path::Path::new("/")));
     }
 
     #[test]

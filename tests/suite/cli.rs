@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
+use crate::common::strace::{can_trace, traced};
 use crate::live_common::{self, KEY, Place, Random, Run, app, run, survey, text};
 use serde_json::Value;
 
@@ -397,6 +398,26 @@ fn results_that_cannot_be_written_are_an_error() {
         let output = output.expect("it starts").wait_with_output().expect("its output");
         let run = Run::of(output, format!("{command:?}"));
         run.exits(1).says(&["No space left"]);
+    }
+}
+
+/// So is a file system that has no room and says so only when the file is closed.
+#[test]
+fn results_that_are_refused_at_the_closing_are_an_error() {
+    if !can_trace() {
+        return;
+    }
+    let place = Place::new();
+    fs::write(place.data.join("file"), "content").expect("a file");
+    place.snapshot();
+    let results = place.path("results");
+    for args in [&["cat", "latest", "file"][..], &["snapshots", "--json"]] {
+        let path = results.to_str().expect("text");
+        let fails = ["-o", "/dev/null", "-e", "trace=close", "-P", path, "-e", "inject=close:error=EDQUOT"];
+        let mut command = traced(&place.nbak(args), &fails);
+        command.stdout(fs::File::create(&results).expect("a file")).stderr(Stdio::piped());
+        let output = command.spawn().expect("it starts").wait_with_output().expect("its output");
+        Run::of(output, format!("{command:?}")).exits(1).says(&["quota"]);
     }
 }
 

@@ -83,8 +83,16 @@ fn what_a_signal_ends_leaves_no_plaintext() {
 #[test]
 fn every_other_signal_that_ends_a_process_leaves_none_either() {
     let place = place();
-    let signals =
-        [Signal::QUIT, Signal::XCPU, Signal::ALARM, Signal::VTALARM, Signal::PROF, Signal::USR1, Signal::USR2];
+    let signals = [
+        Signal::QUIT,
+        Signal::XCPU,
+        Signal::ALARM,
+        Signal::VTALARM,
+        Signal::PROF,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::ABORT,
+    ];
     for (nth, signal) in signals.into_iter().enumerate() {
         let args = if nth % 3 == 2 { "backup" } else { "drill" };
         let child = begun(&place, place.command(&[args]));

@@ -21,6 +21,7 @@ use super::through::{self, Outcome};
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::sidecar::sidecars;
+use crate::source::handle::beside;
 
 /// For the copy of a database that was written through SQLite.
 const COMPARED: &str = ".nbak-restore/compare";
@@ -94,6 +95,9 @@ impl<'a> Run<'a> {
         let mut moves: Vec<&Move> = self.intent.moves.iter().collect();
         moves.sort_by_key(rank);
         for one in moves {
+            if self.is_recovery && Run::is_pending(self.root, one)? {
+                self.make_way(&one.path.0)?;
+            }
             self.place(one)?;
         }
         self.attributes()?;
@@ -181,7 +185,8 @@ impl<'a> Run<'a> {
         match self.root.seen(path)? {
             Some(seen) if seen.kind == Kind::Folder => return Ok(()),
             Some(_) => {
-                let kept = self.keep(path, path)?;
+                // Under another name: what belongs in the folder is kept under its own.
+                let kept = self.keep(path, &beside(path, ".since"))?;
                 self.remark(path, &format!("it was made after the restore began, and is kept as {}", kept.display()));
             }
             None => {}
@@ -324,6 +329,13 @@ impl<'a> Run<'a> {
         let kept = self.keep(from, path)?;
         self.remark(path, &format!("{what} written after the restore began, and is kept as {}", kept.display()));
         Ok(())
+    }
+
+    /// Somebody may have removed a folder above `path` since, or put a file in its place, which is kept.
+    fn make_way(&mut self, path: &Path) -> Result<()> {
+        let mut above: Vec<&Path> = path.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+        above.reverse();
+        above.into_iter().try_for_each(|folder| self.make_folder(folder))
     }
 
     fn swap(&self, staged: &Path, path: &Path) -> Result<()> {

@@ -153,8 +153,7 @@ fn nobody_has_it_open(root: &Root, intent: &Intent) -> Result<()> {
     match to_go.iter().find_map(|(path, stamp)| Some((path, open.get(&(device, stamp.inode))?))) {
         Some((path, who)) => {
             let who = in_words(who);
-            Err(Error::locked(format!("what an interrupted restore is still to replace is open in {who}"))
-                .at(root.place(path)))
+            Err(Error::locked(format!("what an interrupted restore takes away is open in {who}")).at(root.place(path)))
         }
         None => Ok(()),
     }

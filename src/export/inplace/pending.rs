@@ -25,7 +25,7 @@ use super::intent::{Clear, Intent, Name, Way};
 use super::old::refuse_copy;
 use super::plan::is_graph;
 use super::root::{Kind, Root, Seen, Stamp};
-use super::staging::{INTENT, OLD, Staging};
+use super::staging::{INTENT, NEW, OLD, Staging};
 use crate::error::{Error, Result};
 use crate::snapshot::sidecar::{Sidecar, is_shared_memory};
 
@@ -170,7 +170,7 @@ pub(super) fn standing(root: &Root, intent: &Intent) -> Result<Vec<Clear>> {
     Ok(all.into_iter().map(|(path, live)| Clear { path: Name(path), live }).collect())
 }
 
-/// What finishing it takes away from where it is live, with all that is below it: who has that open would go on writing
+/// What finishing it takes away, with all that is below it: who has that open would go on writing
 /// to what is removed in the end. A database that is written through SQLite stays the same file.
 pub(super) fn still_to_go(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>> {
     let mut found = beside_and_below(root, intent, false)?;
@@ -186,6 +186,19 @@ pub(super) fn still_to_go(root: &Root, intent: &Intent) -> Result<BTreeMap<PathB
         if let Some(now) = root.seen(&one.path.0)?.filter(|now| now.stamp == one.live) {
             found.insert(one.path.0.clone(), now.stamp);
         }
+    }
+    // What was replaced already lies in the staging, and goes with it.
+    for one in &intent.moves {
+        let old = Path::new(NEW).join(&one.path.0);
+        if let Some(now) = root.seen(&old)?.filter(|now| now.stamp.inode != one.staged.inode) {
+            if now.kind == Kind::Folder {
+                below(root, &old, &mut found)?;
+            }
+            found.insert(old, now.stamp);
+        }
+    }
+    if root.seen(Path::new(OLD))?.is_some() {
+        below(root, Path::new(OLD), &mut found)?;
     }
     Ok(found)
 }

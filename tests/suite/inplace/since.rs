@@ -114,6 +114,27 @@ fn nobodys_sidecar_beside_a_database_is_kept() {
     assert_kept(&half, "a log without its database");
 }
 
+/// The folder of what is still to come is gone, or a file stands there.
+#[test]
+fn a_folder_that_is_gone_since_is_made_again() {
+    let template = a_scene("closed");
+    template.live("sub/deep/a", "old");
+    template.staged("sub/deep/a", "new");
+    for is_file in [false, true] {
+        let half = Half::of(&template, |state| state["sub/deep/a"] == "old");
+        let folder = half.scene.data.join("sub/deep");
+        fs::remove_dir_all(&folder).expect("removed");
+        if is_file {
+            fs::write(&folder, TOKEN).expect("written");
+            assert_kept(&half, "a file");
+        } else {
+            let run = half.run(&["restore", "--resume", "--yes"]);
+            assert!(run.code == 0 && !half.scene.is_pending(), "{run:?}");
+        }
+        assert_eq!(half.scene.state()["sub/deep/a"], "new");
+    }
+}
+
 #[test]
 fn where_nobody_wrote_nothing_is_kept() {
     let half = Half::of(&folders(), |state| {

@@ -17,6 +17,9 @@ fn since(database: &Path) {
     insert(&Connection::open(database).expect("opened"), "since", 1);
 }
 
+/// How a half restored directory comes to be a copy.
+type Copying = fn(&Half);
+
 /// To another disk, or from a backup of files.
 fn copied(half: &Half) {
     let (data, copy) = (&half.scene.data, half.scene.data.with_file_name("copy"));
@@ -54,7 +57,7 @@ fn partly_copied(half: &Half) {
 
 #[test]
 fn in_a_copy_it_is_never_called_finished() {
-    let copies: [(fn(&Half), bool); 4] =
+    let copies: [(Copying, bool); 4] =
         [(copied, false), (copied, true), (partly_copied, false), (copied_with_the_same_inodes, false)];
     for (copy, is_written) in copies {
         let half = Half::made();
@@ -112,6 +115,21 @@ fn a_file_that_is_open_is_not_taken_away_unasked() {
         let run = half.run(&["snapshot"]);
         assert!(run.code == 0 && !half.scene.is_pending(), "opened and closed is nothing: {run:?}");
     }
+}
+
+/// It lies in the staging since it was replaced, and goes with it.
+#[test]
+fn a_file_that_is_open_since_before_it_was_replaced_is_not_removed_unasked() {
+    let half = Half::of(&a_scene("closed"), |state| state["notes.txt"] != "old notes");
+    let old = half.scene.data.join(".nbak-restore/new/notes.txt");
+    let mut log = fs::File::options().append(true).open(&old).expect("opened");
+    let run = half.run(&["snapshot"]);
+    assert!(run.code == 3 && run.err.contains("open in") && half.scene.is_pending(), "{run:?}");
+    log.write_all(b"an event").expect("written");
+    let run = half.run(&["restore", "--resume", "--yes"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let [kept] = &half.scene.kept()[..] else { panic!("{:?}", half.scene.kept()) };
+    assert!(fs::read_to_string(kept.join("notes.txt")).expect("kept").ends_with("an event"));
 }
 
 /// What stores into a file through memory need not have it open.

@@ -77,7 +77,9 @@ pub fn warn(context: &Context) -> Option<String> {
 /// `restore --resume`.
 pub fn resume(context: &Context, yes: bool) -> Result<u8> {
     let data = context.data_dir()?;
-    confirm(context, "the rest of an interrupted restore", "What was written there since is kept aside.", yes)?;
+    if pending(&data).is_some() {
+        confirm(context, "the rest of an interrupted restore", "What was written there since is kept aside.", yes)?;
+    }
     let start = Instant::now();
     let Some(replaced) = inplace::recover(&data, &context.bars())? else { return Err(nothing_pending(&data)) };
     let restored = Restored { replaced, remarks: Vec::new() };

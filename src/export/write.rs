@@ -401,10 +401,7 @@ struct Staging(PathBuf);
 
 impl Staging {
     fn make(path: PathBuf) -> Result<Staging> {
-        passing::note(&path);
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
+        passing::made(&path, || DirBuilder::new().mode(0o700).create(&path))
             .map_err(|error| Error::io("make a backup's folder", &path, error))?;
         Ok(Staging(path))
     }

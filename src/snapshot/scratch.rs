@@ -54,9 +54,9 @@ impl Scratch {
     /// Made under a name of its own, and locked before it gets the other one.
     fn make(&self, tries: usize) -> io::Result<File> {
         let young = self.path.with_file_name(format!("{YOUNG}{}", SlotId::random()));
-        passing::note(&self.path);
         DirBuilder::new().mode(0o700).create(&young)?;
-        let locked = lock(&young).and_then(|file| std::fs::rename(&young, &self.path).map(|()| file));
+        let named = || passing::made(&self.path, || std::fs::rename(&young, &self.path));
+        let locked = lock(&young).and_then(|file| named().map(|()| file));
         locked.or_else(|error| {
             let _ = std::fs::remove_dir_all(&young);
             // It was swept before it was locked.

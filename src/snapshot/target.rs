@@ -22,7 +22,9 @@ use rustix::io::Errno;
 use super::tree::Attributes;
 use crate::error::{Error, Result};
 use crate::id::SlotId;
+use crate::source::passing;
 use crate::source::walk::{Identity, identity, stamp_of};
+use crate::store::local::create_folder;
 
 /// A directory to restore into.
 pub struct Target {
@@ -66,7 +68,8 @@ impl Target {
     pub fn open(path: &Path, overwrite: bool) -> Result<Target> {
         let absent = |above: &&Path| !above.as_os_str().is_empty() && !above.exists();
         let made: Vec<PathBuf> = path.ancestors().take_while(absent).map(Path::to_path_buf).collect();
-        crate::store::local::create_folder(path)?;
+        // It may lie in scratch space, which is not made anew when a signal ends this process.
+        passing::made_within(|| create_folder(path))?;
         let failed = |error| Error::io("open the target directory", path, error);
         let root =
             openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| failed(e.into()))?;

@@ -22,9 +22,18 @@ fn places() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     PLACES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is at `path`, or will be, is not to outlive this process.
-pub fn note(path: &Path) {
-    places().insert(path.to_path_buf());
+/// Notes it, and has it made. Nobody sweeps in between, and what was swept is not made any more: a thread that had to
+/// wait would else make it anew between the sweeping and the end.
+pub fn made<T>(path: &Path, make: impl FnOnce() -> T) -> T {
+    let mut noted = places();
+    noted.insert(path.to_path_buf());
+    make()
+}
+
+/// Makes something that lies in such a place; not once that was swept.
+pub fn made_within<T>(make: impl FnOnce() -> T) -> T {
+    let _noted = places();
+    make()
 }
 
 /// It is gone, or is to stay.
@@ -35,8 +44,7 @@ pub fn forget(path: &Path) {
 /// Removes all of them, as far as it can be done. Only for a process that ends right after it.
 pub fn sweep() {
     let noted = places();
-    // One that was noted and not made yet is there the second time.
-    for path in noted.iter().chain(noted.iter()) {
+    for path in noted.iter() {
         for _ in 0..TRIES {
             match remove_tree(path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => std::thread::sleep(PAUSE),

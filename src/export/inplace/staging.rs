@@ -63,8 +63,8 @@ impl Staging {
             root.remove_folder(Path::new(FOLDER))?;
         }
         staging.is_needed = false;
-        passing::note(&staging.root.place(Path::new(FOLDER)));
-        staging.root.make_folder(Path::new(NEW))?;
+        let folder = staging.root.place(Path::new(FOLDER));
+        passing::made(&folder, || staging.root.make_folder(Path::new(NEW)))?;
         Ok(staging)
     }
 

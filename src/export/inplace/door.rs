@@ -77,8 +77,7 @@ pub fn recover(data: &Path, progress: &dyn Progress) -> Result<Option<Replaced>>
 
 /// The same for a command that is about something else and may write, also one that nobody watches: fails if anything
 /// was written since to what the restore is about, or a program has open what is still to be replaced, and then nothing
-/// is changed. It costs one `stat` when there is
-/// nothing to do.
+/// is changed. It costs one `stat` when there is nothing to do.
 pub fn recover_untouched(data: &Path, progress: &dyn Progress) -> Result<Option<Replaced>> {
     go_on(data, progress, false)
 }

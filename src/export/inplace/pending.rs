@@ -170,8 +170,8 @@ pub(super) fn standing(root: &Root, intent: &Intent) -> Result<Vec<Clear>> {
     Ok(all.into_iter().map(|(path, live)| Clear { path: Name(path), live }).collect())
 }
 
-/// What finishing it takes away, with all that is below it: who has that open would go on writing
-/// to what is removed in the end. A database that is written through SQLite stays the same file.
+/// What finishing it takes away, with all that is below it: who has that open would go on writing to what is removed in
+/// the end. A database that is written through SQLite stays the same file.
 pub(super) fn still_to_go(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>> {
     let mut found = beside_and_below(root, intent, false)?;
     for one in &intent.moves {

@@ -12,6 +12,12 @@
 //! at.) A file that was written to just before it was captured may have been written to again within a tick of the
 //! clock, and look the same: it is captured once more too.
 //!
+//! **When nobody has to be asked.** Most snapshots are taken of a directory in which nothing happens meanwhile. If
+//! nothing that was read was changed since the snapshot began, and no folder was, then the snapshot is the directory as
+//! it was when the walk began, whatever became of the rest: what was read has been as it is since before that, and
+//! what was not read was vouched for by the stamp that the walk saw, which is later, so it was as it is in the parent
+//! snapshot until then. So those that were read are asked first, and mostly they are few.
+//!
 //! Where one single thing changed since the snapshot began, nothing can have been moved anywhere: that one is as it was
 //! captured, whatever it has become since. So nobody reads a log twice that merely grows.
 
@@ -20,7 +26,6 @@ use std::path::{Path, PathBuf};
 
 use super::capture::RETRY_MOST;
 use super::contents::Contents;
-use super::receipt::Receipt;
 use super::sidecar::{Sidecar, sidecar_stamps};
 use super::subtree::Untouched;
 use crate::source::clock::Clock;
@@ -50,12 +55,14 @@ pub(super) struct Asking {
     left: u64,
     /// More than one thing changed since the snapshot began.
     is_busy: bool,
+    /// Nobody was asked yet.
+    is_first: bool,
 }
 
 impl Asking {
     /// Of a snapshot that began at `began`, by the clock of the files.
     pub(super) fn new(began: i128) -> Asking {
-        Asking { began, since: began, left: BUDGET, is_busy: false }
+        Asking { began, since: began, left: BUDGET, is_busy: false, is_first: true }
     }
 
     /// Asks every file in `walked`; so many `folders` changed. What is answered is captured next.
@@ -67,6 +74,12 @@ impl Asking {
         untouched: &Untouched,
         clock: &Clock,
     ) -> Others {
+        if std::mem::take(&mut self.is_first)
+            && folders == 0
+            && self.is_of_the_beginning(source, walked, contents, clock)
+        {
+            return Others::default();
+        }
         let now = clock.now();
         let is_file = |at: &usize| walked.found[*at].kind == Kind::File;
         let files: Vec<usize> = (0..walked.found.len()).filter(is_file).collect();
@@ -75,7 +88,6 @@ impl Asking {
         for (_, now) in &standing {
             clock.see(now.stamp.ctime);
         }
-        let is_late = |stamp: &Stamp, since: i128| stamp.hides_until() >= since;
         if !self.is_busy {
             let late = standing.iter().filter(|(_, now)| is_late(&now.stamp, began));
             // A database and its log are one thing, and what lies in memory beside them is nothing. Beside any other
@@ -119,6 +131,27 @@ impl Asking {
         self.since = now;
         others
     }
+
+    /// Whether all that was read has been what it is since before the snapshot began. It is asked of this machine's
+    /// clock only: the newest that was seen of another one may be from long before.
+    fn is_of_the_beginning(&self, source: &Path, walked: &Walk, contents: &Contents, clock: &Clock) -> bool {
+        let mut read: Vec<usize> =
+            contents.read.iter().copied().filter(|at| walked.found[*at].kind == Kind::File).collect();
+        read.sort_unstable();
+        read.dedup();
+        let standing = walked.standing(source, &read);
+        let began = clock.least_after(self.began);
+        let is_same = |(at, now): &(usize, Standing)| {
+            let is_late = |stamp: &Stamp| is_late(stamp, began);
+            contents.nodes[*at].is_some() && is_as_captured(source, &walked.found[*at], contents, &now.stamp, is_late)
+        };
+        clock.is_ours() && standing.len() == read.len() && standing.iter().all(is_same)
+    }
+}
+
+/// Whether it may have been changed since then.
+fn is_late(stamp: &Stamp, since: i128) -> bool {
+    stamp.hides_until() >= since
 }
 
 /// What it takes to read a file again, in bytes; nothing if it is what was captured, or another file, which the looks
@@ -130,20 +163,31 @@ fn cost(
     now: &Stamp,
     is_late: impl Fn(&Stamp) -> bool,
 ) -> Option<u64> {
-    let Some(receipt) = contents.databases.get(&found.path) else {
-        let is_other = contents.settled.has(identity(now)) && (!contents.settled.has_as(now) || is_late(now));
-        return is_other.then_some(now.size);
-    };
-    let beside = sidecar_stamps(&source.join(&found.path));
-    let has_log = beside[0].is_some_and(|log| log.size > 0);
-    // SQLite gives a log its owner anew as it opens it: that time is of whoever read it last.
-    let by_content = |log: &Stamp| is_late(&Stamp { ctime: log.mtime, ..*log });
-    let is_same = is_as_captured(receipt, now, beside) && !is_late(now) && !beside.iter().flatten().any(by_content);
-    (!is_same).then_some(if has_log { 0 } else { now.size })
+    let is_database = contents.databases.contains_key(&found.path);
+    let is_it = is_database || contents.settled.has(identity(now));
+    if !is_it || is_as_captured(source, found, contents, now, is_late) {
+        return None;
+    }
+    let has_log = is_database && sidecar_stamps(&source.join(&found.path))[0].is_some_and(|log| log.size > 0);
+    Some(if has_log { 0 } else { now.size })
 }
 
-fn is_as_captured(receipt: &Receipt, now: &Stamp, beside: [Option<Stamp>; 2]) -> bool {
-    receipt.stamp == *now && receipt.is_same_beside(beside)
+/// Whether what stands `now` where `found` was seen is what was captured there, and nothing of it `is_late`.
+fn is_as_captured(
+    source: &Path,
+    found: &Found,
+    contents: &Contents,
+    now: &Stamp,
+    is_late: impl Fn(&Stamp) -> bool,
+) -> bool {
+    let Some(receipt) = contents.databases.get(&found.path) else {
+        return contents.settled.has_as(now) && !is_late(now);
+    };
+    let beside = sidecar_stamps(&source.join(&found.path));
+    // SQLite gives a log its owner anew as it opens it: that time is of whoever read it last.
+    let by_content = |log: &Stamp| is_late(&Stamp { ctime: log.mtime, ..*log });
+    let is_same = receipt.stamp == *now && receipt.is_same_beside(beside);
+    is_same && !is_late(now) && !beside.iter().flatten().any(by_content)
 }
 
 #[cfg(test)]
@@ -186,6 +230,37 @@ mod tests {
             let names: Vec<_> = others.places.iter().map(|at| walked.found[*at].path.to_str().expect("text")).collect();
             // The first is what would happen if nobody knew whose clock it is.
             assert_eq!(names, if is_ours { [].as_slice() } else { ["a", "b"].as_slice() });
+        }
+    }
+
+    /// Two files that receipts vouch for are written to after the walk, and one that was read is, or is not.
+    #[test]
+    fn where_nothing_that_was_read_changed_the_snapshot_is_of_its_beginning() {
+        let place = tempfile::tempdir().expect("a place");
+        let names = ["read", "vouched", "vouched-too"];
+        for name in names {
+            std::fs::write(place.path().join(name), "of before").expect("written");
+        }
+        for writes in [[false, true, true], [true, true, false]] {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            let clock = Clock::of_machine(true);
+            let began = clock.now();
+            let exclusions = Exclusions::new(Vec::new(), &[]).expect("no globs");
+            let walked = walk(place.path(), &exclusions, &clock).expect("walked");
+            let mut contents = Contents::new();
+            contents.nodes.resize(walked.found.len(), None);
+            for (at, found) in walked.found.iter().enumerate().skip(1) {
+                let content = Content::Chunks(Vec::new());
+                contents.nodes[at] = Some((Node::File { size: 0, consistency: Consistency::Stable, content }, None));
+                contents.settled.add(&found.stamp);
+            }
+            contents.read.push(1);
+            for (name, _) in names.iter().zip(writes).filter(|(_, writes)| *writes) {
+                std::fs::write(place.path().join(name), "handed over").expect("written");
+            }
+            let mut asking = Asking::new(began);
+            let others = asking.others(place.path(), (&walked, 0), &contents, &Untouched::default(), &clock);
+            assert_eq!(others.places, if writes[0] { [1, 2].as_slice() } else { [].as_slice() });
         }
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Contents {
     /// Files whose content is not that of the parent.
     pub(super) changed: HashSet<PathBuf>,
     pub(super) nodes: Vec<Option<(Node, Option<Attributes>)>>,
+    /// Places of which something was read, or was to be: no receipt vouched for them.
+    pub(super) read: Vec<usize>,
     /// Databases that are captured as images: nothing that SQLite would play into them may lie beside them.
     pub(super) images: HashMap<PathBuf, usize>,
     /// What needs no other look: it was captured, or left out for a reason.
@@ -82,6 +84,7 @@ impl Contents {
         Contents {
             changed: HashSet::new(),
             nodes: Vec::new(),
+            read: Vec::new(),
             images: HashMap::new(),
             settled: Known::default(),
             went: false,
@@ -153,6 +156,7 @@ impl Contents {
 
     /// Takes over what the parent snapshot has, because the file was read and is the same.
     pub(super) fn keep_same(&mut self, source: &Path, at: usize, node: Node, found: &Found, began: Moment) {
+        self.read.push(at);
         self.settled.add(&found.stamp);
         self.hand_out(source, at, found, Receipt::of_file(found.stamp), began);
         self.put(at, found, node, None);
@@ -244,6 +248,7 @@ impl Contents {
         began: Moment,
         walked: &mut Walk,
     ) {
+        self.read.push(at);
         let found = &walked.found[at];
         // What was captured before it went stays: it was there while the snapshot was taken.
         if captured.is_gone() && self.nodes[at].is_some() {

@@ -130,10 +130,10 @@ pub fn open_database(
     folder: Identity,
     earlier: Option<Earlier>,
 ) -> std::io::Result<Option<Open>> {
-    let path = opening.source.join(&found.path);
+    let (path, held) = (opening.source.join(&found.path), opening.through.join(&found.path));
     // The stamps come first: what changes after them is noticed the next time.
-    let Some(meta) = looks_open(&path)? else { return Ok(None) };
-    let beside = sidecar_stamps(&path);
+    let Some(meta) = looks_open(&held)? else { return Ok(None) };
+    let beside = sidecar_stamps(&held);
     // What the mark is of is looked at as it was before the opening; the receipt is of what it left.
     let before = Receipt::of_database(stamp(&meta), beside);
     let earlier = earlier.filter(|earlier| earlier.mark.is_of(&before));
@@ -143,7 +143,7 @@ pub fn open_database(
     {
         return Err(ErrorKind::NotFound.into());
     }
-    let after = sidecar_stamps(&path);
+    let after = sidecar_stamps(&held);
     let attributes = attributes_at(found, before.stamp);
     let receipt = Receipt::of_database(before.stamp, as_opened(beside, after));
     Ok(Some(Open { state, receipt, attributes, earlier }))
@@ -246,7 +246,7 @@ pub fn capture_database(
     {
         return Ok(Captured::gone());
     }
-    let mut captured = capture_bytes(session, opening.source, (found, folder), before, None, &mut |_| None)?;
+    let mut captured = capture_bytes(session, opening.through, (found, folder), before, None, &mut |_| None)?;
     session.sink.close_segment(Segment::Data)?;
     match &refused {
         Refusal::NotADatabase(why) => {

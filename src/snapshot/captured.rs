@@ -68,8 +68,10 @@ impl Captured {
 
 /// How databases are opened.
 pub struct Opening<'a> {
-    /// The data directory.
+    /// The data directory, by name.
     pub source: &'a Path,
+    /// The same, held open: what a path to something below it begins with.
+    pub through: &'a Path,
     /// Where a copy can be made.
     pub scratch: &'a dyn Fn() -> std::io::Result<PathBuf>,
     /// What is done about a hot journal.

@@ -29,6 +29,7 @@ use super::contents::Contents;
 use super::sidecar::{Sidecar, sidecar_stamps};
 use super::subtree::Untouched;
 use crate::source::clock::Clock;
+use crate::source::top::Top;
 use crate::source::walk::{Found, Kind, Stamp, Standing, Walk, identity};
 
 /// What may be read again in one snapshot, in bytes: what is large and changes all the time would be read each time.
@@ -68,7 +69,7 @@ impl Asking {
     /// Asks every file in `walked`; so many `folders` changed. What is answered is captured next.
     pub(super) fn others(
         &mut self,
-        source: &Path,
+        source: &Top,
         (walked, folders): (&Walk, usize),
         contents: &Contents,
         untouched: &Untouched,
@@ -119,7 +120,7 @@ impl Asking {
                 continue;
             }
             let is_captured = contents.nodes[at].is_some();
-            let Some(cost) = cost(source, found, contents, &now.stamp, |stamp| is_late(stamp, since)) else {
+            let Some(cost) = cost(source.through(), found, contents, &now.stamp, |stamp| is_late(stamp, since)) else {
                 continue;
             };
             if is_captured && cost <= RETRY_MOST.min(self.left) {
@@ -134,7 +135,7 @@ impl Asking {
 
     /// Whether all that was read has been what it is since before the snapshot began. It is asked of this machine's
     /// clock only: the newest that was seen of another one may be from long before.
-    fn is_of_the_beginning(&self, source: &Path, walked: &Walk, contents: &Contents, clock: &Clock) -> bool {
+    fn is_of_the_beginning(&self, source: &Top, walked: &Walk, contents: &Contents, clock: &Clock) -> bool {
         let mut read: Vec<usize> =
             contents.read.iter().copied().filter(|at| walked.found[*at].kind == Kind::File).collect();
         read.sort_unstable();
@@ -143,7 +144,8 @@ impl Asking {
         let began = clock.least_after(self.began);
         let is_same = |(at, now): &(usize, Standing)| {
             let is_late = |stamp: &Stamp| is_late(stamp, began);
-            contents.nodes[*at].is_some() && is_as_captured(source, &walked.found[*at], contents, &now.stamp, is_late)
+            contents.nodes[*at].is_some()
+                && is_as_captured(source.through(), &walked.found[*at], contents, &now.stamp, is_late)
         };
         clock.is_ours() && standing.len() == read.len() && standing.iter().all(is_same)
     }
@@ -212,7 +214,8 @@ mod tests {
         for is_ours in [true, false] {
             let clock = Clock::of_machine(is_ours);
             let exclusions = Exclusions::new(Vec::new(), &[]).expect("no globs");
-            let walked = walk(place.path(), &exclusions, &clock).expect("walked");
+            let top = Top::open(place.path()).expect("opened");
+            let walked = walk(&top, &exclusions, &clock).expect("walked");
             let began = if is_ours { clock::now_nanos() + 2_000_000_000 } else { clock.now() };
             let mut contents = Contents::new();
             contents.nodes.resize(walked.found.len(), None);
@@ -226,7 +229,7 @@ mod tests {
                 std::fs::write(path, "handed over").expect("written");
             }
             let mut asking = Asking::new(began);
-            let others = asking.others(place.path(), (&walked, 0), &contents, &Untouched::default(), &clock);
+            let others = asking.others(&top, (&walked, 0), &contents, &Untouched::default(), &clock);
             let names: Vec<_> = others.places.iter().map(|at| walked.found[*at].path.to_str().expect("text")).collect();
             // The first is what would happen if nobody knew whose clock it is.
             assert_eq!(names, if is_ours { [].as_slice() } else { ["a", "b"].as_slice() });
@@ -246,7 +249,8 @@ mod tests {
             let clock = Clock::of_machine(true);
             let began = clock.now();
             let exclusions = Exclusions::new(Vec::new(), &[]).expect("no globs");
-            let walked = walk(place.path(), &exclusions, &clock).expect("walked");
+            let top = Top::open(place.path()).expect("opened");
+            let walked = walk(&top, &exclusions, &clock).expect("walked");
             let mut contents = Contents::new();
             contents.nodes.resize(walked.found.len(), None);
             for (at, found) in walked.found.iter().enumerate().skip(1) {
@@ -259,7 +263,7 @@ mod tests {
                 std::fs::write(place.path().join(name), "handed over").expect("written");
             }
             let mut asking = Asking::new(began);
-            let others = asking.others(place.path(), (&walked, 0), &contents, &Untouched::default(), &clock);
+            let others = asking.others(&top, (&walked, 0), &contents, &Untouched::default(), &clock);
             assert_eq!(others.places, if writes[0] { [1, 2].as_slice() } else { [].as_slice() });
         }
     }

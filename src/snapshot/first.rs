@@ -49,7 +49,7 @@ impl Taking<'_> {
     /// are not open yet.
     pub(super) fn look_first(&self, walked: &Walk, parent: &Parent, places: &[usize], first: &mut First) {
         first.vouched.clear();
-        let (source, mut rest) = (&self.source, Vec::new());
+        let (source, mut rest) = (self.top.through(), Vec::new());
         let ask = |&at: &usize| (at, is_vouched(source, &walked.found[at], parent));
         let files = |at: &&usize| {
             let found = &walked.found[**at];

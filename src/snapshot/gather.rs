@@ -75,7 +75,7 @@ impl Gathering<'_, '_> {
             }
         });
         let all = places.iter().map(|&at| walked.found[at].stamp.size).sum();
-        let (catalog, source) = (self.taking.store.catalog(), &*self.taking.source);
+        let (catalog, source) = (self.taking.store.catalog(), self.taking.top.through());
         rayon::in_place_scope(|scope| {
             for at in scanned {
                 let found = &self.walked.found[at];
@@ -95,7 +95,7 @@ impl Gathering<'_, '_> {
             let size = self.walked.found[at].stamp.size;
             match self.walked.found[at].kind {
                 Kind::Directory => continue,
-                Kind::Symlink => self.contents.symlink(&self.taking.source, at, &mut self.walked),
+                Kind::Symlink => self.contents.symlink(self.taking.top.through(), at, &mut self.walked),
                 Kind::File => {
                     if ahead.is_empty() && self.is_to_be_read(at) {
                         ahead = self.read_ahead(&places[nth..]);
@@ -134,7 +134,7 @@ impl Gathering<'_, '_> {
                 batch.push(at);
             }
         }
-        let (source, walked, reader) = (&self.taking.source, &self.walked, self.session.ahead());
+        let (source, walked, reader) = (self.taking.top.through(), &self.walked, self.session.ahead());
         let read = |&at: &usize| {
             let found = &walked.found[at];
             Some((at, reader.read(source, found, walked.folder_of(found))?))
@@ -147,7 +147,7 @@ impl Gathering<'_, '_> {
         let found = &self.walked.found[at];
         let named = Sidecar::named(&found.path);
         if let Some((Sidecar::Memory, _)) = named
-            && is_shared_memory(&taking.source.join(&found.path))
+            && is_shared_memory(&taking.top.through().join(&found.path))
         {
             contents.leave_out(at, Sidecar::Memory, None, &mut self.walked);
             return Ok(());
@@ -168,7 +168,7 @@ impl Gathering<'_, '_> {
         if let (None, true, Some(Entry { node: node @ Node::File { .. }, .. })) =
             (&open, self.first.same.remove(&at), before)
         {
-            contents.keep_same(&taking.source, at, node.clone(), found, taking.moment());
+            contents.keep_same(taking.top.through(), at, node.clone(), found, taking.moment());
             return Ok(());
         }
         let before = match before {
@@ -185,7 +185,7 @@ impl Gathering<'_, '_> {
             let which = *which;
             contents.leave_out(at, which, captured.who, &mut self.walked);
         } else {
-            contents.take(&taking.source, at, captured, before, taking.moment(), &mut self.walked);
+            contents.take(taking.top.through(), at, captured, before, taking.moment(), &mut self.walked);
         }
         if taking.options.separate_files {
             session.sink.close_segment(Segment::Data)?;
@@ -198,7 +198,7 @@ impl Gathering<'_, '_> {
         let all = self.parent.untouched.others(&self.walked);
         let places: Vec<usize> = all.iter().filter(|at| !self.first.vouched.contains(at)).copied().collect();
         let catalog = self.taking.store.catalog();
-        self.first.same = same::find(catalog, &self.taking.source, &self.walked, self.parent, &places);
+        self.first.same = same::find(catalog, self.taking.top.through(), &self.walked, self.parent, &places);
         self.capture(all)?;
         self.catch_moved()?;
         self.drop_sidecars();
@@ -209,7 +209,7 @@ impl Gathering<'_, '_> {
     /// to be there and cannot be caught is an entry that cannot be captured.
     fn catch_moved(&mut self) -> Result<()> {
         let taking = self.taking;
-        let mut again = Again::new(&taking.source, &taking.exclusions, &taking.clock, taking.since);
+        let mut again = Again::new(&taking.top, &taking.exclusions, &taking.clock, taking.since);
         let mut missed: HashMap<Identity, Missed> = HashMap::new();
         // Places that were found empty, and for what took theirs was looked since.
         let mut answered: HashSet<usize> = HashSet::new();
@@ -221,6 +221,8 @@ impl Gathering<'_, '_> {
             if nth >= LOOKS && !is_owed && self.standing(&answered).is_empty() {
                 break;
             }
+            // Databases are opened by name.
+            taking.check_place()?;
             // Listed, and gone before it was looked at: it has no place that could be empty.
             let has_vanished = !self.walked.vanished.is_empty();
             let changed = again.changed(&mut self.walked);
@@ -282,7 +284,7 @@ impl Gathering<'_, '_> {
 
     /// Captures again what has another content by now; so many `folders` changed. Answers whether there was anything.
     fn complete(&mut self, asking: &mut Asking, folders: usize) -> Result<bool> {
-        let (source, untouched) = (&self.taking.source, &self.parent.untouched);
+        let (source, untouched) = (&self.taking.top, &self.parent.untouched);
         let others = asking.others(source, (&self.walked, folders), &self.contents, untouched, &self.taking.clock);
         let any = !others.places.is_empty() || !others.folders.is_empty();
         // Else what vouched for it as the walk saw it would do so again.
@@ -318,7 +320,7 @@ impl Gathering<'_, '_> {
         let mut places = self.empty(&self.gone(), answered);
         places.retain(|&at| {
             let Found { path, parent, .. } = self.walked.found[at].clone();
-            let meta = std::fs::symlink_metadata(self.taking.source.join(&path));
+            let meta = std::fs::symlink_metadata(self.taking.top.through().join(&path));
             let Some(meta) = meta.ok().filter(|meta| meta.is_file() || meta.is_symlink()) else { return false };
             let kind = if meta.is_file() { Kind::File } else { Kind::Symlink };
             self.walked.found[at] = Found::new(path, parent, kind, &meta);
@@ -404,7 +406,7 @@ impl Gathering<'_, '_> {
                 // A receipt vouched for it, so it is what it was.
                 let mut head = [0; HEAD];
                 let bytes =
-                    FileHandle::open(&self.taking.source.join(path)).and_then(|file| file.read_at(&mut head, 0));
+                    FileHandle::open(&self.taking.top.through().join(path)).and_then(|file| file.read_at(&mut head, 0));
                 bytes.map_or(true, |got| which.is_true(&head[..got]))
             });
             if is_one {
@@ -427,7 +429,7 @@ fn read(
     for _ in 0..TRIES {
         let captured = match open.take() {
             Some(open) => capture_database(session, opening, (found, folder), open, before)?,
-            None => capture_file(session, opening.source, (found, folder), before, beside, early.take())?,
+            None => capture_file(session, opening.through, (found, folder), before, beside, early.take())?,
         };
         if captured.instead != Some(Instead::Database) {
             return Ok(captured);

@@ -263,7 +263,7 @@ impl Taking<'_> {
     }
 
     fn are_same(&self, walked: &Walk, parent: &Parent, young: &[usize]) -> bool {
-        same::find(self.store.catalog(), &self.source, walked, parent, young).len() == young.len()
+        same::find(self.store.catalog(), self.top.through(), walked, parent, young).len() == young.len()
     }
 
     /// Gives receipts to the young files that are old enough by now; they have just been read, and are the same.
@@ -274,7 +274,7 @@ impl Taking<'_> {
             let found = walked.found.get(at)?;
             let receipt = Receipt::of_file(found.stamp);
             if receipt.is_safe(began) {
-                contents.hand_out(&self.source, at, found, receipt, began);
+                contents.hand_out(self.top.through(), at, found, receipt, began);
             }
         }
         if contents.receipts.is_empty() {

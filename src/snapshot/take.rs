@@ -15,6 +15,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::contents::Contents;
 pub use super::contents::Listed;
@@ -41,10 +42,15 @@ use crate::index::WHOLE_PACK;
 use crate::source::clock::{Clock, ahead};
 use crate::source::exclude::Exclusions;
 use crate::source::sqlite;
+use crate::source::top::Top;
 use crate::source::walk::{Found, Kind, Walk, walk};
 use crate::store::memory::Discard;
 use crate::store::objects::{Key, Kind as ObjectKind};
 use crate::store::sink::PackSink;
+
+/// How often, and after how long each time, a data directory that is not in its place is looked for again.
+const PATIENCE: u32 = 100;
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// Takes a snapshot of `options.source` into `store`, which must be open for writing unless it is a dry run.
 pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Result<Taken> {
@@ -68,6 +74,8 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
     let source = std::fs::canonicalize(&options.source).map_err(|error| {
         Error::io("open the data directory", &options.source, error).hint("--data-dir names another")
     })?;
+    let top = Top::open(&source)
+        .map_err(|error| Error::io("open the data directory", &source, error).hint("--data-dir names another"))?;
     let exclusions = Exclusions::new(options.own_folders.clone(), &options.exclude)
         .map_err(|error| Error::usage("a pattern to exclude is not a glob").because(error))?
         .despite(options.despite.clone());
@@ -79,6 +87,7 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
         scratch: Scratch::beside(&source),
         clock: Clock::of(&source),
         source,
+        top,
         remarks: RefCell::default(),
         since: began,
         began,
@@ -105,6 +114,7 @@ impl Taking<'_> {
         let mut first = self.open_early(record.as_ref());
         let early = first.databases.len();
         let mut walked = self.walk()?;
+        self.check_place()?;
         let note = self.still_note(record.as_ref());
         let mut digests = self.digests(&walked, note.as_ref());
         if early == 0
@@ -116,7 +126,9 @@ impl Taking<'_> {
         let mut parent = self.parent(record, &source_name, &walked, &digests);
         self.look_first(&walked, &parent, &parent.untouched.others(&walked), &mut first);
         if first.databases.len() > early {
+            let mounts = walked.mounts();
             walked = self.walk()?;
+            walked.name_unmounted(mounts);
             digests = self.digests(&walked, note.as_ref());
             self.suit(&mut parent, &walked, &digests);
             self.look_first(&walked, &parent, &parent.untouched.others(&walked), &mut first);
@@ -137,6 +149,7 @@ impl Taking<'_> {
             contents: Contents::new(),
         }
         .gather()?;
+        self.check_place()?;
         if self.clock_was_set() {
             contents.distrust();
         }
@@ -245,8 +258,21 @@ impl Taking<'_> {
         self.run(progress)
     }
 
+    /// Fails if the data directory is not where it was, or another took its place. What is moved for a moment is waited
+    /// for.
+    pub(super) fn check_place(&self) -> Result<()> {
+        for _ in 0..PATIENCE {
+            if self.top.is_in_place() {
+                return Ok(());
+            }
+            std::thread::sleep(MOMENT);
+        }
+        let what = "the data directory was moved, unmounted or replaced while it was captured: no snapshot was taken";
+        Err(Error::failed(what).at(&self.source).hint("when it is in its place, take another snapshot"))
+    }
+
     fn walk(&self) -> Result<Walk> {
-        walk(&self.source, &self.exclusions, &self.clock)
+        walk(&self.top, &self.exclusions, &self.clock)
             .map_err(|error| Error::io("read the data directory", &self.source, error).hint("--data-dir names another"))
     }
 

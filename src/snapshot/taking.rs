@@ -16,6 +16,7 @@ use crate::error::SourceError;
 use crate::source::clock::Clock;
 use crate::source::exclude::Exclusions;
 use crate::source::sqlite::HotJournal;
+use crate::source::top::Top;
 
 /// What to take, and how.
 #[expect(clippy::struct_excessive_bools, reason = "choices that do not depend on each other")]
@@ -81,7 +82,10 @@ pub(super) struct Taking<'a> {
     pub(super) options: &'a Options,
     pub(super) exclusions: Exclusions,
     pub(super) scratch: Scratch,
+    /// The data directory, by the name that it has by itself.
     pub(super) source: PathBuf,
+    /// The same, held open.
+    pub(super) top: Top,
     pub(super) remarks: RefCell<Vec<String>>,
     /// The clock of the files.
     pub(super) clock: Clock,
@@ -106,6 +110,6 @@ impl Taking<'_> {
     /// Does what it takes to open a database of the data directory.
     pub(super) fn opening<T>(&self, act: impl FnOnce(&Opening<'_>) -> T) -> T {
         let hot = if self.options.dry_run { HotJournal::Leave } else { HotJournal::RollBack };
-        act(&Opening { source: &self.source, scratch: &|| self.scratch.folder(), hot })
+        act(&Opening { source: &self.source, through: self.top.through(), scratch: &|| self.scratch.folder(), hot })
     }
 }

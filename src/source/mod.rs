@@ -23,4 +23,5 @@ pub mod own;
 pub mod passing;
 pub mod plain;
 pub mod sqlite;
+pub mod top;
 pub mod walk;

@@ -16,6 +16,9 @@
 //! listed again. And a file that was gone when its turn came, or for which another one was read, is looked for by name
 //! as well: if it is back, it is captured.
 //!
+//! What is mounted on a folder may go, and be no more below than if it had been deleted, though nobody deleted it. The
+//! device tells, and the folder is named.
+//!
 //! When no folder changed since it was listed, nothing can have escaped: a file that is in none of the lists would have
 //! had to come into its folder later. Where folders change all the while, looks are bounded, and what remains
 //! is a file that at each look was moved from a folder not yet listed again into one that was, within the time of
@@ -23,7 +26,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fd::AsFd;
@@ -32,8 +35,9 @@ use rustix::io::Errno;
 
 use super::clock::{Clock, now_nanos};
 use super::exclude::Exclusions;
+use super::top::Top;
 use super::walk::{
-    DEEPEST, Found, Identity, Kind, Stamp, Walk, identity, names_in, open_folder, stamp, too_deep, too_long,
+    DEEPEST, Found, Identity, Kind, Stamp, Walk, identity, names_in, open_folder, stamp, too_deep, too_long, unmounted,
 };
 use crate::error::SourceError;
 
@@ -114,7 +118,7 @@ pub struct Changed {
 
 /// The looks of one snapshot.
 pub struct Again<'a> {
-    root: &'a Path,
+    root: &'a Top,
     exclusions: &'a Exclusions,
     clock: &'a Clock,
     /// When the snapshot began, by the clock.
@@ -171,7 +175,7 @@ impl Now {
 
 impl<'a> Again<'a> {
     /// Looks at `root`, of a snapshot that began at `began` by the `clock` of the files.
-    pub fn new(root: &'a Path, exclusions: &'a Exclusions, clock: &'a Clock, began: i128) -> Again<'a> {
+    pub fn new(root: &'a Top, exclusions: &'a Exclusions, clock: &'a Clock, began: i128) -> Again<'a> {
         Again { root, exclusions, clock, began, listed: HashMap::new(), places: HashMap::new() }
     }
 
@@ -180,7 +184,7 @@ impl<'a> Again<'a> {
     pub fn look(&mut self, walk: &mut Walk, changed: &[Changed], settled: &Known, gone: &[usize]) -> Look {
         let mut look = Look::default();
         for &at in gone {
-            let Ok(meta) = std::fs::symlink_metadata(self.root.join(&walk.found[at].path)) else { continue };
+            let Ok(meta) = std::fs::symlink_metadata(self.root.through().join(&walk.found[at].path)) else { continue };
             if identity(&stamp(&meta)) == identity(&walk.found[at].stamp) {
                 look.seen.push((at, meta.created().ok().map(nanos)));
             }
@@ -220,12 +224,12 @@ impl<'a> Again<'a> {
     /// The folders that changed since they were listed, or may have.
     pub fn changed(&mut self, walk: &mut Walk) -> Vec<Changed> {
         let vanished: HashSet<usize> = std::mem::take(&mut walk.vanished).into_iter().collect();
-        let still_gone = &mut walk.vanished;
+        let (still_gone, errors) = (&mut walk.vanished, &mut walk.errors);
         let folders = walk.found.iter().enumerate().filter(|(_, found)| found.kind == Kind::Directory);
         // Each is in the list before what is in it.
         let mut real: HashSet<usize> = HashSet::new();
         let looked = folders.filter_map(|(at, found)| {
-            let path = self.root.join(&found.path);
+            let path = self.root.through().join(&found.path);
             // The data directory itself may be named by a link. What is gone was deleted, or moved into a folder that
             // changed by that.
             let meta = if at == 0 { std::fs::metadata(path) } else { std::fs::symlink_metadata(path) };
@@ -241,6 +245,9 @@ impl<'a> Again<'a> {
             let (seen, when) = self.listed.get(&at).copied().unwrap_or((found.stamp, walk.began));
             // A change in the same tick as the one before it leaves the stamp as it was.
             let may_hide = now.hides_until() > self.clock.least_after(when);
+            if now.device != seen.device {
+                errors.push(unmounted(found.path.clone()));
+            }
             let is_due = now != seen || may_hide || vanished.contains(&at);
             is_due.then_some(Changed { at, now })
         });
@@ -280,10 +287,10 @@ impl<'a> Again<'a> {
             if known.is_some_and(is_settled) {
                 continue;
             }
-            if refused.contains(&path) || self.exclusions.reason(&path, self.root).is_some() {
+            if refused.contains(&path) || self.exclusions.reason(&path, self.root.path()).is_some() {
                 continue;
             }
-            if let Some(error) = too_long(self.root, &path) {
+            if let Some(error) = too_long(self.root.path(), &path) {
                 walk.errors.push(error);
                 continue;
             }

@@ -28,6 +28,7 @@ use rustix::io::Errno;
 
 use super::clock::{COARSE_TICK, Clock, TICK};
 use super::exclude::Exclusions;
+use super::top::Top;
 use crate::error::SourceError;
 
 /// The deepest directory that is captured.
@@ -195,9 +196,25 @@ impl Walk {
         other.unwrap_or_else(|| identity(&self.found[found.parent].stamp))
     }
 
+    /// Folders on which another file system is mounted than the one above, and its device.
+    pub fn mounts(&self) -> Vec<(PathBuf, u64)> {
+        let is_mount = |found: &&Found| found.stamp.device != self.found[found.parent].stamp.device;
+        let mounts = self.found.iter().filter(|found| found.kind == Kind::Directory).filter(is_mount);
+        mounts.map(|found| (found.path.clone(), found.stamp.device)).collect()
+    }
+
+    /// Names those of `mounts`, of a walk before this one, that this one did not see.
+    pub fn name_unmounted(&mut self, mounts: Vec<(PathBuf, u64)>) {
+        for (path, device) in mounts {
+            if !self.found.iter().any(|found| found.stamp.device == device && found.path == path) {
+                self.errors.push(unmounted(path));
+            }
+        }
+    }
+
     /// What stands now at each of these places at which the walk saw a file, if it is one, and in the folder that was
     /// seen; on all cores.
-    pub fn standing(&self, root: &Path, places: &[usize]) -> Vec<(usize, Standing)> {
+    pub fn standing(&self, root: &Top, places: &[usize]) -> Vec<(usize, Standing)> {
         let folders = places.chunk_by(|a, b| self.found[*a].parent == self.found[*b].parent);
         let batches: Vec<&[usize]> = folders.flat_map(|folder| folder.chunks(BATCH)).collect();
         let all = batches.into_par_iter().with_min_len(1).flat_map_iter(|batch| {
@@ -222,9 +239,9 @@ pub fn lies_in(path: &Path, folder: Identity) -> bool {
 }
 
 /// Walks `root`. Fails only when the directory itself cannot be read.
-pub fn walk(root: &Path, exclusions: &Exclusions, clock: &Clock) -> std::io::Result<Walk> {
+pub fn walk(root: &Top, exclusions: &Exclusions, clock: &Clock) -> std::io::Result<Walk> {
     let began = clock.now();
-    let meta = std::fs::metadata(root)?;
+    let meta = std::fs::metadata(root.through())?;
     if !meta.is_dir() {
         return Err(std::io::Error::from(ErrorKind::NotADirectory));
     }
@@ -258,7 +275,7 @@ type Inside = Result<Vec<Batch>, Errno>;
 
 impl Below {
     /// Of the folder `path` in `root`, which is `who`. Fails only when that cannot be listed.
-    pub(super) fn of(root: &Path, path: PathBuf, who: Identity, exclusions: &Exclusions) -> std::io::Result<Below> {
+    pub(super) fn of(root: &Top, path: PathBuf, who: Identity, exclusions: &Exclusions) -> std::io::Result<Below> {
         let (told, heard) = unbounded();
         let looking = Looking { root, exclusions, folders: AtomicUsize::new(1), told };
         let depth = path.components().count();
@@ -331,7 +348,7 @@ struct Folder {
 
 /// All cores, looking.
 struct Looking<'a> {
-    root: &'a Path,
+    root: &'a Top,
     exclusions: &'a Exclusions,
     /// How many have a number.
     folders: AtomicUsize,
@@ -381,10 +398,10 @@ impl Looking<'_> {
         let one = |(name, _): &(OsString, u64)| {
             let mut path = PathBuf::with_capacity(folder.path.as_os_str().len() + 1 + name.len());
             path.extend([folder.path.as_os_str(), name]);
-            if let Some(reason) = self.exclusions.reason(&path, self.root) {
+            if let Some(reason) = self.exclusions.reason(&path, self.root.path()) {
                 return Seen::LeftOut(path, reason);
             }
-            if let Some(error) = too_long(self.root, &path) {
+            if let Some(error) = too_long(self.root.path(), &path) {
                 return Seen::Unfit(error);
             }
             let stat = match dir.and_then(|dir| statat(dir, name.as_os_str(), AtFlags::SYMLINK_NOFOLLOW)) {
@@ -417,6 +434,13 @@ impl Looking<'_> {
     }
 }
 
+/// What is to be said of a folder on which something else is mounted than before, or nothing any more: what is below it
+/// now is not what became of what was.
+pub(super) fn unmounted(path: PathBuf) -> SourceError {
+    let reason = "what is mounted there is not what was: what had been below it may be missing; take another snapshot";
+    SourceError::new(path, reason)
+}
+
 /// What is to be said of a folder that lies too deep.
 pub(super) fn too_deep(path: PathBuf) -> SourceError {
     SourceError::new(path, format!("directories are nested deeper than {DEEPEST}"))
@@ -436,11 +460,11 @@ pub(super) fn too_long(root: &Path, path: &Path) -> Option<SourceError> {
 
 /// Opens the folder `path` in `root` if it is `who`. If it, or one above it, was exchanged for another, the one that
 /// was seen is not there.
-pub(super) fn open_folder(root: &Path, path: &Path, who: Identity) -> Result<OwnedFd, Errno> {
+pub(super) fn open_folder(root: &Top, path: &Path, who: Identity) -> Result<OwnedFd, Errno> {
     // The data directory itself may be named by a link. What became one meanwhile is not the folder that was seen.
     let link = if path.as_os_str().is_empty() { OFlags::empty() } else { OFlags::NOFOLLOW };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | link;
-    let folder = openat(CWD, root.join(path), flags, Mode::empty()).map_err(|error| match error {
+    let folder = openat(CWD, root.through().join(path), flags, Mode::empty()).map_err(|error| match error {
         Errno::LOOP | Errno::NOTDIR => Errno::NOENT,
         other => other,
     })?;

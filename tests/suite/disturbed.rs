@@ -19,6 +19,7 @@ use nbak::snapshot::save::Session;
 use nbak::snapshot::sidecar::Sidecar;
 use nbak::snapshot::store::Store;
 use nbak::source::exclude::Exclusions;
+use nbak::source::top::Top;
 use nbak::source::walk::walk;
 use nbak::store::memory::Discard;
 use nbak::store::sink::PackSink;
@@ -131,7 +132,7 @@ fn the_bytes_that_are_read_decide_what_a_file_is() {
     let magic = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
     fs::write(place.data.join("x.db-journal"), [&magic[..], &[1; 5000]].concat()).expect("a file");
     let walked = walk(
-        &place.data,
+        &Top::open(&place.data).expect("opened"),
         &Exclusions::new(Vec::new(), &[]).expect("no globs"),
         &nbak::source::clock::Clock::of(&place.data),
     )

@@ -14,6 +14,7 @@ macro_rules! own_name {
 
 mod adversary;
 mod anomaly;
+mod away;
 mod backup;
 mod backup_format;
 mod backup_hostile_restore;

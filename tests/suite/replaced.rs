@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::common::strace::{can_trace, traced};
+use crate::common::strace::{can_trace, only_of, traced};
 use crate::live_common::{Place, app};
 use nbak::snapshot::progress::{Progress, Silent};
 use nbak::snapshot::restore;
@@ -353,9 +353,10 @@ fn what_was_made_before_all_was_listed_is_not_too_new() {
     fs::write(place.data.join("b/state.json"), "v1").expect("a file");
     std::thread::sleep(2 * TICKS);
     // It is held as it lists the second folder.
-    let held = place.data.join("b").display().to_string();
+    let held = only_of(&place.data, &["b"]);
     let inject = "inject=openat:delay_enter=1500000:when=1";
-    let options = ["-o", "/dev/null", "-e", "trace=openat", "-e", inject, "-P", &held];
+    let mut options = vec!["-o", "/dev/null", "-e", "trace=openat", "-e", inject];
+    options.extend(held.iter().map(String::as_str));
     let mut child = traced(&place.nbak(["snapshot"]), &options);
     let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("strace runs");
     std::thread::sleep(Duration::from_millis(900));

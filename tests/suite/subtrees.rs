@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::common::strace::{can_trace, opened, traced};
+use crate::common::strace::{can_trace, only_of, opened, traced};
 use crate::live_common::{Place, Random, Run, assert_same, rounds, seed, survey};
 
 /// Beyond what stamps of folders, and of files without a byte, need to be relied on.
@@ -196,9 +196,10 @@ fn links_that_leave_a_folder_that_is_given_up_are_held() {
     fs::write(&first, random.bytes(1_000_000)).expect("a file");
     fs::write(data.join("y/second"), random.bytes(1_000_000)).expect("a file");
 
-    let held_up = ["-o", "/dev/null", "-P", first.to_str().expect("text"), "-P", second.to_str().expect("text")];
-    let how = ["-e", "trace=openat", "-e", "inject=openat:delay_exit=700000"];
-    let mut child = traced(&place.nbak(["snapshot", "-v"]), &[&held_up[..], &how].concat());
+    let held = only_of(&data, &["0", "x/second"]);
+    let mut how = vec!["-o", "/dev/null", "-e", "trace=openat", "-e", "inject=openat:delay_exit=700000"];
+    how.extend(held.iter().map(String::as_str));
+    let mut child = traced(&place.nbak(["snapshot", "-v"]), &how);
     let mut child = child.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("strace starts");
     let to = |from: &str, to: &str| fs::rename(data.join(from), data.join(to)).expect("moved");
     opened(&mut child, &first);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::common::strace::{can_trace, closed, opened, traced};
+use crate::common::strace::{can_trace, closed, only_of, opened, traced};
 use crate::live_common::{Place, Random, Run, survey};
 
 /// A data directory, and a snapshot of it that is held up at the moments that it opens `held`.
@@ -38,10 +38,9 @@ impl Scene {
 
     /// A snapshot that is held up as it has opened what is `held`.
     fn snapshot(&self, held: &[&str]) -> Child {
-        let held: Vec<String> =
-            held.iter().map(|held| self.data.join(held).to_str().expect("text").to_owned()).collect();
+        let held = only_of(&self.data, held);
         let mut options = vec!["-o", "/dev/null", "-e", "trace=openat", "-e", "inject=openat:delay_exit=700000"];
-        options.extend(held.iter().flat_map(|held| ["-P", held]));
+        options.extend(held.iter().map(String::as_str));
         let mut child = traced(&self.place.nbak(["snapshot", "-q"]), &options);
         child.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("strace starts")
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -29,6 +29,16 @@ pub fn traced(program: &Command, options: &[&str]) -> Command {
     }
     traced.stdin(Stdio::null());
     traced
+}
+
+/// Options that choose calls about the entries at `relative` of the data directory `data`: by name, or by way of a
+/// descriptor of that, of which nobody knows the number.
+pub fn only_of(data: &Path, relative: &[&str]) -> Vec<String> {
+    let tops = (3..24).map(|number| PathBuf::from(format!("/proc/self/fd/{number}")));
+    let tops: Vec<PathBuf> = tops.chain([data.to_path_buf()]).collect();
+    let names =
+        tops.iter().flat_map(|top| relative.iter().map(|path| top.join(path).to_str().expect("text").to_owned()));
+    names.flat_map(|name| ["-P".to_owned(), name]).collect()
 }
 
 /// Whether what runs under `strace` has the file at `path` open.

@@ -1,7 +1,6 @@
 //! A snapshot or a backup that runs beside a restore in place is of old and new data, and says so, also if the restore
 //! began after it and ended before it.
 
-use std::path::Path;
 use std::process::Command;
 
 use nbak::export::inplace::Staging;
@@ -9,7 +8,7 @@ use serde_json::Value;
 
 use super::scene::{Scene, options, scene as a_scene};
 use super::{MANY, restored};
-use crate::common::strace::{can_trace, opened, traced};
+use crate::common::strace::{can_trace, only_of, opened, traced};
 use crate::common::{Run, bare};
 
 fn command(scene: &Scene, args: &[&str]) -> Command {
@@ -22,12 +21,13 @@ fn command(scene: &Scene, args: &[&str]) -> Command {
 /// Runs it, and `act` while it reads a file.
 fn while_it_reads(scene: &Scene, args: &[&str], act: impl FnOnce()) -> (Run, Vec<Value>) {
     let place = scene.data.join("notes.txt");
-    let path = place.to_str().expect("text");
-    let stall = ["-o", "/dev/null", "-e", "trace=openat", "-P", path, "-e", "inject=openat:delay_exit=3000000:when=1"];
+    let held = only_of(&scene.data, &["notes.txt"]);
+    let mut stall = vec!["-o", "/dev/null", "-e", "trace=openat", "-e", "inject=openat:delay_exit=3000000:when=1"];
+    stall.extend(held.iter().map(String::as_str));
     let mut slow = traced(&command(scene, &[args, &["--json"]].concat()), &stall);
     let mut slow =
         slow.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("runs");
-    opened(&mut slow, Path::new(path));
+    opened(&mut slow, &place);
     act();
     assert!(slow.try_wait().expect("asked").is_none(), "it has ended already");
     let output = slow.wait_with_output().expect("ended");

@@ -701,7 +701,7 @@ fn a_link_that_is_put_into_the_target_meanwhile_is_not_followed() {
         assert!(target.make_folder(path).is_err(), "{name}");
         assert!(target.complete_folder(path, &attributes).is_err(), "{name}");
         if name != "l" {
-            assert!(target.symlink(path, b"x", &attributes).is_err(), "{name}");
+            assert!(target.symlink(path, b"x", &attributes, true).is_err(), "{name}");
             target.remove(path);
         }
     }

@@ -130,7 +130,8 @@ pub fn write(store: &Store, record: &Record, options: &Options<'_>, progress: &d
     let mut remarks = Vec::new();
     if let Some(first) = links.first() {
         let more = if links.len() > 1 { format!(" and {} more", links.len() - 1) } else { String::new() };
-        remarks.push(format!("symbolic links are left out of the backup, and kept in the snapshot: {first}{more}"));
+        let what = "symbolic links are left out of the backup, and kept in the snapshot as what they say";
+        remarks.push(format!("{what}: {first}{more}"));
     }
     let sealed = options.vault.filter(|_| options.encrypt);
     let files = items.iter().filter(|item| item.file.is_some()).count() as u64;

@@ -33,6 +33,7 @@ pub mod look;
 pub mod marks;
 pub mod meta;
 pub mod now;
+mod outward;
 mod parent;
 pub mod pieces;
 pub mod places;

@@ -260,7 +260,7 @@ impl Plan {
         let damaged = self.write(store, target, progress)?;
         progress.end();
         for (path, link, attributes) in &self.symlinks {
-            target.symlink(path, link, attributes)?;
+            target.symlink(path, link, attributes, options.overwrite)?;
         }
         for (path, attributes) in self.folders.iter().rev() {
             target.complete_folder(path, attributes)?;
@@ -268,6 +268,7 @@ impl Plan {
         if options.paths.is_empty() && target.is_new() {
             target.complete_folder(Path::new(""), &record.root)?;
         }
+        target.check_place()?;
         Ok(damaged)
     }
 

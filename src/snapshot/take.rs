@@ -23,6 +23,7 @@ use super::early;
 use super::gather::Gathering;
 use super::look;
 use super::now::now_nanos;
+use super::outward;
 use super::parent::{Parent, name_of};
 use super::places::name_of_source;
 use super::progress::Progress;
@@ -153,6 +154,7 @@ impl Taking<'_> {
         if self.clock_was_set() {
             contents.distrust();
         }
+        contents.remarks.extend(outward::remark(&self.source, &walked, &contents, &parent));
         let ended = now_nanos();
         let left_out = contents.left_out_in_order();
         let keys = self.store.catalog().packs().keys();

@@ -258,9 +258,10 @@ impl Target {
     }
 
     /// Makes a symbolic link, in place of whatever file stands there.
-    pub fn symlink(&self, path: &Path, target: &[u8], attributes: &Attributes) -> Result<()> {
+    pub fn symlink(&self, path: &Path, target: &[u8], attributes: &Attributes, overwrite: bool) -> Result<()> {
         let (parent, name) = self.parent(path)?;
-        match unlinkat(&parent, name, AtFlags::empty()) {
+        // Without that nothing stands there but what this very restore has put there, where names are not told apart.
+        match if overwrite { unlinkat(&parent, name, AtFlags::empty()) } else { Ok(()) } {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(self.failed("replace", path, error)),
         }
@@ -284,6 +285,18 @@ impl Target {
         futimens(&folder, &times(attributes)).map_err(|e| self.failed("set the time of a folder", path, e))?;
         chmodat(&folder, ".", Mode::from_raw_mode(attributes.mode), AtFlags::empty())
             .map_err(|e| self.failed("set the mode of a folder", path, e))
+    }
+
+    /// Fails if the path of the target does not lead to it any more: what was restored is not where it was to be.
+    pub fn check_place(&self) -> Result<()> {
+        let own = fstat(&self.root).map_err(|e| self.failed("look at", Path::new(""), e))?;
+        let named = statat(CWD, &self.path, AtFlags::empty());
+        if named.is_ok_and(|named| identity(&stamp_of(&named)) == identity(&stamp_of(&own))) {
+            return Ok(());
+        }
+        Err(Error::failed("the target directory was moved or replaced while it was restored to")
+            .at(&self.path)
+            .hint("what was restored is where that directory is now; restore again"))
     }
 
     /// Gives a file of this restore its final name, in place of whatever file stands there.

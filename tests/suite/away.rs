@@ -1,7 +1,8 @@
 //! The data directory goes away while a snapshot of it is taken: it is moved, replaced, unmounted, for a moment or for
-//! good. Nothing in it counts as deleted by that.
+//! good. Nothing in it counts as deleted by that. The same of the target of a restore; and what was moved out of the
+//! data directory for good, and a link left in its place.
 //!
-//! The snapshot is held up where it matters, by strace.
+//! Snapshot and restore are held up where it matters, by strace.
 
 use std::fs;
 use std::path::Path;
@@ -126,4 +127,50 @@ fn what_is_mounted_below_it() {
         assert!(run.err.contains("volume: what is mounted there is not what was"), "{run:?}");
         fs::write(place.data.join("z"), "another").expect("a file");
     }
+}
+
+/// The target of a restore is moved away meanwhile: nothing is where it was to be, and that is said.
+#[test]
+fn the_target_of_a_restore() {
+    if !can_trace() {
+        return;
+    }
+    let place = place();
+    place.ok(["snapshot"]);
+    let target = place.path("target");
+    let restore = place.nbak(["restore", "latest", "--target", target.to_str().expect("text")]);
+    let last = target.join("z");
+    let options = ["-o", "/dev/null", "-e", "trace=close", "-e", "inject=close:delay_enter=700000", "-P"];
+    let mut child = traced(&restore, &[&options[..], &[last.to_str().expect("text")]].concat());
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("strace starts");
+    opened(&mut child, &last);
+    fs::rename(&target, place.path("elsewhere")).expect("moved");
+    let run = end(child).exits(1);
+    assert!(run.err.contains("the target directory was moved or replaced"), "{run:?}");
+    assert!(place.path("elsewhere/m.db").is_file());
+}
+
+/// Who moves a folder to another disk and leaves a link has it in no snapshot, and is told so, once.
+#[test]
+fn what_a_link_stands_for() {
+    let place = place();
+    let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, place.data.join(name)).expect("a link");
+    fs::rename(place.data.join("y"), place.path("y")).expect("moved");
+    link(&place.path("y"), "y");
+    link(Path::new("b/1"), "within");
+    link(Path::new("../nowhere"), "dangling");
+    let words = "links lead out of the data directory, and what they lead to is in no snapshot: y\n";
+    let told = |run: &Run, words: &str| run.err.contains(words);
+    assert!(told(&place.ok(["snapshot"]), words));
+    fs::write(place.data.join("a"), "another").expect("a file");
+    let again = place.ok(["snapshot"]);
+    assert!(!told(&again, "links lead"), "{again:?}");
+    fs::remove_file(place.data.join("within")).expect("removed");
+    for n in 0..5 {
+        link(&place.path("y/1"), &format!("out{n}"));
+    }
+    let run = place.ok(["snapshot"]);
+    assert!(told(&run, "in no snapshot: out0, out1, out2 and 2 more"), "{run:?}");
+    let backup = place.ok(["backup"]);
+    assert!(told(&backup, "kept in the snapshot as what they say"), "{backup:?}");
 }

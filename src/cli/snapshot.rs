@@ -147,8 +147,9 @@ fn report(
     }
     let seconds = duration_ms as f64 / 1000.0;
     if taken.unchanged {
+        let (name, verb) = if options.dry_run { ("dry run: ", "would be") } else { ("", "was") };
         line(format!(
-            "nothing changed since snapshot {} of {}: nothing was stored ({seconds:.2} s)",
+            "{name}nothing changed since snapshot {} of {}: nothing {verb} stored ({seconds:.2} s)",
             record.id.short(),
             time(record.started)
         ));

@@ -549,6 +549,7 @@ fn a_dry_run_writes_nothing() {
     live_common::assert_same(&all, &survey(place.root.path()), "a dry run with a store");
     assert_eq!(place.ok(["snapshots"]).out.lines().count(), 1);
     assert_eq!(place.snapshot()["new_chunks"], 1);
+    place.ok(["snapshot", "--dry-run"]).says(&["dry run: nothing changed", "nothing would be stored"]);
 }
 
 #[test]

@@ -96,6 +96,7 @@ impl Store {
             }
         }
         let lock = WriterLock::acquire(root, patience)?;
+        let local = local.locked(lock.held(root)?);
         let mut is_new = false;
         if local.list(Kind::Slot)?.is_empty() {
             match nothing_opens(root, &local)? {
@@ -127,7 +128,12 @@ impl Store {
         if local.list(Kind::Slot)?.is_empty() {
             return Err(nothing_opens(root, local)?);
         }
-        Self::assemble(root, Arc::new(LocalDirectory::at(root)), credentials, lock)
+        let local = LocalDirectory::at(root);
+        let local = match &lock {
+            Some(lock) => local.locked(lock.held(root)?),
+            None => local,
+        };
+        Self::assemble(root, Arc::new(local), credentials, lock)
     }
 
     fn assemble(

@@ -9,6 +9,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::lock::Held;
 use super::objects::{Durable, Key, Kind, Objects};
 use crate::error::{Error, Result};
 use crate::id::{PackId, SlotId, random_bytes};
@@ -23,12 +24,24 @@ const OURS: [&str; 9] =
 /// A directory of objects.
 pub struct LocalDirectory {
     root: PathBuf,
+    /// The writer's lock, where this process has it.
+    held: Option<Held>,
 }
 
 impl LocalDirectory {
     /// The store at `root`, which need not exist yet. Nothing is touched.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        LocalDirectory { root: root.into() }
+        LocalDirectory { root: root.into(), held: None }
+    }
+
+    /// The same, of which the writer's lock is `held`: nothing is written or removed once it is another's.
+    #[must_use]
+    pub fn locked(self, held: Held) -> Self {
+        LocalDirectory { held: Some(held), ..self }
+    }
+
+    fn check_lock(&self) -> Result<()> {
+        self.held.as_ref().map_or(Ok(()), Held::check)
     }
 
     /// Makes the folders that are missing, durably. A directory that holds anything else is left alone.
@@ -127,7 +140,7 @@ impl Objects for LocalDirectory {
         let folder = self.root.join(TEMPORARY);
         let temporary = folder.join(SlotId(random_bytes()).to_string());
         let target = self.path(key);
-        let written = write_new(&temporary, parts).and_then(|()| {
+        let written = write_new(&temporary, parts).and_then(|()| self.check_lock()).and_then(|()| {
             rename_new(&temporary, &target).map_err(|e| Error::io("give a stored object its name", &target, e))
         });
         if let Err(error) = written {
@@ -135,8 +148,9 @@ impl Objects for LocalDirectory {
             let _ = std::fs::remove_file(&temporary);
             return Err(error);
         }
-        if let Err(error) = sync_folder(&self.root.join(key.kind.folder())) {
-            // Whether the name is durable is not known: it must not be taken for an object that was promised.
+        if let Err(error) = sync_folder(&self.root.join(key.kind.folder())).and_then(|()| self.check_lock()) {
+            // Whether the name is durable, or what it builds on is there, is not known: it must not be taken for an
+            // object that was promised.
             let _ = std::fs::remove_file(&target);
             return Err(error);
         }
@@ -190,6 +204,7 @@ impl Objects for LocalDirectory {
     /// One sync for all: thousands of packs may go at once.
     fn delete_all(&self, kind: Kind, ids: &[[u8; 16]]) -> Result<()> {
         for id in ids {
+            self.check_lock()?;
             let path = self.path(Key::new(kind, *id));
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -209,6 +224,7 @@ impl Objects for LocalDirectory {
                 .hint("remove the link; the folder is made anew"));
         }
         create_folder(&folder)?;
+        self.check_lock()?;
         let (path, name) = (self.path(key), SlotId(key.id).to_string());
         let mut number = 0u32;
         loop {

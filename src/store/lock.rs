@@ -10,13 +10,17 @@
 //! next time. A reader waits for that moment, and no longer: on a medium that it cannot write to it has no lock, and
 //! reads on.
 //!
+//! **Who removes the file** `lock`, taking it for stale, or puts another store in the place of this one, has two writers
+//! change a store at once: each has the lock of another file. So whoever takes it looks whether it is the file of that
+//! name, and looks again before and after each object that gets its name, and before each that goes ([`Held`]).
+//!
 //! Taking the writer's lock writes nothing into a store that is there: whoever takes it may yet turn out to have no
 //! key. A link in its place is not followed: whoever can write to the backup disk would choose which file is emptied.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -48,7 +52,9 @@ impl WriterLock {
         let start = Instant::now();
         loop {
             match file.try_lock() {
-                Ok(()) => break,
+                Ok(()) if Held::of(&file, path)?.is_there() => break,
+                // It was removed after it was opened.
+                Ok(()) => file = open(path)?,
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(Error::io("take a lock", path, error)),
             }
@@ -70,6 +76,11 @@ impl WriterLock {
         Ok(WriterLock { file })
     }
 
+    /// What tells whether it is the lock of the store at `root` still.
+    pub fn held(&self, root: &Path) -> Result<Held> {
+        Held::of(&self.file, &root.join(NAME))
+    }
+
     /// Makes the readers' lock, if it is not there.
     pub fn make_for_readers(root: &Path) {
         let _ = open(&root.join(READERS));
@@ -88,6 +99,37 @@ impl WriterLock {
         file.try_lock().ok()?;
         file.set_len(0).ok()?;
         Some(WriterLock { file })
+    }
+}
+
+/// The file of a lock that is held, and the path that it must have.
+#[derive(Debug)]
+pub struct Held {
+    path: PathBuf,
+    /// Its device and inode.
+    who: (u64, u64),
+}
+
+impl Held {
+    fn of(file: &File, path: &Path) -> Result<Held> {
+        let meta = file.metadata().map_err(|error| Error::io("look at a lock", path, error))?;
+        Ok(Held { path: path.to_path_buf(), who: (meta.dev(), meta.ino()) })
+    }
+
+    fn is_there(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.who)
+    }
+
+    /// Fails if another file has its path by now, or none.
+    pub fn check(&self) -> Result<()> {
+        if self.is_there() {
+            return Ok(());
+        }
+        let what = "the lock of this store was removed, or another store put in its place, while it was written to: \
+                    others may have written to it, or removed from it, meanwhile";
+        Err(Error::failed(what).at(&self.path).hint(
+            "nothing more was written; run `nbak check`, and do it again. A lock ends with its process: leave the file",
+        ))
     }
 }
 
@@ -145,7 +187,6 @@ impl Deleting {
 
 /// The processes that hold a lock on `file`, as the kernel lists them; none where it does not.
 fn holders(file: &File) -> Vec<u32> {
-    use std::os::unix::fs::MetadataExt;
     let Ok(inode) = file.metadata().map(|meta| meta.ino()) else { return Vec::new() };
     let list = std::fs::read_to_string("/proc/locks").unwrap_or_default();
     // 1: FLOCK  ADVISORY  READ 4242 08:01:1234 0 EOF

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::common::strace::{can_trace, traced};
 use crate::live_common::{Place, Random, Run, Stop, assert_same, rounds, seed, survey, text};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -245,4 +246,48 @@ fn a_store_that_goes_on_meanwhile_is_not_called_damaged() {
         drop(stopping);
         assert!(writer.join().expect("it saw no error") > 3);
     });
+}
+
+/// Who takes the lock file for stale and removes it, or puts a copy of the store in its place, has two writers change
+/// one store. The one whose lock it was lists no snapshot of which others may have removed a part.
+#[test]
+fn a_lock_that_is_removed_is_noticed() {
+    if !can_trace() {
+        return;
+    }
+    for is_exchanged in [false, true] {
+        let place = Place::new();
+        let packs = || fs::read_dir(place.repo.join("packs")).expect("packs").count();
+        let mut random = Random::new(71);
+        fs::write(place.data.join("small"), "small").expect("a file");
+        place.snapshot();
+        let before = packs();
+        assert!(
+            Command::new("cp").arg("-a").args([&place.repo, &place.path("copy")]).status().expect("runs").success()
+        );
+        for name in ["a", "b", "c"] {
+            fs::write(place.data.join(name), random.bytes(20_000_000)).expect("a file");
+        }
+        // Each object gets its name late.
+        let slow = ["-o", "/dev/null", "-e", "trace=renameat2", "-e", "inject=renameat2:delay_enter=700000"];
+        let (mut child, what) = start(traced(&place.nbak(["snapshot"]), &slow));
+        while packs() < before + 2 {
+            assert!(child.try_wait().expect("asked").is_none(), "it has ended already");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if is_exchanged {
+            fs::rename(&place.repo, place.path("exchanged")).expect("moved");
+            fs::rename(place.path("copy"), &place.repo).expect("moved");
+        } else {
+            fs::remove_file(place.repo.join("lock")).expect("removed");
+            place.ok(["gc"]);
+        }
+        let run = end((child, what)).exits(1);
+        assert!(run.err.contains("the lock of this store was removed"), "{run:?}");
+        assert_eq!(place.ok(["snapshots"]).out.lines().count(), 1);
+        place.check();
+        place.snapshot();
+        place.check();
+        assert_same(&survey(&place.data), &survey(&place.restore("latest", "back")), "afterwards");
+    }
 }

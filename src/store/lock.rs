@@ -10,9 +10,9 @@
 //! next time. A reader waits for that moment, and no longer: on a medium that it cannot write to it has no lock, and
 //! reads on.
 //!
-//! **Who removes the file** `lock`, taking it for stale, or puts another store in the place of this one, has two writers
-//! change a store at once: each has the lock of another file. So whoever takes it looks whether it is the file of that
-//! name, and looks again before and after each object that gets its name, and before each that goes ([`Held`]).
+//! **Who removes the file** `lock`, taking it for stale, or puts another store in the place of this one, has two
+//! writers change a store at once: each has the lock of another file. So whoever takes it looks whether it is the file
+//! of that name, and looks again before and after each object that gets its name, and before each that goes ([`Held`]).
 //!
 //! Taking the writer's lock writes nothing into a store that is there: whoever takes it may yet turn out to have no
 //! key. A link in its place is not followed: whoever can write to the backup disk would choose which file is emptied.

@@ -12,6 +12,7 @@ use scene::{Hook, Opener, ROLE, STATES, Scene, database, live_database, options,
 
 mod beside;
 mod excluded;
+mod forged;
 mod interrupted;
 mod meanwhile;
 mod scene;

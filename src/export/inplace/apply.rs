@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::asked::{Abandoned, Replaced};
+use super::called::{FOLDER, NEW, OLD};
 use super::databases::{Held, standing_sidecars, turn_log_on};
 use super::holders::{self, Whose};
 use super::intent::{Clear, IN_BACKUP, Intent, Move, Way};
 use super::old::{Noted, Verdict, foreign_sidecars, is_as_noted, is_copied, is_staged, noted, verdict};
 use super::plan::is_graph;
 use super::root::{Kind, Root, Seen, Stamp};
-use super::staging::{FOLDER, NEW, OLD};
 use super::through::{self, Outcome};
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;

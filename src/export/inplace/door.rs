@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::apply::Run;
 use super::asked::{Abandoned, Options, Replaced};
+use super::called::{FOLDER, INTENT, NEW};
 use super::databases::{self, Held, Standing, hold, standing_sidecars};
 use super::holders::{Process, Whose, holders, in_words};
 use super::intent::{Intent, Move, Name, Way};
@@ -16,7 +17,8 @@ use super::old::refuse_copy;
 use super::pending::{in_the_way, named, standing, still_to_go};
 use super::plan::{self, Plan, base_of};
 use super::root::{Kind, Root, Seen};
-use super::staging::{FOLDER, INTENT, NEW, Staging};
+use super::staging::Staging;
+use super::trust;
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 
@@ -85,10 +87,10 @@ pub fn recover_untouched(data: &Path, progress: &dyn Progress) -> Result<Option<
 /// Ends an interrupted restore, if there is one, and leaves what is live as it is. What the restore had replaced is
 /// kept, where the answer says, if there is any of that. `None`: nothing was pending.
 pub fn abandon(data: &Path, progress: &dyn Progress) -> Result<Option<Abandoned>> {
-    if data.join(INTENT).symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+    if !trust::is_there(data)? {
         return Ok(None);
     }
-    let staging = Staging::lock(data)?;
+    let staging = Staging::lock(data).map_err(|error| not_locked(data, error))?;
     let root = &staging.root;
     if root.seen(Path::new(INTENT))?.is_none() {
         return Ok(None);
@@ -101,19 +103,16 @@ pub fn abandon(data: &Path, progress: &dyn Progress) -> Result<Option<Abandoned>
 }
 
 fn go_on(data: &Path, progress: &dyn Progress, is_asked: bool) -> Result<Option<Replaced>> {
-    let is_there = |name: &str| match data.join(name).symlink_metadata() {
-        Ok(_) => Ok(true),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
-        Err(error) => Err(Error::io("look for an interrupted restore", data.join(name), error)),
-    };
-    if !is_there(FOLDER)? {
-        return Ok(None);
+    match data.join(FOLDER).symlink_metadata() {
+        Ok(_) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) => return Err(Error::io("look for an interrupted restore", data.join(FOLDER), error)),
     }
-    let is_pending = is_there(INTENT)?;
+    let is_pending = trust::is_there(data)?;
     let staging = match Staging::lock(data) {
         // Somebody is staging files. They change nothing yet.
         Err(error) if error.is_locked() && !is_pending => return Ok(None),
-        other => other?,
+        other => other.map_err(|error| not_locked(data, error))?,
     };
     let root = &staging.root;
     if root.seen(Path::new(INTENT))?.is_none() {
@@ -140,6 +139,11 @@ fn go_on(data: &Path, progress: &dyn Progress, is_asked: bool) -> Result<Option<
     let replaced = retake(&mut run).and_then(|()| run.finish()).map_err(|error| begun(root, error));
     progress.end();
     replaced.map(Some)
+}
+
+/// Whose the restore is says more than that its lock does not open.
+fn not_locked(data: &Path, error: Error) -> Error {
+    if error.is_locked() { error } else { trust::check(data).err().unwrap_or(error) }
 }
 
 /// Nothing was written, and somebody may be about to: an event log is opened once, and written to when there is an

@@ -4,21 +4,20 @@
 //! renamed, so it is there as a whole or not at all; the hash tells a damaged one.
 //!
 //! Paths need not be UTF-8: a byte that does not fit, and `%` itself, is written as `%` and two hex digits. They are
-//! checked when read, although the folder is ours: a `..` in a journal that somebody put there would move files
-//! outside of the data directory.
+//! checked when read, although the folder is ours ([`trust`]): a `..` in a journal would move files outside of the data
+//! directory.
 
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
 use std::io::{Read, Write as _};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::called::{FOLDER, INTENT};
 use super::origin::Origin;
 use super::root::{Root, Seen, Stamp};
-use super::staging::{FOLDER, INTENT};
+use super::trust;
 use crate::error::{Error, Result};
 
 const VERSION: u32 = 1;
@@ -199,7 +198,7 @@ impl Intent {
     pub fn write(&mut self, root: &Root) -> Result<()> {
         let place = root.place(Path::new(TEMPORARY));
         let failed = |error| Error::io("write the journal of the restore", &place, error);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&place).map_err(failed)?;
+        let mut file = root.create(Path::new(TEMPORARY))?;
         self.origin = Some(Origin::of(root, Path::new(TEMPORARY))?);
         let mut text = serde_json::to_vec(self).map_err(|error| failed(error.into()))?;
         let hash = blake3::hash(&text).to_hex();
@@ -211,14 +210,12 @@ impl Intent {
         root.sync_folder(Path::new(FOLDER))
     }
 
-    /// Reads and checks it.
+    /// Reads and checks it. Fails if another user may have written it.
     pub fn read(root: &Root) -> Result<Intent> {
         let place = root.place(Path::new(INTENT));
         let failed = |error| Error::io("read the journal of an interrupted restore", &place, error);
-        let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(&place).map_err(failed)?;
         let mut text = Vec::new();
-        file.take(LARGEST).read_to_end(&mut text).map_err(failed)?;
+        trust::open(root)?.take(LARGEST).read_to_end(&mut text).map_err(failed)?;
         Intent::parse(&text).map_err(|why| {
             Error::integrity(format!("the journal of an interrupted restore is damaged ({why}); nothing was changed"))
                 .at(&place)

@@ -28,6 +28,7 @@
 mod apply;
 mod asked;
 pub mod beside;
+mod called;
 mod databases;
 mod door;
 pub mod holders;
@@ -39,6 +40,7 @@ mod plan;
 mod root;
 mod staging;
 mod through;
+mod trust;
 
 pub use asked::{Abandoned, Options, Replaced};
 pub use door::{abandon, look_for_openers, recover, recover_untouched, replace};

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::called::{INTENT, NEW};
 use super::databases::standing_sidecars;
 use super::intent::{Intent, Move, Way};
 use super::origin::Origin;
 use super::plan::hash_live;
 use super::root::{Kind, Root, Stamp};
-use super::staging::{INTENT, NEW};
 use crate::error::{Error, Result};
 use crate::snapshot::sidecar::{HEAD, Sidecar, is_shared_memory};
 use crate::source::handle::FileHandle;

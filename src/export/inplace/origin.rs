@@ -10,8 +10,8 @@ use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
+use super::called::FOLDER;
 use super::root::Root;
-use super::staging::FOLDER;
 use crate::error::{Error, Result};
 
 /// File systems keep such a time more or less exactly, and some only after they were mounted anew.

@@ -20,12 +20,14 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use super::apply::Run;
+use super::called::{INTENT, NEW, OLD};
 use super::databases::standing_sidecars;
 use super::intent::{Clear, Intent, Name, Way};
 use super::old::refuse_copy;
 use super::plan::is_graph;
 use super::root::{Kind, Root, Seen, Stamp};
-use super::staging::{INTENT, NEW, OLD, Staging};
+use super::staging::Staging;
+use super::trust;
 use crate::error::{Error, Result};
 use crate::snapshot::sidecar::{Sidecar, is_shared_memory};
 
@@ -49,7 +51,8 @@ impl Pending {
         let begun = crate::export::manifest::iso(self.since);
         let what = format!("a restore in place, begun at {begun}, is half done: old and new data stand side by side");
         match &self.unreadable {
-            Some(why) => format!("{what}; {why}"),
+            // Whether it is, is what cannot be told.
+            Some(why) => format!("it seems that a restore in place is half done: {why}"),
             None if self.written.is_empty() => what,
             None => format!("{what}; written since: {}", named(&self.written)),
         }
@@ -84,7 +87,8 @@ pub fn pending(data: &Path) -> Option<Pending> {
         }
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return None,
         Err(error) => {
-            let why = Error::io("look for an interrupted restore", &place, error).to_string();
+            let error = Error::io("look for an interrupted restore", &place, error);
+            let why = trust::is_there(data).err().unwrap_or(error).to_string();
             return Some(Pending { since: 0, written: Vec::new(), unreadable: Some(why) });
         }
     };

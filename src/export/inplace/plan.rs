@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::asked::Options;
+use super::called::NEW;
 use super::databases::{self, SUFFIXES, standing_sidecars};
 use super::intent::{Clear, Folder, Intent, Move, Name, Touch, Way, is_own};
 use super::root::{Kind, Root, Seen};
-use super::staging::NEW;
 use crate::error::{Error, Result};
 use crate::snapshot::sidecar::sidecars;
 use crate::source::block::Block;

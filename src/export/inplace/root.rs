@@ -3,6 +3,7 @@
 //! No symbolic link is followed, also none that is put there meanwhile. Staging, old and kept files are below it too,
 //! so every move is one between two paths of the same root.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -85,7 +86,8 @@ impl Root {
         Error::io(action, self.place(path), error.into())
     }
 
-    fn folder(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+    /// Opens a folder.
+    pub fn folder(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
         let mut at = openat(&self.fd, ".", FOLDER, Mode::empty())?;
         for name in path.components() {
             at = openat(&at, name.as_os_str(), FOLDER, Mode::empty())?;
@@ -199,6 +201,16 @@ impl Root {
             at = openat(&at, name.as_os_str(), FOLDER, Mode::empty()).map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Makes a file of our own (0600) where nothing stands.
+    pub fn create(&self, path: &Path) -> Result<File> {
+        let create = || {
+            let (parent, name) = self.parent(path)?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(&parent, name, flags, Mode::RUSR | Mode::WUSR)
+        };
+        create().map(File::from).map_err(|e| self.failed("make", path, e))
     }
 
     /// Moves `from` to `to`, where nothing stands.

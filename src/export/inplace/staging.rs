@@ -4,27 +4,17 @@
 //! can be held twice. The staging itself comes and goes, and one without an intent changed nothing: it is swept.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::called::{FOLDER, INTENT, LOCK, NEW};
 use super::root::{Kind, Root};
+use super::trust;
 use crate::error::{Error, Result};
 use crate::id::SlotId;
 use crate::source::passing;
 
-/// The folder, in the data directory.
-pub const FOLDER: &str = ".nbak-restore";
-/// What is to be put in place.
-pub const NEW: &str = ".nbak-restore/new";
-/// What stood in the way, and was no version of a file that was put in place.
-pub const OLD: &str = ".nbak-restore/old";
-/// The journal.
-pub const INTENT: &str = ".nbak-restore/intent";
-/// The file that restores lock, which stays.
-pub const LOCK: &str = ".nbak-restore.lock";
-/// So many bytes in it tell one restore from another.
-pub const MARK: u64 = 16;
 /// How long even a lock that is held is tried for.
 const MOMENT: Duration = Duration::from_millis(300);
 
@@ -65,6 +55,8 @@ impl Staging {
         staging.is_needed = false;
         let folder = staging.root.place(Path::new(FOLDER));
         passing::made(&folder, || staging.root.make_folder(Path::new(NEW)))?;
+        // Somebody else may have been faster.
+        [FOLDER, NEW].into_iter().try_for_each(|path| trust::is_own_folder(&staging.root, Path::new(path)))?;
         Ok(staging)
     }
 
@@ -81,6 +73,13 @@ impl Staging {
             .custom_flags((rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed())
             .open(&path)
             .map_err(|error| Error::io("open the lock of restores", &path, error))?;
+        // It is written to: under a second name it may be anything, that others may not write to themselves.
+        let meta = lock.metadata().map_err(|error| Error::io("look at the lock of restores", &path, error))?;
+        if !meta.is_file() || meta.nlink() != 1 {
+            return Err(Error::failed("the lock of restores is no file, or has a second name")
+                .at(&path)
+                .hint("move it away, where no restore is under way: it is made anew; nothing was changed"));
+        }
         let start = Instant::now();
         loop {
             match lock.try_lock() {

@@ -18,6 +18,9 @@ use crate::error::{Error, Result};
 /// How long is waited for the others' transactions to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 const BLOCK: usize = 1 << 20;
+/// How a database of our own is opened: it lies where it was put, and no link leads to it.
+const OURS: OpenFlags =
+    OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX).union(OpenFlags::SQLITE_OPEN_NOFOLLOW);
 
 /// How the live database compares with the staged one afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +37,7 @@ pub enum Outcome {
 pub fn copy(staged: &Path, live: &Path, scratch: &Path) -> Result<Outcome> {
     let about = |error| failed("write into the live database", live, error);
     let mut target = connect(live).map_err(about)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let source = Connection::open_with_flags_and_vfs(staged, flags, c"unix")
+    let source = Connection::open_with_flags_and_vfs(staged, OURS, c"unix")
         .map_err(|error| failed("open the staged database", staged, error))?;
     let version = |conn: &Connection| conn.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0));
     // Moves when another connection commits, not when this one does.
@@ -94,8 +96,7 @@ fn image(conn: &Connection, scratch: &Path) -> Result<()> {
         .open(scratch)
         .map_err(|error| Error::io("make a copy to compare", scratch, error))?;
     let about = |error| failed("make a copy to compare", scratch, error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut target = Connection::open_with_flags_and_vfs(scratch, flags, c"unix").map_err(about)?;
+    let mut target = Connection::open_with_flags_and_vfs(scratch, OURS, c"unix").map_err(about)?;
     target.execute_batch("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF").map_err(about)?;
     match Backup::new(conn, &mut target).and_then(|backup| backup.step(-1)).map_err(about)? {
         StepResult::Done => Ok(()),

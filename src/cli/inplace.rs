@@ -15,7 +15,7 @@ use super::output::{self, count, line, size, time};
 use crate::error::{Error, Result};
 use crate::export::backup::Backup;
 use crate::export::inplace::pending::pending;
-use crate::export::inplace::{self, Replaced};
+use crate::export::inplace::{self, Abandoned, Ended, Replaced};
 use crate::export::manager::{BackupManager, Created};
 use crate::export::restore::{Options, Restored, is_meant};
 use crate::snapshot::look::clean_path;
@@ -29,13 +29,23 @@ const IN_PART: u8 = 3;
 /// So many entries that the snapshot lacks are named.
 const NAMED: usize = 5;
 
-/// Finishes a restore that was interrupted, if nothing was written since. Else, or if it cannot be finished, that is an
-/// error.
+/// Finishes a restore that was interrupted, if nothing was written since, or brings to its end one that was given up.
+/// Else, or if that cannot be done, it is an error.
 pub fn finish(context: &Context) -> Result<()> {
     let data = context.data_dir()?;
-    if let Some(replaced) = inplace::recover_untouched(&data, &context.bars())? {
-        output::warning("a restore that had been interrupted was finished");
-        tell(context, &replaced);
+    match inplace::recover_untouched(&data, &context.bars())? {
+        Some(Ended::Finished(replaced)) => {
+            output::warning("a restore that had been interrupted was finished");
+            tell(context, &replaced);
+        }
+        Some(Ended::GivenUp(ended)) => {
+            output::warning("a restore that had been given up was brought to its end: what is live stays as it is");
+            warn_of_given_up(&ended);
+            if let Some(kept) = &ended.kept {
+                output::message(format!("what the restore had replaced is kept in {}", kept.display()));
+            }
+        }
+        None => {}
     }
     Ok(())
 }
@@ -77,7 +87,7 @@ pub fn warn(context: &Context) -> Option<String> {
 /// `restore --resume`.
 pub fn resume(context: &Context, yes: bool) -> Result<u8> {
     let data = context.data_dir()?;
-    if pending(&data).is_some() {
+    if pending(&data).is_some_and(|pending| pending.can_be_finished()) {
         confirm(context, "the rest of an interrupted restore", "What was written there since is kept aside.", yes)?;
     }
     let start = Instant::now();
@@ -91,13 +101,7 @@ pub fn abandon(context: &Context) -> Result<u8> {
     let data = context.data_dir()?;
     let Some(ended) = inplace::abandon(&data, &context.bars())? else { return Err(nothing_pending(&data)) };
     let text = |path: &PathBuf| path.to_string_lossy().into_owned();
-    for path in &ended.without_log {
-        output::warning(format!(
-            "{}: it is in rollback mode, in which the restore had put it; it says the same, and `PRAGMA \
-             journal_mode=WAL` puts it back, which the application may give by itself when it opens it",
-            path.display()
-        ));
-    }
+    warn_of_given_up(&ended);
     if context.json {
         let without_log: Vec<String> = ended.without_log.iter().map(text).collect();
         let kept = ended.kept.as_ref().map(text);
@@ -110,6 +114,17 @@ pub fn abandon(context: &Context) -> Result<u8> {
         None => line("it had replaced nothing"),
     }
     Ok(0)
+}
+
+/// What is worth knowing of one that was given up.
+fn warn_of_given_up(ended: &Abandoned) {
+    for path in &ended.without_log {
+        output::warning(format!(
+            "{}: it is in rollback mode, in which the restore had put it; it says the same, and `PRAGMA \
+             journal_mode=WAL` puts it back, which the application may give by itself when it opens it",
+            path.display()
+        ));
+    }
 }
 
 fn nothing_pending(data: &Path) -> Error {

@@ -269,10 +269,10 @@ impl Standing {
             (what.clone(), value)
         };
         let paths = |all: &[PathBuf]| all.iter().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>();
-        let pending = self
-            .pending
-            .as_ref()
-            .map(|one| json!({"since": iso(one.since), "written_since": paths(&one.written), "text": one.text()}));
+        let pending = self.pending.as_ref().map(|one| {
+            let written = paths(&one.written);
+            json!({"since": iso(one.since), "written_since": written, "given_up": one.given_up, "text": one.text()})
+        });
         json!({
             "data_dir": places.data_dir.to_string_lossy(),
             "repo": places.repo.to_string_lossy(),

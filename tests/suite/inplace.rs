@@ -13,6 +13,7 @@ use scene::{Hook, Opener, ROLE, STATES, Scene, database, live_database, options,
 mod beside;
 mod excluded;
 mod forged;
+mod given_up;
 mod interrupted;
 mod meanwhile;
 mod scene;

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::asked::{Abandoned, Replaced};
+use super::asked::Replaced;
 use super::called::{FOLDER, NEW, OLD};
-use super::databases::{Held, standing_sidecars, turn_log_on};
+use super::databases::{Held, standing_sidecars};
 use super::holders::{self, Whose};
 use super::intent::{Clear, IN_BACKUP, Intent, Move, Way};
-use super::old::{Noted, Verdict, foreign_sidecars, is_as_noted, is_copied, is_staged, noted, verdict};
+use super::old::{Noted, Verdict, foreign_sidecars, is_as_noted, is_staged, noted, verdict};
 use super::plan::is_graph;
 use super::root::{Kind, Root, Seen, Stamp};
 use super::through::{self, Outcome};
@@ -38,7 +38,7 @@ pub struct Run<'a> {
     /// An earlier process began it: what is live may have been written since.
     pub is_recovery: bool,
     /// The directory is a copy of the one that the intent was written in.
-    is_copied: bool,
+    pub is_copied: bool,
     /// What would have gone in the end, and was kept.
     spared: BTreeSet<PathBuf>,
     /// What was put in place by this process.
@@ -113,16 +113,8 @@ impl<'a> Run<'a> {
         Ok(staged.is_some_and(|seen| seen.stamp.inode == one.staged.inode))
     }
 
-    /// The same, also in a copy of the directory.
-    fn is_still_staged(&self, one: &Move) -> Result<bool> {
-        if self.is_copied {
-            is_staged(self.root, &Path::new(NEW).join(&one.path.0), one)
-        } else {
-            Run::is_pending(self.root, one)
-        }
-    }
-
-    fn kept(&self) -> &Path {
+    /// The folder of what must not be lost.
+    pub fn kept(&self) -> &Path {
         Path::new(&self.intent.kept)
     }
 
@@ -433,7 +425,7 @@ impl<'a> Run<'a> {
     }
 
     /// Whatever stood there, kept: something is not as it should be.
-    fn keep_everything(&self) -> Result<()> {
+    pub fn keep_everything(&self) -> Result<()> {
         for one in self.intent.moves.iter().filter(|one| one.way != Way::Through) {
             for old in self.old_versions(one)? {
                 self.keep(&old, &one.path.0)?;
@@ -473,37 +465,6 @@ impl<'a> Run<'a> {
             )));
         }
         Ok(self.done)
-    }
-
-    /// Ends it as it stands: what is live stays, and what was replaced is kept, where the answer says.
-    pub fn abandon(mut self) -> Result<Abandoned> {
-        self.is_copied = is_copied(self.root, self.intent)?;
-        for one in self.intent.moves.iter().filter(|one| one.way != Way::Through) {
-            let (path, old) = (&one.path.0, Path::new(OLD).join(&one.path.0));
-            // Between the two steps of an exchange nothing stands there.
-            if self.root.seen(path)?.is_none()
-                && one.live.is_some()
-                && self.is_still_staged(one)?
-                && self.root.seen(&old)?.is_some_and(|seen| self.is_copied || Some(seen.stamp) == one.live)
-            {
-                self.progress.advance(1);
-                self.root.rename(&old, path)?;
-                self.root.sync_folder(path.parent().unwrap_or(Path::new("")))?;
-            }
-        }
-        self.keep_everything()?;
-        let mut without_log = Vec::new();
-        for one in self.intent.moves.iter().filter(|one| self.intent.switched.contains(&one.path)) {
-            if self.is_still_staged(one)? && !turn_log_on(self.root, &one.path.0) {
-                without_log.push(one.path.0.clone());
-            }
-        }
-        self.progress.advance(1);
-        Intent::remove(self.root)?;
-        self.progress.advance(1);
-        self.root.remove_folder(Path::new(FOLDER))?;
-        let is_kept = self.root.seen(self.kept())?.is_some();
-        Ok(Abandoned { kept: is_kept.then(|| self.root.place(self.kept())), without_log })
     }
 
     fn report(&mut self) -> Result<()> {

@@ -59,6 +59,15 @@ pub struct Replaced {
     pub remarks: Vec<String>,
 }
 
+/// How an interrupted one came to its end.
+#[derive(Debug)]
+pub enum Ended {
+    /// It was finished.
+    Finished(Replaced),
+    /// A person had given it up, and that was interrupted too: now it is.
+    GivenUp(Abandoned),
+}
+
 /// What came of giving one up.
 #[derive(Debug, Default)]
 pub struct Abandoned {

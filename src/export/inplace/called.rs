@@ -10,6 +10,8 @@ pub const NEW: &str = ".nbak-restore/new";
 pub const OLD: &str = ".nbak-restore/old";
 /// The journal.
 pub const INTENT: &str = ".nbak-restore/intent";
+/// That the restore was given up. Its content says nothing.
+pub const GIVEN_UP: &str = ".nbak-restore/given-up";
 /// The file that restores lock, which stays.
 pub const LOCK: &str = ".nbak-restore.lock";
 /// So many bytes in it tell one restore from another.

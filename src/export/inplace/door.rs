@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::apply::Run;
-use super::asked::{Abandoned, Options, Replaced};
+use super::asked::{Abandoned, Ended, Options, Replaced};
 use super::called::{FOLDER, INTENT, NEW};
 use super::databases::{self, Held, Standing, hold, standing_sidecars};
 use super::holders::{Process, Whose, holders, in_words};
@@ -73,15 +73,40 @@ fn carry_out(
 /// that it replaces is kept aside. `None`: nothing was pending.
 ///
 /// A staging without an intent, which changed nothing or is done with, is swept: copies of files do not lie about.
+///
+/// Fails if it was given up.
 pub fn recover(data: &Path, progress: &dyn Progress) -> Result<Option<Replaced>> {
-    go_on(data, progress, true)
+    let Some((staging, intent)) = interrupted(data)? else { return Ok(None) };
+    if Intent::is_given_up(&staging.root)? {
+        return Err(Error::failed(
+            "a restore that was given up is not finished: what it replaced may be kept aside already",
+        )
+        .at(staging.root.place(Path::new(FOLDER)))
+        .hint(
+            "`nbak restore --abandon` brings that to its end, and so does the next `nbak snapshot` or `nbak backup`; \
+                 then restore again; nothing was changed",
+        ));
+    }
+    refuse_copy(&staging.root, &intent)?;
+    finish(&staging, &intent, progress).map(Some)
 }
 
 /// The same for a command that is about something else and may write, also one that nobody watches: fails if anything
 /// was written since to what the restore is about, or a program has open what is still to be replaced, and then nothing
-/// is changed. It costs one `stat` when there is nothing to do.
-pub fn recover_untouched(data: &Path, progress: &dyn Progress) -> Result<Option<Replaced>> {
-    go_on(data, progress, false)
+/// is changed. One that was given up goes on being given up. It costs one `stat` when there is nothing to do.
+pub fn recover_untouched(data: &Path, progress: &dyn Progress) -> Result<Option<Ended>> {
+    let Some((staging, intent)) = interrupted(data)? else { return Ok(None) };
+    let root = &staging.root;
+    if Intent::is_given_up(root)? {
+        return give_up(root, &intent, progress).map(|ended| Some(Ended::GivenUp(ended)));
+    }
+    refuse_copy(root, &intent)?;
+    let written = in_the_way(root, &intent)?;
+    if let Some(first) = written.first() {
+        return Err(was_written(root, &intent, first, &written));
+    }
+    nobody_has_it_open(root, &intent).map_err(|error| begun(root, error))?;
+    finish(&staging, &intent, progress).map(|replaced| Some(Ended::Finished(replaced)))
 }
 
 /// Ends an interrupted restore, if there is one, and leaves what is live as it is. What the restore had replaced is
@@ -96,13 +121,24 @@ pub fn abandon(data: &Path, progress: &dyn Progress) -> Result<Option<Abandoned>
         return Ok(None);
     }
     let intent = Intent::read(root)?;
-    progress.begin("ending an interrupted restore", Run::steps(&intent));
-    let ended = Run::new(root, &intent, progress).abandon();
-    progress.end();
-    ended.map(Some)
+    give_up(root, &intent, progress).map(Some)
 }
 
-fn go_on(data: &Path, progress: &dyn Progress, is_asked: bool) -> Result<Option<Replaced>> {
+fn give_up(root: &Root, intent: &Intent, progress: &dyn Progress) -> Result<Abandoned> {
+    progress.begin("ending an interrupted restore", Run::steps(intent));
+    let ended = Run::new(root, intent, progress).abandon();
+    progress.end();
+    ended.map_err(|error| match Intent::is_given_up(root) {
+        Ok(true) => error.also(
+            "the restore is given up: `nbak restore --abandon` goes on with that, and so does the next `nbak snapshot` \
+             or `nbak backup`",
+        ),
+        _ => error,
+    })
+}
+
+/// What is there to be gone on with. A staging without an intent is swept.
+fn interrupted(data: &Path) -> Result<Option<(Staging, Intent)>> {
     match data.join(FOLDER).symlink_metadata() {
         Ok(_) => {}
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
@@ -123,22 +159,19 @@ fn go_on(data: &Path, progress: &dyn Progress, is_asked: bool) -> Result<Option<
         return Ok(None);
     }
     let intent = Intent::read(root)?;
-    refuse_copy(root, &intent)?;
-    if !is_asked {
-        let written = in_the_way(root, &intent)?;
-        if let Some(first) = written.first() {
-            return Err(was_written(root, &intent, first, &written));
-        }
-        nobody_has_it_open(root, &intent).map_err(|error| begun(root, error))?;
-    }
-    progress.begin("finishing an interrupted restore", Run::steps(&intent));
+    Ok(Some((staging, intent)))
+}
+
+fn finish(staging: &Staging, intent: &Intent, progress: &dyn Progress) -> Result<Replaced> {
+    let root = &staging.root;
+    progress.begin("finishing an interrupted restore", Run::steps(intent));
     // It may be that a full disk keeps it from being marked: it is to be finished all the same.
     let _ = staging.mark();
-    let mut run = Run::new(root, &intent, progress);
+    let mut run = Run::new(root, intent, progress);
     run.is_recovery = true;
     let replaced = retake(&mut run).and_then(|()| run.finish()).map_err(|error| begun(root, error));
     progress.end();
-    replaced.map(Some)
+    replaced
 }
 
 /// Whose the restore is says more than that its lock does not open.

@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::called::{FOLDER, INTENT};
+use super::called::{FOLDER, GIVEN_UP, INTENT};
 use super::origin::Origin;
 use super::root::{Root, Seen, Stamp};
 use super::trust;
@@ -240,7 +240,22 @@ impl Intent {
         if is_ours { Ok(intent) } else { Err("it names a folder that is not ours".to_owned()) }
     }
 
-    /// Removes it: the restore is done.
+    /// Notes that it is not to be finished. When this returns, that is durable.
+    pub fn give_up(root: &Root) -> Result<()> {
+        let note = Path::new(GIVEN_UP);
+        if root.seen(note)?.is_none() {
+            let failed = |error| Error::io("note that a restore is given up", root.place(note), error);
+            root.create(note)?.sync_all().map_err(failed)?;
+        }
+        root.sync_folder(Path::new(FOLDER))
+    }
+
+    /// Whether that was noted.
+    pub fn is_given_up(root: &Root) -> Result<bool> {
+        Ok(root.seen(Path::new(GIVEN_UP))?.is_some())
+    }
+
+    /// Removes it: the restore is done, or was given up.
     pub fn remove(root: &Root) -> Result<()> {
         root.remove_file(Path::new(TEMPORARY))?;
         root.remove_file(Path::new(INTENT))?;

@@ -8,7 +8,8 @@
 //! known to go wrong, takes the databases away from whoever might open them, and writes the intent. Up to there, what
 //! is live means what it meant before. From there on, it is finished: by `replace` itself, or after a crash by
 //! [`recover_untouched`] if nobody wrote to any of it since ([`pending`]), else by [`recover`] when a person asks for
-//! it. Only when all of it stands in place and was compared does the intent go, and then what was replaced.
+//! it; or a person has it given up ([`abandon`]). Only when all of it stands in place and was compared does the intent
+//! go, and then what was replaced.
 //!
 //! - **Nothing is deleted before the end.** A file is exchanged with the staged one in one step, and then stands in the
 //!   staging itself. A path is never without a file in between.
@@ -19,6 +20,8 @@
 //!   move is done once, and never swapped back. The inode alone is compared, since device numbers change when a
 //!   machine starts again. A copy of the directory, where all inodes are others, is told ([`origin`]), and is not
 //!   finished.
+//! - **Given up is given up.** That is noted in the staging before anything is kept aside; from then on nobody finishes
+//!   it, and who comes next goes on giving it up ([`given_up`]).
 //! - **What was written meanwhile is kept.** What is found in place of what the intent names is not in the safety
 //!   backup; nor is a folder that has anything below it that was not there then ([`old`]).
 //!
@@ -31,6 +34,7 @@ pub mod beside;
 mod called;
 mod databases;
 mod door;
+mod given_up;
 pub mod holders;
 mod intent;
 mod old;
@@ -42,7 +46,7 @@ mod staging;
 mod through;
 mod trust;
 
-pub use asked::{Abandoned, Options, Replaced};
+pub use asked::{Abandoned, Ended, Options, Replaced};
 pub use door::{abandon, look_for_openers, recover, recover_untouched, replace};
 pub use plan::{hash_live, is_graph};
 pub use staging::Staging;

@@ -43,13 +43,26 @@ pub struct Pending {
     pub written: Vec<PathBuf>,
     /// Why its journal cannot be read, or what it is about cannot be looked at.
     pub unreadable: Option<String>,
+    /// It was given up, and that came to no end. Then nothing counts as written.
+    pub given_up: bool,
 }
 
 impl Pending {
+    /// Whether `restore --resume` can go on with it.
+    pub fn can_be_finished(&self) -> bool {
+        self.unreadable.is_none() && !self.given_up
+    }
+
     /// What is to be known of it, in words.
     pub fn text(&self) -> String {
         let begun = crate::export::manifest::iso(self.since);
         let what = format!("a restore in place, begun at {begun}, is half done: old and new data stand side by side");
+        if self.given_up {
+            return format!(
+                "a restore in place, begun at {begun}, was given up, and that is half done: not all that it had \
+                 replaced is where it is kept"
+            );
+        }
         match &self.unreadable {
             // Whether it is, is what cannot be told.
             Some(why) => format!("it seems that a restore in place is half done: {why}"),
@@ -62,6 +75,8 @@ impl Pending {
     pub fn remedy(&self) -> &'static str {
         if self.unreadable.is_some() {
             "see the message"
+        } else if self.given_up {
+            "`nbak restore --abandon` brings that to its end, and so does the next `nbak snapshot` or `nbak backup`"
         } else {
             "stop the application, then `nbak restore --resume` finishes it, and keeps what was written since; `nbak \
              restore --abandon` leaves the live data as it is, and keeps what was replaced"
@@ -89,7 +104,7 @@ pub fn pending(data: &Path) -> Option<Pending> {
         Err(error) => {
             let error = Error::io("look for an interrupted restore", &place, error);
             let why = trust::is_there(data).err().unwrap_or(error).to_string();
-            return Some(Pending { since: 0, written: Vec::new(), unreadable: Some(why) });
+            return Some(Pending { since: 0, written: Vec::new(), unreadable: Some(why), given_up: false });
         }
     };
     let looked = Root::open(data).and_then(|root| {
@@ -97,15 +112,20 @@ pub fn pending(data: &Path) -> Option<Pending> {
             return Ok(None);
         }
         let intent = Intent::read(&root)?;
+        if Intent::is_given_up(&root)? {
+            return Ok(Some((Vec::new(), true)));
+        }
         refuse_copy(&root, &intent)?;
-        in_the_way(&root, &intent).map(Some)
+        Ok(Some((in_the_way(&root, &intent)?, false)))
     });
     match looked {
         Ok(None) => None,
-        Ok(Some(written)) => Some(Pending { since, written, unreadable: None }),
+        Ok(Some((written, given_up))) => Some(Pending { since, written, unreadable: None, given_up }),
         // It was finished in the meantime.
         Err(_) if !place.exists() => None,
-        Err(error) => Some(Pending { since, written: Vec::new(), unreadable: Some(error.to_string()) }),
+        Err(error) => {
+            Some(Pending { since, written: Vec::new(), unreadable: Some(error.to_string()), given_up: false })
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use nbak::error::{Error, Result};
-use nbak::export::inplace::{Options, Replaced, Staging, recover, replace};
+use nbak::export::inplace::{Options, Replaced, Staging, abandon, recover, replace};
 use nbak::snapshot::progress::Progress;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -378,6 +378,7 @@ pub fn play(role: &str) {
     let data = path("NBAK_TEST_INPLACE_DATA");
     let done = match role {
         "recover" => recover(&data, &killer).map(|_| ()),
+        "abandon" => abandon(&data, &killer).map(|_| ()),
         _ => Staging::begin(&data).and_then(|staging| {
             copy_tree(&path("NBAK_TEST_INPLACE_ORIGIN"), staging.root());
             replace(staging, &options(number("NBAK_TEST_INPLACE_LIVE") == 1), &killer).map(|_| ())

@@ -195,3 +195,33 @@ pub fn restore_in_place(scene: &Scene, said: &str, what: &str) {
     assert!(!scene.place.data.join(".nbak-restore").exists(), "{what}: not finished");
     goes_on(scene, what);
 }
+
+/// What was live stays, and what had been replaced is kept; or nothing was given up yet, and the restore is finished.
+pub fn giving_up(scene: &Scene, said: &str, what: &str) {
+    is_whole(scene, what);
+    ok(scene, &["snapshot"], what);
+    settle(scene);
+    assert!(!scene.place.data.join(".nbak-restore").exists(), "{what}: not ended");
+    let found = plain(contents(&scene.place.data));
+    let all = std::fs::read_dir(&scene.place.data).expect("a list").map(|entry| entry.expect("an entry").path());
+    let is_kept = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(".nbak-kept-"));
+    let kept: Vec<PathBuf> = all.filter(is_kept).collect();
+    if kept.is_empty() {
+        assert!(said.is_empty(), "{what}: it said {said:?}, and nothing is kept");
+        let new = plain(scene.kept[0].1.clone());
+        assert!(new.iter().all(|(path, one)| found.get(path) == Some(one)), "{what}: neither the one nor the other");
+    } else {
+        same(&plain(scene.data.clone()), &found, what);
+        assert_eq!(kept.len(), 1, "{what}: {kept:?}");
+        let kept = contents(&kept[0]);
+        let is_there = |path: &PathBuf, one: &Option<Vec<u8>>| match path.extension() {
+            // Its log was written into it before it was replaced.
+            Some(end) if end == "db" => kept.contains_key(path),
+            _ => kept.get(path) == Some(one),
+        };
+        let lost: Vec<_> =
+            plain(scene.replaced.clone()).into_iter().filter(|(path, one)| !is_there(path, one)).collect();
+        assert!(lost.is_empty(), "{what}: {:?} are not kept", lost.iter().map(|(path, _)| path).collect::<Vec<_>>());
+    }
+    goes_on(scene, what);
+}

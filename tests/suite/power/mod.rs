@@ -49,8 +49,11 @@ fn fails_at_any_step(scene: &Scene) {
         let from = [count, *noted as u64, 0][nth as usize % 3];
         from + random.below(count + 1 - from)
     };
+    // A journal that was there from the beginning means what was there then.
+    let was_there = scene.note.as_deref().is_some_and(|note| recording.before.find(note).is_some());
+    let origin = if was_there { Origin::Inodes(&recording.before.inodes) } else { Origin::Names(names) };
     let show = |image: Image, what: &str| {
-        scene.lay(&image.disk, Origin::Names(names));
+        scene.lay(&image.disk, origin);
         (scene.judge)(scene, &image.said, what);
     };
     let kills = (KILLS * rounds()).min(count + 1);
@@ -69,7 +72,7 @@ fn fails_at_any_step(scene: &Scene) {
     for nth in 0..rounds() {
         let (at, loss) = (any(nth, &mut random), LOSSES[nth as usize % LOSSES.len()]);
         let first = image(&recording, at as usize, loss, &mut random);
-        scene.lay(&first.disk, Origin::Names(names));
+        scene.lay(&first.disk, origin);
         let recovery = record(&scene.place.command(&scene.next), &top, None);
         let steps = recovery.steps.len() as u64;
         for _ in 0..NESTED {
@@ -140,4 +143,11 @@ fn of_a_restore() {
 #[test]
 fn of_a_restore_in_place() {
     fails_at_any_step(&scenes::restore_in_place());
+}
+
+#[test]
+fn of_a_restore_in_place_that_is_given_up() {
+    if can_trace() {
+        fails_at_any_step(&scenes::giving_up());
+    }
 }

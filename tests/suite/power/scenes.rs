@@ -8,10 +8,12 @@ use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::disk::Disk;
+use super::disk::{Change, Disk};
+use super::image::{Loss, image};
 use super::inplace::{self, Origin};
 use super::judge;
-use crate::common::{KEY, OTHER_KEY, Place, database, noise};
+use super::record::record;
+use crate::common::{KEY, OTHER_KEY, Place, Random, database, noise};
 
 /// Paths and bytes; of a folder none.
 pub type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
@@ -32,6 +34,8 @@ pub struct Scene {
     pub data: Contents,
     /// A path whose coming into being is to be noted.
     pub note: Option<PathBuf>,
+    /// What a restore that is half done has replaced.
+    pub replaced: Contents,
     pub judge: fn(&Scene, &str, &str),
 }
 
@@ -81,8 +85,8 @@ impl Scene {
         database(&place.data.join("engine.db"), "DELETE", 20);
         change(&place.data, 0);
         let (args, next) = (strings(args), strings(&["snapshot"]));
-        let (kept, doomed, data) = (Vec::new(), Vec::new(), Contents::new());
-        Scene { name, place, args, next, kept, doomed, data, note: None, judge }
+        let (kept, doomed, data, replaced) = (Vec::new(), Vec::new(), Contents::new(), Contents::new());
+        Scene { name, place, args, next, kept, doomed, data, note: None, replaced, judge }
     }
 
     /// Takes so many snapshots, of which those in `doomed` may go.
@@ -197,4 +201,27 @@ pub fn restore_in_place() -> Scene {
         scene.next = strings(&["snapshots"]);
         scene.note = Some(PathBuf::from("data/.nbak-restore/intent"));
     })
+}
+
+/// The same, killed in its middle, and then given up.
+pub fn giving_up() -> Scene {
+    let mut scene = restore_in_place();
+    let replaced = contents(&scene.place.data);
+    let recording = record(&scene.place.command(&scene.args), &scene.top(), scene.note.as_deref());
+    let (begun, names) = recording.noted.as_ref().expect("a journal");
+    let renames = recording.steps.iter().enumerate().skip(*begun);
+    let renames: Vec<usize> =
+        renames.filter(|(_, step)| matches!(step.change, Change::Rename { .. })).map(|(at, _)| at).collect();
+    let half = image(&recording, renames[renames.len() / 2], Loss::Nothing, &mut Random::seeded("giving up"));
+    scene.lay(&half.disk, Origin::Names(names));
+    scene.name = "giving a restore in place up";
+    scene.args = strings(&["restore", "--abandon"]);
+    scene.next = strings(&["snapshot"]);
+    scene.judge = judge::giving_up;
+    scene.data = contents(&scene.place.data);
+    let (live, new) = (&scene.data, &scene.kept[0].1);
+    scene.replaced = replaced;
+    scene.replaced.retain(|path, was| was.is_some() && live.get(path) != Some(was) && live.get(path) == new.get(path));
+    assert!(!scene.replaced.is_empty() && live != new, "it is half done");
+    scene
 }

@@ -24,7 +24,7 @@ use crate::snapshot::record::Record;
 
 /// What a warning begins with that a daemon tells people of.
 pub const HALF_DONE: &str = "a restore is half done";
-/// The exit code of a restore that left out some of what it was asked for.
+/// The exit code of a restore that left out some of what it was asked for, or could not be given up without a trace.
 const IN_PART: u8 = 3;
 /// So many entries that the snapshot lacks are named.
 const NAMED: usize = 5;
@@ -102,18 +102,30 @@ pub fn abandon(context: &Context) -> Result<u8> {
     let Some(ended) = inplace::abandon(&data, &context.bars())? else { return Err(nothing_pending(&data)) };
     let text = |path: &PathBuf| path.to_string_lossy().into_owned();
     warn_of_given_up(&ended);
+    let code = if ended.written.is_empty() && ended.maybe_written.is_empty() { 0 } else { IN_PART };
     if context.json {
         let without_log: Vec<String> = ended.without_log.iter().map(text).collect();
         let kept = ended.kept.as_ref().map(text);
-        output::json(&json!({"abandoned": true, "kept": kept, "without_log": without_log}));
-        return Ok(0);
+        output::json(&json!({
+            "abandoned": true,
+            "kept": kept,
+            "without_log": without_log,
+            "written_into": ended.written.iter().map(text).collect::<Vec<_>>(),
+            "maybe_written_into": ended.maybe_written.iter().map(text).collect::<Vec<_>>(),
+            "safety_backup": ended.safety,
+        }));
+        return Ok(code);
     }
-    line("the interrupted restore was ended: the live data says what it said");
+    if code == 0 {
+        line("the interrupted restore was ended: the live data says what it said");
+    } else {
+        line("the interrupted restore was ended: the live data stays as it is, with what was written into databases");
+    }
     match ended.kept {
         Some(kept) => line(format!("what it had replaced is kept in {}", kept.display())),
-        None => line("it had replaced nothing"),
+        None => line(if code == 0 { "it had replaced nothing" } else { "it had replaced no file" }),
     }
-    Ok(0)
+    Ok(code)
 }
 
 /// What is worth knowing of one that was given up.
@@ -124,6 +136,19 @@ fn warn_of_given_up(ended: &Abandoned) {
              journal_mode=WAL` puts it back, which the application may give by itself when it opens it",
             path.display()
         ));
+    }
+    let written = ended.written.iter().map(|path| (path, "the restore wrote into it while a program had it open"));
+    let maybe = ended.maybe_written.iter().map(|path| (path, "the restore may have written into it"));
+    for (path, what) in written.chain(maybe) {
+        let before = match &ended.safety {
+            Some(safety) => format!(
+                "in the safety backup {safety} (`nbak backup restore {} --only {}`)",
+                Path::new(safety).file_name().unwrap_or_default().to_string_lossy(),
+                path.display()
+            ),
+            None => "in a safety backup if one was made (`nbak backup list`), and else in none".to_owned(),
+        };
+        output::warning(format!("{}: {what}, and that stays; what it held before is {before}", path.display()));
     }
 }
 

@@ -191,13 +191,14 @@ impl BackupManager {
         let despite: BTreeSet<PathBuf> =
             live.touched().filter(|path| globs.by_glob(path).is_some()).map(Path::to_path_buf).collect();
         let is_backed_up = left_out_by(&self.settings.exclude)?.despite(despite.clone());
-        let mut lost = Vec::new();
+        let (mut lost, mut safety) = (Vec::new(), None);
         if is_empty(data, &|path| is_backed_up.reason(path, data).is_some())? {
             remarks.push("the data directory was empty: there was nothing to back up first".to_owned());
         } else {
             match self.safety_backup(data, staging.root(), despite, progress) {
                 Ok(created) => {
                     on_safety(&created);
+                    safety = Some(created.written.path.display().to_string());
                     lost.extend(only_in_snapshot(&live.without_form(), &created));
                 }
                 Err(error) if options.without_safety_backup => {
@@ -217,6 +218,7 @@ impl BackupManager {
                 whole: options.only.is_empty(),
                 into_live,
                 keep_owners,
+                safety: safety.as_deref(),
                 remarks: &lost,
                 ignored: &ignored,
                 excluded: &|path| globs.by_glob(path).is_some(),

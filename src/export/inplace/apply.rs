@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::asked::Replaced;
-use super::called::{FOLDER, NEW, OLD};
+use super::called::{COMPARED, FOLDER, NEW, OLD};
 use super::databases::{Held, standing_sidecars};
 use super::holders::{self, Whose};
 use super::intent::{Clear, IN_BACKUP, Intent, Move, Way};
@@ -22,9 +22,6 @@ use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::sidecar::sidecars;
 use crate::source::handle::beside;
-
-/// For the copy of a database that was written through SQLite.
-const COMPARED: &str = ".nbak-restore/compare";
 
 /// An intent being carried out.
 pub struct Run<'a> {

@@ -23,6 +23,8 @@ pub struct Options<'a> {
     /// what is to be touched is not what the caller made its safety backup of, but for databases that were changed
     /// here in between.
     pub recheck: &'a dyn Fn(&BTreeSet<PathBuf>) -> Result<()>,
+    /// The safety backup that the caller made, as it is shown.
+    pub safety: Option<&'a str>,
     /// What is to be told at the end, also if another command finishes this.
     pub remarks: &'a [String],
     /// Entries that are this program's own or never part of a backup (relative path): never listed, never touched.
@@ -75,4 +77,11 @@ pub struct Abandoned {
     pub kept: Option<PathBuf>,
     /// Databases whose write-ahead log had been turned off, and could not be turned on again. They hold what they held.
     pub without_log: Vec<PathBuf>,
+    /// Databases that were written through the backup API, since somebody had them open: what they held before is not
+    /// among what is kept.
+    pub written: Vec<PathBuf>,
+    /// Databases of which it cannot be told whether they were.
+    pub maybe_written: Vec<PathBuf>,
+    /// The safety backup, which has what those held, as it is shown. Older restores did not note it.
+    pub safety: Option<String>,
 }

@@ -12,6 +12,8 @@ pub const OLD: &str = ".nbak-restore/old";
 pub const INTENT: &str = ".nbak-restore/intent";
 /// That the restore was given up. Its content says nothing.
 pub const GIVEN_UP: &str = ".nbak-restore/given-up";
+/// For the copy of a database that was written through SQLite.
+pub const COMPARED: &str = ".nbak-restore/compare";
 /// The file that restores lock, which stays.
 pub const LOCK: &str = ".nbak-restore.lock";
 /// So many bytes in it tell one restore from another.

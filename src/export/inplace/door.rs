@@ -54,6 +54,7 @@ fn carry_out(
     folders.into_iter().try_for_each(|folder| staging.root.sync_folder(folder))?;
     let switched = held.iter().filter(|(_, one)| one.was_switched());
     plan.intent.switched = switched.map(|(path, _)| Name(path.clone())).collect();
+    plan.intent.safety = options.safety.map(str::to_owned);
     plan.intent.standing = Some(standing(&staging.root, &plan.intent)?);
     staging.stays();
     let written = plan.intent.write(&staging.root).and_then(|()| staging.mark());

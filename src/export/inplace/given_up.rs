@@ -2,16 +2,30 @@
 //!
 //! That it is given up is noted, durably, before anything is moved ([`Intent::give_up`]): whoever comes next after a
 //! crash goes on with that, and does not finish the restore.
+//!
+//! What was written into a database that a program has open cannot be told from what the program wrote, and what it
+//! held before is in the safety backup alone: such databases are named, with that.
 
 use std::path::Path;
 
 use super::apply::Run;
 use super::asked::Abandoned;
-use super::called::{FOLDER, NEW, OLD};
+use super::called::{COMPARED, FOLDER, NEW, OLD};
 use super::databases::turn_log_on;
 use super::intent::{Intent, Move, Way};
-use super::old::{is_copied, is_staged};
+use super::old::{is_copied, is_staged, noted};
+use super::pending::sidecars_with_content;
+use super::root::Kind;
+use super::through;
 use crate::error::Result;
+use crate::snapshot::sidecar::sidecars;
+
+/// Whether a database was written through SQLite. What it held before is then in no file of the staging.
+enum Written {
+    No,
+    Perhaps,
+    Yes,
+}
 
 impl Run<'_> {
     /// Ends it as it stands: what is live stays, and what was replaced is kept, where the answer says. Begun anew, it
@@ -34,6 +48,14 @@ impl Run<'_> {
             }
         }
         self.keep_everything()?;
+        let (mut written, mut maybe_written) = (Vec::new(), Vec::new());
+        for one in self.intent.moves.iter().filter(|one| one.way == Way::Through) {
+            match self.was_written(one)? {
+                Written::No => {}
+                Written::Perhaps => maybe_written.push(one.path.0.clone()),
+                Written::Yes => written.push(one.path.0.clone()),
+            }
+        }
         let mut without_log = Vec::new();
         for one in self.intent.moves.iter().filter(|one| self.intent.switched.contains(&one.path)) {
             if self.is_still_staged(one)? && !turn_log_on(self.root, &one.path.0) {
@@ -45,10 +67,47 @@ impl Run<'_> {
         self.progress.advance(1);
         self.root.remove_folder(Path::new(FOLDER))?;
         let is_kept = self.root.seen(self.kept())?.is_some();
-        Ok(Abandoned { kept: is_kept.then(|| self.root.place(self.kept())), without_log })
+        let kept = is_kept.then(|| self.root.place(self.kept()));
+        Ok(Abandoned { kept, without_log, written, maybe_written, safety: self.intent.safety.clone() })
     }
 
-    /// The same, also in a copy of the directory.
+    fn was_written(&self, one: &Move) -> Result<Written> {
+        let (path, done) = (&one.path.0, Path::new(OLD).join(&one.path.0));
+        let is_done = match self.root.seen(&done)? {
+            Some(_) if self.is_copied => is_staged(self.root, &done, one)?,
+            seen => seen.is_some_and(|seen| seen.stamp.inode == one.staged.inode),
+        };
+        if is_done {
+            return Ok(Written::Yes);
+        }
+        let live = self.root.seen(path)?;
+        if live.is_some_and(|live| !self.is_copied && live.stamp.inode == one.staged.inode) {
+            // It was gone, and the staged one was put there.
+            return Ok(Written::No);
+        }
+        if live.is_none_or(|live| live.kind != Kind::File) || !self.is_still_staged(one)? {
+            return Ok(Written::Perhaps);
+        }
+        if live.map(|live| live.stamp) == one.live && self.is_log_as_noted(path)? {
+            return Ok(Written::No);
+        }
+        // Others wrote, or the restore did before it could note that.
+        self.progress.advance(1);
+        let place = |path: &Path| self.root.place(path);
+        let staged = place(&Path::new(NEW).join(path));
+        Ok(match through::is_written(&staged, &place(path), &place(Path::new(COMPARED))) {
+            Ok(true) => Written::Yes,
+            _ => Written::Perhaps,
+        })
+    }
+
+    /// What is written to a database may be in its log alone.
+    fn is_log_as_noted(&self, database: &Path) -> Result<bool> {
+        let (now, noted) = (sidecars_with_content(self.root, database)?, noted(self.intent));
+        Ok(sidecars(database).iter().all(|beside| now.get(&**beside) == noted.get(&**beside)))
+    }
+
+    /// Whether it is, also in a copy of the directory.
     fn is_still_staged(&self, one: &Move) -> Result<bool> {
         if self.is_copied {
             is_staged(self.root, &Path::new(NEW).join(&one.path.0), one)

@@ -165,6 +165,9 @@ pub struct Intent {
     /// What was left as it is though it was asked for, as it is shown: no path to act on. Older journals do not say.
     #[serde(default)]
     pub skipped: Vec<String>,
+    /// The safety backup, as it is shown: no path to act on. Older journals do not say.
+    #[serde(default)]
+    pub safety: Option<String>,
 }
 
 impl Intent {
@@ -185,6 +188,7 @@ impl Intent {
             removed: Vec::new(),
             remarks: Vec::new(),
             skipped: Vec::new(),
+            safety: None,
         }
     }
 

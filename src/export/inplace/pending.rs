@@ -284,7 +284,7 @@ fn below(root: &Root, folder: &Path, found: &mut BTreeMap<PathBuf, Stamp>) -> Re
 }
 
 /// But for those that readers make: shared memory, and a log or a journal without a byte.
-fn sidecars_with_content(root: &Root, database: &Path) -> Result<BTreeMap<PathBuf, Stamp>> {
+pub(super) fn sidecars_with_content(root: &Root, database: &Path) -> Result<BTreeMap<PathBuf, Stamp>> {
     let mut found = BTreeMap::new();
     for path in standing_sidecars(root, database)? {
         let is_memory = matches!(Sidecar::named(&path), Some((Sidecar::Memory, _)));

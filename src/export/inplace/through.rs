@@ -69,6 +69,14 @@ pub fn copy(staged: &Path, live: &Path, scratch: &Path) -> Result<Outcome> {
     }
 }
 
+/// Whether `live` holds now what `staged` does. `scratch` is a path for a copy, which is removed again.
+pub fn is_written(staged: &Path, live: &Path, scratch: &Path) -> Result<bool> {
+    let conn = connect(live).map_err(|error| failed("read the live database", live, error))?;
+    let result = image(&conn, scratch).and_then(|()| is_same(staged, scratch));
+    let _ = std::fs::remove_file(scratch);
+    result
+}
+
 /// Copies what `live` holds now into the new file `to`.
 pub fn keep(live: &Path, to: &Path) -> Result<()> {
     let conn = connect(live).map_err(|error| failed("read the live database", live, error))?;

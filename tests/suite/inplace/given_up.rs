@@ -6,10 +6,12 @@ use std::fs;
 
 use nbak::export::inplace::{Ended, abandon, recover, recover_untouched};
 use nbak::snapshot::progress::Silent;
+use rusqlite::Connection;
+use serde_json::{Value, json};
 
 use super::MANY;
 use super::interrupted::Half;
-use super::scene::{Scene, scene as a_scene, state};
+use super::scene::{Opener, SAFETY, Scene, insert, scene as a_scene, state};
 
 /// What the application would find in what is kept.
 fn kept(scene: &Scene) -> BTreeMap<String, String> {
@@ -114,6 +116,85 @@ fn what_is_given_up_half_way_is_told_and_brought_to_its_end() {
         assert!(!said.contains("was finished") && said.contains(kept.to_str().expect("text")), "{args:?}: {said}");
         let name = half.done.file_name().and_then(|name| name.to_str()).expect("text");
         assert!(state(kept)[name].contains("old00"), "{args:?}");
-        assert_eq!(half.json(&["status"]).1[0]["pending_restore"], serde_json::Value::Null);
+        assert_eq!(half.json(&["status"]).1[0]["pending_restore"], Value::Null);
+    }
+}
+
+/// A restore into a database that a program has open, killed: what the database says then, and how it is given up.
+fn given_up_into_live(kill: i64, since: bool) -> Option<(String, Half, Value)> {
+    let template = a_scene("closed");
+    let scene = template.again();
+    let (done, left) = (scene.data.join("h.db"), scene.data.join("second.db"));
+    let mut opener = Opener::of(&done);
+    scene.child("replace", kill, true);
+    if !scene.is_pending() {
+        return None;
+    }
+    let found = opener.ask();
+    if since {
+        insert(&Connection::open(&done).expect("opened"), "since", 1);
+    }
+    let half = Half { scene, done, left };
+    let before = half.live();
+    let (code, said) = half.json(&["restore", "--abandon"]);
+    assert_eq!(half.live(), before, "killed at {kill}");
+    let all = |name: &str| said[0][name].as_array().expect("a list").len();
+    let expected = if all("written_into") + all("maybe_written_into") > 0 { 3 } else { 0 };
+    assert_eq!((code, &said[0]["safety_backup"]), (expected, &json!(SAFETY)), "killed at {kill}: {said:?}");
+    Some((found, half, said[0].clone()))
+}
+
+#[test]
+fn what_was_written_into_a_live_database_is_named_when_it_is_given_up() {
+    let (mut old, mut new) = (0, 0);
+    for kill in 0..MANY {
+        let Some((found, _, said)) = given_up_into_live(kill, false) else {
+            if old + new > 0 {
+                break;
+            }
+            continue;
+        };
+        let is_new = found.contains("new00");
+        *if is_new { &mut new } else { &mut old } += 1;
+        let expected = if is_new { json!(["h.db"]) } else { json!([]) };
+        assert_eq!((&said["written_into"], &said["maybe_written_into"]), (&expected, &json!([])), "killed at {kill}");
+        // The program goes on: it is named all the same, and may be named for nothing.
+        if kill % 3 == 0 {
+            let (found, _, said) = given_up_into_live(kill, true).expect("the same again");
+            let named = [&said["written_into"], &said["maybe_written_into"]].contains(&&json!(["h.db"]));
+            assert!(named, "killed at {kill}: {found}: {said}");
+        }
+    }
+    assert!(old > 1 && new > 3, "{old} and {new} are too few to mean anything");
+}
+
+#[test]
+fn where_its_earlier_content_is_is_said() {
+    let template = a_scene("closed");
+    for noted in [true, false] {
+        let half = (0..MANY)
+            .find_map(|kill| {
+                let scene = template.again();
+                let (done, left) = (scene.data.join("h.db"), scene.data.join("second.db"));
+                let mut opener = Opener::of(&done);
+                scene.child("replace", kill, true);
+                let is_it = scene.is_pending() && opener.ask().contains("new00");
+                is_it.then_some(Half { scene, done, left })
+            })
+            .expect("it passes there");
+        if !noted {
+            // An older version did not.
+            let path = half.scene.data.join(".nbak-restore/intent");
+            let text = fs::read_to_string(&path).expect("read");
+            let mut intent: Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
+            intent.as_object_mut().expect("an object").remove("safety").expect("there");
+            let line = intent.to_string();
+            fs::write(&path, format!("{line}\n{}\n", blake3::hash(line.as_bytes()).to_hex())).expect("written");
+        }
+        let run = half.run(&["restore", "--abandon"]);
+        assert!(run.code == 3 && run.err.contains("h.db: the restore wrote into it"), "{run:?}");
+        let place = if noted { "`nbak backup restore the-safety-backup --only h.db`" } else { "`nbak backup list`" };
+        assert!(run.err.contains(place), "{run:?}");
+        assert!(!run.out.contains("says what it said") && !run.out.contains("replaced nothing"), "{run:?}");
     }
 }

@@ -19,6 +19,9 @@ use tempfile::TempDir;
 /// What the child is to do; the rest is in `NBAK_TEST_INPLACE_DATA`, `_ORIGIN`, `_KILL`, `_LIVE`.
 pub const ROLE: &str = "NBAK_TEST_INPLACE_ROLE";
 
+/// What the journal notes as the safety backup.
+pub const SAFETY: &str = "/backups/the-safety-backup";
+
 /// Kills the process at a call.
 pub struct Killer(pub AtomicI64);
 
@@ -80,6 +83,7 @@ pub fn options(into_live: bool) -> Options<'static> {
         keep_owners: false,
         graph: true,
         recheck: &|_| Ok(()),
+        safety: Some(SAFETY),
         remarks: &[],
         ignored: &is_ignored,
         excluded: &|_| false,

@@ -18,6 +18,7 @@ use super::old::{Noted, Verdict, foreign_sidecars, is_as_noted, is_staged, noted
 use super::plan::is_graph;
 use super::root::{Kind, Root, Seen, Stamp};
 use super::through::{self, Outcome};
+use super::trust;
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::sidecar::sidecars;
@@ -119,9 +120,15 @@ impl<'a> Run<'a> {
     fn keep(&self, from: &Path, path: &Path) -> Result<PathBuf> {
         let to = self.free_name(&self.kept().join(path))?;
         self.progress.advance(1);
-        self.root.make_folder(to.parent().unwrap_or(self.kept()))?;
+        self.make_kept(&to)?;
         self.root.rename(from, &to)?;
         Ok(to)
+    }
+
+    /// Makes the folders of what is kept as `to`. Somebody else's may stand there by the name that ours was to have.
+    fn make_kept(&self, to: &Path) -> Result<()> {
+        self.root.make_folder(to.parent().unwrap_or(self.kept()))?;
+        trust::is_own_folder(self.root, self.kept())
     }
 
     fn free_name(&self, wanted: &Path) -> Result<PathBuf> {
@@ -232,7 +239,7 @@ impl<'a> Run<'a> {
         if self.is_recovery {
             // No safety backup has what was committed since the restore was begun.
             let kept = self.free_name(&self.kept().join(path))?;
-            self.root.make_folder(kept.parent().unwrap_or(self.kept()))?;
+            self.make_kept(&kept)?;
             through::keep(&self.root.place(path), &self.root.place(&kept))?;
             self.remark(path, &format!("as it was when the restore was finished, it is kept as {}", kept.display()));
         }

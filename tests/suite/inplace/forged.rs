@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::interrupted::Half;
 use super::scene::{Scene, options};
@@ -158,4 +158,25 @@ fn a_lock_that_is_another_file_is_not_written_to() {
         let _ = fs::remove_file(&lock).or_else(|_| fs::remove_dir(&lock));
     }
     scene.replace(&options(false)).expect("replaced");
+}
+
+/// What only its owner may read stands there under its own name, and others' folders above it let everybody in.
+#[test]
+fn nothing_is_kept_in_a_folder_that_is_not_ours() {
+    let half = Half::made();
+    let text = fs::read_to_string(half.scene.data.join(".nbak-restore/intent")).expect("read");
+    let intent: Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
+    let kept = half.scene.data.join(intent["kept"].as_str().expect("a name"));
+    let before = half.live();
+    let names = || fs::read_dir(&kept).expect("a list").count();
+    fs::create_dir(&kept).expect("made");
+    set_mode(&kept, 0o777);
+    let run = half.run(&["restore", "--abandon"]);
+    assert!(run.code == 1 && run.err.contains(kept.to_str().expect("text")) && names() == 0, "{run:?}");
+    assert!(run.err.contains("mode is 0777") && run.err.contains("given up"), "{run:?}");
+    assert_eq!(half.live(), before);
+    fs::remove_dir(&kept).expect("removed");
+    assert_eq!(half.run(&["restore", "--abandon"]).code, 0);
+    assert_eq!(half.live(), before);
+    assert!(names() > 0, "it is kept in a folder of our own");
 }

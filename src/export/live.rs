@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::snapshot::sidecar::{Sidecar, is_shared_memory, sidecars};
 use crate::source::clock::Clock;
 use crate::source::handle::FileHandle;
+use crate::source::mounts::Mounts;
 use crate::source::sqlite::{Database, HEADER_BYTES, looks_like_database};
 use crate::source::walk::{Stamp, stamp};
 
@@ -67,7 +68,7 @@ impl<'a> Live<'a> {
         // That can fail for what is none of ours.
         let _ = std::fs::File::open(touch.data).map(rustix::fs::syncfs);
         // And so does a file within a tick of its clock. By another machine's nobody knows how old it is.
-        let clock = Clock::of(touch.data);
+        let clock = Clock::of(touch.data, &Mounts::below(touch.data));
         let is_young = |seen: &&Stamp| !clock.is_ours() || seen.hides_until() > clock.now();
         let young = before.values().filter(is_young).map(Stamp::tick).max();
         std::thread::sleep(Duration::from_nanos(young.map_or(0, |tick| tick as u64)));

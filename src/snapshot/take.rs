@@ -14,6 +14,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ use crate::id::{PackId, SnapshotId, TreeId};
 use crate::index::WHOLE_PACK;
 use crate::source::clock::{Clock, ahead};
 use crate::source::exclude::Exclusions;
+use crate::source::mounts::{Mounts, unmounted};
 use crate::source::sqlite;
 use crate::source::top::Top;
 use crate::source::walk::{Found, Kind, Walk, walk};
@@ -80,13 +82,15 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
     let exclusions = Exclusions::new(options.own_folders.clone(), &options.exclude)
         .map_err(|error| Error::usage("a pattern to exclude is not a glob").because(error))?
         .despite(options.despite.clone());
+    let mounts = Mounts::below(&source);
     let began = now_nanos();
     let taking = Taking {
         store,
         options,
         exclusions,
         scratch: Scratch::beside(&source),
-        clock: Clock::of(&source),
+        clock: Clock::of(&source, &mounts),
+        mounts,
         source,
         top,
         remarks: RefCell::default(),
@@ -127,9 +131,7 @@ impl Taking<'_> {
         let mut parent = self.parent(record, &source_name, &walked, &digests);
         self.look_first(&walked, &parent, &parent.untouched.others(&walked), &mut first);
         if first.databases.len() > early {
-            let mounts = walked.mounts();
             walked = self.walk()?;
-            walked.name_unmounted(mounts);
             digests = self.digests(&walked, note.as_ref());
             self.suit(&mut parent, &walked, &digests);
             self.look_first(&walked, &parent, &parent.untouched.others(&walked), &mut first);
@@ -140,7 +142,7 @@ impl Taking<'_> {
         let sink = PackSink::new(objects, catalog.packs().keys().clone());
         let mut session = Session::new(catalog, sink, parent.trusted);
 
-        let (walked, mut contents) = Gathering {
+        let (mut walked, mut contents) = Gathering {
             taking: &self,
             session: &mut session,
             parent: &mut parent,
@@ -151,10 +153,11 @@ impl Taking<'_> {
         }
         .gather()?;
         self.check_place()?;
+        self.name_unmounted(&mut walked);
         if self.clock_was_set() {
             contents.distrust();
         }
-        contents.remarks.extend(outward::remark(&self.source, &walked, &contents, &parent));
+        contents.remarks.extend(outward::remark([&self.source, &self.options.source], &walked, &contents, &parent));
         let ended = now_nanos();
         let left_out = contents.left_out_in_order();
         let keys = self.store.catalog().packs().keys();
@@ -271,6 +274,17 @@ impl Taking<'_> {
         }
         let what = "the data directory was moved, unmounted or replaced while it was captured: no snapshot was taken";
         Err(Error::failed(what).at(&self.source).hint("when it is in its place, take another snapshot"))
+    }
+
+    /// Names the folders on which something was mounted when this began, and is no more, or something else.
+    fn name_unmounted(&self, walked: &mut Walk) {
+        let now = Mounts::below(&self.source);
+        let places = self.mounts.changed(&now).into_iter().filter_map(|place| place.strip_prefix(&self.source).ok());
+        let is_left_out = |place: &&Path| {
+            let mut above = place.ancestors().filter(|above| !above.as_os_str().is_empty());
+            above.any(|above| self.exclusions.reason(above, &self.source).is_some())
+        };
+        walked.errors.extend(places.filter(|place| !is_left_out(place)).map(unmounted));
     }
 
     fn walk(&self) -> Result<Walk> {

@@ -15,6 +15,7 @@ use super::store::Store;
 use crate::error::SourceError;
 use crate::source::clock::Clock;
 use crate::source::exclude::Exclusions;
+use crate::source::mounts::Mounts;
 use crate::source::sqlite::HotJournal;
 use crate::source::top::Top;
 
@@ -86,6 +87,8 @@ pub(super) struct Taking<'a> {
     pub(super) source: PathBuf,
     /// The same, held open.
     pub(super) top: Top,
+    /// What was mounted below it when this began.
+    pub(super) mounts: Mounts,
     pub(super) remarks: RefCell<Vec<String>>,
     /// The clock of the files.
     pub(super) clock: Clock,

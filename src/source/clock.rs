@@ -16,6 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::medium;
+use super::mounts::Mounts;
 
 /// Nanoseconds: above the tick of any kernel's coarse clock (10 ms), within which two changes get one time.
 pub const TICK: i128 = 20_000_000;
@@ -49,9 +50,9 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// That of the files in `root`.
-    pub fn of(root: &Path) -> Clock {
-        Clock::of_machine(medium::is_of_this_machine(root))
+    /// That of the files in `root`, with what is mounted below it.
+    pub fn of(root: &Path, mounts: &Mounts) -> Clock {
+        Clock::of_machine(medium::is_of_this_machine(root, mounts))
     }
 
     /// That of this machine, or of another one.

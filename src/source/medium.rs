@@ -6,13 +6,9 @@
 //!
 //! One that is kept by another machine takes its times from that one's clock ([`super::clock`]).
 
-#[cfg(target_os = "linux")]
-use std::ffi::OsString;
-#[cfg(target_os = "linux")]
-use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
-#[cfg(target_os = "linux")]
-use std::path::PathBuf;
+
+use super::mounts::Mounts;
 
 /// `TMPFS_MAGIC`, `RAMFS_MAGIC` and `HUGETLBFS_MAGIC` of `linux/magic.h` and the kernel's sources.
 #[cfg(target_os = "linux")]
@@ -47,36 +43,17 @@ fn kind(path: &Path) -> Option<u64> {
     rustix::fs::statfs(path).ok().map(|about| about.f_type as u64 & 0xffff_ffff)
 }
 
-/// Whether this machine is known to keep the file system that `path` lies on, and those that are mounted below it.
+/// Whether this machine is known to keep the file system that `path` lies on, and the `mounts` below it.
 #[cfg(target_os = "linux")]
-pub fn is_of_this_machine(path: &Path) -> bool {
+pub fn is_of_this_machine(path: &Path, mounts: &Mounts) -> bool {
     let is_ours =
         |path: &Path| kind(path).is_some_and(|kind| OF_THIS_MACHINE.contains(&kind) || IN_MEMORY.contains(&kind));
-    is_ours(path) && mounted_below(path).iter().all(|path| is_ours(path))
-}
-
-/// Where something is mounted below `path`, by proc(5): the fifth field of a line, in which a byte may be in octal.
-#[cfg(target_os = "linux")]
-fn mounted_below(path: &Path) -> Vec<PathBuf> {
-    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let place = |line: &[u8]| {
-        let field = line.split(|byte| *byte == b' ').nth(4)?;
-        let (mut bytes, mut rest) = (Vec::with_capacity(field.len()), field);
-        while let Some((first, after)) = rest.split_first() {
-            let octal = after.get(..3).filter(|_| *first == b'\\').and_then(|three| std::str::from_utf8(three).ok());
-            let escaped = octal.and_then(|three| u8::from_str_radix(three, 8).ok());
-            bytes.push(escaped.unwrap_or(*first));
-            rest = if escaped.is_some() { &after[3..] } else { after };
-        }
-        Some(PathBuf::from(OsString::from_vec(bytes)))
-    };
-    let places = mounts.split(|byte| *byte == b'\n').filter_map(place);
-    places.filter(|place| place != path && place.starts_with(path)).collect()
+    is_ours(path) && mounts.places().all(is_ours)
 }
 
 /// Whether this machine is known to keep the file system that `path` lies on. Elsewhere nobody is asked.
 #[cfg(not(target_os = "linux"))]
-pub fn is_of_this_machine(_: &Path) -> bool {
+pub fn is_of_this_machine(_: &Path, _: &Mounts) -> bool {
     true
 }
 
@@ -94,21 +71,23 @@ pub fn is_in_memory(_: &Path) -> bool {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use super::*;
+
     #[test]
     fn what_the_kernel_makes_up_is_no_disk_of_this_machine() {
-        assert!(super::is_of_this_machine(&std::env::temp_dir()));
-        assert!(!super::is_of_this_machine(std::path::Path::new("/proc")));
+        let is_ours = |path: &Path| is_of_this_machine(path, &Mounts::below(path));
+        assert!(is_ours(&std::env::temp_dir()));
+        assert!(!is_ours(Path::new("/proc")));
         // Below the root that is mounted.
-        assert!(super::mounted_below(std::path::Path::new("/")).contains(&"/proc".into()));
-        assert!(!super::is_of_this_machine(std::path::Path::new("/")));
+        assert!(!is_ours(Path::new("/")));
     }
 
     #[test]
     fn a_tmpfs_is_told_from_a_disk() {
-        let shared = std::path::Path::new("/dev/shm");
+        let shared = Path::new("/dev/shm");
         if shared.is_dir() {
-            assert!(super::is_in_memory(shared));
+            assert!(is_in_memory(shared));
         }
-        assert!(!super::is_in_memory(std::path::Path::new("/proc")));
+        assert!(!is_in_memory(Path::new("/proc")));
     }
 }

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod exclude;
 pub mod handle;
 pub mod medium;
+pub mod mounts;
 pub mod moved;
 pub mod own;
 pub mod passing;

@@ -16,9 +16,6 @@
 //! listed again. And a file that was gone when its turn came, or for which another one was read, is looked for by name
 //! as well: if it is back, it is captured.
 //!
-//! What is mounted on a folder may go, and be no more below than if it had been deleted, though nobody deleted it. The
-//! device tells, and the folder is named.
-//!
 //! When no folder changed since it was listed, nothing can have escaped: a file that is in none of the lists would have
 //! had to come into its folder later. Where folders change all the while, looks are bounded, and what remains
 //! is a file that at each look was moved from a folder not yet listed again into one that was, within the time of
@@ -37,7 +34,7 @@ use super::clock::{Clock, now_nanos};
 use super::exclude::Exclusions;
 use super::top::Top;
 use super::walk::{
-    DEEPEST, Found, Identity, Kind, Stamp, Walk, identity, names_in, open_folder, stamp, too_deep, too_long, unmounted,
+    DEEPEST, Found, Identity, Kind, Stamp, Walk, identity, names_in, open_folder, stamp, too_deep, too_long,
 };
 use crate::error::SourceError;
 
@@ -224,7 +221,7 @@ impl<'a> Again<'a> {
     /// The folders that changed since they were listed, or may have.
     pub fn changed(&mut self, walk: &mut Walk) -> Vec<Changed> {
         let vanished: HashSet<usize> = std::mem::take(&mut walk.vanished).into_iter().collect();
-        let (still_gone, errors) = (&mut walk.vanished, &mut walk.errors);
+        let still_gone = &mut walk.vanished;
         let folders = walk.found.iter().enumerate().filter(|(_, found)| found.kind == Kind::Directory);
         // Each is in the list before what is in it.
         let mut real: HashSet<usize> = HashSet::new();
@@ -245,9 +242,6 @@ impl<'a> Again<'a> {
             let (seen, when) = self.listed.get(&at).copied().unwrap_or((found.stamp, walk.began));
             // A change in the same tick as the one before it leaves the stamp as it was.
             let may_hide = now.hides_until() > self.clock.least_after(when);
-            if now.device != seen.device {
-                errors.push(unmounted(found.path.clone()));
-            }
             let is_due = now != seen || may_hide || vanished.contains(&at);
             is_due.then_some(Changed { at, now })
         });

@@ -196,22 +196,6 @@ impl Walk {
         other.unwrap_or_else(|| identity(&self.found[found.parent].stamp))
     }
 
-    /// Folders on which another file system is mounted than the one above, and its device.
-    pub fn mounts(&self) -> Vec<(PathBuf, u64)> {
-        let is_mount = |found: &&Found| found.stamp.device != self.found[found.parent].stamp.device;
-        let mounts = self.found.iter().filter(|found| found.kind == Kind::Directory).filter(is_mount);
-        mounts.map(|found| (found.path.clone(), found.stamp.device)).collect()
-    }
-
-    /// Names those of `mounts`, of a walk before this one, that this one did not see.
-    pub fn name_unmounted(&mut self, mounts: Vec<(PathBuf, u64)>) {
-        for (path, device) in mounts {
-            if !self.found.iter().any(|found| found.stamp.device == device && found.path == path) {
-                self.errors.push(unmounted(path));
-            }
-        }
-    }
-
     /// What stands now at each of these places at which the walk saw a file, if it is one, and in the folder that was
     /// seen; on all cores.
     pub fn standing(&self, root: &Top, places: &[usize]) -> Vec<(usize, Standing)> {
@@ -432,13 +416,6 @@ impl Looking<'_> {
         scope.spawn(move |scope| self.list(scope, folder));
         Seen::Folder(found, number)
     }
-}
-
-/// What is to be said of a folder on which something else is mounted than before, or nothing any more: what is below it
-/// now is not what became of what was.
-pub(super) fn unmounted(path: PathBuf) -> SourceError {
-    let reason = "what is mounted there is not what was: what had been below it may be missing; take another snapshot";
-    SourceError::new(path, reason)
 }
 
 /// What is to be said of a folder that lies too deep.

@@ -111,6 +111,9 @@ fn what_is_mounted_below_it() {
     let Some(disk) = small_disk::small_disk("away::what_is_mounted_below_it") else { return };
     let place = place();
     small_disk::mount(&disk, 64);
+    let folder = place.path("folder");
+    fs::create_dir(&folder).expect("a folder");
+    fs::write(folder.join("file"), "of the volume").expect("a file");
     let volume = place.data.join("volume");
     fs::create_dir(&volume).expect("a folder");
     let run = |program: &str, args: &[&Path]| {
@@ -118,11 +121,17 @@ fn what_is_mounted_below_it() {
     };
     fs::write(disk.join("file"), "of the volume").expect("a file");
     // Before the second walk, which a database asks for, and after the only one.
-    for held in ["a", "z"] {
-        run("mount", &[Path::new("--bind"), &disk, &volume]);
+    let other = place.path("other");
+    fs::create_dir(&other).expect("a folder");
+    // Another file system, and a folder of the same one, which is exchanged for another.
+    for (held, mounted, next) in [("a", &disk, None), ("z", &disk, None), ("z", &folder, Some(&other))] {
+        run("mount", &[Path::new("--bind"), mounted, &volume]);
         let mut child = held_up(&place, &["snapshot"], &[held]);
         opened(&mut child, &place.data.join(held));
         run("umount", &[Path::new("-l"), &volume]);
+        if let Some(next) = next {
+            run("mount", &[Path::new("--bind"), next, &volume]);
+        }
         let run = end(child).exits(3);
         assert!(run.err.contains("volume: what is mounted there is not what was"), "{run:?}");
         fs::write(place.data.join("z"), "another").expect("a file");
@@ -158,7 +167,8 @@ fn what_a_link_stands_for() {
     fs::rename(place.data.join("y"), place.path("y")).expect("moved");
     link(&place.path("y"), "y");
     link(Path::new("b/1"), "within");
-    link(Path::new("../nowhere"), "dangling");
+    link(Path::new("nowhere"), "dangling");
+    link(&place.data.join("b"), "by-its-whole-name");
     let words = "links lead out of the data directory, and what they lead to is in no snapshot: y\n";
     let told = |run: &Run, words: &str| run.err.contains(words);
     assert!(told(&place.ok(["snapshot"]), words));

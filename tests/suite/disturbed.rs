@@ -134,7 +134,7 @@ fn the_bytes_that_are_read_decide_what_a_file_is() {
     let walked = walk(
         &Top::open(&place.data).expect("opened"),
         &Exclusions::new(Vec::new(), &[]).expect("no globs"),
-        &nbak::source::clock::Clock::of(&place.data),
+        &nbak::source::clock::Clock::of(&place.data, &nbak::source::mounts::Mounts::below(&place.data)),
     )
     .expect("walked");
     let store = Store::in_memory(&[], 0).expect("a store");

@@ -1,7 +1,8 @@
 //! `drill`.
 //!
-//! A fault that was found is a line of the result; that there are any is the error, and exit code 13. The store is open
-//! for reading while the drill runs, so that it holds up no snapshot, and for writing only to note that it passed.
+//! A fault that was found is a line of the result; that there are any is the error, and exit code 13. Of a snapshot
+//! that lacks something all that it has may come back: that is exit code 3. The store is open for reading while the
+//! drill runs, so that it holds up no snapshot, and for writing only to note that it passed.
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use super::args::DrillArgs;
 use super::context::Context;
 use super::output::{self, count, iso, line, size, time};
+use super::snapshot::unreadable_json;
 use crate::error::{Error, Result};
 use crate::schedule::child::is_job;
 use crate::schedule::state::State;
@@ -19,6 +21,8 @@ use crate::snapshot::store::{Access, Store};
 use crate::upkeep::drill::{Drilled, Fault, drill as run};
 use crate::upkeep::pin::prove;
 
+/// The exit code for a snapshot that came back, and lacks what could not be captured when it was taken.
+const INCOMPLETE: u8 = 3;
 /// Faults that are named, unless all are asked for.
 const SHOWN: usize = 50;
 
@@ -45,8 +49,9 @@ pub fn drill(context: &Context, args: &DrillArgs) -> Result<u8> {
         record.id.short(),
         count(drilled.faults.len() as u64, "fault was", "faults were")
     );
+    let good = if record.unreadable_count > 0 { INCOMPLETE } else { 0 };
     if is_newest {
-        keep(context, &drilled, (!passed).then_some(found.as_str()));
+        keep(context, &drilled, (!passed).then_some(found.as_str()), good);
     }
     if !passed {
         return Err(Error::integrity(found).hint(
@@ -55,18 +60,18 @@ pub fn drill(context: &Context, args: &DrillArgs) -> Result<u8> {
         ));
     }
     noted.map_err(|error| error.also("the drill itself passed, and is not noted"))?;
-    Ok(0)
+    Ok(good)
 }
 
 /// Keeps for `doctor` that the newest one failed, until it passes. A daemon keeps that itself of its own drills.
-fn keep(context: &Context, drilled: &Drilled, fault: Option<&str>) {
+fn keep(context: &Context, drilled: &Drilled, fault: Option<&str>, good: u8) {
     let Ok(data_dir) = context.data_dir() else { return };
     let mut state = State::load(&data_dir);
     let failed = state.last.get("drill").is_some_and(|last| last.failures > 0);
     if fault.is_none() && !failed || is_job() {
         return;
     }
-    let (took, code) = (drilled.duration_ms as i64, if fault.is_some() { 13 } else { 0 });
+    let (took, code) = (drilled.duration_ms as i64, if fault.is_some() { 13 } else { i32::from(good) });
     state.note("drill", drilled.at, took, Some(code), fault.is_none(), fault.unwrap_or_default().to_owned());
     // What the drill found is said here, whether it can be kept or not.
     let _ = state.store_drill(&data_dir);
@@ -113,6 +118,8 @@ fn report(context: &Context, record: &Record, drilled: &Drilled, proven: bool) {
             "databases": databases,
             "duration_ms": drilled.duration_ms,
             "proven": proven.then(|| iso(drilled.at)),
+            "incomplete": record.unreadable_count > 0,
+            "unreadable_entries": unreadable_json(record),
             "faults": drilled.faults.iter().map(fault).collect::<Vec<_>>(),
             "remarks": drilled.remarks,
         }));
@@ -136,9 +143,17 @@ fn report(context: &Context, record: &Record, drilled: &Drilled, proven: bool) {
         }
     }
     let rows: u64 = drilled.databases.iter().flat_map(|database| database.found.rows.values()).sum();
+    let lacks = match record.unreadable_count {
+        0 => String::new(),
+        lacks => format!("{} not captured; ", count(lacks, "entry of it was", "entries of it were")),
+    };
     line(format!(
-        "{} snapshot {}, taken {}: {} of {} restored and compared, {} with {} opened and sound; {:.2} s",
-        if drilled.is_proof() { "proven:" } else { "not proven:" },
+        "{} snapshot {}, taken {}: {} of {} restored and compared, {} with {} opened and sound; {lacks}{:.2} s",
+        match (drilled.is_proof(), record.unreadable_count) {
+            (true, 0) => "proven:",
+            (true, _) => "proven, but incomplete:",
+            (false, _) => "not proven:",
+        },
         record.id.short(),
         time(record.started),
         count(drilled.files, "file", "files"),

@@ -5,7 +5,7 @@
 use super::context::Context;
 use super::output::{self, count, line, shown, size, time};
 use crate::error::Result;
-use crate::schedule::health::{Level, Standing, look};
+use crate::schedule::health::{Level, Standing, lacks, look};
 use crate::schedule::state::State;
 use crate::snapshot::now::now_ms;
 
@@ -24,8 +24,13 @@ pub fn status(context: &Context) -> Result<u8> {
         Some((name, at)) => format!("{}, {}", name.get(..most).unwrap_or(name), ago(*at)),
         None => "none".to_owned(),
     };
-    line(format!("newest snapshot  {}", named(&standing.snapshot, 8)));
+    let incomplete = |entries: u64| format!("; incomplete: {}", lacks(entries));
+    let lacking = Some(standing.snapshot_lacks).filter(|entries| *entries > 0).map_or_else(String::new, incomplete);
+    line(format!("newest snapshot  {}{lacking}", named(&standing.snapshot, 8)));
     line(format!("newest proof     {}", named(&standing.proven, 8)));
+    if let Some((id, at, entries)) = &standing.proven_incomplete {
+        line(format!("newer proof      {}{}", named(&Some((id.clone(), *at)), 8), incomplete(*entries)));
+    }
     line(format!("newest backup    {}", named(&standing.backup, usize::MAX)));
     if let Some((name, why)) = &standing.backup_lost {
         line(format!("damaged backup   {}: {}", shown(name), shown(why)));

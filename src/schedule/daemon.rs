@@ -413,7 +413,8 @@ impl Steps<'_> {
 
 /// Whether a job succeeded whose result did not come whole.
 fn is_unknown(ran: &Ran) -> bool {
-    ran.code == Some(0) && ran.out.lines().last().is_some_and(|line| serde_json::from_str::<Value>(line).is_err())
+    matches!(ran.code, Some(0 | 3))
+        && ran.out.lines().last().is_some_and(|line| serde_json::from_str::<Value>(line).is_err())
 }
 
 /// The hands of the clock: whether they were set. Retention goes by how old something is, and a clock that is a year

@@ -43,12 +43,16 @@ pub struct Standing {
     pub now: i64,
     /// The newest snapshot of this data directory: id and time.
     pub snapshot: Option<(String, i64)>,
+    /// How many entries could not be captured when that was taken.
+    pub snapshot_lacks: u64,
     /// How many of it there are.
     pub snapshots: u64,
     /// How many of other data directories the store has.
     pub others: u64,
-    /// The newest of this data directory that a drill restored: id, and when it did.
+    /// The newest of this data directory that is complete and that a drill restored: id, and when it did.
     pub proven: Option<(String, i64)>,
+    /// A newer one that a drill restored and that is incomplete, and how many entries it lacks.
+    pub proven_incomplete: Option<(String, i64, u64)>,
     /// The newest backup of this data directory that was not made before a restore: name and time.
     pub backup: Option<(String, i64)>,
     /// One that cannot be read and may be newer than that, and why.
@@ -106,7 +110,7 @@ pub enum Level {
 }
 
 /// What a backup lacks by its manifest: whether what is there is whole is only known after verifying.
-fn lacks(path: &Path) -> Option<String> {
+fn missing_of(path: &Path) -> Option<String> {
     let backup = match Backup::open(path) {
         Ok(backup) => backup,
         Err(error) => return Some(error.to_string()),
@@ -195,7 +199,7 @@ impl Standing {
         self.backup_lost = lost;
         let newest = found.whole.filter(|one| !one.before_restore);
         self.backup = newest.and_then(|one| Some((one.name.clone(), one.created_ms?)));
-        self.backup_lacks = newest.and_then(|one| lacks(&one.path));
+        self.backup_lacks = newest.and_then(|one| missing_of(&one.path));
     }
 
     fn take(&mut self, store: &Store, seen: &Seen, source: &str) {
@@ -225,9 +229,15 @@ impl Standing {
                 self.snapshots = own().count() as u64;
                 self.others = history.live().count() as u64 - self.snapshots;
                 self.snapshot = own().next_back().map(|record| (record.id.to_string(), record.started));
-                let proofs = own().rev();
-                let mut proofs = proofs.filter_map(|one| Some((one.id, history.ledger().proof(one.id)?)));
-                self.proven = proofs.next().map(|(id, at)| (id.to_string(), at));
+                self.snapshot_lacks = own().next_back().map_or(0, |record| record.unreadable_count);
+                for (one, at) in own().rev().filter_map(|one| Some((one, history.ledger().proof(one.id)?))) {
+                    let id = one.id.to_string();
+                    if one.unreadable_count == 0 {
+                        self.proven = Some((id, at));
+                        break;
+                    }
+                    self.proven_incomplete.get_or_insert((id, at, one.unreadable_count));
+                }
             }
             Err(error) => self.damage = Some(error.to_string()),
         }
@@ -259,6 +269,13 @@ impl Standing {
             Some((id, at)) => json!({name: id, "at": iso(*at), "age_seconds": (self.now - at) / 1000}),
             None => Value::Null,
         };
+        let mut snapshot = named(&self.snapshot, "snapshot");
+        if self.snapshot.is_some() {
+            snapshot["lacks"] = json!(self.snapshot_lacks);
+        }
+        let incomplete = self.proven_incomplete.as_ref().map(|(id, at, lacks)| {
+            json!({"snapshot": id, "at": iso(*at), "age_seconds": (self.now - at) / 1000, "lacks": lacks})
+        });
         let next: BTreeMap<&str, String> = self.next.iter().map(|(job, at)| (job.as_str(), iso(*at))).collect();
         let last = |(what, last): (&String, &super::state::Last)| {
             let succeeded = (last.succeeded > 0).then(|| iso(last.succeeded));
@@ -279,8 +296,9 @@ impl Standing {
             "backup_dir": places.backup_dir.to_string_lossy(),
             "snapshots": self.snapshots,
             "other_snapshots": self.others,
-            "newest_snapshot": named(&self.snapshot, "snapshot"),
+            "newest_snapshot": snapshot,
             "newest_proven": named(&self.proven, "snapshot"),
+            "newest_proven_incomplete": incomplete,
             "backups": self.backups,
             "newest_backup": named(&self.backup, "name"),
             "damaged_backup": self.backup_lost.as_ref().map(|(name, why)| json!({"name": name, "reason": why})),
@@ -335,6 +353,11 @@ impl Standing {
             ),
             _ => say("clock", Level::Good, crate::export::manifest::iso(self.now), ""),
         }
+        if let (Some((id, _)), 1..) = (&self.snapshot, self.snapshot_lacks) {
+            let what = format!("the newest, {}, is incomplete: {}", &id[..8], lacks(self.snapshot_lacks));
+            let remedy = "`nbak snapshots -v` names what; mend that, or exclude it, and take another";
+            say("snapshot", Level::Bad, what, remedy);
+        }
         match (&self.backup, self.stale(config)) {
             (_, Some(hours)) if self.backup.is_some() => say(
                 "backup",
@@ -371,25 +394,7 @@ impl Standing {
             };
             say("changes", level, one.text.replace('\n', " "), remedy);
         }
-        match &self.proven {
-            None => say(
-                "proof",
-                Level::Note,
-                "no snapshot was restored for the trial yet".to_owned(),
-                "`nbak drill` does it",
-            ),
-            Some((id, at)) => {
-                let days = self.now.saturating_sub(*at).max(0).unsigned_abs() / 86_400_000;
-                let level = if days > 30 { Level::Note } else { Level::Good };
-                let remedy = if days > 30 { "`nbak drill` proves a newer one" } else { "" };
-                say(
-                    "proof",
-                    level,
-                    format!("snapshot {} was restored {} ago", &id[..8], count(days, "day", "days")),
-                    remedy,
-                );
-            }
-        }
+        self.say_proof(&mut say);
         match self.free {
             Some(free) if free < ROOM.max(self.store_bytes / 20) => say(
                 "room",
@@ -456,6 +461,36 @@ impl Standing {
         say("SQLite", Level::Good, format!("version {}", rusqlite::version()), "");
         all
     }
+}
+
+impl Standing {
+    /// What a drill restored last, and whether that was all there was.
+    fn say_proof(&self, say: &mut Say<'_>) {
+        let ago = |at: i64| self.now.saturating_sub(at).max(0).unsigned_abs() / 86_400_000;
+        let restored = |id: &str, at: i64| format!("{} was restored {} ago", &id[..8], count(ago(at), "day", "days"));
+        if let Some((id, at, lacked)) = &self.proven_incomplete {
+            let what = format!("snapshot {}, and is incomplete: {}", restored(id, *at), lacks(*lacked));
+            let before = match &self.proven {
+                Some((id, at)) => format!("of the complete ones, {}", restored(id, *at)),
+                None => "no complete one was restored yet".to_owned(),
+            };
+            let remedy = "`nbak drill` proves a complete one, once there is one";
+            say("proof", Level::Note, format!("{what}; {before}"), remedy);
+            return;
+        }
+        let Some((id, at)) = &self.proven else {
+            let what = "no snapshot was restored for the trial yet".to_owned();
+            return say("proof", Level::Note, what, "`nbak drill` does it");
+        };
+        let (level, remedy) =
+            if ago(*at) > 30 { (Level::Note, "`nbak drill` proves a newer one") } else { (Level::Good, "") };
+        say("proof", level, format!("snapshot {}", restored(id, *at)), remedy);
+    }
+}
+
+/// How many entries an incomplete snapshot lacks, in words.
+pub fn lacks(entries: u64) -> String {
+    format!("{} not captured", count(entries, "entry was", "entries were"))
 }
 
 type Say<'a> = dyn FnMut(&'static str, Level, String, &str) + 'a;

@@ -48,7 +48,11 @@ pub fn text(standing: &Standing, state: &State) -> String {
         &at(&standing.snapshot),
     );
     gauge("newest_backup_timestamp_seconds", "When the newest backup was made; 0 for none.", &at(&standing.backup));
-    gauge("newest_proof_timestamp_seconds", "When a drill last succeeded; 0 for never.", &at(&standing.proven));
+    gauge(
+        "newest_proof_timestamp_seconds",
+        "When a drill restored the newest complete snapshot that one restored; 0 for never.",
+        &at(&standing.proven),
+    );
     let label = |what: &str| format!("{{what=\"{what}\"}}");
     let of = |value: &dyn Fn(&super::state::Last) -> f64| -> Vec<(String, f64)> {
         state.last.iter().map(|(what, last)| (label(what), value(last))).collect()

@@ -20,9 +20,9 @@
 //!
 //! Five things hold whatever the policy says. The newest snapshot of a data directory stays. One from the future stays
 //! and takes nobody's place: its time is a clock's mistake, and must not cost one whose time can be right. What is
-//! pinned stays, and of those that a drill restored the newest of each data directory ([`held`]): so there is always
-//! one of which it is known that it comes back, and not only hoped. And a policy without any rule keeps everything; it
-//! is for the caller to refuse it.
+//! pinned stays, and of those that a drill restored the newest of each data directory, and the newest that is complete
+//! ([`held`]): so there is always one of which it is known that it comes back, and not only hoped. And a policy without
+//! any rule keeps everything; it is for the caller to refuse it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -46,6 +46,8 @@ pub struct Candidate<'a> {
     pub tags: &'a [String],
     /// Whether a drill restored it whole, and nothing of it was lost since.
     pub proven: bool,
+    /// Whether everything could be captured when it was taken.
+    pub complete: bool,
     /// Why it is pinned, if it is.
     pub pinned: Option<&'a str>,
 }
@@ -109,6 +111,8 @@ pub enum Reason {
     Pinned(String),
     /// The newest of its data directory that a drill restored, those from the future apart.
     Proven,
+    /// The newest of those that are complete, where that is another one.
+    ProvenComplete,
 }
 
 /// What happens to one snapshot.
@@ -189,6 +193,7 @@ impl fmt::Display for Reason {
             Reason::Pinned(why) if why.is_empty() => write!(f, "pinned"),
             Reason::Pinned(why) => write!(f, "pinned: {why}"),
             Reason::Proven => write!(f, "the newest one that a drill has restored"),
+            Reason::ProvenComplete => write!(f, "the newest complete one that a drill has restored"),
         }
     }
 }
@@ -202,30 +207,45 @@ pub fn candidates(history: &History) -> Vec<Candidate<'_>> {
         source: &record.source,
         tags: &record.tags,
         proven: ledger.proof(record.id).is_some(),
+        complete: record.unreadable_count == 0,
         pinned: ledger.pinned.get(&record.id).map(|pin| pin.reason.as_str()),
     });
     all.collect()
 }
 
 /// What no policy takes, and nobody without saying so: what is pinned, and the newest of each data directory that a
-/// drill restored. By place among `candidates`, in their order.
+/// drill restored; if that one is incomplete, the newest complete one too: a proof is of what a snapshot holds, and
+/// says nothing of what it lacks. By place among `candidates`, in their order.
 pub fn held(candidates: &[Candidate<'_>], now: &ZonedDateTime) -> Vec<(usize, Reason)> {
-    let now_ms = now.timestamp().as_millisecond();
-    let mut newest: HashMap<&str, usize> = HashMap::new();
-    for (place, one) in candidates.iter().enumerate().filter(|(_, one)| one.proven && one.started <= now_ms) {
-        let known = newest.entry(one.source).or_insert(place);
-        if candidates[*known].started <= one.started {
-            *known = place;
-        }
-    }
+    let (newest, complete) = (newest_proven(candidates, now, false), newest_proven(candidates, now, true));
     let mut held = Vec::new();
     for (place, one) in candidates.iter().enumerate() {
         held.extend(one.pinned.map(|why| (place, Reason::Pinned(why.to_owned()))));
         if newest.get(one.source) == Some(&place) {
             held.push((place, Reason::Proven));
+        } else if complete.get(one.source) == Some(&place) {
+            held.push((place, Reason::ProvenComplete));
         }
     }
     held
+}
+
+/// The newest of each data directory that a drill restored, or of those that are complete.
+fn newest_proven<'a>(
+    candidates: &[Candidate<'a>],
+    now: &ZonedDateTime,
+    only_complete: bool,
+) -> HashMap<&'a str, usize> {
+    let now_ms = now.timestamp().as_millisecond();
+    let counts = |one: &Candidate<'_>| one.proven && (one.complete || !only_complete) && one.started <= now_ms;
+    let mut newest = HashMap::new();
+    for (place, one) in candidates.iter().enumerate().filter(|(_, one)| counts(one)) {
+        let known = newest.entry(one.source).or_insert(place);
+        if candidates[*known].started <= one.started {
+            *known = place;
+        }
+    }
+    newest
 }
 
 /// What `policy` makes of `candidates` at `now`: one verdict for each, in their order. Of two that began at the same

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::common::small_disk::{mount, small_disk};
 use crate::common::{KEY, OTHER_KEY, Place, Run, assert_equal, database, noise, tree};
 use crate::daemon_common::{Life, daemon};
+use crate::hostile_backup::fifo;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -307,4 +308,55 @@ fn a_full_disk_ends_a_drill_and_nothing_stays() {
     place.ok(&drill);
     assert_eq!(fs::read_dir(&disk).expect("a folder").count(), 0);
     assert!(proven(&place)[0].1);
+}
+
+/// One that lacks something may come back as it is, and takes the place of none that has everything.
+#[test]
+fn an_incomplete_one_does_not_displace_a_complete_one() {
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    let whole = with_file(&place, 1);
+    place.ok(&["drill"]);
+    // What is no file is not captured.
+    let path = place.data.join("changing");
+    fs::remove_file(&path).expect("removed");
+    fifo(&path);
+    let taken = place.run(&["snapshot", "--json"]);
+    assert_eq!(taken.code, 3, "{taken:?}");
+    let lacking = said(&taken)["snapshot"].as_str().expect("an id").to_owned();
+    let run = place.run(&["drill", "--json"]);
+    let found = said(&run);
+    assert!(run.code == 3 && found["proven"].is_string() && found["incomplete"] == true, "{run:?}");
+    assert_eq!(found["unreadable_entries"][0]["path"], "changing");
+    let run = place.run(&["drill"]);
+    assert!(run.code == 3 && run.out.contains("proven, but incomplete: snapshot"), "{run:?}");
+    assert!(run.out.contains("1 entry of it was not captured"), "{run:?}");
+
+    // Both are held, each for what it is.
+    let dry = place.ok(&["forget", "--keep-last", "1", "--dry-run"]);
+    assert!(dry.out.contains("the newest complete one that a drill has restored"), "{dry:?}");
+    place.ok(&["forget", "--keep-last", "1"]);
+    assert_eq!(proven(&place), [(whole.clone(), true), (lacking.clone(), true)]);
+    let refused = place.run(&["forget", &whole]);
+    assert!(refused.code == 2 && refused.err.contains("--force"), "{refused:?}");
+
+    // And who asks how things stand hears of both.
+    let now = said(&place.ok(&["status", "--json"]));
+    assert_eq!(now["newest_proven"]["snapshot"], whole.as_str(), "{now}");
+    assert_eq!(now["newest_proven_incomplete"]["snapshot"], lacking.as_str(), "{now}");
+    assert_eq!((&now["newest_proven_incomplete"]["lacks"], &now["newest_snapshot"]["lacks"]), (&json!(1), &json!(1)));
+    let status = place.ok(&["status"]).out;
+    assert_eq!(status.matches("1 entry was not captured").count(), 2, "{status}");
+    let doctor = place.run(&["doctor"]);
+    assert!(doctor.code == 1 && doctor.out.contains("is incomplete: 1 entry was not captured"), "{doctor:?}");
+    let proof = doctor.out.lines().find(|line| line.contains("  proof ")).expect("a line");
+    assert!(proof.starts_with("note") && proof.contains(&whole[..8]) && proof.contains(&lacking[..8]), "{proof}");
+
+    // One that is complete again is the newest of all.
+    fs::remove_file(&path).expect("removed");
+    let again = with_file(&place, 2);
+    place.ok(&["drill"]);
+    let now = said(&place.ok(&["status", "--json"]));
+    assert_eq!(now["newest_proven"]["snapshot"], again.as_str());
+    assert!(now["newest_proven_incomplete"].is_null() && now["newest_snapshot"]["lacks"] == 0, "{now}");
+    place.ok(&["forget", &whole, &lacking]);
 }

@@ -162,6 +162,7 @@ impl Commands for Library<'_> {
                 source: &one.source,
                 tags: &one.tags,
                 proven: false,
+                complete: true,
                 pinned: None,
             })
             .collect();

@@ -14,7 +14,7 @@ fn zoned(text: &str, zone: &str) -> ZonedDateTime {
 
 fn candidate(nth: usize, started: i64) -> Candidate<'static> {
     let id = SnapshotId((nth as u128).to_be_bytes());
-    Candidate { id, started, source: "/data", tags: &[], proven: false, pinned: None }
+    Candidate { id, started, source: "/data", tags: &[], proven: false, complete: true, pinned: None }
 }
 
 fn candidates(times: &[&str]) -> Vec<Candidate<'static>> {
@@ -382,4 +382,10 @@ fn what_is_pinned_stays_and_the_newest_that_is_proven() {
     assert_eq!(keep[3], [proven]);
     assert_eq!(keep[5], ["the newest one", "last: number 1"]);
     assert_eq!(keep[6], ["from the future: was the clock right?", "pinned"]);
+    // Incomplete ones are proven too, and the newest complete one stays beside them.
+    let lacking = |nth, day| Candidate { proven: true, complete: false, ..candidate(nth, days(day)) };
+    let all = [all[0], all[2], lacking(7, 4), lacking(8, 5), candidate(9, days(6))];
+    let keep: Vec<bool> = plan(&all, &policy, &now).iter().map(Verdict::stays).collect();
+    assert_eq!(keep, [false, true, false, true, true]);
+    assert_eq!(held(&all, &now), [(1, Reason::ProvenComplete), (3, Reason::Proven)]);
 }

@@ -10,16 +10,19 @@ use serde_json::{Value, json};
 use super::args::{BackupAction, BackupArgs, BackupRestoreArgs, CreateArgs, ExportArgs};
 use super::context::Context;
 use super::drive::{self, After};
-use super::inplace::{finish_or_warn, restore_this, warn_of_captured};
+use super::inplace::{finish_or_warn, missing, restore_this, warn_of_captured};
 use super::listed::tell_backup;
 use super::output::{self, count, line, size};
+use super::snapshot::unreadable_json;
 use crate::error::{Error, Result};
 use crate::export::backup::MacState;
 use crate::export::manager::BackupManager;
 use crate::export::manifest::Manifest;
 use crate::export::write::Written;
+use crate::snapshot::record::Record;
 
-/// The exit code for a backup that was made although some of the source is not in it, or a restore is half done there.
+/// The exit code for a backup that was made although some of the source is not in it, also where that was so when its
+/// snapshot was taken, or a restore is half done there.
 const INCOMPLETE: u8 = 3;
 
 /// `export`.
@@ -29,9 +32,13 @@ pub fn export(context: &Context, args: ExportArgs) -> Result<u8> {
     let store = context.open()?;
     let record = context.select(&store, &args.snapshot)?;
     warn_of_plaintext(&manager);
+    let missing = missing(&record, &[])?;
     let written = manager.export(&store, &record, args.to, record.started, &context.bars())?;
-    report(context, &written, (&record.id.to_string(), None, None), start, &After::default());
-    Ok(if written.left_out.is_empty() { 0 } else { INCOMPLETE })
+    if let Some(missing) = &missing {
+        output::warning(format!("the snapshot is incomplete: {missing} when it was taken"));
+    }
+    report(context, &written, (&record, None, None), start, &After::default());
+    Ok(if written.left_out.is_empty() && missing.is_none() { 0 } else { INCOMPLETE })
 }
 
 /// `backup`.
@@ -88,8 +95,7 @@ pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8)>
     created.taken.remarks.iter().for_each(output::warning);
     let record = &created.taken.record;
     let parent = record.parent.filter(|_| !created.taken.unchanged).map(|id| id.to_string());
-    let snapshot = (record.id.to_string(), parent);
-    let snapshot = (snapshot.0.as_str(), snapshot.1.as_deref(), half_done.as_deref());
+    let snapshot = (record, parent.as_deref(), half_done.as_deref());
     let upload = || drive::after_backup(context, &created.written.path, &args.rate);
     // People see it before anything goes anywhere; JSON is one object, and comes last.
     let after = if context.json {
@@ -123,7 +129,7 @@ fn counts(manifest: &Manifest) -> (u64, u64) {
 fn report(
     context: &Context,
     written: &Written,
-    (snapshot, parent, half_done): (&str, Option<&str>, Option<&str>),
+    (record, parent, half_done): (&Record, Option<&str>, Option<&str>),
     start: Instant,
     after: &After,
 ) {
@@ -133,13 +139,14 @@ fn report(
     }
     written.remarks.iter().for_each(output::warning);
     let (files, bytes) = counts(&written.manifest);
+    let incomplete = record.unreadable_count > 0;
     if context.json {
         let left_out: Vec<Value> =
             written.left_out.iter().map(|(path, why)| json!({"path": path.to_string_lossy(), "reason": why})).collect();
         output::json(&json!({
             "name": written.name,
             "path": written.path.to_string_lossy(),
-            "snapshot": snapshot,
+            "snapshot": record.id.to_string(),
             "parent": parent,
             "encrypted": written.manifest.encrypted,
             "files": files,
@@ -148,6 +155,8 @@ fn report(
             "checksum": written.manifest.checksum,
             "created": written.manifest.created_at,
             "left_out": left_out,
+            "incomplete": incomplete,
+            "unreadable_entries": unreadable_json(record),
             "warnings": written.remarks,
             "pending_restore": half_done,
             "duration_ms": duration_ms,
@@ -157,13 +166,14 @@ fn report(
         return;
     }
     line(format!(
-        "backup {}: {} of {}, {}, {}, verified; of snapshot {}; {:.2} s",
+        "backup {}: {} of {}, {}, {}, verified; of {}snapshot {}; {:.2} s",
         written.name,
         count(files, "file", "files"),
         size(bytes),
         count(written.verified.databases, "database", "databases"),
         if written.manifest.encrypted { "encrypted" } else { "not encrypted" },
-        &snapshot[..8],
+        if incomplete { "incomplete " } else { "" },
+        record.id.short(),
         duration_ms as f64 / 1000.0,
     ));
     line(written.path.display().to_string());

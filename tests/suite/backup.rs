@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::common::strace::{can_trace, traced};
 use crate::common::{self, KEY, OTHER_KEY, Place, Random, Run, database, noise, tree};
 use crate::daemon_common::clock::Clock;
+use crate::hostile_backup::fifo;
 
 fn json(run: &Run) -> Value {
     serde_json::from_str(&run.out).unwrap_or_else(|error| panic!("{error}: {run:?}"))
@@ -634,4 +635,38 @@ fn the_longest_names_come_back_and_backups_do_not_hold_each_other() {
     fs::write(place.data.join("config.json"), b"{\"backup_dir\": \".\"}").expect("written");
     let run = place.run(&["backup"]);
     assert!(run.code == 2 && run.err.contains("backup_dir"), "{run:?}");
+}
+
+/// What the snapshot lacks the backup lacks too.
+#[test]
+fn an_export_of_what_is_incomplete_says_so() {
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    fs::write(place.data.join("letter"), b"Dear reader").expect("written");
+    fifo(&place.data.join("pipe"));
+    assert_eq!(place.run(&["snapshot"]).code, 3);
+    let to = place.path("out");
+    fs::create_dir(&to).expect("made");
+    let export =
+        |more: &[&str]| place.run(&[&["export", "latest", "--to", to.to_str().expect("UTF-8")], more].concat());
+    let run = export(&[]);
+    assert!(run.code == 3 && run.err.contains("the snapshot is incomplete") && run.err.contains("pipe"), "{run:?}");
+    assert!(run.out.contains("verified; of incomplete snapshot "), "{run:?}");
+    let run = export(&["--json"]);
+    let said = json(&run);
+    assert!(run.code == 3 && said["incomplete"] == true, "{run:?}");
+    assert_eq!(said["unreadable_entries"][0]["path"], "pipe");
+    // A backup of now says it with the same words.
+    let run = place.run(&["backup", "--json"]);
+    let said = json(&run);
+    assert!(run.code == 3 && said["incomplete"] == true, "{run:?}");
+
+    fs::remove_file(place.data.join("pipe")).expect("removed");
+    place.ok(&["snapshot"]);
+    let run = export(&["--json"]);
+    let said = json(&run);
+    assert!(
+        run.code == 0 && said["incomplete"] == false && said["unreadable_entries"] == Value::Array(vec![]),
+        "{run:?}"
+    );
+    assert!(!export(&[]).err.contains("incomplete"));
 }

@@ -11,7 +11,7 @@ use super::args::{BackupAction, BackupArgs, BackupRestoreArgs, CreateArgs, Expor
 use super::context::Context;
 use super::drive::{self, After};
 use super::inplace::{finish_or_warn, missing, restore_this, warn_of_captured};
-use super::listed::tell_backup;
+use super::listed::{find_backup, tell_backup};
 use super::output::{self, count, line, size};
 use super::snapshot::unreadable_json;
 use crate::error::{Error, Result};
@@ -194,7 +194,7 @@ fn list(context: &Context) -> Result<u8> {
 fn verify(context: &Context, name: Option<&str>) -> Result<u8> {
     let start = Instant::now();
     let manager = context.backups(None)?;
-    let backup = manager.find_backup(name)?;
+    let backup = find_backup(&manager, name)?;
     let verified = manager.verify_backup(&backup)?;
     let duration_ms = start.elapsed().as_millis() as u64;
     if context.json {
@@ -296,6 +296,6 @@ fn prune(context: &Context, days: Option<u32>, dry_run: bool) -> Result<u8> {
 /// `backup restore`.
 fn restore(context: &Context, args: BackupRestoreArgs) -> Result<u8> {
     let manager = context.backups(None)?;
-    let backup = manager.find_backup(args.name.as_deref())?;
+    let backup = find_backup(&manager, args.name.as_deref())?;
     restore_this(context, &manager, &backup, args)
 }

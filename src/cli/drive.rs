@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::args::{BackupRestoreArgs, Gdrive, RateArgs};
 use super::context::Context;
 use super::inplace::{may_replace, restore_this};
-use super::listed::tell_backup;
+use super::listed::{find_backup, tell_backup};
 use super::output::{self, count, line, shown, size};
 use crate::crypto::secret::Credential;
 use crate::drive::access::{Access, App};
@@ -231,7 +231,7 @@ fn list(context: &Context) -> Result<u8> {
 }
 
 fn upload(context: &Context, name: Option<&str>, rate: &RateArgs) -> Result<u8> {
-    let backup = context.backups(None)?.find_backup(name)?;
+    let backup = find_backup(&context.backups(None)?, name)?;
     let line_ = Line::open(context, rate)?;
     let uploaded = upload_one(context, &line_, &backup)?;
     if context.json {

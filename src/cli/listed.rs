@@ -1,4 +1,4 @@
-//! A backup in a list, on this machine or in Drive.
+//! A backup in a list, on this machine or in Drive, and the one that is meant.
 //!
 //! What a manifest says of itself may be anybody's words: it is shown without what a terminal would obey.
 
@@ -6,11 +6,23 @@ use serde_json::json;
 
 use super::context::Context;
 use super::output::{self, iso, line, shown, size, time};
+use crate::error::Result;
+use crate::export::backup::Backup;
 use crate::export::dialect::Dialect;
-use crate::export::list::Listed;
+use crate::export::list::{Listed, NOT_COME};
+use crate::export::manager::BackupManager;
+use crate::snapshot::now::now_ms;
+
+/// The backup called `name`, or the newest. What is to be known of the choice is said.
+pub fn find_backup(manager: &BackupManager, name: Option<&str>) -> Result<Backup> {
+    let (backup, remark) = manager.choose_backup(name)?;
+    remark.iter().for_each(output::warning);
+    Ok(backup)
+}
 
 /// One backup in a list, with what says where it is, and of which machine if that is not plain.
 pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &str), machine: &str) {
+    let ahead = backup.is_ahead(now_ms());
     if context.json {
         output::json(&json!({
             "name": backup.name,
@@ -26,6 +38,7 @@ pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &s
             "snapshot": backup.snapshot,
             "before_restore": backup.before_restore,
             "damaged": backup.damage,
+            "ahead": ahead,
         }));
         return;
     }
@@ -37,7 +50,7 @@ pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &s
         return;
     }
     line(format!(
-        "{name:26}  {}  {:>9}  {:>7} files  {}  version {:<8}{}{}{}",
+        "{name:26}  {}  {:>9}  {:>7} files  {}  version {:<8}{}{}{}{}",
         backup.created_ms.map_or_else(|| "-".to_owned(), time),
         size(backup.bytes),
         backup.files,
@@ -45,6 +58,7 @@ pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &s
         shown(&backup.version),
         backup.snapshot.as_ref().map_or_else(String::new, |id| format!("  snapshot {}", id.get(..8).unwrap_or(id))),
         if backup.before_restore { "  made before a restore" } else { "" },
+        if ahead { format!("  {NOT_COME}") } else { String::new() },
         if machine.is_empty() {
             String::new()
         } else {

@@ -3,8 +3,11 @@
 //! A backup is a folder with a manifest, or one that is called as backups are: whose manifest is lost it is shown as
 //! damaged, not hidden. Links are not followed: one that is called like a backup is shown as what it is. Everything
 //! else in the folder (the store, what is being written, scratch space) is nobody's backup and is left out.
+//!
+//! Which one is the newest their dates say, and a date is a clock's word: one of a time that has not come yet counts
+//! less than any other, and where the store knows the snapshots of both, their order decides and no date.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::FileType;
 use std::io::ErrorKind;
@@ -15,8 +18,14 @@ use super::dialect::Dialect;
 use super::manifest::Manifest;
 use super::names::{self, MANIFEST};
 use crate::error::{Error, Result};
+use crate::snapshot::history::History;
+use crate::snapshot::now::now_ms;
 use crate::snapshot::places::{Places, real};
 
+/// What is later than now by more than this, in milliseconds, is of a time that has not come yet.
+pub const AHEAD: i64 = 120_000;
+/// What is said of such a backup.
+pub const NOT_COME: &str = "of a time that has not come yet";
 /// So many data directories are named that have backups in the folder.
 const NAMED: usize = 5;
 
@@ -49,7 +58,8 @@ pub struct Listed {
     pub damage: Option<String>,
 }
 
-/// All backups in `backup_dir`, the oldest first; those of an unknown age before them. None if the folder is not there.
+/// All backups in `backup_dir`, the oldest first; before them those of an unknown age, and of a time that has not come
+/// yet. None if the folder is not there.
 pub fn list(backup_dir: &Path) -> Result<Vec<Listed>> {
     let failed = |error| Error::io("list the backups", backup_dir, error);
     let entries = match std::fs::read_dir(backup_dir) {
@@ -67,7 +77,9 @@ pub fn list(backup_dir: &Path) -> Result<Vec<Listed>> {
         };
         listed.extend(look_at(&entry.path(), &entry.file_name(), kind));
     }
-    listed.sort_by(|one, other| (one.created_ms, &one.name).cmp(&(other.created_ms, &other.name)));
+    let now = now_ms();
+    let age = |one: &Listed| (one.created_ms.filter(|_| !one.is_ahead(now)), one.created_ms);
+    listed.sort_by(|one, other| (age(one), &one.name).cmp(&(age(other), &other.name)));
     Ok(listed)
 }
 
@@ -147,6 +159,11 @@ impl Listed {
         }
     }
 
+    /// Whether it says that it was made later than `now`, in milliseconds since 1970.
+    pub fn is_ahead(&self, now: i64) -> bool {
+        self.damage.is_none() && self.created_ms > Some(now.saturating_add(AHEAD))
+    }
+
     /// One that cannot be read, and why.
     pub fn damaged(path: &Path, name: &str, why: String) -> Listed {
         Listed {
@@ -202,8 +219,17 @@ pub fn find(places: &Places, name: Option<&str>) -> Result<Backup> {
                 Err(error) => Err(Error::io("open a backup", &path, error)),
             }
         }
-        None => newest(places),
+        None => newest(places, &Order::new()).map(|(backup, _)| backup),
     }
+}
+
+/// In which order the snapshots of a store were taken: the place of each among them, by its id.
+pub type Order = HashMap<String, usize>;
+
+/// The order of all snapshots that are known, also of those that were forgotten.
+pub fn order_of(history: &History) -> Order {
+    let ids = history.known().iter().map(|one| one.record.id.to_string());
+    ids.zip(0..).collect()
 }
 
 /// What there is to say of the newest backup of one data directory.
@@ -211,29 +237,52 @@ pub fn find(places: &Places, name: Option<&str>) -> Result<Backup> {
 pub struct Newest<'a> {
     /// The newest of those whose manifests can be read. One that a restore made only if there is no other.
     pub whole: Option<&'a Listed>,
+    /// One that says that it is newer, of a time that has not come yet.
+    pub ahead: Option<&'a Listed>,
     /// One that cannot be read, and is newer by its name, or may be the only one: whose it is nobody can tell then.
     pub lost: Option<&'a Listed>,
 }
 
-/// The newest of `listed` that is of the data directory that `owns` knows.
-pub fn newest_of<'a>(listed: impl IntoIterator<Item = &'a Listed>, owns: &dyn Fn(&str) -> bool) -> Newest<'a> {
+/// The newest of `listed`, which are in the order of [`list`], that is of the data directory that `owns` knows, by the
+/// clock `now` and the order of the snapshots that are known.
+pub fn newest_of<'a>(listed: &'a [Listed], owns: &dyn Fn(&str) -> bool, now: i64, order: &Order) -> Newest<'a> {
     let is_meant = |one: &&Listed| one.damage.is_some() || owns(&one.source_dir);
-    let listed: Vec<&Listed> = listed.into_iter().filter(is_meant).collect();
-    let whole = || listed.iter().rev().filter(|one| one.damage.is_none());
-    let whole = whole().find(|one| !one.before_restore).or_else(|| whole().next()).copied();
+    let listed: Vec<&Listed> = listed.iter().filter(is_meant).collect();
+    let all: Vec<&Listed> = listed.iter().filter(|one| one.damage.is_none()).copied().collect();
+    let has_regular = all.iter().any(|one| !one.before_restore);
+    let counts: Vec<&Listed> = all.into_iter().filter(|one| !(has_regular && one.before_restore)).collect();
+    let by_date = (counts.iter().copied().enumerate()).max_by_key(|(at, one)| (!one.is_ahead(now), *at));
+    let taken = |one: &Listed| one.snapshot.as_ref().and_then(|id| order.get(id));
+    let by_order = (counts.iter().copied().enumerate().filter(|(_, one)| taken(one).is_some()))
+        .max_by_key(|(at, one)| (taken(one), !one.is_ahead(now), *at));
+    let whole = by_date.map(|(_, one)| if taken(one).is_some() { by_order.map_or(one, |(_, last)| last) } else { one });
+    let is_later = |one: &&Listed| one.is_ahead(now) && whole.is_some_and(|whole| one.created_ms > whole.created_ms);
+    let ahead = counts.iter().rev().copied().find(is_later);
     // To take an older one in silence would hide that the newest is lost.
     let is_newer =
         |one: &Listed| whole.is_none_or(|whole| one.created_ms.is_some_and(|ms| Some(ms) > whole.created_ms));
     let lost = listed.iter().rev().find(|one| one.damage.is_some() && is_newer(one)).copied();
-    Newest { whole, lost }
+    Newest { whole, ahead, lost }
 }
 
-fn newest(places: &Places) -> Result<Backup> {
-    let listed = list(&places.backup_dir)?;
-    let Newest { whole, lost } = newest_of(&listed, &places.owns());
+/// The newest backup of this data directory, as [`newest_of`] has it; and what is to be said of its date, or of the
+/// date of one that it was preferred to.
+pub fn newest(places: &Places, order: &Order) -> Result<(Backup, Option<String>)> {
+    let (listed, now) = (list(&places.backup_dir)?, now_ms());
+    let Newest { whole, ahead, lost } = newest_of(&listed, &places.owns(), now, order);
     if whole.is_none() && listed.iter().any(|one| one.damage.is_none()) {
-        return Err(others_alone(places, &listed));
+        return Err(others_alone(places, &listed, now));
     }
+    let remark = match (whole, ahead) {
+        (Some(whole), _) if whole.is_ahead(now) => {
+            Some(format!("the newest backup, {}, is {NOT_COME}: is the clock right?", names::quoted(&whole.name)))
+        }
+        (Some(_), Some(ahead)) => Some(format!(
+            "backup {} is {NOT_COME}, and was passed over: give its name if it is meant",
+            names::quoted(&ahead.name)
+        )),
+        _ => None,
+    };
     match (whole, lost) {
         (_, Some(lost)) => {
             let why = lost.damage.as_deref().unwrap_or("it is damaged");
@@ -243,7 +292,7 @@ fn newest(places: &Places) -> Result<Backup> {
             };
             Err(Error::integrity(format!("the newest backup cannot be read: {why}")).at(&lost.path).hint(hint))
         }
-        (Some(whole), None) => Backup::open(&whole.path),
+        (Some(whole), None) => Ok((Backup::open(&whole.path)?, remark)),
         (None, None) => {
             Err(Error::no_store("there is no backup yet").at(&places.backup_dir).hint("`nbak backup create` makes one"))
         }
@@ -251,11 +300,11 @@ fn newest(places: &Places) -> Result<Backup> {
 }
 
 /// That the folder has backups of other data directories, and which.
-fn others_alone(places: &Places, listed: &[Listed]) -> Error {
+fn others_alone(places: &Places, listed: &[Listed], now: i64) -> Error {
     let sources: BTreeSet<&str> =
         listed.iter().filter(|one| one.damage.is_none()).map(|one| one.source_dir.as_str()).collect();
     let newest = |source: &&str| {
-        let one = newest_of(listed, &|said| said == *source).whole?;
+        let one = newest_of(listed, &|said| said == *source, now, &Order::new()).whole?;
         Some(format!("{} is the newest of {}", names::quoted(&one.name), names::quoted(source)))
     };
     let mut named: Vec<String> = sources.iter().filter_map(newest).take(NAMED).collect();

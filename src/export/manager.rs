@@ -196,7 +196,17 @@ impl BackupManager {
 
     /// The backup called `name`, or the newest of this data directory.
     pub fn find_backup(&self, name: Option<&str>) -> Result<Backup> {
-        list::find(&self.places, name)
+        self.choose_backup(name).map(|(backup, _)| backup)
+    }
+
+    /// The same, and what is to be said of the choice.
+    pub fn choose_backup(&self, name: Option<&str>) -> Result<(Backup, Option<String>)> {
+        if name.is_some() {
+            return list::find(&self.places, name).map(|backup| (backup, None));
+        }
+        // Where the store does not open, dates are all there is.
+        let order = self.open_store().and_then(|store| store.history().map(list::order_of));
+        list::newest(&self.places, &order.unwrap_or_default())
     }
 
     /// Verifies a backup, as far as the keys that are there allow.

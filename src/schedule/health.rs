@@ -22,7 +22,7 @@ use crate::export::backup::Backup;
 use crate::export::files::{open_regular, read_bounded};
 use crate::export::inplace::holders::{Whose, holders, in_words};
 use crate::export::inplace::pending::{Pending, kept, pending};
-use crate::export::list::{Listed, list, newest_of};
+use crate::export::list::{AHEAD, Listed, NOT_COME, Order, list, newest_of, order_of};
 use crate::id::PackId;
 use crate::snapshot::places::{Places, name_of_source, real};
 use crate::snapshot::scratch::left;
@@ -33,8 +33,6 @@ use crate::upkeep::remembered::{self, Seen};
 
 /// Less room than this is told, in bytes.
 const ROOM: u64 = 500_000_000;
-/// A clock that is behind the newest snapshot by more than this is wrong, in milliseconds.
-const AHEAD: i64 = 120_000;
 
 /// The facts.
 #[derive(Debug, Default)]
@@ -55,6 +53,8 @@ pub struct Standing {
     pub proven_incomplete: Option<(String, i64, u64)>,
     /// The newest backup of this data directory that was not made before a restore: name and time.
     pub backup: Option<(String, i64)>,
+    /// The time of the newest, of those of a time that has come.
+    pub backup_at: Option<i64>,
     /// One that cannot be read and may be newer than that, and why.
     pub backup_lost: Option<(String, String)>,
     /// What is not there of it, if something is.
@@ -149,8 +149,9 @@ pub const DAEMON_LOCK: &str = ".nbak-daemon.lock";
 pub fn look(places: &Places, config: &Config, credentials: &[Credential], state: &State, now: i64) -> Standing {
     let mut standing = Standing { now, granted: places.data_dir.join(GRANT).exists(), ..Standing::default() };
     let seen = remembered::seen(&places.data_dir);
+    let mut order = Order::new();
     match Store::open(&places.repo, credentials, Access::Read) {
-        Ok(store) => standing.take(&store, &seen, &name_of_source(&real(&places.data_dir))),
+        Ok(store) => order = standing.take(&store, &seen, &name_of_source(&real(&places.data_dir))),
         Err(error) => standing.store_error = Some(error.to_string()),
     }
     let free_at = [&places.repo, &places.backup_dir, &places.data_dir].into_iter().find(|path| path.is_dir());
@@ -159,7 +160,7 @@ pub fn look(places: &Places, config: &Config, credentials: &[Credential], state:
         blocks.saturating_mul(size)
     });
     let backups = list(&places.backup_dir).unwrap_or_default();
-    standing.take_backups(&backups, &places.owns());
+    standing.take_backups(&backups, &places.owns(), &order);
     let plan = plan(config);
     for job in plan.schedules.keys() {
         let mut seen = state.seen.clone();
@@ -186,15 +187,17 @@ pub fn daemon_of(data_dir: &Path) -> Option<String> {
 }
 
 impl Standing {
-    /// The newest one of this data directory, and what may be newer but cannot be read. One of a time that has not come
-    /// yet says nothing of how old the newest is.
-    fn take_backups(&mut self, backups: &[Listed], owns: &dyn Fn(&str) -> bool) {
-        let latest = self.now.saturating_add(AHEAD);
-        let is_ahead = |one: &&Listed| one.damage.is_none() && one.created_ms > Some(latest);
+    /// The newest one of this data directory, which is the one that a restore takes, and what may be newer but cannot
+    /// be read. One of a time that has not come yet says nothing of how old the newest is.
+    fn take_backups(&mut self, backups: &[Listed], owns: &dyn Fn(&str) -> bool, order: &Order) {
+        let now = self.now;
+        let is_ahead = |one: &&Listed| one.is_ahead(now);
         let own = || backups.iter().filter(|one| one.damage.is_none() && owns(&one.source_dir));
         self.backups = own().count() as u64;
         self.backup_ahead = own().filter(is_ahead).find(|one| !one.before_restore).map(|one| one.name.clone());
-        let found = newest_of(backups.iter().filter(|one| !is_ahead(one)), owns);
+        let come = own().filter(|one| !is_ahead(one) && !one.before_restore);
+        self.backup_at = come.filter_map(|one| one.created_ms).max();
+        let found = newest_of(backups, owns, now, order);
         let lost = found.lost.map(|one| (one.name.clone(), one.damage.clone().unwrap_or_default()));
         self.backup_lost = lost;
         let newest = found.whole.filter(|one| !one.before_restore);
@@ -202,7 +205,8 @@ impl Standing {
         self.backup_lacks = newest.and_then(|one| missing_of(&one.path));
     }
 
-    fn take(&mut self, store: &Store, seen: &Seen, source: &str) {
+    /// What the store knows; answers in which order its snapshots were taken.
+    fn take(&mut self, store: &Store, seen: &Seen, source: &str) -> Order {
         let index = store.catalog().index();
         self.store_bytes = index.packs().map(|(_, size)| size).sum();
         self.unprotected = store.is_unprotected();
@@ -225,6 +229,7 @@ impl Standing {
         }
         match store.history() {
             Ok(history) => {
+                let order = order_of(history);
                 let own = || history.live().filter(|record| record.source == source);
                 self.snapshots = own().count() as u64;
                 self.others = history.live().count() as u64 - self.snapshots;
@@ -238,8 +243,12 @@ impl Standing {
                     }
                     self.proven_incomplete.get_or_insert((id, at, one.unreadable_count));
                 }
+                order
             }
-            Err(error) => self.damage = Some(error.to_string()),
+            Err(error) => {
+                self.damage = Some(error.to_string());
+                Order::new()
+            }
         }
     }
 
@@ -257,7 +266,7 @@ impl Standing {
         if config.stale_hours == 0 {
             return None;
         }
-        let newest = self.backup.as_ref().map_or(0, |(_, at)| *at);
+        let newest = self.backup_at.unwrap_or(0);
         let hours = (self.now.saturating_sub(newest) / 3_600_000).max(0) as u64;
         (hours >= config.stale_hours).then_some(hours)
     }
@@ -359,7 +368,7 @@ impl Standing {
             say("snapshot", Level::Bad, what, remedy);
         }
         match (&self.backup, self.stale(config)) {
-            (_, Some(hours)) if self.backup.is_some() => say(
+            (Some(_), Some(hours)) if self.backup_at.is_some() => say(
                 "backup",
                 Level::Bad,
                 format!("the newest backup is {} old", count(hours, "hour", "hours")),
@@ -381,7 +390,7 @@ impl Standing {
         }
         if let Some(name) = &self.backup_ahead {
             let remedy = "look whether the clock was wrong then; it is no sign of a new backup";
-            say("backup", Level::Bad, format!("{name} is of a time that has not come yet"), remedy);
+            say("backup", Level::Bad, format!("{name} is {NOT_COME}"), remedy);
         }
         for mistake in &config.mistakes {
             say("configuration", Level::Bad, mistake.clone(), "mend it: `nbak config show` says what counts");

@@ -47,7 +47,11 @@ pub fn text(standing: &Standing, state: &State) -> String {
         "When the newest snapshot was taken; 0 for never.",
         &at(&standing.snapshot),
     );
-    gauge("newest_backup_timestamp_seconds", "When the newest backup was made; 0 for none.", &at(&standing.backup));
+    gauge(
+        "newest_backup_timestamp_seconds",
+        "When the newest backup was made; 0 for none.",
+        &one(standing.backup_at.map_or(0.0, seconds)),
+    );
     gauge(
         "newest_proof_timestamp_seconds",
         "When a drill restored the newest complete snapshot that one restored; 0 for never.",

@@ -21,6 +21,7 @@ use crate::config::read::{Config, When};
 use crate::crypto::secret::Credential;
 use crate::error::Result;
 use crate::error::words::{count, size};
+use crate::export::list::NOT_COME;
 use crate::notice::channels::{Channels, Outcome};
 use crate::notice::event::Event;
 use crate::notice::message::{Notice, TROUBLE};
@@ -334,16 +335,19 @@ impl Watch for Teller<'_> {
         }
         // A machine without any has as long as any other from when a daemon ran here first.
         let since_begun = (now.saturating_sub(state.begun) / 3_600_000).max(0).unsigned_abs();
-        let stale = match &standing.backup {
+        let stale = match standing.backup_at {
             Some(_) => standing.stale(config),
             None => Some(since_begun).filter(|hours| config.stale_hours > 0 && *hours >= config.stale_hours),
         };
         match stale {
             None if config.stale_hours == 0 => drop(Self::drop_trouble(Event::Stale, "backup", state)),
             // There is none, and that is not long: what was told before may be as true as it was.
-            None if standing.backup.is_none() => {}
+            None if standing.backup_at.is_none() => {}
             Some(hours) => {
                 let text = match &standing.backup {
+                    Some((name, _)) if standing.backup_at.is_none() => {
+                        format!("The newest backup, {name}, is {NOT_COME}.")
+                    }
                     Some((name, _)) => format!("The newest backup, {name}, is {} old.", count(hours, "hour", "hours")),
                     None => "There is no backup.".to_owned(),
                 };

@@ -670,3 +670,56 @@ fn an_export_of_what_is_incomplete_says_so() {
     );
     assert!(!export(&[]).err.contains("incomplete"));
 }
+
+/// The clock may have been wrong for an hour: that must not cost what was done since.
+#[test]
+fn a_backup_of_the_future_is_passed_over() {
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    let year = Duration::from_hours(365 * 24);
+    let mut clock = Clock::new();
+    let by = |clock: &Clock, args: &[&str]| {
+        let mut command = place.command(args);
+        clock.give(&mut command);
+        let run = Run::of(command);
+        assert!(run.code < 2, "{args:?}: {run:?}");
+        run
+    };
+    let made = |clock: &Clock, text: &str| {
+        fs::write(place.data.join("doc"), text).expect("written");
+        json(&by(clock, &["backup", "--json"]))["name"].as_str().expect("a name").to_owned()
+    };
+    let verified = |run: &Run| json(run)["name"].as_str().expect("a name").to_owned();
+    clock.forward(year);
+    let ahead = made(&clock, "while the clock was ahead");
+    clock.back(year);
+    // The only one there is.
+    let run = by(&clock, &["backup", "verify", "--json"]);
+    assert!(verified(&run) == ahead && run.err.contains("has not come yet"), "{run:?}");
+    let newest = made(&clock, "today");
+
+    let agrees = |clock: &Clock| {
+        let run = by(clock, &["backup", "verify", "--json"]);
+        assert_eq!(verified(&run), newest, "{run:?}");
+        let now = json(&by(clock, &["status", "--json"]));
+        assert_eq!(now["newest_backup"]["name"], newest.as_str(), "{now}");
+        run
+    };
+    let run = agrees(&clock);
+    assert!(run.err.contains(&ahead) && run.err.contains("has not come yet"), "what was passed over: {run:?}");
+    let list = lines(&by(&clock, &["backup", "list", "--json"]));
+    assert_eq!(list.last().expect("one")["name"], newest.as_str(), "{list:?}");
+    let doctor = by(&clock, &["doctor"]).out;
+    let said = doctor.lines().find(|line| line.contains("  backup ")).expect("a line");
+    assert!(said.contains(&newest), "{said}");
+    let list = by(&clock, &["backup", "list"]).out;
+    let marked: Vec<&str> = list.lines().filter(|line| line.contains("has not come yet")).collect();
+    assert!(marked.len() == 1 && marked[0].starts_with(&ahead), "{list}");
+    fs::write(place.data.join("doc"), "trash").expect("written");
+    by(&clock, &["backup", "restore", "--yes"]);
+    assert_eq!(fs::read_to_string(place.data.join("doc")).expect("a file"), "today");
+
+    // When that time has come its date is as good as any, and it was made before the other all the same.
+    clock.forward(year + Duration::from_hours(24));
+    let run = agrees(&clock);
+    assert!(!run.err.contains("has not come yet"), "{run:?}");
+}

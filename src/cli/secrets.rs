@@ -41,6 +41,12 @@ pub fn give_up() {
 
 /// Tells of a vault key that is none: it opens what it sealed, and who made a mistake would not know.
 pub fn warn_of_weak(what: &str, credential: &Credential) {
+    if credential.is_placeholder() {
+        return output::warning(format!(
+            "{what} only stands for a key (a reference that nobody expanded, or a placeholder): what it seals opens \
+             for everyone; put a key in its place with `nbak key rotate`"
+        ));
+    }
     if let Credential::VaultKey(key) = credential
         && !credential.is_strong()
     {

@@ -27,6 +27,10 @@ impl Secret {
     }
 }
 
+/// What examples have where a key is to go, without what is between the words.
+const EXAMPLES: [&str; 6] =
+    ["changeme", "changethis", "replaceme", "yourkeyhere", "yourvaultkeyhere", "yourpassphrasehere"];
+
 /// What opens a slot.
 #[derive(ZeroizeOnDrop)]
 pub enum Credential {
@@ -42,6 +46,26 @@ impl Credential {
         match self {
             Credential::VaultKey(text) | Credential::Passphrase(text) => text.as_bytes(),
         }
+    }
+
+    /// Whether it only stands for a key, and nobody put the key in its place: a reference as shells, units, compose
+    /// files and templates have them, or the words of an example. It has to be all of it: what has such a thing in it
+    /// may be a passphrase.
+    pub fn is_placeholder(&self) -> bool {
+        let (Credential::VaultKey(text) | Credential::Passphrase(text)) = self;
+        let text = text.trim();
+        let between = |open, close| {
+            text.strip_prefix(open).and_then(|rest: &str| rest.strip_suffix(close)).is_some_and(|name| !name.is_empty())
+        };
+        let is_name = |name: &str| {
+            name.starts_with(|first: char| first.is_ascii_uppercase() || first == '_')
+                && name.bytes().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_')
+        };
+        let percent = text.strip_prefix('%').and_then(|rest| rest.strip_suffix('%'));
+        let is_reference = [("${", "}"), ("$(", ")"), ("{{", "}}"), ("<", ">")].iter().any(|(a, b)| between(*a, *b))
+            || [text.strip_prefix('$'), percent].into_iter().flatten().any(is_name);
+        let words: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
+        is_reference || EXAMPLES.iter().any(|example| words.eq_ignore_ascii_case(example))
     }
 
     /// Whether it has the entropy of a generated key, so that it needs no slow hash: 32 to 128 characters of

@@ -36,6 +36,7 @@ pub mod now;
 mod outward;
 mod parent;
 pub mod pieces;
+pub mod placeholder;
 pub mod places;
 pub mod progress;
 pub mod receipt;

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::common::{KEY, OTHER_KEY, Place, Run, THIRD_KEY, Thing, assert_equal, bare, tree};
+use nbak::crypto::secret::Credential;
+use nbak::snapshot::store::Store;
 
 const READING: &[&[&str]] = &[
     &["snapshots"],
@@ -468,7 +471,7 @@ fn a_planted_link_is_not_followed() {
             if child.try_wait().expect("a child").is_some() {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
         }
         child.kill().expect("killed");
         child.wait().expect("ended");
@@ -498,4 +501,58 @@ fn a_line_of_an_environment_file_is_no_key() {
     let weak = write(&place, "weak", "correct horse\n");
     let run = place.ok(&["key", "rotate", "--new-vault-key-file", &weak]);
     assert!(run.err.contains("the new vault key is shorter"), "{run:?}");
+}
+
+/// What stands for a key, and nobody put the key in its place, is known to everybody.
+#[test]
+fn a_reference_that_nobody_expanded_seals_nothing() {
+    let words = [
+        "${MASTER}",
+        "$OTHER_KEY",
+        "$(pass nbak)",
+        "%VAULT_KEY%",
+        "{{ vault_key }}",
+        "<your key here>",
+        "changeme",
+        "your-vault-key-here",
+    ];
+    let taken = Place::taken(Some(KEY));
+    // Who waited for the lock last is no part of what it holds.
+    let held = || -> BTreeMap<PathBuf, Thing> {
+        tree(&taken.repo).into_iter().filter(|(path, _)| path != Path::new("lock")).collect()
+    };
+    let before = held();
+    for word in words {
+        let place = Place::filled(None);
+        let data = tree(&place.data);
+        for args in [&["snapshot"][..], &["snapshot", "--dry-run"], &["backup"]] {
+            let run = place.with_key(Some(word), args);
+            refused(&run);
+            assert!(run.err.contains("stands for a key"), "{run:?}");
+            assert!(!place.repo.exists() && !run.err.contains(word), "{run:?}");
+        }
+        assert_equal(&data, &tree(&place.data));
+        let file = write(&taken, "new", word);
+        for args in [
+            ["key", "add", "--new-vault-key-file", &file],
+            ["key", "rotate", "--new-vault-key-file", &file],
+            ["key", "add", "--new-passphrase-file", &file],
+        ] {
+            refused(&taken.run(&args));
+        }
+    }
+    assert_equal(&before, &held());
+
+    // Where it is the key of a store already, the store opens, and its owner hears of it.
+    let place = Place::filled(None);
+    let key = [Credential::VaultKey("${MASTER}".to_owned())];
+    drop(Store::open_or_create(&place.repo, &key, Duration::ZERO, 1_700_000_000).expect("made"));
+    let run = place.with_key(Some("${MASTER}"), &["snapshot"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    warns(&run, "stands for a key");
+    // What has such a thing in it is a key like any other.
+    for word in ["correct ${horse} battery", "$", "<>", "100%", "$1 and more", "change me not"] {
+        let place = Place::filled(None);
+        assert_eq!(place.with_key(Some(word), &["snapshot"]).code, 0, "{word}");
+    }
 }

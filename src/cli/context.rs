@@ -185,13 +185,13 @@ impl Context {
     pub fn credentials(&self) -> Result<Vec<Credential>> {
         let mut found = Vec::new();
         for path in &self.vault_key_files {
-            found.push(Credential::VaultKey(secrets::of_file(path)?));
+            found.extend(secrets::of_file(path)?.into_openers(Credential::VaultKey));
         }
         if let Some(command) = &self.vault_key_command {
-            found.push(Credential::VaultKey(secrets::of_command(command)?));
+            found.extend(secrets::of_command(command)?.into_openers(Credential::VaultKey));
         }
         if let Some(path) = &self.passphrase_file {
-            found.push(Credential::Passphrase(secrets::of_file(path)?));
+            found.extend(secrets::of_file(path)?.into_openers(Credential::Passphrase));
         }
         if found.is_empty() {
             found.extend(secrets::in_environment()?);
@@ -214,12 +214,12 @@ impl Context {
             (None, Some(command)) => Some(secrets::of_command(command)?),
             (None, None) => None,
         };
-        if let Some(key) = key.map(Credential::VaultKey) {
+        if let Some(key) = key.map(|given| Credential::VaultKey(given.key)) {
             secrets::warn_of_weak("the new vault key", &key);
             return Ok(Some(key));
         }
         match &new.new_passphrase_file {
-            Some(path) => Ok(Some(Credential::Passphrase(secrets::of_file(path)?))),
+            Some(path) => Ok(Some(Credential::Passphrase(secrets::of_file(path)?.key))),
             None => Ok(None),
         }
     }

@@ -56,8 +56,28 @@ pub fn warn_of_weak(what: &str, credential: &Credential) {
     }
 }
 
+/// What editors put before the first letter of a text. It is no part of a key: nobody types it, and no variable has it.
+const MARK: char = '\u{feff}';
+
+/// A key that was read.
+pub struct Given {
+    /// The key.
+    pub key: String,
+    /// A byte order mark stood before it.
+    marked: bool,
+}
+
+impl Given {
+    /// What may open a store, each made by `credential`: the key, and after it the key with the mark that stood before
+    /// it. Earlier versions took that for a part of the key, and what they sealed so has to open.
+    pub fn into_openers(self, credential: fn(String) -> Credential) -> impl Iterator<Item = Credential> {
+        let marked = self.marked.then(|| format!("{MARK}{}", self.key));
+        [Some(self.key), marked].into_iter().flatten().map(credential)
+    }
+}
+
 /// The first line of a file.
-pub fn of_file(path: &Path) -> Result<String> {
+pub fn of_file(path: &Path) -> Result<Given> {
     let failed = |error: io::Error| {
         let error = Error::key("cannot read a key").at(path).because(error);
         error.hint("name a file that this user can read, with the key in its first line")
@@ -108,7 +128,7 @@ fn is_over(start: Instant) -> bool {
 }
 
 /// The first line of what a command prints. Where there is a terminal it may ask somebody, for as long as that takes.
-pub fn of_command(command: &str) -> Result<String> {
+pub fn of_command(command: &str) -> Result<Given> {
     let failed = |error: io::Error| Error::key("cannot run the command that gives the key").because(error);
     let mut shell = Command::new("/bin/sh");
     let mut child = shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
@@ -218,9 +238,11 @@ fn read_wiped(from: &mut impl Read, most: usize) -> io::Result<Zeroizing<Vec<u8>
     Ok(bytes)
 }
 
-fn first_line(bytes: &[u8], place: &str) -> Result<String> {
+fn first_line(bytes: &[u8], place: &str) -> Result<Given> {
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = str::from_utf8(line).map_err(|_| Error::key(format!("the key in {place} is not UTF-8")))?.trim();
+    let line = str::from_utf8(line).map_err(|_| Error::key(format!("the key in {place} is not UTF-8")))?;
+    let unmarked = line.strip_prefix(MARK);
+    let line = unmarked.unwrap_or(line).trim();
     if line.is_empty() {
         return Err(
             Error::key(format!("there is no key in {place}")).hint("its first line must be the key, and is empty")
@@ -234,14 +256,14 @@ fn first_line(bytes: &[u8], place: &str) -> Result<String> {
                 "the key in the data directory's .env is found without being named; else put the key alone in a file",
             ));
     }
-    Ok(line.to_owned())
+    Ok(Given { key: line.to_owned(), marked: unmarked.is_some() })
 }
 
 /// The vault key that the text of an `.env` file sets, or the number of a line that names it and cannot be understood.
 /// Quotes, blanks, `export` and comments are taken as the application takes them, and of several lines the last counts.
 fn key_in(text: &str) -> std::result::Result<Option<String>, usize> {
     let mut found = None;
-    for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+    for (at, line) in text.trim_start_matches(MARK).lines().enumerate() {
         let line = line.trim();
         let line =
             line.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t'])).unwrap_or(line).trim_start();
@@ -313,7 +335,7 @@ mod tests {
         let mut from = long.as_slice();
         let bytes = read_wiped(&mut from, LIMIT).expect("read");
         assert_eq!((bytes.len(), from.len()), (LIMIT, 100));
-        assert_eq!(first_line(&bytes, "here").expect("a key"), "xxx");
+        assert_eq!(first_line(&bytes, "here").expect("a key").key, "xxx");
         assert!(first_line(&long[9..], "here").is_err());
     }
 }

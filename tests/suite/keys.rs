@@ -503,6 +503,35 @@ fn a_line_of_an_environment_file_is_no_key() {
     assert!(run.err.contains("the new vault key is shorter"), "{run:?}");
 }
 
+/// Windows editors put one before the first letter, and `\r` at the end. Nobody types either.
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_key() {
+    let place = Place::taken(Some(KEY));
+    let marked = write(&place, "marked", &format!("\u{feff}{OTHER_KEY}\r\n"));
+    place.ok(&["key", "rotate", "--new-vault-key-file", &marked]);
+    assert_eq!(place.with_key(Some(OTHER_KEY), &["snapshots"]).code, 0, "by the key's text");
+    assert_eq!(place.with_key(None, &["--vault-key-file", &marked, "snapshots"]).code, 0, "by the file");
+    let words = write(&place, "words", "\u{feff}correct horse\r\n");
+    let args = ["key", "add", "--new-passphrase-file", &words];
+    assert_eq!(place.with_key(Some(OTHER_KEY), &args).code, 0);
+    let plain = write(&place, "plain", "correct horse\n");
+    for file in [&plain, &words] {
+        assert_eq!(place.with_key(None, &["--passphrase-file", file, "snapshots"]).code, 0, "{file}");
+    }
+
+    // What was sealed with the mark opens as before, and by a rotation without it.
+    let place = Place::filled(None);
+    let marked = write(&place, "marked", &format!("\u{feff}{OTHER_KEY}\r\n"));
+    let with_mark = format!("\u{feff}{OTHER_KEY}");
+    assert_eq!(place.with_key(Some(&with_mark), &["snapshot"]).code, 0);
+    assert_eq!(place.with_key(Some(OTHER_KEY), &["snapshots"]).code, 12);
+    let by_file = |args: &[&str]| place.with_key(None, &[&["--vault-key-file", &marked], args].concat());
+    assert_eq!(by_file(&["snapshots"]).code, 0);
+    assert_eq!(by_file(&["key", "rotate", "--new-vault-key-file", &marked]).code, 0);
+    assert_eq!(place.with_key(Some(OTHER_KEY), &["snapshots"]).code, 0);
+    assert_eq!(place.with_key(Some(&with_mark), &["snapshots"]).code, 12);
+}
+
 /// What stands for a key, and nobody put the key in its place, is known to everybody.
 #[test]
 fn a_reference_that_nobody_expanded_seals_nothing() {

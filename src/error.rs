@@ -148,6 +148,14 @@ impl Error {
         self
     }
 
+    /// The same, and whoever passes it on cannot tell another: none but this one helps.
+    #[must_use]
+    pub fn only_hint(self, hint: impl Into<String>) -> Self {
+        let mut error = self.hint(hint);
+        error.0.hint_stays = true;
+        error
+    }
+
     /// Tells one thing more, behind the next step if there is one.
     #[must_use]
     pub fn also(mut self, more: impl fmt::Display) -> Self {

@@ -16,7 +16,6 @@ use super::output::{self, count, line, size};
 use super::snapshot::unreadable_json;
 use crate::error::{Error, Result};
 use crate::export::backup::MacState;
-use crate::export::manager::BackupManager;
 use crate::export::manifest::Manifest;
 use crate::export::write::Written;
 use crate::snapshot::record::Record;
@@ -31,7 +30,6 @@ pub fn export(context: &Context, args: ExportArgs) -> Result<u8> {
     let manager = context.backups(args.form.dialect)?;
     let store = context.open()?;
     let record = context.select(&store, &args.snapshot)?;
-    warn_of_plaintext(&manager);
     let missing = missing(&record, &[])?;
     let written = manager.export(&store, &record, args.to, record.started, &context.bars())?;
     if let Some(missing) = &missing {
@@ -54,15 +52,6 @@ pub fn run(context: &Context, args: BackupArgs) -> Result<u8> {
     }
 }
 
-fn warn_of_plaintext(manager: &BackupManager) {
-    if !manager.encrypts() {
-        output::warning(
-            "the backup is not encrypted: who can read it can read all that is in it \
-             (set NODYN_VAULT_KEY, and leave `backup_encrypt` on)",
-        );
-    }
-}
-
 fn create(context: &Context, args: &CreateArgs) -> Result<u8> {
     create_for(context, args).map(|(_, code)| code)
 }
@@ -77,7 +66,6 @@ pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8)>
             .hint("name it with --data-dir"));
     }
     let half_done = finish_or_warn(context, false);
-    warn_of_plaintext(&manager);
     Context::warn_of_left_out(&context.places()?);
     Context::sweep(&context.places()?);
     // Only for what there is to be warned of; what keeps it from being opened is said below.
@@ -134,6 +122,12 @@ fn report(
     after: &After,
 ) {
     let duration_ms = start.elapsed().as_millis() as u64;
+    if !written.manifest.encrypted {
+        output::warning(
+            "the backup is not encrypted: who can read it can read all that is in it \
+             (set NODYN_VAULT_KEY, and leave `backup_encrypt` on)",
+        );
+    }
     for (path, why) in &written.left_out {
         output::warning(format!("not in the backup, only in the snapshot: {}: {why}", path.display()));
     }

@@ -32,6 +32,7 @@ use crate::id::StoreId;
 use crate::snapshot::now::now_ms;
 use crate::snapshot::places::name_of_source;
 use crate::snapshot::progress::Progress;
+use crate::snapshot::store::{Access as ToStore, Store};
 use crate::source::own::make_room;
 use crate::store::lock::WriterLock;
 
@@ -161,7 +162,7 @@ fn upload_waiting(context: &Context, backup: &Path, rate: &RateArgs, done: &mut 
                 all.kept += one.kept;
             }
             // It is said once, and keeps no other back.
-            Err(error) if error.is_integrity() => {
+            Err(error) if error.is_integrity() || error.is_key() => {
                 waiting.remove(&name);
                 damaged = damaged.or(Some(error.also(format!("of backup {name}, which was not uploaded"))));
             }
@@ -171,7 +172,28 @@ fn upload_waiting(context: &Context, backup: &Path, rate: &RateArgs, done: &mut 
     damaged.map_or(Ok(()), Err)
 }
 
+/// Fails if everyone could read `backup` where it goes, and nobody said that this is meant.
+fn may_leave(context: &Context, backup: &Backup) -> Result<()> {
+    if backup.manifest.encrypted || !context.config()?.encrypt {
+        return Ok(());
+    }
+    let is_protected = match Store::open(&context.repo()?, &context.credentials()?, ToStore::Read) {
+        Ok(store) => !store.is_unprotected(),
+        Err(error) => error.is_key(),
+    };
+    if !is_protected {
+        return Ok(());
+    }
+    Err(Error::key("the store is protected, and this backup is not encrypted: it stays on this machine")
+        .at(&backup.path)
+        .only_hint(
+            "`nbak backup` with a vault key makes one that is; if everyone may read them, say so with \
+             `backup_encrypt`: false, and upload it by its name",
+        ))
+}
+
 fn upload_one(context: &Context, line: &Line, backup: &Backup) -> Result<Uploaded> {
+    may_leave(context, backup)?;
     let bars = context.bars();
     let files = backup.manifest.files.iter().filter(|entry| !entry.kind.is_directory());
     bars.begin("uploading", files.map(|entry| entry.size).sum());

@@ -60,7 +60,12 @@ pub const KEYS: &[Key] = &[
     project("backup_dir", Kind::Path, "backups in the data directory", "Where backups, and the store, are kept"),
     project("backup_schedule", Kind::Cron, "0 3 * * *", "When `nbak daemon` makes a documented backup"),
     project("backup_retention_days", Kind::Count(365), "30", "Days to keep documented backups; 0 keeps them for ever"),
-    project("backup_encrypt", Kind::Bool, "true", "Encrypt documented backups, if there is a vault key"),
+    project(
+        "backup_encrypt",
+        Kind::Bool,
+        "true",
+        "Encrypt documented backups; without a vault key, `false` alone makes any of a protected store",
+    ),
     key("backup_gdrive", Kind::Bool, "true", "Upload documented backups, if access to Google Drive was granted"),
     key("google_client_id", Kind::Text, "none", "Who this program is for Google"),
     Key { secret: true, ..key("google_client_secret", Kind::Text, "none", "The secret that belongs to it") },

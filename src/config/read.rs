@@ -25,7 +25,7 @@ pub struct Config {
     pub backup_schedule: Schedule,
     /// Days to keep documented backups; 0 keeps them for ever.
     pub retention_days: u32,
-    /// Encrypt documented backups, if there is a vault key.
+    /// Encrypt documented backups. Without a vault key none is made of a protected store, unless this says `false`.
     pub encrypt: bool,
     /// Upload documented backups, if access to Google Drive was granted.
     pub gdrive: bool,

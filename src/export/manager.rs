@@ -21,6 +21,7 @@ use super::write::{self, Written};
 use crate::crypto::secret::{Credential, Secret};
 use crate::crypto::vault::{MacSource, mac_key_of_store, mac_key_of_vault};
 use crate::error::{Error, Result};
+use crate::id::SnapshotId;
 use crate::snapshot::now::now_ms;
 use crate::snapshot::placeholder;
 use crate::snapshot::places::{Places, real};
@@ -38,7 +39,8 @@ pub(super) const BEFORE_RESTORE: &str = "before-restore";
 pub struct Settings {
     /// Days to keep old backups; 0 keeps them for ever.
     pub retention_days: u32,
-    /// Encrypt when there is a vault key.
+    /// Encrypt when there is a vault key. Without one no backup is made of a store that is protected: only who says
+    /// `false` gets what everyone can read.
     pub encrypt: bool,
     /// The names to write, if not those of the data directory.
     pub dialect: Option<Dialect>,
@@ -108,11 +110,6 @@ impl BackupManager {
         opened.or_else(|| self.credentials.iter().find(is_vault))
     }
 
-    /// Whether backups are sealed.
-    pub fn encrypts(&self) -> bool {
-        self.settings.encrypt && self.vault(None).is_some()
-    }
-
     fn dialect(&self) -> Dialect {
         self.settings.dialect.unwrap_or_else(|| Dialect::of_data_dir(&self.places.data_dir))
     }
@@ -144,7 +141,8 @@ impl BackupManager {
         };
         let store = self.open_store()?;
         let before_restore = tags.contains(&BEFORE_RESTORE);
-        let written = self.write(&store, &taken.record, None, created, before_restore, progress)?;
+        let written = self.write(&store, &taken.record, None, created, before_restore, progress);
+        let written = written.map_err(|error| also_taken(error, taken.record.id, before_restore))?;
         Ok(Created { new_store, taken, beside_restore, written })
     }
 
@@ -177,13 +175,23 @@ impl BackupManager {
                 .at(&folder)
                 .hint("name another one (--to, or `backup_dir` in config.json); nothing was written"));
         }
+        let vault = self.vault(Some(store));
+        if vault.is_none() && self.settings.encrypt && !store.is_unprotected() {
+            return Err(Error::key("the store is protected, and no vault key was given that could encrypt the backup")
+                .at(&folder)
+                .only_hint(
+                    "give it with --vault-key-file, since a passphrase encrypts no backup, or say that everyone may \
+                     read backups: `backup_encrypt`: false, or NBAK_BACKUP_ENCRYPT=false for once; no backup was \
+                     written",
+                ));
+        }
         let options = write::Options {
             backup_dir: &folder,
             data_dir: &self.places.data_dir,
             dialect: self.dialect(),
             version: write::application_version(&self.places.data_dir),
             created,
-            vault: self.vault(Some(store)),
+            vault,
             encrypt: self.settings.encrypt,
             before_restore,
             patience: self.settings.patience,
@@ -309,4 +317,16 @@ impl BackupManager {
             Error::io("open the data directory", &self.places.data_dir, error).hint("--data-dir names another")
         })
     }
+}
+
+/// Says with an error of the key where the data is all the same.
+fn also_taken(error: Error, taken: SnapshotId, before_restore: bool) -> Error {
+    if !error.is_key() {
+        return error;
+    }
+    let error = error.also(format!("snapshot {} was taken, and is in the store", taken.short()));
+    if !before_restore {
+        return error;
+    }
+    error.also("with --without-safety-backup a restore goes on with that snapshot alone")
 }

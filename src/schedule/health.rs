@@ -61,6 +61,8 @@ pub struct Standing {
     pub backup_lacks: Option<String>,
     /// A backup of a time that has not come yet.
     pub backup_ahead: Option<String>,
+    /// Everyone can read it.
+    pub backup_plain: bool,
     /// How many of this data directory there are.
     pub backups: u64,
     /// What the packs take, in bytes.
@@ -203,6 +205,7 @@ impl Standing {
         let newest = found.whole.filter(|one| !one.before_restore);
         self.backup = newest.and_then(|one| Some((one.name.clone(), one.created_ms?)));
         self.backup_lacks = newest.and_then(|one| missing_of(&one.path));
+        self.backup_plain = newest.is_some_and(|one| !one.encrypted);
     }
 
     /// What the store knows; answers in which order its snapshots were taken.
@@ -387,6 +390,15 @@ impl Standing {
         if let (Some((name, _)), Some(what)) = (&self.backup, &self.backup_lacks) {
             let remedy = "`nbak backup` makes another one; `nbak backup verify` looks at all of them";
             say("backup", Level::Bad, format!("{name} is not whole: {what}"), remedy);
+        }
+        if let Some((name, _)) = self.backup.as_ref().filter(|_| self.backup_plain && config.encrypt) {
+            let is_protected = self.store_error.is_none() && !self.unprotected;
+            if is_protected {
+                let what = format!("everyone who gets at {name} can read it: it is not encrypted, as the store is");
+                let remedy = "`nbak backup` with a vault key makes one that is, then remove this one by hand; \
+                              `backup_encrypt: false` says that it is meant";
+                say("backup", Level::Bad, what, remedy);
+            }
         }
         if let Some(name) = &self.backup_ahead {
             let remedy = "look whether the clock was wrong then; it is no sign of a new backup";

@@ -54,6 +54,7 @@ mod notice;
 mod notice_common;
 mod objects;
 mod packaging;
+mod plain;
 mod power;
 mod replaced;
 mod retention;

@@ -77,6 +77,8 @@ pub struct Standing {
     pub unprotected: bool,
     /// When each job is next, in milliseconds since 1970.
     pub next: BTreeMap<Job, i64>,
+    /// What runs for so long that it hangs: the job, since when, and one that had to wait for too long.
+    pub hangs: Option<(Job, i64, Job)>,
     /// The process that runs as daemon.
     pub daemon: Option<String>,
     /// Access to Google Drive was granted.
@@ -169,6 +171,8 @@ pub fn look(places: &Places, config: &Config, credentials: &[Credential], state:
         plan.settle(&mut seen, now);
         standing.next.extend(plan.next(*job, &seen).map(|at| (*job, at)));
     }
+    let running = state.running.as_ref().map(|running| running.job);
+    standing.hangs = running.and_then(|job| plan.hangs(job, &state.seen, now).map(|(since, late)| (job, since, late)));
     standing.daemon = daemon_of(&places.data_dir);
     standing.pending = pending(&places.data_dir);
     standing.kept = kept(&places.data_dir);
@@ -435,9 +439,20 @@ impl Standing {
                 let next = next.collect::<Vec<_>>().join(", ");
                 let late = self.next.iter().find(|(_, at)| at.saturating_add(LATE_MS) < self.now);
                 let text = format!("process {process} runs as daemon; next: {next}");
-                match late.filter(|_| state.running.is_none()) {
-                    None => say("schedule", Level::Good, text, ""),
-                    Some((job, _)) => {
+                match (&self.hangs, late.filter(|_| state.running.is_none())) {
+                    (Some((job, since, late)), _) => {
+                        let since = crate::export::manifest::iso(*since);
+                        let waits = if late == job { String::new() } else { format!(", and {} waits", late.as_str()) };
+                        let text = format!("{text}: {} runs since {since}{waits}", job.as_str());
+                        say(
+                            "schedule",
+                            Level::Bad,
+                            text,
+                            "it hangs, or takes far too long: see its log, start it anew",
+                        );
+                    }
+                    (None, None) => say("schedule", Level::Good, text, ""),
+                    (None, Some((job, _))) => {
                         let text = format!("{text}: the time of {} is over", job.as_str());
                         say("schedule", Level::Bad, text, "it hangs, or was stopped: start it anew");
                     }

@@ -16,6 +16,11 @@ use crate::id::random_bytes;
 /// A clock may be set back by so many milliseconds without anything being done twice.
 const SLACK: i64 = 120_000;
 
+/// Something that runs hangs when a job was not begun again for longer than this, in milliseconds, and for so many of
+/// its turns: a first backup of much data over a slow line takes hours, and every turn that falls into it is missed.
+const HANGS_MS: i64 = 6 * 3_600_000;
+const HANGS_TURNS: usize = 3;
+
 /// What is done by a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -73,6 +78,21 @@ impl Plan {
         let from = seen.0.get(&job).copied()?;
         let next = self.schedules.get(&job)?.next(from, &self.zone)?;
         Some(if job == Job::Backup { next.saturating_add(self.drawn) } else { next })
+    }
+
+    /// Whether `running`, of which `seen` says when it was begun, hangs at `now`: since when it runs, and the job that
+    /// waited for too long for its end, or `running` itself.
+    pub fn hangs(&self, running: Job, seen: &Seen, now: i64) -> Option<(i64, Job)> {
+        let since = seen.0.get(&running).copied()?;
+        let is_over = |job: Job| {
+            // A job that has no schedule any more has no turns.
+            let Some(begun) = seen.0.get(&job).copied() else { return false };
+            let turn = |at| self.schedules.get(&job).and_then(|schedule| schedule.next(at, &self.zone));
+            let turns = (0..HANGS_TURNS).try_fold(begun, |at, _| turn(at)).unwrap_or(begun);
+            turns.max(begun.saturating_add(HANGS_MS)) < now
+        };
+        let late = std::iter::once(running).chain(self.schedules.keys().copied()).find(|job| is_over(*job))?;
+        Some((since, late))
     }
 
     /// Begins where nothing was seen to yet, and goes on from `now` where the clock was set back.
@@ -206,6 +226,29 @@ mod tests {
         live(&mut daily, &mut seen, "2026-02-01T02:00:00Z", "2026-02-01T03:01:00Z", 1);
         let done = live(&mut daily, &mut seen, "2026-02-01T02:59:00Z", "2026-02-01T05:00:00Z", 1);
         assert_eq!(times(&done, Job::Backup), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn what_hangs_is_known_by_its_own_turns_and_by_those_that_wait() {
+        let both = plan(&[(Job::Backup, "0 3 * * *"), (Job::Snapshot, "*/5 * * * *")], "UTC");
+        let hangs = |running, backup: &str, snapshot: &str, now: &str| {
+            let seen = Seen([(Job::Backup, ms(backup)), (Job::Snapshot, ms(snapshot))].into());
+            both.hangs(running, &seen, ms(now)).map(|(_, late)| late)
+        };
+        let (night, noon) = ("2026-01-01T03:00:00Z", "2026-01-01T12:00:00Z");
+        assert_eq!(hangs(Job::Snapshot, night, noon, "2026-01-01T17:59:00Z"), None);
+        assert_eq!(hangs(Job::Snapshot, night, noon, "2026-01-01T18:01:00Z"), Some(Job::Snapshot));
+        // The backup has three days, and what waits for it has not.
+        assert_eq!(hangs(Job::Backup, night, "2026-01-01T02:55:00Z", "2026-01-01T08:54:00Z"), None);
+        assert_eq!(hangs(Job::Backup, night, "2026-01-01T02:55:00Z", "2026-01-01T08:56:00Z"), Some(Job::Snapshot));
+        let alone = plan(&[(Job::Backup, "0 3 * * *")], "UTC");
+        let seen = Seen([(Job::Backup, ms(night))].into());
+        assert_eq!(alone.hangs(Job::Backup, &seen, ms("2026-01-04T02:59:00Z")), None);
+        assert_eq!(alone.hangs(Job::Backup, &seen, ms("2026-01-04T03:01:00Z")), Some((ms(night), Job::Backup)));
+        // A drill whose schedule is gone, and a state without any.
+        let seen = Seen([(Job::Drill, ms(night))].into());
+        assert_eq!(alone.hangs(Job::Drill, &seen, ms("2026-01-01T09:01:00Z")), Some((ms(night), Job::Drill)));
+        assert_eq!(alone.hangs(Job::Drill, &Seen::default(), ms(noon)), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::common::small_disk::{mount, small_disk};
 use crate::common::{self, KEY, OTHER_KEY, Place, Run, noise};
 use crate::daemon_common::clock::Clock;
-use crate::daemon_common::{Life, STATE, backups, daemon, fill, filled, json_lines, text, write_state};
+use crate::daemon_common::{Life, STATE, backups, daemon, fill, filled, json_lines, now_ms, text, write_state};
 use crate::drive_common::{Cloud, store_grant};
 use serde_json::{Value, json};
 
@@ -311,6 +311,36 @@ fn doctor_finds_what_is_wrong() {
     let (level, words, code) = found(&doctor(), "store");
     assert!(level == "bad" && code == 1, "{level}: {words}");
     fs::rename(place.path("aside"), &pack).expect("moved");
+}
+
+/// A job that hangs holds up all others; that something runs is no excuse for ever.
+#[test]
+fn doctor_finds_a_job_that_hangs() {
+    let place = filled();
+    place.ok(&["backup"]);
+    place.ok(&["drill"]);
+    let life = Life::start(daemon(&place));
+    life.says("daemon of");
+    let hour = 3_600_000;
+    let doctor = |job: &str, hours: i64| {
+        let mut state = crate::daemon_common::state(&place.data);
+        let begun = now_ms() - hours * hour;
+        let before = json!({"snapshot": begun - 5000, "backup": begun - hour});
+        state["running"] = json!({"job": job, "seen": before});
+        state["seen"] = before;
+        state["seen"][job] = json!(begun);
+        write_state(&place.data, &state);
+        let mut command = place.command(&["doctor", "--json"]);
+        command.env("NBAK_SNAPSHOT_SCHEDULE", "@every 5s").env("NBAK_STALE_HOURS", "0");
+        found(&Run::of(command), "schedule")
+    };
+    assert_eq!(doctor("snapshot", 4).0, "ok", "much data takes its time");
+    let (level, text, code) = doctor("snapshot", 30);
+    assert!(level == "bad" && code == 1 && text.contains("snapshot runs since"), "{text}");
+    // A backup that goes far away may take days, but then no snapshot was taken for as long.
+    let (level, text, _) = doctor("backup", 7);
+    assert!(level == "bad" && text.contains("backup runs since") && text.contains("snapshot waits"), "{text}");
+    life.end();
 }
 
 /// What `backup restore` refuses to pass over is not passed over here.

@@ -440,6 +440,41 @@ fn fits(schema: &Value, value: &Value, at: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// What was cut off, there or on the way, is whole after the next time; what was cut off here takes nothing there.
+#[test]
+fn the_copy_without_rsync_mends_what_was_cut_off() {
+    let text = read(OPERATIONS);
+    let at = text.find("cp -p \"$file\"").expect("the commands are in the document");
+    let begin = text[..at].rfind("```\n").expect("a block") + 4;
+    let block = &text[begin..at + text[at..].find("```").expect("its end")];
+    let place = Place::taken(Some(crate::common::KEY));
+    fs::write(place.data.join("more"), crate::common::noise(3, 50_000)).expect("written");
+    place.ok(&["snapshot"]);
+    let copy = place.path("copy");
+    let script = block
+        .replace("~/.nodyn/backups/store", place.repo.to_str().expect("text"))
+        .replace("/mnt/copy/store", copy.to_str().expect("text"));
+    assert!(script.contains(copy.to_str().expect("text")), "{block}");
+    let run = || {
+        let done = output(Command::new("sh").args(["-c", &script]));
+        assert!(done.status.success() && said(&done).is_empty(), "{}", said(&done));
+        Place { repo: copy.clone(), key: place.key, folder: tempfile::tempdir().expect("a folder"), ..Place::empty() }
+    };
+    run().ok(&["check", "--read-data"]);
+    let cut = |path: &Path, length| {
+        fs::OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(length)).expect("cut");
+    };
+    let there = crate::common::objects(&copy, "packs");
+    let whole = fs::read(&there[0]).expect("read");
+    cut(&there[0], 100);
+    cut(&there[1], 0);
+    fs::write(copy.join("copying"), "half").expect("written");
+    run().ok(&["check", "--read-data"]);
+    assert_eq!(fs::read(&there[0]).expect("read"), whole);
+    cut(&place.packs()[0], 100);
+    run().ok(&["check", "--read-data"]);
+}
+
 #[test]
 fn every_metric_and_event_is_in_the_document() {
     let text = read(OPERATIONS);

@@ -20,6 +20,7 @@ use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 use crate::snapshot::take::{Options, Taken};
 use crate::snapshot::tree::Consistency;
+use crate::source::exclude::NO_EXCEPTION;
 use crate::upkeep::policy::Reason;
 use crate::upkeep::remembered::take as take_snapshot;
 
@@ -33,6 +34,10 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
     let source = context.data_dir()?;
     if !source.is_dir() {
         return Err(Error::failed("the data directory is not there").at(&source).hint("name it with --data-dir"));
+    }
+    if let Some(glob) = args.exclude.iter().find(|glob| glob.starts_with('!')) {
+        return Err(Error::usage(format!("`--exclude {glob}`: {NO_EXCEPTION}"))
+            .hint("leave it away, and exclude less; nothing was changed"));
     }
     let half_done = finish_or_warn(context, args.dry_run);
     let config = context.config()?;

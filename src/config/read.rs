@@ -12,7 +12,7 @@ use super::cron::Schedule;
 use super::keys::{KEYS, Key, Kind, find};
 use super::layers::{Layers, Origin};
 use crate::notice::channels::Channels;
-use crate::source::exclude::Exclusions;
+use crate::source::exclude::{Exclusions, NO_EXCEPTION};
 use crate::upkeep::policy::parse_duration;
 
 /// What is set.
@@ -281,6 +281,8 @@ impl Reading {
         for glob in globs {
             let why = if glob.trim_matches(['/', '.', ' ', '*']).is_empty() {
                 Some("it would leave out everything".to_owned())
+            } else if glob.starts_with('!') {
+                Some(NO_EXCEPTION.to_owned())
             } else {
                 Exclusions::new(Vec::new(), std::slice::from_ref(&glob)).err().map(|error| error.to_string())
             };

@@ -26,6 +26,10 @@ pub const TABLE: &[(&str, &str)] = &[
     (".nbak-*", "this program's own scratch space"),
 ];
 
+/// What is said of a glob that begins with `!`, as it would with git. Taken for a name it would mean nothing, and what
+/// somebody wants to keep would be left out without a word.
+pub const NO_EXCEPTION: &str = "a `!` makes no exception: what another glob leaves out stays out (`\\!` begins a name)";
+
 /// Decides what is left out.
 pub struct Exclusions {
     folders: Vec<(PathBuf, &'static str)>,

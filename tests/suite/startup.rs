@@ -343,6 +343,28 @@ fn doctor_finds_a_job_that_hangs() {
     life.end();
 }
 
+/// With git it would bring back what another glob takes; here it would be a name that nothing has.
+#[test]
+fn a_glob_that_begins_as_an_exception_is_told() {
+    let place = Place::empty();
+    for name in ["a.txt", "b.txt", "!c.txt", "kept"] {
+        fs::write(place.data.join(name), name).expect("written");
+    }
+    let listed = || place.ok(&["ls", "latest"]).out;
+    fs::write(place.data.join("config.json"), r#"{"nbak": {"exclude": ["b.*", "!*.txt"]}}"#).expect("written");
+    let run = place.ok(&["snapshot"]);
+    assert!(run.err.contains("`!*.txt`") && run.err.contains("makes no exception"), "{run:?}");
+    assert!(listed().contains("a.txt") && listed().contains("!c.txt") && !listed().contains("b.txt"), "{}", listed());
+    let doctor = place.run(&["doctor"]);
+    assert!(doctor.code == 1 && doctor.out.contains("makes no exception"), "{doctor:?}");
+    fs::write(place.data.join("config.json"), r#"{"nbak": {"exclude": ["\\!c.txt"]}}"#).expect("written");
+    let run = place.ok(&["snapshot"]);
+    assert!(!run.err.contains("exception") && !listed().contains("!c.txt"), "{run:?}");
+    let before = place.packs();
+    let run = place.run(&["snapshot", "--exclude", "*.txt", "--exclude", "!a.txt"]);
+    assert!(run.code == 2 && run.err.contains("makes no exception") && place.packs() == before, "{run:?}");
+}
+
 /// What `backup restore` refuses to pass over is not passed over here.
 #[test]
 fn doctor_finds_a_newest_backup_that_cannot_be_read() {

@@ -10,7 +10,10 @@ use super::args::CheckArgs;
 use super::context::Context;
 use super::output::{self, count, line, size};
 use crate::error::{Error, Result};
-use crate::snapshot::check::{Options, PROVEN, Problem, check as check_store};
+use crate::id::SnapshotId;
+use crate::snapshot::check::{Options, PROVEN, Problem, Report, check as check_store};
+use crate::snapshot::store::{Access, Store};
+use crate::upkeep::pin::prove;
 use crate::upkeep::remembered;
 
 /// Problems that are named, unless all are asked for: a lost pack makes thousands.
@@ -24,6 +27,26 @@ const CHAIN: u8 = 8;
 /// Paths of a snapshot that are named, unless all are asked for.
 const SHOWN_PATHS: usize = 100;
 
+/// A drill restored them once, and now they lost something: nobody is to rely on them any more, retention least of all.
+fn take_proof(context: &Context, store: &Store, report: &Report) {
+    let Some(history) = store.history().ok().filter(|_| report.unread.is_none()) else { return };
+    let is_live = |id: &SnapshotId| history.live().any(|record| record.id == *id);
+    let affected = report.affected.iter().filter_map(|(id, _)| SnapshotId::parse(id).ok());
+    let proven: Vec<SnapshotId> = affected.filter(|id| history.ledger().proof(*id).is_some()).filter(is_live).collect();
+    let Some(first) = proven.first() else { return };
+    let take = || -> Result<()> {
+        let mut store = Store::open(&context.repo()?, &context.credentials()?, Access::Write(context.patience()))?;
+        proven.iter().try_for_each(|id| prove(&mut store, *id, None))
+    };
+    // What the check found is said all the same.
+    if let Err(error) = take() {
+        output::warning(format!(
+            "snapshot {} is still noted as proven, and has lost something: {error}",
+            first.short()
+        ));
+    }
+}
+
 /// Verifies the store.
 pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
     let seen = context.seen();
@@ -35,6 +58,7 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8> {
         report.problems.push(Problem { invariant: CHAIN, subject: "the store".to_owned(), what });
     }
     store.remember_damaged(&report.read, &report.damaged);
+    take_proof(context, &store, &report);
     if context.json {
         let problems: Vec<_> = report
             .problems

@@ -63,3 +63,42 @@ fn a_copy_of_keys_and_packs_alone_is_mended_too() {
     place.ok(&["snapshot"]);
     place.assert_restores("after");
 }
+
+/// Which snapshots are said to be proven, by the beginning of their ids.
+fn proven(place: &Place) -> Vec<String> {
+    let listed = place.ok(&["snapshots"]).out;
+    listed.lines().filter(|line| line.contains("  proven ")).map(|line| line[..8].to_owned()).collect()
+}
+
+#[test]
+fn what_a_check_found_damaged_is_not_proven_any_more() {
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    let ids = [1, 2, 3].map(|seed| {
+        fs::remove_dir_all(place.data.join("of")).unwrap_or_default();
+        fs::create_dir(place.data.join("of")).expect("made");
+        fs::write(place.data.join("of").join(seed.to_string()), noise(seed, 90_000)).expect("written");
+        let before = if place.repo.exists() { place.packs() } else { Vec::new() };
+        place.ok(&["snapshot"]);
+        let pack = place.packs().into_iter().find(|pack| !before.contains(pack)).expect("a new one");
+        let id = place.ok(&["snapshots"]).out.lines().last().expect("one")[..8].to_owned();
+        (id, pack)
+    });
+    for (id, _) in &ids[..2] {
+        place.ok(&["drill", id]);
+    }
+    assert_eq!(proven(&place), [ids[0].0.clone(), ids[1].0.clone()]);
+    // What only the second one has goes bad.
+    let mut bytes = fs::read(&ids[1].1).expect("read");
+    let middle = bytes.len() / 3;
+    bytes[middle] ^= 1;
+    fs::write(&ids[1].1, bytes).expect("written");
+    let check = place.run(&["check", "--read-data"]);
+    assert!(check.code == 13 && check.out.contains(&format!("snapshot {} lost", ids[1].0)), "{check:?}");
+    assert_eq!(proven(&place), [ids[0].0.clone()]);
+    let status = place.ok(&["status"]).out;
+    assert!(status.lines().any(|line| line.starts_with("newest proof") && line.contains(&ids[0].0)), "{status}");
+    // And retention keeps the one that comes back.
+    let plan = place.ok(&["-v", "forget", "--keep-last", "1", "--dry-run"]).out;
+    let kept = |id: &str| plan.lines().any(|line| line.contains(id) && line.starts_with("keep"));
+    assert!(kept(&ids[0].0) && !kept(&ids[1].0), "{plan}");
+}

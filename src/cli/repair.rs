@@ -1,6 +1,7 @@
 //! `repair`.
 //!
-//! What was lost is a line of the result; that anything was is the error, and exit code 13.
+//! What was lost is a line of the result; that anything was is the error, and exit code 13. What could not be read of
+//! the data directory meanwhile is a warning, and exit code 3 if nothing is worse.
 
 use std::collections::HashSet;
 
@@ -15,6 +16,9 @@ use crate::snapshot::ledger::is_ledger;
 use crate::snapshot::store::{Access, Store, UNFINISHED};
 use crate::upkeep::remembered;
 
+/// The exit code where all is well again, and the snapshot that was taken for it lacks something.
+const INCOMPLETE: u8 = 3;
+
 /// Repairs the store, or its index only.
 pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8> {
     match &args.what {
@@ -27,12 +31,19 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8> {
 fn all(context: &Context, args: &RepairArgs) -> Result<u8> {
     let options = Options { backups: args.from.clone(), without_snapshot: args.without_snapshot };
     let repaired = context.backups(None)?.repair(&options, &context.bars())?;
+    let unreadable = repaired.taken.as_ref().map_or(&[][..], |taken| &taken.unreadable);
+    for error in unreadable {
+        output::warning(format!("not captured: {error}"));
+    }
     if context.json {
         let taken = repaired.taken.as_ref();
         output::json(&json!({
             "nothing_wrong": repaired.nothing,
             "snapshot": taken.map(|taken| taken.record.id.to_string()),
             "no_snapshot_since": repaired.not_taken,
+            "unreadable": unreadable.iter().map(|error| {
+                json!({"path": error.path.to_string_lossy(), "reason": error.reason})
+            }).collect::<Vec<_>>(),
             "stored_again_bytes": taken.map_or(0, |taken| taken.stored_bytes),
             "records_put_back": repaired.records,
             "chunks_from_backups": repaired.healed,
@@ -59,7 +70,7 @@ fn all(context: &Context, args: &RepairArgs) -> Result<u8> {
         .hint("`nbak check` lists it all"));
     }
     if !repaired.news {
-        return Ok(0);
+        return Ok(if unreadable.is_empty() { 0 } else { INCOMPLETE });
     }
     let mut what = Vec::new();
     if !repaired.lost.is_empty() {

@@ -102,3 +102,18 @@ fn what_a_check_found_damaged_is_not_proven_any_more() {
     let kept = |id: &str| plan.lines().any(|line| line.contains(id) && line.starts_with("keep"));
     assert!(kept(&ids[0].0) && !kept(&ids[1].0), "{plan}");
 }
+
+#[test]
+fn a_repair_says_what_its_snapshot_lacks() {
+    let place = place();
+    rot(&place);
+    let pipe = place.data.join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).expect("a named pipe");
+    let repaired = place.run(&["repair", "--json"]);
+    assert!(repaired.code == 3 && repaired.err.contains("not captured: pipe"), "{repaired:?}");
+    assert!(repaired.out.contains(r#""unreadable":[{"path":"pipe""#), "{repaired:?}");
+    place.ok(&["check", "--read-data"]);
+    fs::remove_file(&pipe).expect("removed");
+    rot(&place);
+    place.ok(&["repair"]);
+}

@@ -5,7 +5,8 @@
 use super::context::Context;
 use super::output::{self, count, line, shown, size, time};
 use crate::error::Result;
-use crate::schedule::health::{Level, Standing, lacks, look};
+use crate::schedule::checks::Level;
+use crate::schedule::health::{Standing, lacks, look};
 use crate::schedule::state::State;
 use crate::snapshot::now::now_ms;
 

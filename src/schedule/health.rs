@@ -3,31 +3,27 @@
 //! Facts come from the store, the backups and the state; nothing is changed to find them out. `status` prints them,
 //! `doctor` judges them, the daemon tells of them, and metrics are numbers of them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::around::{leftovers, openers, permissions};
+use super::checks::{Check, Level, Say};
 use super::daemon::plan;
 use super::plan::Job;
 use super::state::State;
 use crate::config::read::Config;
 use crate::crypto::secret::Credential;
 use crate::drive::grant::FILE as GRANT;
-use crate::drive::sessions::WAITING;
-use crate::error::Error;
 use crate::error::words::{count, size};
 use crate::export::backup::Backup;
 use crate::export::files::{open_regular, read_bounded};
-use crate::export::inplace::holders::{Whose, holders, in_words};
 use crate::export::inplace::pending::{Pending, kept, pending};
 use crate::export::list::{AHEAD, Listed, NOT_COME, Order, list, newest_of, order_of};
 use crate::id::PackId;
 use crate::snapshot::places::{Places, name_of_source, real};
-use crate::snapshot::scratch::left;
-use crate::snapshot::store::{Access, Store, UNFINISHED};
-use crate::source::own;
+use crate::snapshot::store::{Access, Store};
 use crate::store::objects::{Key, Kind};
 use crate::upkeep::remembered::{self, Seen};
 
@@ -89,30 +85,6 @@ pub struct Standing {
     pub kept: Vec<PathBuf>,
 }
 
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
-    /// What it is about.
-    pub subject: &'static str,
-    /// How it is.
-    pub level: Level,
-    /// What was found.
-    pub text: String,
-    /// What to do about it.
-    pub remedy: String,
-}
-
-/// How something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// As it should be.
-    Good,
-    /// Worth knowing.
-    Note,
-    /// Wrong.
-    Bad,
-}
-
 /// What a backup lacks by its manifest: whether what is there is whole is only known after verifying.
 fn missing_of(path: &Path) -> Option<String> {
     let backup = match Backup::open(path) {
@@ -129,17 +101,6 @@ fn missing_of(path: &Path) -> Option<String> {
         1 => format!("{first} is not there, or has another size"),
         more => format!("{more} of its files are not there, or have another size, {first} among them"),
     })
-}
-
-impl Level {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Level::Good => "ok",
-            Level::Note => "note",
-            Level::Bad => "bad",
-        }
-    }
 }
 
 /// A job that is so late although none runs is late for no good reason, in milliseconds.
@@ -527,98 +488,4 @@ impl Standing {
 /// How many entries an incomplete snapshot lacks, in words.
 pub fn lacks(entries: u64) -> String {
     format!("{} not captured", count(entries, "entry was", "entries were"))
-}
-
-type Say<'a> = dyn FnMut(&'static str, Level, String, &str) + 'a;
-
-/// Who has the databases open that lie at the top of the data directory: whoever restores has to know.
-fn openers(places: &Places, say: &mut Say<'_>) {
-    let entries = std::fs::read_dir(&places.data_dir).into_iter().flatten().flatten();
-    let mut databases = BTreeMap::new();
-    // By their names: to open one and close it again would drop locks that this very process may hold on it.
-    let is_database = |path: &PathBuf| {
-        path.extension()
-            .is_some_and(|end| ["db", "sqlite", "sqlite3"].iter().any(|known| end.eq_ignore_ascii_case(known)))
-    };
-    for path in entries.map(|entry| entry.path()).filter(is_database) {
-        if let Ok(meta) = std::fs::metadata(&path) {
-            databases.insert((meta.dev(), meta.ino()), path.file_name().unwrap_or_default().to_os_string());
-        }
-    }
-    let files: Vec<_> = databases.keys().copied().collect();
-    let open = holders(&files, Whose::Others);
-    let mut all: Vec<String> = open
-        .iter()
-        .filter_map(|(file, who)| Some(format!("{} by {}", databases.get(file)?.to_string_lossy(), in_words(who))))
-        .collect();
-    all.sort();
-    let text = if all.is_empty() {
-        "nobody who can be seen from here has a database open".to_owned()
-    } else {
-        format!("open: {}", all.join("; "))
-    };
-    say("openers", Level::Good, text, "");
-}
-
-/// What an interruption left behind, and who may still need it.
-fn leftovers(places: &Places, say: &mut Say<'_>) {
-    for (path, text, remedy) in [
-        (
-            places.repo.join("quarantine"),
-            "the store has set damaged packs aside",
-            "look at them, then remove the folder",
-        ),
-        (places.repo.join(UNFINISHED), "a pull from Google Drive has not ended", "run `nbak gdrive pull` again"),
-        (
-            places.backup_dir.join(".nbak-gdrive"),
-            "a download from Google Drive lies here",
-            "run `nbak backup gdrive restore` again, or remove the folder",
-        ),
-        (
-            places.data_dir.join(WAITING),
-            "backups wait for their upload",
-            "the next `nbak backup` uploads them; `nbak auth status` says whether there is access",
-        ),
-    ] {
-        if path.exists() {
-            say("leftovers", Level::Note, format!("{text}: {}", path.display()), remedy);
-        }
-    }
-    let beside = places.repo.parent().unwrap_or(&places.repo);
-    let folders: BTreeSet<&Path> = [beside, &places.data_dir, &places.backup_dir].into();
-    for path in folders.into_iter().flat_map(left) {
-        let text = format!("a command that was killed left plaintext in its scratch space: {}", path.display());
-        say("leftovers", Level::Note, text, "the next `nbak snapshot` or `nbak backup` removes it; so may you");
-    }
-}
-
-/// Whether others can read what is a secret.
-fn permissions(places: &Places, say: &mut Say<'_>) {
-    let mut open = Vec::new();
-    let secret: [PathBuf; 3] =
-        [places.data_dir.join(".env"), places.data_dir.join(GRANT), places.data_dir.join("vault.key")];
-    for path in secret {
-        if std::fs::metadata(&path).is_ok_and(|meta| meta.mode() & 0o077 != 0) {
-            open.push(path.display().to_string());
-        }
-    }
-    if open.is_empty() {
-        say("permissions", Level::Good, "nobody else can read the keys".to_owned(), "");
-    } else {
-        say("permissions", Level::Bad, format!("others can read {}", open.join(", ")), "chmod 600");
-    }
-    let own = places.data_dir.join(own::FOLDER);
-    if std::fs::metadata(&own).is_ok_and(|meta| !meta.is_dir()) {
-        let text = format!("{} is no folder: nothing can be kept there", own.display());
-        say("permissions", Level::Bad, text, "move it away; the next command makes the folder");
-    }
-    if std::fs::metadata(&places.data_dir).is_ok_and(|meta| meta.mode() & 0o007 != 0) {
-        let text = format!("everybody can look into {}", places.data_dir.display());
-        say("permissions", Level::Note, text, "chmod 700, if nobody else has to");
-    }
-}
-
-/// Why the standing of `error` is bad, for a message.
-pub fn failed(error: &Error) -> Check {
-    Check { subject: "configuration", level: Level::Bad, text: error.to_string(), remedy: "see the message".to_owned() }
 }

@@ -7,6 +7,8 @@
 //! types it. [`watch`] tells people. [`startup`] makes the backup before an update. [`health`] gathers how things
 //! stand, for `status`, `doctor` and [`metrics`].
 
+pub mod around;
+pub mod checks;
 pub mod child;
 pub mod clock;
 pub mod daemon;

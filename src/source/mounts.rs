@@ -71,8 +71,8 @@ fn number(place: &Path) -> Option<String> {
     (stat.stx_mask & NEVER_AGAIN != 0).then(|| stat.stx_mnt_id.to_string())
 }
 
-/// A line of proc(5): the place is the fifth field, in which a byte may be in octal. The four before it (the number, the
-/// parent's, the device, and the folder of that) mostly tell it from others.
+/// A line of proc(5): the place is the fifth field, in which a byte may be in octal. The four before it (the number,
+/// the parent's, the device, and the folder of that) mostly tell it from others.
 #[cfg(target_os = "linux")]
 fn mount(line: &[u8]) -> Option<(PathBuf, String)> {
     let fields: Vec<&[u8]> = line.splitn(6, |byte| *byte == b' ').collect();

@@ -1,0 +1,104 @@
+//! What `doctor` says of the places themselves: who has databases open, what interruptions left behind, and who can
+//! read what is a secret.
+//!
+//! Nothing is opened that belongs to the application, and nothing is changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::checks::{Level, Say};
+use crate::drive::grant::FILE as GRANT;
+use crate::drive::sessions::WAITING;
+use crate::export::inplace::holders::{Whose, holders, in_words};
+use crate::snapshot::places::Places;
+use crate::snapshot::scratch::left;
+use crate::snapshot::store::UNFINISHED;
+use crate::source::own;
+
+/// Who has the databases open that lie at the top of the data directory: whoever restores has to know.
+pub fn openers(places: &Places, say: &mut Say<'_>) {
+    let entries = std::fs::read_dir(&places.data_dir).into_iter().flatten().flatten();
+    let mut databases = BTreeMap::new();
+    // By their names: to open one and close it again would drop locks that this very process may hold on it.
+    let is_database = |path: &PathBuf| {
+        path.extension()
+            .is_some_and(|end| ["db", "sqlite", "sqlite3"].iter().any(|known| end.eq_ignore_ascii_case(known)))
+    };
+    for path in entries.map(|entry| entry.path()).filter(is_database) {
+        if let Ok(meta) = std::fs::metadata(&path) {
+            databases.insert((meta.dev(), meta.ino()), path.file_name().unwrap_or_default().to_os_string());
+        }
+    }
+    let files: Vec<_> = databases.keys().copied().collect();
+    let open = holders(&files, Whose::Others);
+    let mut all: Vec<String> = open
+        .iter()
+        .filter_map(|(file, who)| Some(format!("{} by {}", databases.get(file)?.to_string_lossy(), in_words(who))))
+        .collect();
+    all.sort();
+    let text = if all.is_empty() {
+        "nobody who can be seen from here has a database open".to_owned()
+    } else {
+        format!("open: {}", all.join("; "))
+    };
+    say("openers", Level::Good, text, "");
+}
+
+/// What an interruption left behind, and who may still need it.
+pub fn leftovers(places: &Places, say: &mut Say<'_>) {
+    for (path, text, remedy) in [
+        (
+            places.repo.join("quarantine"),
+            "the store has set damaged packs aside",
+            "look at them, then remove the folder",
+        ),
+        (places.repo.join(UNFINISHED), "a pull from Google Drive has not ended", "run `nbak gdrive pull` again"),
+        (
+            places.backup_dir.join(".nbak-gdrive"),
+            "a download from Google Drive lies here",
+            "run `nbak backup gdrive restore` again, or remove the folder",
+        ),
+        (
+            places.data_dir.join(WAITING),
+            "backups wait for their upload",
+            "the next `nbak backup` uploads them; `nbak auth status` says whether there is access",
+        ),
+    ] {
+        if path.exists() {
+            say("leftovers", Level::Note, format!("{text}: {}", path.display()), remedy);
+        }
+    }
+    let beside = places.repo.parent().unwrap_or(&places.repo);
+    let folders: BTreeSet<&Path> = [beside, &places.data_dir, &places.backup_dir].into();
+    for path in folders.into_iter().flat_map(left) {
+        let text = format!("a command that was killed left plaintext in its scratch space: {}", path.display());
+        say("leftovers", Level::Note, text, "the next `nbak snapshot` or `nbak backup` removes it; so may you");
+    }
+}
+
+/// Whether others can read what is a secret.
+pub fn permissions(places: &Places, say: &mut Say<'_>) {
+    let mut open = Vec::new();
+    let secret: [PathBuf; 3] =
+        [places.data_dir.join(".env"), places.data_dir.join(GRANT), places.data_dir.join("vault.key")];
+    for path in secret {
+        if std::fs::metadata(&path).is_ok_and(|meta| meta.mode() & 0o077 != 0) {
+            open.push(path.display().to_string());
+        }
+    }
+    if open.is_empty() {
+        say("permissions", Level::Good, "nobody else can read the keys".to_owned(), "");
+    } else {
+        say("permissions", Level::Bad, format!("others can read {}", open.join(", ")), "chmod 600");
+    }
+    let own = places.data_dir.join(own::FOLDER);
+    if std::fs::metadata(&own).is_ok_and(|meta| !meta.is_dir()) {
+        let text = format!("{} is no folder: nothing can be kept there", own.display());
+        say("permissions", Level::Bad, text, "move it away; the next command makes the folder");
+    }
+    if std::fs::metadata(&places.data_dir).is_ok_and(|meta| meta.mode() & 0o007 != 0) {
+        let text = format!("everybody can look into {}", places.data_dir.display());
+        say("permissions", Level::Note, text, "chmod 700, if nobody else has to");
+    }
+}

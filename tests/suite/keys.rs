@@ -251,7 +251,7 @@ fn the_env_file_has_rules() {
     }
     fs::set_permissions(&env, Permissions::from_mode(0o600)).expect("a mode");
     let run = place.ok(&["snapshot"]);
-    assert!(!run.err.contains("warning"), "it is protected: {run:?}");
+    assert!(!run.err.contains("not protected"), "it is protected: {run:?}");
     refused(&place.with_key(Some(OTHER_KEY), &["snapshots"]));
     assert_eq!(place.with_key(Some(KEY), &["snapshots"]).code, 0);
     assert!(!place.ok(&["ls", "latest", "-R"]).out.contains(".env"), "the key is not in its own backup");

@@ -101,14 +101,16 @@ pub fn is_own_folder(root: &Root, path: &Path) -> Result<()> {
     is_ours(&folder, FileType::Directory).map_err(|why| {
         let place = root.place(path);
         let next = match why {
-            Why::Mode(_) => format!("if nobody else wrote into it, `chmod go-w {}` and the same again; else ", place.display()),
+            Why::Mode(_) => {
+                format!("if nobody else wrote into it, `chmod go-w {}` and the same again; else ", place.display())
+            }
             _ => String::new(),
         };
         Error::failed(format!("a folder that was made for this restore is not to be trusted, since {}", why.text()))
             .at(place)
             .hint(format!(
-                "{next}stop what runs in the data directory, or restore to another directory with --target; so too where \
-                 the file system keeps no owners and modes"
+                "{next}stop what runs in the data directory, or restore to another directory with --target; so too \
+                 where the file system keeps no owners and modes"
             ))
     })
 }

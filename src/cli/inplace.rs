@@ -116,13 +116,19 @@ pub fn abandon(context: &Context) -> Result<u8> {
         }));
         return Ok(code);
     }
-    if code == 0 {
-        line("the interrupted restore was ended: the live data says what it said");
-    } else {
+    if code != 0 {
         line("the interrupted restore was ended: the live data stays as it is, with what was written into databases");
+    } else if ended.kept.is_some() {
+        line("the interrupted restore was ended: the live data stays as it is, and some of it is what was restored");
+    } else {
+        line("the interrupted restore was ended: the live data says what it said");
     }
     match ended.kept {
-        Some(kept) => line(format!("what it had replaced is kept in {}", kept.display())),
+        Some(kept) => {
+            line(format!("what it had replaced is kept in {}", kept.display()));
+            let before = ended.safety.map(|name| format!("; `nbak backup restore {name}` goes back to before it"));
+            line(format!("the same restore again finishes it{}", before.unwrap_or_default()));
+        }
         None => line(if code == 0 { "it had replaced nothing" } else { "it had replaced no file" }),
     }
     Ok(code)

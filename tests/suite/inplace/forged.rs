@@ -177,7 +177,8 @@ fn nothing_is_kept_in_a_folder_that_is_not_ours() {
     assert!(words.iter().all(|words| run.err.contains(words)), "{run:?}");
     assert_eq!(half.live(), before);
     fs::remove_dir(&kept).expect("removed");
-    assert_eq!(half.run(&["restore", "--abandon"]).code, 0);
+    let run = half.run(&["restore", "--abandon"]);
+    assert!(run.code == 0 && run.out.contains("the same restore again finishes it"), "{run:?}");
     assert_eq!(half.live(), before);
     assert!(names() > 0, "it is kept in a folder of our own");
 }

@@ -200,6 +200,18 @@ mod tests {
     use crate::source::exclude::Exclusions;
     use crate::source::walk::walk;
 
+    /// All files that were `walked`, captured as they stood.
+    fn captured(walked: &Walk) -> Contents {
+        let mut contents = Contents::new();
+        contents.nodes.resize(walked.found.len(), None);
+        for (at, found) in walked.found.iter().enumerate().skip(1) {
+            let content = Content::Chunks(Vec::new());
+            contents.nodes[at] = Some((Node::File { size: 0, consistency: Consistency::Stable, content }, None));
+            contents.settled.add(&found.stamp);
+        }
+        contents
+    }
+
     /// A file system of another machine, whose clock is two seconds behind: what is written there after the snapshot
     /// began has a stamp of before, by the clock of this machine.
     #[test]
@@ -217,13 +229,7 @@ mod tests {
             let top = Top::open(place.path()).expect("opened");
             let walked = walk(&top, &exclusions, &clock).expect("walked");
             let began = if is_ours { clock::now_nanos() + 2_000_000_000 } else { clock.now() };
-            let mut contents = Contents::new();
-            contents.nodes.resize(walked.found.len(), None);
-            for (at, found) in walked.found.iter().enumerate().skip(1) {
-                let content = Content::Chunks(Vec::new());
-                contents.nodes[at] = Some((Node::File { size: 0, consistency: Consistency::Stable, content }, None));
-                contents.settled.add(&found.stamp);
-            }
+            let contents = captured(&walked);
             std::thread::sleep(std::time::Duration::from_millis(50));
             for path in &paths[..2] {
                 std::fs::write(path, "handed over").expect("written");
@@ -251,13 +257,7 @@ mod tests {
             let exclusions = Exclusions::new(Vec::new(), &[]).expect("no globs");
             let top = Top::open(place.path()).expect("opened");
             let walked = walk(&top, &exclusions, &clock).expect("walked");
-            let mut contents = Contents::new();
-            contents.nodes.resize(walked.found.len(), None);
-            for (at, found) in walked.found.iter().enumerate().skip(1) {
-                let content = Content::Chunks(Vec::new());
-                contents.nodes[at] = Some((Node::File { size: 0, consistency: Consistency::Stable, content }, None));
-                contents.settled.add(&found.stamp);
-            }
+            let mut contents = captured(&walked);
             contents.read.push(1);
             for (name, _) in names.iter().zip(writes).filter(|(_, writes)| *writes) {
                 std::fs::write(place.path().join(name), "handed over").expect("written");

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::codec::hex;
 use crate::error::{Error, Result};
 use crate::id::SlotId;
+use crate::source::passing;
 
 /// What is read at a time, in bytes.
 const PIECE: usize = 256 * 1024;
@@ -52,9 +53,10 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     loop {
         tries -= 1;
         let young = folder.join(format!("{YOUNG}{}", SlotId::random()));
-        let mut file = create(&young)?;
+        let mut file = passing::made(&young, || create(&young))?;
         let written = (file.lock().and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all()))
             .and_then(|()| std::fs::rename(&young, path));
+        passing::forget(&young);
         match written {
             Ok(()) => return sync_folder(folder),
             // Somebody swept it before it was locked.

@@ -51,17 +51,21 @@ impl Scratch {
         Ok(self.path.clone())
     }
 
-    /// Made under a name of its own, and locked before it gets the other one.
+    /// Made under a name of its own, and locked before it gets the other one. All of it is one deed for who sweeps.
     fn make(&self, tries: usize) -> io::Result<File> {
         let young = self.path.with_file_name(format!("{YOUNG}{}", SlotId::random()));
-        DirBuilder::new().mode(0o700).create(&young)?;
-        let named = || passing::made(&self.path, || std::fs::rename(&young, &self.path));
-        let locked = lock(&young).and_then(|file| named().map(|()| file));
-        locked.or_else(|error| {
-            let _ = std::fs::remove_dir_all(&young);
+        let made = passing::made(&self.path, || {
+            DirBuilder::new().mode(0o700).create(&young)?;
+            let locked = lock(&young).and_then(|file| std::fs::rename(&young, &self.path).map(|()| file));
+            locked.inspect_err(|_| {
+                let _ = std::fs::remove_dir_all(&young);
+            })
+        });
+        match made {
             // It was swept before it was locked.
-            if error.kind() == io::ErrorKind::NotFound && tries > 1 { self.make(tries - 1) } else { Err(error) }
-        })
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries > 1 => self.make(tries - 1),
+            other => other,
+        }
     }
 }
 

@@ -46,13 +46,21 @@ pub fn sweep() {
     let noted = places();
     for path in noted.iter() {
         for _ in 0..TRIES {
-            match remove_tree(path) {
+            match remove_any(path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => std::thread::sleep(PAUSE),
                 _ => break,
             }
         }
     }
     std::mem::forget(noted);
+}
+
+/// Removes a folder, or a file that was being written.
+fn remove_any(path: &Path) -> Result<()> {
+    match remove_tree(path) {
+        Err(error) if error.kind() == ErrorKind::NotADirectory => std::fs::remove_file(path),
+        other => other,
+    }
 }
 
 /// Removes a folder of our own with everything in it, also if it has folders that may not be written: what was restored

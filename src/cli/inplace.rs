@@ -88,7 +88,8 @@ pub fn warn(context: &Context) -> Option<String> {
 pub fn resume(context: &Context, yes: bool) -> Result<u8> {
     let data = context.data_dir()?;
     if pending(&data).is_some_and(|pending| pending.can_be_finished()) {
-        confirm(context, "the rest of an interrupted restore", "What was written there since is kept aside.", yes)?;
+        let how = "What was written there since is kept aside; what was written elsewhere since stays, and is named.";
+        confirm(context, "the rest of an interrupted restore", how, yes)?;
     }
     let start = Instant::now();
     let Some(replaced) = inplace::recover(&data, &context.bars())? else { return Err(nothing_pending(&data)) };
@@ -277,7 +278,7 @@ fn told(context: &Context, what: &str, restored: &Restored, safety: Option<&(Pat
             line("restart the application now");
         }
     }
-    if replaced.skipped.is_empty() { 0 } else { IN_PART }
+    if replaced.skipped.is_empty() && replaced.stayed.is_empty() { 0 } else { IN_PART }
 }
 
 fn restored_json(restored: &Restored, safety: Option<&(PathBuf, String)>, start: Instant) -> Value {
@@ -292,6 +293,7 @@ fn restored_json(restored: &Restored, safety: Option<&(PathBuf, String)>, start:
         "safety_backup": safety.map(|(path, _)| path.to_string_lossy()),
         "safety_snapshot": safety.map(|(_, id)| id),
         "skipped": &replaced.skipped,
+        "written_since": paths(&replaced.stayed),
         "extra": paths(&replaced.extra),
         "removed": paths(&replaced.removed),
         "aside": replaced.aside.iter().map(aside).collect::<Vec<_>>(),
@@ -318,6 +320,13 @@ fn tell(context: &Context, replaced: &Replaced) {
         output::warning(format!(
             "not restored, and left as it is: {path}: it is this program's own, or never part of a backup; \
              `nbak restore SNAP PATH --target DIR` has it out of a snapshot"
+        ));
+    }
+    for path in &replaced.stayed {
+        output::warning(format!(
+            "not what was restored: {}: it was written to or removed while the restore was half done, and is left as \
+             it is; the same restore again puts it right, and makes a safety backup of it",
+            name(path)
         ));
     }
     replaced.remarks.iter().for_each(output::warning);

@@ -18,6 +18,7 @@ mod interrupted;
 mod meanwhile;
 mod scene;
 mod since;
+mod stayed;
 mod unattended;
 
 /// More steps than any restore here has.

@@ -37,6 +37,8 @@ pub struct Run<'a> {
     pub is_recovery: bool,
     /// The directory is a copy of the one that the intent was written in.
     pub is_copied: bool,
+    /// What appeared beside a knowledge graph before it is exchanged by this process.
+    pub beside_graph: BTreeSet<PathBuf>,
     /// What would have gone in the end, and was kept.
     spared: BTreeSet<PathBuf>,
     /// What was put in place by this process.
@@ -58,6 +60,7 @@ impl<'a> Run<'a> {
             malformed: BTreeSet::new(),
             is_recovery: false,
             is_copied: false,
+            beside_graph: BTreeSet::new(),
             spared: BTreeSet::new(),
             placed: BTreeSet::new(),
             staged: intent.moves.iter().map(|one| one.path.0.as_path()).collect(),
@@ -66,6 +69,7 @@ impl<'a> Run<'a> {
             done: Replaced {
                 unchanged: intent.unchanged,
                 skipped: intent.skipped.clone(),
+                stayed: intent.stayed.iter().map(|name| name.0.clone()).collect(),
                 remarks: intent.remarks.clone(),
                 ..Replaced::default()
             },
@@ -79,6 +83,12 @@ impl<'a> Run<'a> {
 
     /// Does it all, and ends the staging.
     pub fn finish(mut self) -> Result<Replaced> {
+        for path in std::mem::take(&mut self.beside_graph) {
+            // What is below a folder went with it.
+            if self.root.seen(&path)?.is_some() {
+                self.keep_since(&path, &path, "it was")?;
+            }
+        }
         for one in &self.intent.clear {
             self.clear(one)?;
         }
@@ -413,8 +423,17 @@ impl<'a> Run<'a> {
             match verdict {
                 Verdict::Same => {}
                 Verdict::Written => {
-                    self.was_written = true;
-                    self.remark(path, "something wrote to it after it was put in place");
+                    if self.placed.contains(path) {
+                        self.was_written = true;
+                    } else {
+                        // An earlier process put it there, and the application went on with it.
+                        for old in self.old_versions(one)? {
+                            self.keep(&old, path)?;
+                        }
+                    }
+                    if !self.done.stayed.contains(path) {
+                        self.remark(path, "something wrote to it after it was put in place");
+                    }
                 }
                 Verdict::Different => self.mismatched.push(path.display().to_string()),
             }
@@ -473,6 +492,12 @@ impl<'a> Run<'a> {
 
     fn report(&mut self) -> Result<()> {
         let done = &mut self.done;
+        // A folder that was gone is there again, if anything was to come below it.
+        for one in self.intent.same.iter().flatten().filter(|one| one.is_folder()) {
+            if self.root.seen(&one.path.0)?.is_some_and(|now| now.kind == Kind::Folder) {
+                done.stayed.retain(|path| *path != one.path.0);
+            }
+        }
         for one in &self.intent.moves {
             done.files += 1;
             done.bytes += one.staged.size;

@@ -45,6 +45,9 @@ pub struct Replaced {
     pub bytes: u64,
     /// What was to be restored and was left as it is, as it is shown: it is `ignored`.
     pub skipped: Vec<String>,
+    /// What was put in place by an earlier process, or was as it should be, and what was written to or removed before
+    /// this one went on: it is left so, and is not what was restored.
+    pub stayed: Vec<PathBuf>,
     /// Paths that stand in the data directory and not in what was restored; they were kept. A folder of which nothing
     /// was restored is listed once.
     pub extra: Vec<PathBuf>,

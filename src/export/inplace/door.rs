@@ -14,9 +14,9 @@ use super::databases::{self, Held, Standing, hold, standing_sidecars};
 use super::holders::{Process, Whose, holders, in_words};
 use super::intent::{Intent, Move, Name, Way};
 use super::old::refuse_copy;
-use super::pending::{in_the_way, named, standing, still_to_go};
+use super::pending::{Written, in_the_way, is_about, named, standing, still_to_go, written};
 use super::plan::{self, Plan, base_of};
-use super::root::{Kind, Root, Seen};
+use super::root::{Kind, Root, Seen, Stamp};
 use super::staging::Staging;
 use super::trust;
 use crate::error::{Error, Result};
@@ -89,7 +89,8 @@ pub fn recover(data: &Path, progress: &dyn Progress) -> Result<Option<Replaced>>
         ));
     }
     refuse_copy(&staging.root, &intent)?;
-    finish(&staging, &intent, progress).map(Some)
+    no_database_is_open(&staging.root, &intent).map_err(|error| begun(&staging.root, error))?;
+    finish(&staging, intent, progress).map(Some)
 }
 
 /// The same for a command that is about something else and may write, also one that nobody watches: fails if anything
@@ -107,7 +108,7 @@ pub fn recover_untouched(data: &Path, progress: &dyn Progress) -> Result<Option<
         return Err(was_written(root, &intent, first, &written));
     }
     nobody_has_it_open(root, &intent).map_err(|error| begun(root, error))?;
-    finish(&staging, &intent, progress).map(|replaced| Some(Ended::Finished(replaced)))
+    finish(&staging, intent, progress).map(|replaced| Some(Ended::Finished(replaced)))
 }
 
 /// Ends an interrupted restore, if there is one, and leaves what is live as it is. What the restore had replaced is
@@ -163,13 +164,17 @@ fn interrupted(data: &Path) -> Result<Option<(Staging, Intent)>> {
     Ok(Some((staging, intent)))
 }
 
-fn finish(staging: &Staging, intent: &Intent, progress: &dyn Progress) -> Result<Replaced> {
+fn finish(staging: &Staging, mut intent: Intent, progress: &dyn Progress) -> Result<Replaced> {
     let root = &staging.root;
-    progress.begin("finishing an interrupted restore", Run::steps(intent));
+    // Asked while it can still be told, and noted before anything is moved: whoever ends this has to say it.
+    let Written { stays, beside_graph, .. } = written(root, &intent)?;
+    intent.note_stayed(root, stays)?;
+    progress.begin("finishing an interrupted restore", Run::steps(&intent));
     // It may be that a full disk keeps it from being marked: it is to be finished all the same.
     let _ = staging.mark();
-    let mut run = Run::new(root, intent, progress);
+    let mut run = Run::new(root, &intent, progress);
     run.is_recovery = true;
+    run.beside_graph = beside_graph;
     let replaced = retake(&mut run).and_then(|()| run.finish()).map_err(|error| begun(root, error));
     progress.end();
     replaced
@@ -181,29 +186,38 @@ fn not_locked(data: &Path, error: Error) -> Error {
 }
 
 /// Nothing was written, and somebody may be about to: an event log is opened once, and written to when there is an
-/// event.
+/// event. Who has a part of it open that stays is at work, and would find the rest exchanged.
 fn nobody_has_it_open(root: &Root, intent: &Intent) -> Result<()> {
+    let mut all = is_about(root, intent)?;
+    all.extend(still_to_go(root, intent)?);
+    refuse_holders(root, &all, "what an interrupted restore is about is open")
+}
+
+/// The same for who asked for it to be finished, and may have stopped the application or not.
+fn no_database_is_open(root: &Root, intent: &Intent) -> Result<()> {
+    let mut all = is_about(root, intent)?;
+    all.retain(|path, _| databases::header(root, path).is_some());
+    refuse_holders(root, &all, "a database that an interrupted restore is about is open")
+}
+
+fn refuse_holders(root: &Root, all: &BTreeMap<PathBuf, Stamp>, what: &str) -> Result<()> {
     let device = root.seen(Path::new(""))?.map_or(0, |top| top.device);
-    let to_go = still_to_go(root, intent)?;
-    let files: Vec<_> = to_go.values().map(|stamp| (device, stamp.inode)).collect();
+    let files: Vec<_> = all.values().map(|stamp| (device, stamp.inode)).collect();
     let open = holders(&files, Whose::Anybody);
-    match to_go.iter().find_map(|(path, stamp)| Some((path, open.get(&(device, stamp.inode))?))) {
-        Some((path, who)) => {
-            let who = in_words(who);
-            Err(Error::locked(format!("what an interrupted restore takes away is open in {who}")).at(root.place(path)))
-        }
+    match all.iter().find_map(|(path, stamp)| Some((path, open.get(&(device, stamp.inode))?))) {
+        Some((path, who)) => Err(Error::locked(format!("{what} in {}", in_words(who))).at(root.place(path))),
         None => Ok(()),
     }
 }
 
-fn was_written(root: &Root, intent: &Intent, first: &Path, written: &[PathBuf]) -> Error {
+fn was_written(root: &Root, intent: &Intent, first: &Path, paths: &[PathBuf]) -> Error {
     Error::failed("a restore into this directory was interrupted, and this was written since")
         .at(root.place(first))
         .hint(format!(
-            "written since: {}; stop the application, then `nbak restore --resume` finishes the restore and keeps what \
-             was written in {}, or `nbak restore --abandon` leaves the live data as it is and keeps there what was \
-             replaced; nothing was changed",
-            named(written),
+            "written since: {}; stop the application, then `nbak restore --resume` finishes the restore, keeps what it \
+             replaces of that in {} and names the rest, or `nbak restore --abandon` leaves the live data as it is and \
+             keeps there what was replaced; nothing was changed",
+            named(paths),
             root.place(Path::new(&intent.kept)).display()
         ))
 }
@@ -369,7 +383,11 @@ fn can_be_written(root: &Root, plan: &Plan, path: &Path) -> Result<()> {
 /// to compare. Everything else is only renamed.
 fn has_room(root: &Root, intent: &Intent) -> Result<()> {
     let through = intent.moves.iter().filter(|one| one.way == Way::Through);
-    let entries = (intent.moves.len() + intent.folders.len() + intent.clear.len() + intent.extra.len()) as u64;
+    let entries = (intent.moves.len()
+        + intent.folders.len()
+        + intent.clear.len()
+        + intent.extra.len()
+        + intent.same.as_ref().map_or(0, Vec::len)) as u64;
     let needed = (1 << 20) + entries * 1024 + through.map(|one| one.staged.size.saturating_mul(3)).sum::<u64>();
     match root.free_bytes() {
         Some(free) if free < needed => {

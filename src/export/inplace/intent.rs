@@ -7,6 +7,7 @@
 //! checked when read, although the folder is ours ([`trust`]): a `..` in a journal would move files outside of the data
 //! directory.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -130,6 +131,22 @@ pub struct Touch {
     pub live: Option<Stamp>,
 }
 
+/// An entry that is as it is to be, but maybe for what [`Touch`] says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Same {
+    pub path: Name,
+    pub live: Stamp,
+    /// It is a database, and nothing stood beside it.
+    pub database: bool,
+}
+
+impl Same {
+    /// Whether it is a folder, of which a stamp says no time.
+    pub fn is_folder(&self) -> bool {
+        self.live.mtime == (0, 0) && !self.database
+    }
+}
+
 impl Touch {
     /// Whether what stands there now is what stood there `then`, with the one time or with the other.
     pub fn is_as_it_was(&self, then: Stamp, now: Option<Seen>) -> bool {
@@ -150,6 +167,14 @@ pub struct Intent {
     pub clear: Vec<Clear>,
     pub moves: Vec<Move>,
     pub touch: Vec<Touch>,
+    /// What the restore is about and leaves, to tell what is written to it before this is finished. Older journals do
+    /// not say.
+    #[serde(default)]
+    pub same: Option<Vec<Same>>,
+    /// What was written to when somebody went on with it, and is not replaced: noted before the rest is, so that it is
+    /// told by whoever ends it.
+    #[serde(default)]
+    pub stayed: Vec<Name>,
     /// What stands beside what is exchanged and below what goes, to tell what is written before this is finished.
     /// Older journals do not say.
     #[serde(default)]
@@ -181,6 +206,8 @@ impl Intent {
             clear: Vec::new(),
             moves: Vec::new(),
             touch: Vec::new(),
+            same: Some(Vec::new()),
+            stayed: Vec::new(),
             standing: None,
             switched: Vec::new(),
             unchanged: 0,
@@ -200,6 +227,29 @@ impl Intent {
 
     /// Writes it. When this returns, it is durable.
     pub fn write(&mut self, root: &Root) -> Result<()> {
+        self.put(root, None)?;
+        root.rename(Path::new(TEMPORARY), Path::new(INTENT))?;
+        root.sync_folder(Path::new(FOLDER))
+    }
+
+    /// Notes in it what was written to and stays. It keeps the time at which it was written first.
+    pub fn note_stayed(&mut self, root: &Root, stayed: impl IntoIterator<Item = PathBuf>) -> Result<()> {
+        let known = self.stayed.len();
+        let mut all: BTreeSet<Name> = std::mem::take(&mut self.stayed).into_iter().collect();
+        all.extend(stayed.into_iter().map(Name));
+        self.stayed = all.into_iter().collect();
+        if self.stayed.len() == known {
+            return Ok(());
+        }
+        // Somebody may have been killed at this.
+        root.remove_file(Path::new(TEMPORARY))?;
+        self.put(root, root.seen(Path::new(INTENT))?)?;
+        root.replace(Path::new(TEMPORARY), Path::new(INTENT))?;
+        root.sync_folder(Path::new(FOLDER))
+    }
+
+    /// Writes it under another name, with the time of an `earlier` one.
+    fn put(&mut self, root: &Root, earlier: Option<Seen>) -> Result<()> {
         let place = root.place(Path::new(TEMPORARY));
         let failed = |error| Error::io("write the journal of the restore", &place, error);
         let mut file = root.create(Path::new(TEMPORARY))?;
@@ -209,9 +259,11 @@ impl Intent {
         text.push(b'\n');
         text.extend_from_slice(hash.as_bytes());
         text.push(b'\n');
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
-        root.rename(Path::new(TEMPORARY), Path::new(INTENT))?;
-        root.sync_folder(Path::new(FOLDER))
+        file.write_all(&text).map_err(failed)?;
+        if let Some(earlier) = earlier {
+            root.set(Path::new(TEMPORARY), None, None, earlier.mtime)?;
+        }
+        file.sync_all().map_err(failed)
     }
 
     /// Reads and checks it. Fails if another user may have written it.

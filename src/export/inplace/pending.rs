@@ -7,8 +7,12 @@
 //!
 //! - what stands where something is still to come, if it is not what the intent saw, and what is below it or, of a
 //!   database, beside it;
-//! - what was put in place, and changed since: the rest would come beside it;
+//! - what was put in place, or was as it should be, and changed since: the rest would come beside it;
 //! - what appeared or changed among the files of a knowledge graph that is not wholly exchanged.
+//!
+//! A person who has it finished over that gets the first and what appeared beside a graph kept aside. The rest stays as
+//! it is, since nobody has what it is to be any more but the store; it is noted in the journal and named in the end,
+//! with exit code 3.
 //!
 //! What somebody has open of that may be written to any moment, and keeps it from being finished unasked as well.
 //! Once nothing live is left to be moved, what was written is in nobody's way, and counts no more. A journal of an
@@ -22,7 +26,7 @@ use std::time::UNIX_EPOCH;
 use super::apply::Run;
 use super::called::{INTENT, NEW, OLD};
 use super::databases::standing_sidecars;
-use super::intent::{Clear, Intent, Name, Way};
+use super::intent::{Clear, Intent, Name, Touch, Way};
 use super::old::refuse_copy;
 use super::plan::is_graph;
 use super::root::{Kind, Root, Seen, Stamp};
@@ -78,8 +82,8 @@ impl Pending {
         } else if self.given_up {
             "`nbak restore --abandon` brings that to its end, and so does the next `nbak snapshot` or `nbak backup`"
         } else {
-            "stop the application, then `nbak restore --resume` finishes it, and keeps what was written since; `nbak \
-             restore --abandon` leaves the live data as it is, and keeps what was replaced"
+            "stop the application, then `nbak restore --resume` finishes it, and keeps or names what was written \
+             since; `nbak restore --abandon` leaves the live data as it is, and keeps what was replaced"
         }
     }
 }
@@ -139,65 +143,107 @@ pub fn kept(data: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// What was written since the intent.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// What is replaced, or goes, when the restore is finished: it is kept aside then.
+    to_come: BTreeSet<PathBuf>,
+    /// What the restore put in place, or found as it should be: that stays as it is.
+    pub stays: BTreeSet<PathBuf>,
+    /// What appeared beside a knowledge graph that is not wholly exchanged, and may not stay beside a new one.
+    pub beside_graph: BTreeSet<PathBuf>,
+}
+
 /// What was written since the intent, if anything live is still to be moved.
 pub(super) fn in_the_way(root: &Root, intent: &Intent) -> Result<Vec<PathBuf>> {
+    let Written { mut to_come, stays, beside_graph } = written(root, intent)?;
+    to_come.extend(stays.into_iter().chain(beside_graph));
+    Ok(to_come.into_iter().collect())
+}
+
+/// The same, by what becomes of it.
+pub(super) fn written(root: &Root, intent: &Intent) -> Result<Written> {
+    let mut found = Written::default();
+    // Somebody began to finish it over that, and whoever ends it has to say so.
+    found.stays.extend(intent.stayed.iter().map(|name| name.0.clone()));
     if !moves_live(root, intent)? {
-        return Ok(Vec::new());
+        return Ok(found);
     }
-    let mut found = BTreeSet::new();
+    let is_staged = |path: &Path| intent.moves.iter().any(|other| other.path.0 == *path);
     for one in &intent.moves {
         let (path, live) = (&one.path.0, root.seen(&one.path.0)?);
-        let is_as_it_was = if Run::is_pending(root, one)? {
-            match (live, one.live) {
+        if Run::is_pending(root, one)? {
+            let is_as_it_was = match (live, one.live) {
                 (Some(now), Some(then)) => now.stamp == then,
                 // Between the two steps of an exchange nothing stands there.
                 (None, Some(_)) => was_moved(root, intent, path)?,
                 (None, None) => true,
                 (Some(_), None) => false,
-            }
-        } else {
-            one.way == Way::Through || live.is_some_and(|now| now.stamp == one.staged)
-        };
-        if !is_as_it_was {
-            found.insert(path.clone());
+            };
+            found.to_come.extend((!is_as_it_was).then(|| path.clone()));
+            continue;
         }
-        if matches!(one.way, Way::Database | Way::Malformed) && !Run::is_pending(root, one)? {
-            let is_staged = |path: &Path| intent.moves.iter().any(|other| other.path.0 == *path);
+        let is_as_placed = one.way == Way::Through || live.is_some_and(|now| now.stamp == one.staged);
+        found.stays.extend((!is_as_placed).then(|| path.clone()));
+        if matches!(one.way, Way::Database | Way::Malformed) {
             let beside = sidecars_with_content(root, path)?;
-            found.extend(beside.into_keys().filter(|beside| !is_staged(beside)));
+            found.stays.extend(beside.into_keys().filter(|beside| !is_staged(beside)));
         }
     }
     for one in &intent.clear {
         let is_other = root.seen(&one.path.0)?.is_some_and(|now| now.stamp != one.live && !is_made(intent, one, &now));
-        found.extend(is_other.then(|| one.path.0.clone()));
+        found.to_come.extend(is_other.then(|| one.path.0.clone()));
     }
     for one in &intent.folders {
         let is_cleared = intent.clear.iter().any(|clear| clear.path == one.path);
         let is_other = root.seen(&one.path.0)?.is_some_and(|now| now.kind != Kind::Folder);
-        found.extend((is_other && !is_cleared).then(|| one.path.0.clone()));
+        found.to_come.extend((is_other && !is_cleared).then(|| one.path.0.clone()));
+    }
+    let touched: BTreeMap<&Name, &Touch> = intent.touch.iter().map(|one| (&one.path, one)).collect();
+    for one in intent.same.iter().flatten() {
+        let now = root.seen(&one.path.0)?;
+        let is_as_it_was = match touched.get(&one.path) {
+            Some(touch) => touch.is_as_it_was(one.live, now),
+            None => now.is_some_and(|now| now.stamp == one.live),
+        };
+        found.stays.extend((!is_as_it_was).then(|| one.path.0.clone()));
+        if one.database {
+            found.stays.extend(sidecars_with_content(root, &one.path.0)?.into_keys());
+        }
     }
     for one in &intent.touch {
         let is_written = one.live.is_some_and(|then| !one.is_as_it_was(then, root.seen(&one.path.0).ok().flatten()));
-        found.extend(is_written.then(|| one.path.0.clone()));
+        found.stays.extend(is_written.then(|| one.path.0.clone()));
     }
-    let then: Option<BTreeMap<&Path, Stamp>> =
-        intent.standing.as_ref().map(|all| all.iter().map(|one| (one.path.0.as_path(), one.live)).collect());
-    let now = beside_and_below(root, intent, then.is_some())?;
-    let is_new = |(path, stamp): &(PathBuf, Stamp)| then.as_ref().is_none_or(|then| then.get(&**path) != Some(stamp));
-    found.extend(now.into_iter().filter(is_new).map(|(path, _)| path));
-    Ok(found.into_iter().collect())
+    let now = beside_and_below(root, intent)?;
+    let Some(then) = &intent.standing else {
+        found.to_come.extend(now.into_keys());
+        return Ok(found);
+    };
+    let then: BTreeMap<&Path, Stamp> = then.iter().map(|one| (one.path.0.as_path(), one.live)).collect();
+    let is_other = |path: &Path, stamp: &Stamp| then.get(path) != Some(stamp);
+    found.to_come.extend(now.into_iter().filter(|(path, stamp)| is_other(path, stamp)).map(|(path, _)| path));
+    for (path, stamp) in of_graph(root, intent)? {
+        if !then.contains_key(&*path) {
+            found.beside_graph.insert(path);
+        } else if is_other(&path, &stamp) {
+            found.stays.insert(path);
+        }
+    }
+    Ok(found)
 }
 
 /// Stamps of what the intent does not name one by one, and what goes with it: for [`in_the_way`] to compare with.
 pub(super) fn standing(root: &Root, intent: &Intent) -> Result<Vec<Clear>> {
-    let all = beside_and_below(root, intent, true)?;
+    let mut all = beside_and_below(root, intent)?;
+    all.extend(of_graph(root, intent)?);
     Ok(all.into_iter().map(|(path, live)| Clear { path: Name(path), live }).collect())
 }
 
 /// What finishing it takes away, with all that is below it: who has that open would go on writing to what is removed in
 /// the end. A database that is written through SQLite stays the same file.
 pub(super) fn still_to_go(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>> {
-    let mut found = beside_and_below(root, intent, false)?;
+    let mut found = beside_and_below(root, intent)?;
     for one in &intent.moves {
         let live = root.seen(&one.path.0)?;
         if let Some(now) = live.filter(|now| one.way != Way::Through || now.kind != Kind::File)
@@ -227,16 +273,31 @@ pub(super) fn still_to_go(root: &Root, intent: &Intent) -> Result<BTreeMap<PathB
     Ok(found)
 }
 
-/// What stands beside databases that are still to be exchanged, below folders that are still to go, and, if wanted, of
-/// a knowledge graph that is not wholly exchanged.
-fn beside_and_below(root: &Root, intent: &Intent, graph: bool) -> Result<BTreeMap<PathBuf, Stamp>> {
+/// What the restore is about and leaves as it is: what it put in place, and what it found as it should be. Nothing once
+/// all of it stands in place: what uses it then uses what was restored.
+pub(super) fn is_about(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>> {
     let mut found = BTreeMap::new();
-    let mut is_graph_pending = false;
+    // Who writes into databases that programs have open has them at work beside it.
+    let is_into_live = intent.moves.iter().any(|one| one.way == Way::Through);
+    if is_into_live || !moves_live(root, intent)? {
+        return Ok(found);
+    }
+    let placed = intent.moves.iter().map(|one| &one.path.0);
+    for path in placed.chain(intent.same.iter().flatten().map(|one| &one.path.0)) {
+        if let Some(now) = root.seen(path)?.filter(|now| now.kind == Kind::File) {
+            found.insert(path.clone(), now.stamp);
+        }
+    }
+    Ok(found)
+}
+
+/// What stands beside databases that are still to be exchanged, and below folders that are still to go.
+fn beside_and_below(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>> {
+    let mut found = BTreeMap::new();
     for one in &intent.moves {
         if !Run::is_pending(root, one)? {
             continue;
         }
-        is_graph_pending |= is_graph(&one.path.0);
         if one.way != Way::File {
             found.extend(sidecars_with_content(root, &one.path.0)?);
         }
@@ -245,31 +306,40 @@ fn beside_and_below(root: &Root, intent: &Intent, graph: bool) -> Result<BTreeMa
         }
     }
     for one in &intent.clear {
-        if let Some(now) = root.seen(&one.path.0)?.filter(|now| now.stamp == one.live) {
-            is_graph_pending |= is_graph(&one.path.0);
-            if now.kind == Kind::Folder {
-                below(root, &one.path.0, &mut found)?;
-            }
+        if root.seen(&one.path.0)?.is_some_and(|now| now.stamp == one.live && now.kind == Kind::Folder) {
+            below(root, &one.path.0, &mut found)?;
         }
-    }
-    if graph && is_graph_pending {
-        let mut all = BTreeMap::new();
-        for top in root.names(Path::new(""))?.into_iter().filter(|top| is_graph(top)) {
-            let Some(now) = root.seen(&top)? else { continue };
-            if now.kind == Kind::Folder {
-                below(root, &top, &mut all)?;
-            } else {
-                all.insert(top, now.stamp);
-            }
-        }
-        let moves = intent.moves.iter().map(|one| &one.path);
-        let others = intent.clear.iter().map(|one| &one.path).chain(intent.folders.iter().map(|one| &one.path));
-        // Those are looked at by their own stamps.
-        let own: BTreeSet<&Path> = moves.chain(others).map(|name| name.0.as_path()).collect();
-        all.retain(|path, _| !path.ancestors().any(|above| own.contains(above)));
-        found.extend(all);
     }
     Ok(found)
+}
+
+/// What stands of a knowledge graph that is not wholly exchanged, and that the intent does not name one by one.
+fn of_graph(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>> {
+    let mut all = BTreeMap::new();
+    let mut is_pending = false;
+    for one in intent.moves.iter().filter(|one| is_graph(&one.path.0)) {
+        is_pending |= Run::is_pending(root, one)?;
+    }
+    for one in intent.clear.iter().filter(|one| is_graph(&one.path.0)) {
+        is_pending |= root.seen(&one.path.0)?.is_some_and(|now| now.stamp == one.live);
+    }
+    if !is_pending {
+        return Ok(all);
+    }
+    for top in root.names(Path::new(""))?.into_iter().filter(|top| is_graph(top)) {
+        let Some(now) = root.seen(&top)? else { continue };
+        if now.kind == Kind::Folder {
+            below(root, &top, &mut all)?;
+        } else {
+            all.insert(top, now.stamp);
+        }
+    }
+    let moves = intent.moves.iter().map(|one| &one.path);
+    let others = intent.clear.iter().map(|one| &one.path).chain(intent.folders.iter().map(|one| &one.path));
+    // Those are looked at by their own stamps.
+    let own: BTreeSet<&Path> = moves.chain(others).map(|name| name.0.as_path()).collect();
+    all.retain(|path, _| !path.ancestors().any(|above| own.contains(above)));
+    Ok(all)
 }
 
 fn below(root: &Root, folder: &Path, found: &mut BTreeMap<PathBuf, Stamp>) -> Result<()> {

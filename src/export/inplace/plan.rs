@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::asked::Options;
 use super::called::NEW;
 use super::databases::{self, SUFFIXES, standing_sidecars};
-use super::intent::{Clear, Folder, Intent, Move, Name, Touch, Way, is_own};
+use super::intent::{Clear, Folder, Intent, Move, Name, Same, Touch, Way, is_own};
 use super::root::{Kind, Root, Seen};
 use crate::error::{Error, Result};
 use crate::snapshot::sidecar::sidecars;
@@ -185,7 +185,10 @@ impl Planner<'_> {
 
     fn folder(&mut self, entry: &Entry) -> Result<()> {
         match entry.live.map(|live| (live, live.kind)) {
-            Some((_, Kind::Folder)) => return Ok(()),
+            Some((live, Kind::Folder)) => {
+                self.same(&entry.path, live, false);
+                return Ok(());
+            }
             Some((_, Kind::Link)) => {
                 return Err(Error::failed("a symbolic link stands where a folder is to be restored")
                     .at(self.root.place(&entry.path))
@@ -222,6 +225,7 @@ impl Planner<'_> {
             self.plan.intent.unchanged += 1;
             if let Some(live) = live {
                 self.touch(entry, live);
+                self.same(path, live, is_database);
             }
             return Ok(());
         }
@@ -249,6 +253,11 @@ impl Planner<'_> {
             live: live.map(|live| live.stamp),
         });
         Ok(())
+    }
+
+    fn same(&mut self, path: &Path, live: Seen, database: bool) {
+        let same = Same { path: Name(path.to_path_buf()), live: live.stamp, database };
+        self.plan.intent.same.get_or_insert_default().push(same);
     }
 
     fn touch(&mut self, entry: &Entry, live: Seen) {

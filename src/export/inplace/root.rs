@@ -227,6 +227,15 @@ impl Root {
         rename().map_err(|e| self.failed("put in place", to, e))
     }
 
+    /// Moves `from` to `to`, in place of a file that is ours.
+    pub fn replace(&self, from: &Path, to: &Path) -> Result<()> {
+        let replace = || {
+            let ((old, a), (new, b)) = (self.parent(from)?, self.parent(to)?);
+            renameat(&old, a, &new, b)
+        };
+        replace().map_err(|e| self.failed("put in place", to, e))
+    }
+
     /// Exchanges two entries in one step. `false`: this file system cannot, and nothing was done.
     pub fn exchange(&self, staged: &Path, live: &Path) -> Result<bool> {
         let exchange = || {

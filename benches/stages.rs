@@ -28,7 +28,7 @@ use nbak::store::memory::{Discard, Memory};
 use nbak::store::objects::Objects;
 use nbak::store::pack::{Footer, HEADER};
 use nbak::store::reader::Packs;
-use nbak::store::segment::{self, ChunkEntry, Codec, Content, SegmentEntry, TARGET};
+use nbak::store::segment::{self, Bases, ChunkEntry, Codec, Content, SegmentEntry, TARGET};
 use nbak::store::sink::{PackSink, Stored};
 use rusqlite::Connection;
 
@@ -349,8 +349,8 @@ fn footer(c: &mut Criterion) {
             content: Content::Data,
             codec: Codec::Zstd,
             depth: 0,
-            bases: Vec::new(),
-            chunks,
+            bases: Bases::new(),
+            chunks: chunks.into(),
         });
     }
     let plain = footer.encode().unwrap();

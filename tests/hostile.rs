@@ -15,7 +15,7 @@ use nbak::snapshot::target::Target;
 use nbak::snapshot::tree::{Attributes, Content, Entry, Node, Tree};
 use nbak::store::objects::{Key, Kind};
 use nbak::store::pack::{Footer, Header, encode_trailer};
-use nbak::store::segment::{ChunkEntry, Codec, Content as Segment, SegmentEntry};
+use nbak::store::segment::{Bases, ChunkEntry, Chunks, Codec, Content as Segment, SegmentEntry};
 use nbak::store::sink::Base;
 use serde_json::json;
 
@@ -538,8 +538,8 @@ fn a_segment_that_inflates() {
             content: Segment::Data,
             codec: Codec::Zstd,
             depth: 0,
-            bases: vec![],
-            chunks: vec![chunk(data, &plain)],
+            bases: Bases::new(),
+            chunks: Chunks::from_buf([chunk(data, &plain)]),
         };
         let mut footer = Footer { segments: vec![segment], records: vec![] }.encode().expect("encoded");
         sealer.seal_footer(tickets, &mut footer);

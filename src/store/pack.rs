@@ -13,7 +13,7 @@
 
 use std::collections::HashSet;
 
-use super::segment::{self, ChunkEntry, Codec, Content, MAX_BASES, MAX_DEPTH, MAX_PLAIN, SegmentEntry};
+use super::segment::{self, Bases, ChunkEntry, Chunks, Codec, Content, MAX_BASES, MAX_DEPTH, MAX_PLAIN, SegmentEntry};
 use crate::codec::{Malformed, Reader, put_varint};
 use crate::crypto::seal::{MAX_SEGMENTS, OVERHEAD};
 use crate::error::Result;
@@ -179,7 +179,7 @@ impl Footer {
             total += chunks;
             counts.push((bases, chunks));
             let stored = stored as u32;
-            let (chunks, bases) = (Vec::new(), Vec::new());
+            let (chunks, bases) = (Chunks::new(), Bases::new());
             segments.push(SegmentEntry { offset, stored, plain: 0, content, codec, depth, bases, chunks });
             offset += u64::from(stored);
         }
@@ -269,7 +269,7 @@ impl Footer {
             let codec = if reader.u8()? == 0 { Codec::Raw } else { Codec::Zstd };
             let depth = reader.u8()?;
             let bases = (0..reader.count(16)?).map(|_| reader.array().map(ChunkId)).collect::<Result<_, _>>()?;
-            let (mut chunks, mut plain) = (Vec::new(), 0u64);
+            let (mut chunks, mut plain) = (Chunks::new(), 0u64);
             loop {
                 let run = reader.varint_up_to(MAX_SEGMENT_CHUNKS, "a segment has more chunks than it can")? as usize;
                 if run == 0 {
@@ -311,8 +311,8 @@ mod tests {
             content: Content::Data,
             codec: Codec::Zstd,
             depth,
-            bases,
-            chunks,
+            bases: bases.into(),
+            chunks: chunks.into(),
         };
         Footer {
             segments: vec![

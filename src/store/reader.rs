@@ -51,7 +51,14 @@ struct Opened {
 impl Pack {
     /// What it takes in memory, in bytes.
     pub fn cost(&self) -> usize {
-        let each = |segment: &segment::SegmentEntry| 72 + 16 * segment.bases.len() + 20 * segment.chunks.len();
+        // One base and one chunk have room in the entry itself.
+        let many = |spilled: bool, bytes: usize| if spilled { bytes } else { 0 };
+        let each = |segment: &segment::SegmentEntry| {
+            let (bases, chunks) = (&segment.bases, &segment.chunks);
+            size_of::<segment::SegmentEntry>()
+                + many(bases.spilled(), 16 * bases.len())
+                + many(chunks.spilled(), 20 * chunks.len())
+        };
         256 + self.footer.segments.iter().map(each).sum::<usize>()
     }
 }

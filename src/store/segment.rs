@@ -9,6 +9,7 @@
 
 use std::cell::RefCell;
 
+use smallvec::SmallVec;
 use zstd::zstd_safe::{CCtx, CParameter, DCtx};
 
 use crate::codec::Malformed;
@@ -87,6 +88,12 @@ pub struct ChunkEntry {
     pub length: u32,
 }
 
+/// The chunks that a segment builds on: mostly none, or one.
+pub type Bases = SmallVec<[ChunkId; 1]>;
+/// The chunks of a segment. One that is stored as a difference has one, and a store of a thousand snapshots has a
+/// hundred thousand such: an allocation for each, and one for its base, was most of the memory of its footers.
+pub type Chunks = SmallVec<[ChunkEntry; 1]>;
+
 /// What a footer says about one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentEntry {
@@ -103,9 +110,9 @@ pub struct SegmentEntry {
     /// How many segments must be opened before it: 0 without bases.
     pub depth: u8,
     /// The chunks whose plaintexts, joined, are its prefix.
-    pub bases: Vec<ChunkId>,
+    pub bases: Bases,
     /// Its chunks, in order.
-    pub chunks: Vec<ChunkEntry>,
+    pub chunks: Chunks,
 }
 
 impl SegmentEntry {

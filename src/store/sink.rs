@@ -18,7 +18,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::objects::{Durable, Key, Kind, Objects};
 use super::pack::{Footer, HEADER, Header, MAX_CHUNKS, MAX_FOOTER, MAX_RECORD, TRAILER, encode_trailer};
-use super::segment::{self, ChunkEntry, Codec, Content, MAX_PLAIN, SegmentEntry, TARGET};
+use super::segment::{self, Bases, ChunkEntry, Chunks, Codec, Content, MAX_PLAIN, SegmentEntry, TARGET};
 use crate::crypto::keys::Keys;
 use crate::crypto::seal::{PackSealer, Ticket, Tickets};
 use crate::error::{Error, Result};
@@ -194,8 +194,8 @@ impl PackSink {
             content,
             codec: Codec::Raw,
             depth: base.depth,
-            bases: base.ids,
-            chunks,
+            bases: base.ids.into(),
+            chunks: chunks.into(),
         })?;
         let (sealer, done) = (pack.sealer.clone(), pack.done.0.clone());
         let slots = self.slots.1.clone();
@@ -229,8 +229,8 @@ impl PackSink {
             content: Content::Data,
             codec: Codec::Zstd,
             depth,
-            bases: vec![base],
-            chunks: vec![ChunkEntry { id, length }],
+            bases: Bases::from_buf([base]),
+            chunks: Chunks::from_buf([ChunkEntry { id, length }]),
         })?;
         // A few hundred bytes: sealed sooner than handed to another thread.
         pack.sealer.seal_segment(ticket, &mut frame);

@@ -34,8 +34,8 @@ use crate::snapshot::store::Store;
 use crate::store::reader::Pack;
 use crate::store::segment::Content;
 
-/// So many footers are read at a time.
-const BATCH: usize = 64;
+/// So many footers are read at a time, as in the [survey](super::survey).
+const BATCH: usize = 4;
 /// What a footer takes for each chunk, in bytes, about: an id and two numbers.
 const LISTED: u64 = 20;
 

@@ -21,8 +21,8 @@ use crate::store::segment::Content;
 pub type Place = u32;
 /// Stands for no place.
 pub const NONE: Place = u32::MAX;
-/// So many footers are read at a time.
-const BATCH: usize = 64;
+/// So many footers are read at a time: enough for the cores, and one of a large pack takes a megabyte.
+const BATCH: usize = 4;
 
 /// One pack of the survey.
 #[derive(Debug, Clone)]
@@ -81,9 +81,9 @@ impl Survey {
         ids.sort_by_key(|id| (order.get(id).copied().unwrap_or(usize::MAX), *id));
         let (mut seen, mut unreadable) = (Vec::new(), BTreeMap::new());
         let mut copies: Vec<Copy> = Vec::new();
-        // Of each chunk that is stored as a difference: where, and from what.
-        let mut bases: Vec<(u128, u64, ChunkId)> = Vec::new();
-        let mut many: Vec<(u128, u64, Vec<ChunkId>)> = Vec::new();
+        // Of each chunk that is stored as a difference: where, in the order in which they lie, and from what.
+        let mut bases: Vec<(u64, ChunkId)> = Vec::new();
+        let mut many: HashMap<u64, Vec<ChunkId>> = HashMap::new();
         for batch in ids.chunks(BATCH) {
             let read: Vec<_> = batch.par_iter().map(|id| (*id, packs.read(*id))).collect();
             for (id, pack) in read {
@@ -101,8 +101,10 @@ impl Survey {
                     copies.push(Copy { id: key, at, depth: entry.depth, content: code(entry.content) });
                     match entry.bases.as_slice() {
                         [] => {}
-                        [base] => bases.push((key, at, *base)),
-                        more => many.push((key, at, more.to_vec())),
+                        [base] => bases.push((at, *base)),
+                        more => {
+                            many.insert(at, more.to_vec());
+                        }
                     }
                 }
                 seen.push(Seen { id, size: pack.size, records: pack.footer.records, has_ledger: false });
@@ -120,15 +122,13 @@ impl Survey {
             more: HashMap::new(),
         };
         drop(copies);
-        for (key, at, base) in bases {
-            // One that no pack has stays unknown: what builds on it cannot be read.
-            if let (Some(place), Some(first)) = (survey.place_at(key, at), survey.find(base)) {
-                survey.base[place as usize] = first;
-            }
-        }
-        for (key, at, bases) in many {
-            if let Some(place) = survey.place_at(key, at) {
-                survey.more.insert(place, bases);
+        for place in 0..survey.len() {
+            let at = survey.at[place];
+            if let Ok(known) = bases.binary_search_by_key(&at, |(at, _)| *at) {
+                // One that no pack has stays unknown: what builds on it cannot be read.
+                survey.base[place] = survey.find(bases[known].1).unwrap_or(NONE);
+            } else if let Some(bases) = many.remove(&at) {
+                survey.more.insert(place as Place, bases);
             }
         }
         Ok(survey)
@@ -163,12 +163,6 @@ impl Survey {
         let key = u128::from_be_bytes(id.0);
         let place = self.ids.partition_point(|known| *known < key);
         (self.ids.get(place) == Some(&key)).then_some(place as Place)
-    }
-
-    /// The copy of the chunk `key` that lies at `at`.
-    fn place_at(&self, key: u128, at: u64) -> Option<Place> {
-        let first = self.find(ChunkId(key.to_be_bytes()))?;
-        self.copies(first).find(|place| self.at[*place as usize] == at)
     }
 
     /// The first copy of the chunk at `place`.

@@ -15,7 +15,7 @@ use nbak::snapshot::meta::{self, Stored, Version, Versioned};
 use nbak::snapshot::recipe::Recipe;
 use nbak::snapshot::tree::{Node, Tree};
 use nbak::store::pack::Footer;
-use nbak::store::segment::{ChunkEntry, Codec, SegmentEntry};
+use nbak::store::segment::{Bases, ChunkEntry, Codec, SegmentEntry};
 
 use super::sealed;
 
@@ -177,7 +177,7 @@ fn store<T: Versioned>(all: &[Made<T>]) -> Catalog {
     let plain: Vec<u8> = all.iter().flat_map(|made| made.bytes.iter().copied()).collect();
     let stored = plain.len() as u32 + 16;
     let chunks = all.iter().map(|made| ChunkEntry { id: made.id, length: made.bytes.len() as u32 }).collect();
-    let (content, codec, bases) = (T::CONTENT, Codec::Raw, Vec::new());
+    let (content, codec, bases) = (T::CONTENT, Codec::Raw, Bases::new());
     let segment = SegmentEntry { offset: 74, stored, plain: stored - 16, content, codec, depth: 0, bases, chunks };
     let footer = Footer { segments: vec![segment], records: Vec::new() }.encode().expect("a footer of one segment");
     sealed::catalog(sealed::pack(&footer, &[stored], &plain))

@@ -225,6 +225,11 @@ impl Error {
         self.0.kind == Kind::Usage
     }
 
+    /// The next step, if there is one.
+    pub fn next_step(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
     /// What failed and why, without the path and the next step: for whoever names those otherwise.
     pub fn what(&self) -> String {
         match &self.0.cause {

@@ -416,8 +416,11 @@ fn layers(data_dir: &Path) -> Layers {
     let mut layers = Layers::default();
     let user = data_dir.join("config.json");
     let dialect = if data_dir.file_name().is_some_and(|name| name == ".lynox") { ".lynox" } else { ".nodyn" };
-    let project = std::env::current_dir().ok().map(|folder| folder.join(dialect).join("config.json"));
-    // Who stands in the home directory has one file, not two.
+    // The home directory is no project: what lies there is the user's own, of a data directory that may be another one.
+    let is_home = |folder: &PathBuf| home().is_ok_and(|home| real(&home) == real(folder));
+    let folder = std::env::current_dir().ok().filter(|folder| !is_home(folder));
+    let project = folder.map(|folder| folder.join(dialect).join("config.json"));
+    // Who stands above the data directory has one file, not two.
     let is_other = |path: &PathBuf| match (path.canonicalize(), user.canonicalize()) {
         (Ok(project), Ok(user)) => project != user,
         _ => true,

@@ -48,7 +48,16 @@ pub fn daemon(common: &Common, context: &Context) -> Result<u8> {
     if !data_dir.is_dir() {
         return Err(Error::failed("the data directory is not there").at(data_dir).hint("name it with --data-dir"));
     }
-    let lock = WriterLock::acquire_at(&data_dir.join(DAEMON_LOCK), "running as daemon here", MOMENT)?;
+    let lock =
+        WriterLock::acquire_at(&data_dir.join(DAEMON_LOCK), "running as daemon here", MOMENT).map_err(|error| {
+            if !error.is_locked() {
+                return error;
+            }
+            error.hint(
+            "a data directory has one daemon, which does it all: `nbak status` says what it does next; if this one is \
+             to take its place, end that one first (as a service: systemctl stop)",
+        )
+        })?;
     lock.sign();
     // What keeps every job from working is said now, and not at three in the morning. What is read here is what counts
     // until it is read again: a second look might find a file that is just being written.

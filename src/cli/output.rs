@@ -3,17 +3,16 @@
 //! Results go to stdout, everything else to stderr, and names of files are made harmless on the way.
 
 use std::borrow::Cow;
-use std::io::{ErrorKind, IsTerminal, Read, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::fd::AsRawFd as _;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use serde_json::Value;
 
-pub use crate::error::words::{count, size};
+pub use crate::error::words::{count, size, time, zone};
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 
@@ -82,23 +81,6 @@ pub fn warning(text: impl AsRef<str>) {
 /// Prints the error that ends the program.
 pub fn error(error: &Error) {
     message(format!("error: {error}"));
-}
-
-/// A time for people, in the local zone.
-pub fn time(milliseconds: i64) -> String {
-    let Ok(moment) = Timestamp::from_millisecond(milliseconds) else { return "-".to_owned() };
-    moment.to_zoned_datetime(zone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
-}
-
-/// The local zone. To find its name, which nobody sees, the names of all zones would be looked up.
-pub fn zone() -> TimeZone {
-    let file = || {
-        let mut rules = Vec::new();
-        std::fs::File::open("/etc/localtime").ok()?.take(1 << 16).read_to_end(&mut rules).ok()?;
-        TimeZone::tzif("local", &rules).ok()
-    };
-    let is_set = std::env::var_os("TZ").is_some();
-    (!is_set).then(file).flatten().unwrap_or_else(TimeZone::system)
 }
 
 /// A time for programs.

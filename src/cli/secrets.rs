@@ -186,11 +186,12 @@ pub fn in_environment() -> Result<Vec<Credential>> {
 /// The vault key in the application's own `.env`. One that others can read or could have put there is refused: to go on
 /// without it would make a store that is not protected.
 pub fn in_env_file(path: &Path) -> Result<Option<Credential>> {
-    let refuse = |why: &str| {
+    let refused = |why: &str, next: &str| {
         Err(Error::key(format!("refusing to take the vault key from a file that {why}"))
             .at(path)
-            .hint("mend it (chmod 600), or set NODYN_VAULT_KEY"))
+            .hint(format!("{next}, or set NODYN_VAULT_KEY")))
     };
+    let refuse = |why: &str| refused(why, "mend it (chmod 600)");
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let mut file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
@@ -216,7 +217,9 @@ pub fn in_env_file(path: &Path) -> Result<Option<Credential>> {
             .hint("write it as NODYN_VAULT_KEY=…, with nothing behind it")
     })?;
     match key {
-        Some(_) if meta.uid() != rustix::process::geteuid().as_raw() => refuse("belongs to another user"),
+        Some(_) if meta.uid() != rustix::process::geteuid().as_raw() => {
+            refused("belongs to another user", "run this as that user, give the file to this one (chown)")
+        }
         Some(_) if meta.mode() & 0o077 != 0 => refuse("others can read or write"),
         key => Ok(key.map(Credential::VaultKey)),
     }

@@ -21,10 +21,13 @@ pub fn status(context: &Context) -> Result<u8> {
     line(format!("data directory   {}", places.data_dir.display()));
     line(format!("store            {}: {}", places.repo.display(), stored(&standing)));
     let ago = |at: i64| format!("{} ({})", time(at), age(standing.now - at));
-    let named = |one: &Option<(String, i64)>, most: usize| match one {
+    let named_or = |one: &Option<(String, i64)>, most: usize, none: &str| match one {
         Some((name, at)) => format!("{}, {}", name.get(..most).unwrap_or(name), ago(*at)),
-        None => "none".to_owned(),
+        None => none.to_owned(),
     };
+    // What cannot be read may hold any number of them.
+    let of_store = if standing.store_is_closed { "not known: the store does not open" } else { "none" };
+    let named = |one: &Option<(String, i64)>, most: usize| named_or(one, most, of_store);
     let incomplete = |entries: u64| format!("; incomplete: {}", lacks(entries));
     let lacking = Some(standing.snapshot_lacks).filter(|entries| *entries > 0).map_or_else(String::new, incomplete);
     line(format!("newest snapshot  {}{lacking}", named(&standing.snapshot, 8)));
@@ -32,7 +35,8 @@ pub fn status(context: &Context) -> Result<u8> {
     if let Some((id, at, entries)) = &standing.proven_incomplete {
         line(format!("newer proof      {}{}", named(&Some((id.clone(), *at)), 8), incomplete(*entries)));
     }
-    line(format!("newest backup    {}", named(&standing.backup, usize::MAX)));
+    let of_folder = standing.backups_error.as_ref().map_or("none".to_owned(), |why| format!("not known: {why}"));
+    line(format!("newest backup    {}", named_or(&standing.backup, usize::MAX, &shown(&of_folder))));
     if let Some((name, why)) = &standing.backup_lost {
         line(format!("damaged backup   {}: {}", shown(name), shown(why)));
     }

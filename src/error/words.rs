@@ -1,6 +1,30 @@
-//! Numbers in words, for whoever reads a message.
+//! Numbers and times in words, for whoever reads a message.
 //!
-//! Here, at the bottom, since every room has messages, and two ways to say a size would be one too many.
+//! Here, at the bottom, since every room has messages, and two ways to say a size would be one too many. A time is the
+//! local one, with how far that is from UTC: so it can be held against any other, and given to a command as it stands.
+//! Programs get UTC.
+
+use std::io::Read as _;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// A time for people: milliseconds since 1970 in the local zone.
+pub fn time(milliseconds: i64) -> String {
+    let Ok(moment) = Timestamp::from_millisecond(milliseconds) else { return "-".to_owned() };
+    moment.to_zoned_datetime(zone()).strftime("%Y-%m-%d %H:%M:%S%:z").to_string()
+}
+
+/// The local zone. To find its name, which nobody sees, the names of all zones would be looked up.
+pub fn zone() -> TimeZone {
+    let file = || {
+        let mut rules = Vec::new();
+        std::fs::File::open("/etc/localtime").ok()?.take(1 << 16).read_to_end(&mut rules).ok()?;
+        TimeZone::tzif("local", &rules).ok()
+    };
+    let is_set = std::env::var_os("TZ").is_some();
+    (!is_set).then(file).flatten().unwrap_or_else(TimeZone::system)
+}
 
 /// Bytes for people, in powers of ten.
 pub fn size(bytes: u64) -> String {

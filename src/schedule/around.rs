@@ -79,18 +79,21 @@ pub fn leftovers(places: &Places, say: &mut Say<'_>) {
 
 /// Whether others can read what is a secret.
 pub fn permissions(places: &Places, say: &mut Say<'_>) {
-    let mut open = Vec::new();
+    let own = rustix::process::geteuid();
+    let (mut open, mut is_others) = (Vec::new(), false);
     let secret: [PathBuf; 3] =
         [places.data_dir.join(".env"), places.data_dir.join(GRANT), places.data_dir.join("vault.key")];
     for path in secret {
-        if std::fs::metadata(&path).is_ok_and(|meta| meta.mode() & 0o077 != 0) {
+        if let Some(meta) = std::fs::metadata(&path).ok().filter(|meta| meta.mode() & 0o077 != 0) {
             open.push(path.display().to_string());
+            is_others |= !own.is_root() && meta.uid() != own.as_raw();
         }
     }
     if open.is_empty() {
         say("permissions", Level::Good, "nobody else can read the keys".to_owned(), "");
     } else {
-        say("permissions", Level::Bad, format!("others can read {}", open.join(", ")), "chmod 600");
+        let remedy = if is_others { "as the user that it belongs to, or as root: chmod 600" } else { "chmod 600" };
+        say("permissions", Level::Bad, format!("others can read {}", open.join(", ")), remedy);
     }
     let own = places.data_dir.join(own::FOLDER);
     if std::fs::metadata(&own).is_ok_and(|meta| !meta.is_dir()) {

@@ -16,7 +16,7 @@ use super::state::State;
 use crate::config::read::Config;
 use crate::crypto::secret::Credential;
 use crate::drive::grant::FILE as GRANT;
-use crate::error::words::{count, size};
+use crate::error::words::{count, size, time};
 use crate::export::backup::Backup;
 use crate::export::files::{open_regular, read_bounded};
 use crate::export::inplace::pending::{Pending, kept, pending};
@@ -32,6 +32,7 @@ const ROOM: u64 = 500_000_000;
 
 /// The facts.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Standing {
     /// Now, in milliseconds since 1970.
     pub now: i64,
@@ -67,6 +68,12 @@ pub struct Standing {
     pub free: Option<u64>,
     /// Why the store does not open.
     pub store_error: Option<String>,
+    /// What is to be done about that.
+    pub store_remedy: Option<String>,
+    /// There is one that does not: what is in it is not known.
+    pub store_is_closed: bool,
+    /// Why the folder of the backups cannot be read: which there are is not known.
+    pub backups_error: Option<String>,
     /// What it lost, or what was found damaged.
     pub damage: Option<String>,
     /// It opens for everyone.
@@ -117,14 +124,21 @@ pub fn look(places: &Places, config: &Config, credentials: &[Credential], state:
     let mut order = Order::new();
     match Store::open(&places.repo, credentials, Access::Read) {
         Ok(store) => order = standing.take(&store, &seen, &name_of_source(&real(&places.data_dir))),
-        Err(error) => standing.store_error = Some(error.to_string()),
+        Err(error) => {
+            standing.store_is_closed = !error.is_no_store();
+            standing.store_remedy = error.next_step().map(str::to_owned);
+            standing.store_error = Some(error.to_string());
+        }
     }
     let free_at = [&places.repo, &places.backup_dir, &places.data_dir].into_iter().find(|path| path.is_dir());
     standing.free = free_at.and_then(|path| rustix::fs::statvfs(path.as_path()).ok()).map(|disk| {
         let (blocks, size) = (disk.f_bavail, disk.f_frsize);
         blocks.saturating_mul(size)
     });
-    let backups = list(&places.backup_dir).unwrap_or_default();
+    let backups = list(&places.backup_dir).unwrap_or_else(|error| {
+        standing.backups_error = Some(error.to_string());
+        Vec::new()
+    });
     standing.take_backups(&backups, &places.owns(), &order);
     let plan = plan(config);
     for job in plan.schedules.keys() {
@@ -271,12 +285,13 @@ impl Standing {
             "data_dir": places.data_dir.to_string_lossy(),
             "repo": places.repo.to_string_lossy(),
             "backup_dir": places.backup_dir.to_string_lossy(),
-            "snapshots": self.snapshots,
-            "other_snapshots": self.others,
+            "snapshots": (!self.store_is_closed).then_some(self.snapshots),
+            "other_snapshots": (!self.store_is_closed).then_some(self.others),
             "newest_snapshot": snapshot,
             "newest_proven": named(&self.proven, "snapshot"),
             "newest_proven_incomplete": incomplete,
-            "backups": self.backups,
+            "backups": self.backups_error.is_none().then_some(self.backups),
+            "backups_error": self.backups_error,
             "newest_backup": named(&self.backup, "name"),
             "damaged_backup": self.backup_lost.as_ref().map(|(name, why)| json!({"name": name, "reason": why})),
             "store_bytes": self.store_bytes,
@@ -301,7 +316,9 @@ impl Standing {
         };
         match (&self.store_error, self.unprotected) {
             (Some(why), _) => {
-                say("store", Level::Bad, why.clone(), "see the message");
+                let remedy = self.store_remedy.as_deref();
+                let what = remedy.and_then(|remedy| why.strip_suffix(&format!(" ({remedy})"))).unwrap_or(why);
+                say("store", Level::Bad, what.to_owned(), remedy.unwrap_or("mend that: `nbak check` says if it opens"));
             }
             (None, true) => say(
                 "store",
@@ -328,7 +345,7 @@ impl Standing {
                 "the newest snapshot is of a time that has not come yet".to_owned(),
                 "set the clock, or look whether it was wrong when that snapshot was taken",
             ),
-            _ => say("clock", Level::Good, crate::export::manifest::iso(self.now), ""),
+            _ => say("clock", Level::Good, time(self.now), ""),
         }
         if let (Some((id, _)), 1..) = (&self.snapshot, self.snapshot_lacks) {
             let what = format!("the newest, {}, is incomplete: {}", &id[..8], lacks(self.snapshot_lacks));
@@ -351,6 +368,9 @@ impl Standing {
         if let Some((name, why)) = &self.backup_lost {
             let what = format!("{name} cannot be read, and may be the newest: {why}");
             say("backup", Level::Bad, what, "`nbak backup` makes another one; then look at it, and remove it by hand");
+            (None, _) if let Some(why) = &self.backups_error => {
+                say("backup", Level::Bad, why.clone(), "mend that: until then nobody knows which backups there are");
+            }
         }
         if let (Some((name, _)), Some(what)) = (&self.backup, &self.backup_lacks) {
             let remedy = "`nbak backup` makes another one; `nbak backup verify` looks at all of them";
@@ -393,10 +413,7 @@ impl Standing {
         }
         match &self.daemon {
             Some(process) => {
-                let next = self
-                    .next
-                    .iter()
-                    .map(|(job, at)| format!("{} at {}", job.as_str(), crate::export::manifest::iso(*at)));
+                let next = self.next.iter().map(|(job, at)| format!("{} at {}", job.as_str(), time(*at)));
                 let next = next.collect::<Vec<_>>().join(", ");
                 let late = self.next.iter().find(|(_, at)| at.saturating_add(LATE_MS) < self.now);
                 let text = format!("process {process} runs as daemon; next: {next}");
@@ -428,7 +445,13 @@ impl Standing {
         }
         for (what, last) in state.last.iter().filter(|(_, last)| last.failures > 0) {
             let times = if last.failures == 1 { String::new() } else { format!(", {} times", last.failures) };
-            say("last runs", Level::Bad, format!("{what} failed{times}: {}", last.message), "see the message");
+            let remedy = match what.as_str() {
+                "completeness" => "`nbak -v snapshots` names what is missing".to_owned(),
+                "upload" => "`nbak backup gdrive upload` tries it again".to_owned(),
+                "forget" | "gc" => "mend that: the next backup of the daemon tries it again".to_owned(),
+                what => format!("mend that, and try it: `nbak {what}`"),
+            };
+            say("last runs", Level::Bad, format!("{what} failed{times}: {}", last.message), &remedy);
         }
         if config.gdrive && !self.granted {
             say(
@@ -477,6 +500,10 @@ impl Standing {
         }
         let Some((id, at)) = &self.proven else {
             let what = "no snapshot was restored for the trial yet".to_owned();
+        if self.store_is_closed {
+            let what = "what was restored for the trial is not known: the store does not open".to_owned();
+            return say("proof", Level::Note, what, "see the line about the store");
+        }
             return say("proof", Level::Note, what, "`nbak drill` does it");
         };
         let (level, remedy) =

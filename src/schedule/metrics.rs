@@ -25,6 +25,8 @@ pub fn text(standing: &Standing, state: &State) -> String {
         }
     };
     let one = |value: f64| vec![(String::new(), value)];
+    // Of what cannot be read nobody knows how many there are.
+    let known = |value: u64, is_known: bool| if is_known { one(value as f64) } else { Vec::new() };
     let seconds = |ms: i64| ms as f64 / 1000.0;
     let at = |found: &Option<(String, i64)>| one(found.as_ref().map_or(0.0, |(_, at)| seconds(*at)));
     gauge("up", "Whether the store opens.", &one(f64::from(u8::from(standing.store_error.is_none()))));
@@ -38,8 +40,16 @@ pub fn text(standing: &Standing, state: &State) -> String {
         "Whether a restore in place is half done.",
         &one(f64::from(u8::from(standing.pending.is_some()))),
     );
-    gauge("snapshots", "Snapshots of this data directory that are not forgotten.", &one(standing.snapshots as f64));
-    gauge("backups", "Documented backups of it on this machine.", &one(standing.backups as f64));
+    gauge(
+        "snapshots",
+        "Snapshots of this data directory that are not forgotten.",
+        &known(standing.snapshots, !standing.store_is_closed),
+    );
+    gauge(
+        "backups",
+        "Documented backups of it on this machine.",
+        &known(standing.backups, standing.backups_error.is_none()),
+    );
     gauge("store_bytes", "What the packs take.", &one(standing.store_bytes as f64));
     gauge("free_bytes", "What is free where the store is.", &one(standing.free.unwrap_or(0) as f64));
     gauge(

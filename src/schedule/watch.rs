@@ -20,7 +20,7 @@ use super::state::{FILE, State};
 use crate::config::read::{Config, When};
 use crate::crypto::secret::Credential;
 use crate::error::Result;
-use crate::error::words::{count, size};
+use crate::error::words::{count, size, time};
 use crate::export::list::NOT_COME;
 use crate::notice::channels::{Channels, Outcome};
 use crate::notice::event::Event;
@@ -84,7 +84,7 @@ impl Teller<'_> {
             Say::First => String::new(),
             // Each of these is something of its own.
             Say::Again(_) if event == Event::Anomaly => String::new(),
-            Say::Again(past) => format!("\nIt lasts since {}.", crate::export::manifest::iso(past.since_ms)),
+            Say::Again(past) => format!("\nIt lasts since {}.", time(past.since_ms)),
             Say::Nothing => {
                 keep(state, &muffle);
                 return true;
@@ -114,7 +114,7 @@ impl Teller<'_> {
         let mut muffle = muffle(state);
         if let Some(past) = muffle.ended(event, key) {
             let now = jiff::Timestamp::now().as_millisecond();
-            let text = format!("It had lasted since {}.", crate::export::manifest::iso(past.since_ms));
+            let text = format!("It had lasted since {}.", time(past.since_ms));
             // What reached nobody is not over yet: the next look, or the next success, tells it.
             if !self.send(Event::Recovered, title, &text, BTreeMap::new(), now, config) {
                 keep(state, &muffle);

@@ -13,6 +13,7 @@ use super::recipe::Recipe;
 use super::record::Record;
 use super::store::Store;
 use super::tree::{Content, Entry, Node, Tree};
+use crate::error::words::time;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, TreeId};
 use crate::index::catalog::Catalog;
@@ -51,7 +52,7 @@ pub fn select<'a>(records: &'a [Record], text: &str, now: &ZonedDateTime) -> Res
             .filter(|record| record.started <= by)
             .max_by_key(|record| record.started)
             .ok_or_else(|| {
-                let there = moment.to_zoned_datetime(now.time_zone().clone()).strftime("%Y-%m-%d %H:%M:%S");
+                let there = time(by);
                 Error::failed(format!("no snapshot is as old as {there}")).hint("`nbak snapshots` lists what there is")
             });
     }

@@ -78,7 +78,8 @@ impl Pending {
     /// What to do about it.
     pub fn remedy(&self) -> &'static str {
         if self.unreadable.is_some() {
-            "see the message"
+            "mend what keeps that from being read, as the user that it belongs to, or as root: until then it can be \
+             neither finished nor given up"
         } else if self.given_up {
             "`nbak restore --abandon` brings that to its end, and so does the next `nbak snapshot` or `nbak backup`"
         } else {

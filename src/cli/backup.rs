@@ -11,7 +11,7 @@ use super::args::{BackupAction, BackupArgs, BackupRestoreArgs, CreateArgs, Expor
 use super::context::Context;
 use super::drive::{self, After};
 use super::inplace::{finish_or_warn, missing, restore_this, warn_of_captured};
-use super::listed::{find_backup, tell_backup};
+use super::listed::{IN_DOUBT, find_backup, tell_backup};
 use super::output::{self, count, line, size};
 use super::snapshot::unreadable_json;
 use crate::error::{Error, Result};
@@ -60,11 +60,7 @@ fn create(context: &Context, args: &CreateArgs) -> Result<u8> {
 pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8)> {
     let start = Instant::now();
     let manager = context.backups(args.form.dialect)?;
-    if !context.data_dir()?.is_dir() {
-        return Err(Error::failed("the data directory is not there")
-            .at(context.data_dir()?)
-            .hint("name it with --data-dir"));
-    }
+    context.sure_of_data_dir("name it with --data-dir")?;
     let half_done = finish_or_warn(context, false);
     Context::warn_of_left_out(&context.places()?);
     Context::sweep(&context.places()?);
@@ -179,8 +175,12 @@ fn list(context: &Context) -> Result<u8> {
     for backup in &backups {
         tell_backup(context, backup, ("path", &backup.path.to_string_lossy()), "");
     }
-    if backups.is_empty() && !context.json {
-        context.say("there is no backup yet: `nbak backup` makes one");
+    if backups.is_empty() {
+        // Where nothing was looked at nobody knows that there is none.
+        let folder = context.sure_of_folder()?;
+        if !context.json {
+            context.say(format!("there is no backup yet in {}: `nbak backup` makes one", folder.display()));
+        }
     }
     Ok(0)
 }
@@ -255,8 +255,11 @@ fn verify(context: &Context, name: Option<&str>) -> Result<u8> {
 }
 
 fn prune(context: &Context, days: Option<u32>, dry_run: bool) -> Result<u8> {
+    let days = context.days(days)?;
+    context.sure_of_backups()?;
+    context.sure_of_folder()?;
     let manager = context.backups(None)?;
-    let pruned = manager.prune_backups(days, dry_run)?;
+    let pruned = manager.prune_backups(Some(days), dry_run)?;
     for decision in &pruned.decisions {
         if context.json {
             output::json(&json!({
@@ -275,6 +278,9 @@ fn prune(context: &Context, days: Option<u32>, dry_run: bool) -> Result<u8> {
             (false, false) => "removed",
         };
         line(format!("{verb} {}: {}", decision.name, decision.reason));
+    }
+    if pruned.decisions.iter().any(|decision| decision.by_gap) {
+        output::warning(IN_DOUBT);
     }
     if pruned.unverified {
         output::warning(

@@ -148,6 +148,66 @@ impl Context {
         Ok(path)
     }
 
+    /// Fails if the configuration may name another store than the one from which something is to be removed.
+    pub fn sure_of_store(&self) -> Result<()> {
+        if self.repo.is_some() {
+            return Ok(());
+        }
+        self.sure_of_place(
+            "the store",
+            "mend it, or name the store too, with --repo: then what was typed is all that counts; nothing was \
+             forgotten",
+        )
+    }
+
+    fn sure_of_place(&self, what: &str, hint: &str) -> Result<()> {
+        let config = self.config()?;
+        if !config.place_unknown && (!config.unreadable || config.backup_dir.is_some()) {
+            return Ok(());
+        }
+        let what = format!("the configuration cannot be understood, and may name another place for {what}");
+        Err(Error::failed(what).at(self.data_dir()?.join("config.json")).hint(hint))
+    }
+
+    /// How long backups are kept, by what was typed or else by the configuration. Fails if that cannot be understood:
+    /// to remove nothing, and say that nothing is to be removed, would hide it.
+    pub fn days(&self, typed: Option<u32>) -> Result<u32> {
+        let config = self.config()?;
+        match (typed, &config.days_unknown) {
+            (Some(days), _) => Ok(days),
+            (None, None) => Ok(config.retention_days),
+            (None, Some(said)) => {
+                let what = format!("how long backups are kept cannot be understood: {said}");
+                Err(Error::failed(what).hint("mend it, or give --days; nothing was removed"))
+            }
+        }
+    }
+
+    /// Fails if there is no data directory.
+    pub fn sure_of_data_dir(&self, hint: &str) -> Result<()> {
+        let path = self.data_dir()?;
+        if path.is_dir() { Ok(()) } else { Err(Error::failed("the data directory is not there").at(path).hint(hint)) }
+    }
+
+    /// The folder of the backups. Fails if there is no data directory, whose configuration names it; or if that names
+    /// one that is not there, which may lie on a disk that is not mounted.
+    pub fn sure_of_folder(&self) -> Result<PathBuf> {
+        self.sure_of_data_dir("name it with --data-dir, or mount it: what it says of its backups is not known")?;
+        let config = self.config()?;
+        let folder = self.backup_dir(config)?;
+        if config.backup_dir.is_some() && !folder.is_dir() {
+            return Err(Error::failed("the folder of the backups, which `backup_dir` names, is not there")
+                .at(folder)
+                .hint("mount the disk that it lies on, or mend `backup_dir`; the first `nbak backup` makes it"));
+        }
+        Ok(folder)
+    }
+
+    /// Fails if the configuration may name another folder than the one from which backups are to be removed.
+    pub fn sure_of_backups(&self) -> Result<()> {
+        self.sure_of_place("the backups", "mend it, or name the folder too, with NBAK_BACKUP_DIR; nothing was removed")
+    }
+
     /// The store's directory, absolute.
     pub fn repo(&self) -> Result<PathBuf> {
         let path =
@@ -170,8 +230,8 @@ impl Context {
     pub fn backups(&self, dialect: Option<Dialect>) -> Result<BackupManager> {
         let config = self.config()?;
         let settings = Settings {
-            // What an unreadable file says is not known: nothing may be removed for it.
-            retention_days: if config.unreadable { 0 } else { config.retention_days },
+            // Of a file that cannot be read this is 0: nothing may be removed for it.
+            retention_days: config.retention_days,
             encrypt: config.encrypt,
             dialect,
             exclude: config.exclude.clone(),

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::args::{BackupRestoreArgs, Gdrive, RateArgs};
 use super::context::Context;
 use super::inplace::{may_replace, restore_this};
-use super::listed::{find_backup, tell_backup};
+use super::listed::{IN_DOUBT, find_backup, tell_backup};
 use super::output::{self, count, line, shown, size};
 use crate::crypto::secret::Credential;
 use crate::drive::access::{Access, App};
@@ -360,8 +360,7 @@ fn clear_downloads(backup_dir: &Path, staging: &Path) {
 }
 
 fn prune(context: &Context, days: Option<u32>, every: bool, dry_run: bool) -> Result<u8> {
-    let config = context.config()?;
-    let days = days.unwrap_or(if config.unreadable { 0 } else { config.retention_days });
+    let days = context.days(days)?;
     let line_ = Line::open(context, &RateArgs::default())?;
     let decisions = line_.backups().prune(days, every, now_ms(), dry_run)?;
     for (machine, decision) in &decisions {
@@ -387,3 +386,6 @@ fn prune(context: &Context, days: Option<u32>, every: bool, dry_run: bool) -> Re
     }
     Ok(0)
 }
+    if decisions.iter().any(|(_, decision)| decision.by_gap) {
+        output::warning(IN_DOUBT);
+    }

@@ -13,6 +13,10 @@ use crate::export::list::{Listed, NOT_COME};
 use crate::export::manager::BackupManager;
 use crate::snapshot::now::now_ms;
 
+/// What is said where backups stay since their age is in doubt.
+pub const IN_DOUBT: &str = "backups stay that are old enough by the clock, since there was none for half a year before \
+                            it: is the clock right? If it is, they go later (`--dry-run` says which)";
+
 /// The backup called `name`, or the newest. What is to be known of the choice is said.
 pub fn find_backup(manager: &BackupManager, name: Option<&str>) -> Result<Backup> {
     let (backup, remark) = manager.choose_backup(name)?;

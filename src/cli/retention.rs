@@ -28,6 +28,7 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         return Err(Error::usage("it is not said which snapshots to forget")
             .hint("name some, or give a policy such as `--keep-daily 14 --keep-weekly 8 --dry-run`"));
     }
+    context.sure_of_store()?;
     let mut store = open(context, args.dry_run)?;
     let verdicts: Vec<(Record, Vec<String>)> = if args.snapshots.is_empty() {
         let known: BTreeSet<&String> = store.history()?.live().flat_map(|record| &record.tags).collect();

@@ -62,22 +62,27 @@ pub struct Layers {
     all: Vec<Layer>,
     /// What is wrong, with file and line.
     pub warnings: Vec<String>,
-    /// The user's file is there, and cannot be understood.
-    pub unreadable: bool,
+    /// The user's file, if it is there and cannot be understood.
+    pub unreadable: Option<Origin>,
     /// Something was said by a name that is not known, and may be about which snapshots are kept.
     pub unclear_keep: bool,
-    /// The same, about how long backups are kept.
-    pub unclear_days: bool,
+    /// The same, about how long backups are kept; who said it.
+    pub unclear_days: Option<Origin>,
 }
 
 impl Layers {
     /// Adds what a file says. `Err` is why it could not be read at all.
     pub fn add_file(&mut self, path: &Path, text: Result<String, String>, is_project: bool) {
         let place = path.display();
+        let mut unreadable = |line| {
+            if !is_project {
+                self.unreadable = Some(Origin::File(path.to_path_buf(), line));
+            }
+        };
         let text = match text {
             Ok(text) => text,
             Err(why) => {
-                self.unreadable |= !is_project;
+                unreadable(1);
                 self.warnings.push(format!("cannot read the configuration: {place}: {why}"));
                 return;
             }
@@ -86,13 +91,13 @@ impl Layers {
         let root: Value = match serde_json::from_str(text) {
             Ok(root @ Value::Object(_)) => root,
             Ok(_) => {
-                self.unreadable |= !is_project;
+                unreadable(1);
                 self.warnings.push(format!("{place}:1: the configuration is no JSON object, and is left aside"));
                 return;
             }
             Err(error) => {
-                self.unreadable |= !is_project;
                 let line = error.line();
+                unreadable(line);
                 self.warnings
                     .push(format!("{place}:{line}: the configuration is not JSON, and is left aside: {error}"));
                 return;
@@ -138,14 +143,18 @@ impl Layers {
             if is_shape || is_like("nbak") || is_days {
                 let what = if is_shape { "is no object" } else { "is not known" };
                 self.warnings.push(format!("{place}:{}: `{name}` {what}, and is left aside", at(name)));
-                self.unclear_days |= is_days;
+                if is_days {
+                    self.unclear_days = Some(Origin::File(path.to_path_buf(), at(name)));
+                }
                 self.unclear_keep |= !is_days;
             }
         }
-        for path in twice(text).iter().filter(|path| path.starts_with("nbak") || find(path).is_some()) {
-            self.warnings.push(format!("{place}:{}: `{path}` is there twice: the last counts", at(path)));
-            self.unclear_keep |= !is_project && path.starts_with("nbak");
-            self.unclear_days |= !is_project && path == "backup_retention_days";
+        for key in twice(text).iter().filter(|key| key.starts_with("nbak") || find(key).is_some()) {
+            self.warnings.push(format!("{place}:{}: `{key}` is there twice: the last counts", at(key)));
+            self.unclear_keep |= !is_project && key.starts_with("nbak");
+            if !is_project && key == "backup_retention_days" {
+                self.unclear_days = Some(Origin::File(path.to_path_buf(), at(key)));
+            }
         }
         self.all.push(Layer { root, file: Some((path.to_path_buf(), lines)), is_project });
     }
@@ -178,7 +187,9 @@ impl Layers {
         let is_known = |name: &String| KEYS.iter().any(|key| variable(key.path) == *name);
         for name in ours.filter(|name| !is_known(name) && !OTHER_VARIABLES.contains(&name.as_str())) {
             self.unclear_keep |= name.starts_with("NBAK_KEEP");
-            self.unclear_days |= name.starts_with("NBAK_BACKUP_RET");
+            if name.starts_with("NBAK_BACKUP_RET") {
+                self.unclear_days = Some(Origin::Variable(name.clone()));
+            }
             self.warnings.push(format!("${name} is not known, and is left aside (see `nbak config show`)"));
         }
     }

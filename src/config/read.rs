@@ -25,6 +25,8 @@ pub struct Config {
     pub backup_schedule: Schedule,
     /// Days to keep documented backups; 0 keeps them for ever.
     pub retention_days: u32,
+    /// How long they are kept was said by this, or may have been, and could not be understood: then that is 0.
+    pub days_unknown: Option<Origin>,
     /// Encrypt documented backups. Without a vault key none is made of a protected store, unless this says `false`.
     pub encrypt: bool,
     /// Upload documented backups, if access to Google Drive was granted.
@@ -105,9 +107,12 @@ struct Reading {
     shown: Vec<(&'static Key, Value, Origin)>,
 }
 
+/// Who names them by hand, or a policy, says what is meant.
+const BUT: &str = ", unless `nbak forget` is told which";
+
 /// What the layers say, and the mistakes in it, with file and line.
 pub fn read(layers: Layers) -> (Config, Vec<String>) {
-    let unreadable = layers.unreadable;
+    let unreadable = layers.unreadable.is_some();
     let mut reading = Reading { layers, bad: None, shown: Vec::new() };
     let mut config = reading.config(unreadable);
     config.mistakes.clone_from(&reading.layers.warnings);
@@ -214,11 +219,13 @@ impl Reading {
         let kind = |path| find(path).map_or(Kind::Text, |key: &Key| key.kind);
         let backup_dir = self.pick("backup_dir", None, some_path);
         let place_unknown = self.bad.is_some();
+        let (retention_days, days_unknown) = self.days();
         let config = Config {
             backup_dir,
             place_unknown,
             backup_schedule: self.pick("backup_schedule", Self::schedule_of("backup_schedule"), schedule),
-            retention_days: self.days(),
+            retention_days,
+            days_unknown,
             encrypt: self.pick("backup_encrypt", true, switch),
             gdrive: self.pick("backup_gdrive", true, switch),
             google_client: (
@@ -255,18 +262,20 @@ impl Reading {
         Config { shown, ..config }
     }
 
-    /// What may be meant by a name that is not known removes nothing.
-    fn days(&mut self) -> u32 {
+    /// What may be meant by a name that is not known removes nothing. And who said what is not understood.
+    fn days(&mut self) -> (u32, Option<Origin>) {
         let read = |value: &Value| count(value, 365).map(|days| days as u32);
+        self.bad = None;
         let days = self.pick_or("backup_retention_days", 30, read, Some(0));
-        if !self.layers.unclear_days && !self.layers.unreadable {
-            return days;
-        }
+        let Some(unclear) = self.layers.unreadable.clone().or_else(|| self.layers.unclear_days.clone()) else {
+            return (days, self.bad.take());
+        };
         if let Some((_, value, _)) = self.shown.last_mut() {
             *value = Value::String("nothing is removed".to_owned());
         }
-        self.layers.warnings.push("no backup is removed until the configuration is mended".to_owned());
-        0
+        let what = "no backup is removed until the configuration is mended, unless `--days` says which";
+        self.layers.warnings.push(what.to_owned());
+        (0, Some(unclear))
     }
 
     /// One glob that means nothing, or everything, must not keep anybody from a backup.
@@ -325,23 +334,23 @@ impl Reading {
         };
         let is_bad = self.layers.warnings.len() > warnings || self.layers.unclear_keep;
         let said = self.layers.say("nbak.keep", false).pop();
-        let unreadable = self.layers.unreadable;
+        let unreadable = self.layers.unreadable.is_some();
         let mut warn = |text: String| self.layers.warnings.push(text);
         // What is shown then is not what counts.
         let why = match said {
             _ if unreadable => {
-                warn("no snapshot is forgotten until the configuration can be read".to_owned());
+                warn(format!("no snapshot is forgotten until the configuration can be read{BUT}"));
                 "all, until the configuration can be read"
             }
             Some((Value::Bool(false), _)) => "all",
             None | Some((Value::Object(_), _)) if !is_bad => return Some(keep),
             None | Some((Value::Object(_), _)) => {
                 let what = "a mistake in `nbak` may be in what is meant for `nbak.keep`";
-                warn(format!("{what}: no snapshot is forgotten until it is mended"));
+                warn(format!("{what}: no snapshot is forgotten until it is mended{BUT}"));
                 "all, until the mistake is mended"
             }
             Some((_, ref origin)) => {
-                warn(format!("{origin}: `nbak.keep` is neither false nor an object: no snapshot is forgotten"));
+                warn(format!("{origin}: `nbak.keep` is neither false nor an object: no snapshot is forgotten{BUT}"));
                 "all, until the mistake is mended"
             }
         };

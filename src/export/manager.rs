@@ -261,6 +261,7 @@ impl BackupManager {
             name: one.name,
         }));
         decisions.sort_by(|one, other| one.name.cmp(&other.name));
+            by_gap: false,
         let mut removed = Vec::new();
         for decision in decisions.iter().filter(|decision| !decision.keep && !dry_run) {
             retention::remove(&self.places.backup_dir.join(&decision.name))?;

@@ -22,14 +22,21 @@ pub struct Decision {
     pub keep: bool,
     /// Why, in words.
     pub reason: String,
+    /// It stays since its age is in doubt: there is a gap without any backup, by which the clock may have been set
+    /// forward.
+    pub by_gap: bool,
 }
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// A time without any backup that is longer than this makes none older: a clock that is ahead makes such a one, and all
+/// would go but the newest.
+const GAP_MS: i64 = 180 * DAY_MS;
 
 /// Which of `backups` are older than `days` at `now_ms` and may go; `days` 0 keeps all. `good` is the newest that is
 /// known to be whole: it stays, and so does the newest of each data directory by what manifests say, and the newest
 /// that was not made for the sake of a restore: a safety backup may hold the very state that somebody wanted to be rid
-/// of. Age is what a manifest says too.
+/// of. Age is what a manifest says too, without the gaps that are longer than [`GAP_MS`]: so what was made before one
+/// is judged as if that was a moment, and goes when enough time has passed behind it.
 pub fn plan(backups: &[Listed], days: u32, now_ms: i64, good: Option<&str>) -> Vec<Decision> {
     let age = |one: &Listed| one.created_ms.filter(|_| one.damage.is_none()).map(|ms| now_ms.saturating_sub(ms));
     let newest = |by: &dyn Fn(&&Listed) -> bool| {
@@ -48,9 +55,22 @@ pub fn plan(backups: &[Listed], days: u32, now_ms: i64, good: Option<&str>) -> V
         .collect();
     let regular = newest(&|one| !one.before_restore && age(one).is_some_and(|age| age >= 0));
     let newest = newest(&|_| true);
+    let mut moments: Vec<i64> =
+        backups.iter().filter(|one| age(one).is_some_and(|age| age >= 0)).filter_map(|one| one.created_ms).collect();
+    moments.push(now_ms);
+    moments.sort_unstable();
+    let gaps: Vec<(i64, i64)> = moments.windows(2).map(|two| (two[0], two[1].saturating_sub(two[0]))).collect();
+    let in_gaps = |one: &Listed| -> i64 {
+        let behind = gaps.iter().filter(|(at, length)| *length > GAP_MS && one.created_ms <= Some(*at));
+        behind.fold(0, |sum, (_, length)| length.saturating_add(sum))
+    };
+    let in_days = |ms: i64| match ms / DAY_MS {
+        1 => "1 day".to_owned(),
+        days => format!("{days} days"),
+    };
     let decide = |one: &Listed| {
         let name = one.name.as_str();
-        let stays = |reason: &str| (true, reason.to_owned());
+        let stays = |reason: &str| (true, reason.to_owned(), false);
         if one.damage.is_some() {
             return stays("damaged: look at it, and remove it by hand");
         }
@@ -73,20 +93,22 @@ pub fn plan(backups: &[Listed], days: u32, now_ms: i64, good: Option<&str>) -> V
         if Some(name) == good {
             return stays("the newest one that is known to be whole");
         }
-        let old = match age / DAY_MS {
-            1 => "1 day".to_owned(),
-            days => format!("{days} days"),
-        };
-        if age <= i64::from(days) * DAY_MS {
-            return (true, format!("{old} old, {days} are kept"));
+        let (old, most) = (in_days(age), i64::from(days) * DAY_MS);
+        if age <= most {
+            return (true, format!("{old} old, {days} are kept"), false);
         }
-        (false, format!("{old} old, more than {days}"))
+        let gap = in_gaps(one);
+        if age.saturating_sub(gap) <= most {
+            let gap = gap / DAY_MS;
+            return (true, format!("{old} old, but in {gap} of them there was no backup: is the clock right?"), true);
+        }
+        (false, format!("{old} old, more than {days}"), false)
     };
     backups
         .iter()
         .map(|one| {
-            let (keep, reason) = decide(one);
-            Decision { name: one.name.clone(), keep, reason }
+            let (keep, reason, by_gap) = decide(one);
+            Decision { name: one.name.clone(), keep, reason, by_gap }
         })
         .collect()
 }
@@ -174,8 +196,8 @@ mod tests {
     #[test]
     fn the_newest_never_goes() {
         assert!(removed(&[listed("a", 400)], 30, None).is_empty());
-        assert_eq!(removed(&[listed("b", 400), listed("a", 399)], 30, None), ["b"], "whatever their order and name");
-        assert_eq!(removed(&[listed("a", 400), listed("b", 400)], 30, None), ["a"]);
+        assert_eq!(removed(&[listed("b", 100), listed("a", 99)], 30, None), ["b"], "whatever their order and name");
+        assert_eq!(removed(&[listed("a", 100), listed("b", 100)], 30, None), ["a"]);
         assert!(removed(&[], 30, None).is_empty());
     }
 
@@ -187,7 +209,28 @@ mod tests {
         let extreme = [i64::MIN, i64::MAX].map(|ms| Listed { created_ms: Some(ms), ..listed("extreme", 0) });
         let backups = [listed("a", 50), listed("b", 40), damaged, unknown, future, extreme[1].clone()];
         assert_eq!(removed(&backups, 30, None), ["a"], "b is the newest of those that can be right");
-        assert_eq!(removed(&[extreme[0].clone(), listed("b", 1)], 30, None), ["extreme"]);
+        assert!(removed(&[extreme[0].clone(), listed("b", 1)], 30, None).is_empty());
+    }
+
+    /// A clock that is years ahead makes everything look old: also where a backup was made by it already.
+    #[test]
+    fn a_clock_that_is_ahead_costs_nothing() {
+        let years = 1000_i64;
+        let before = |days: i64| listed(&format!("{days}"), years + days);
+        let all = [before(40), before(20), before(1)];
+        assert_eq!(removed(&all, 30, None), ["40"], "by the time before the gap");
+        let decisions = plan(&all, 30, NOW, None);
+        assert_eq!(decisions.iter().map(|one| one.by_gap).collect::<Vec<_>>(), [false, true, false]);
+        assert!(decisions[1].reason.starts_with("1020 days old, but in 1001 of them there was no backup"));
+        let made = [before(40), before(20), before(1), listed("new", 0)];
+        assert_eq!(removed(&made, 30, None), ["40"]);
+        // If it was right, that many days later they go.
+        let later = [before(20), before(1), listed("c", 15), listed("d", 10), listed("e", 0)];
+        assert_eq!(removed(&later, 30, None), ["20"]);
+        let later = [before(20), before(1), listed("c", 31), listed("d", 20), listed("e", 0)];
+        assert_eq!(removed(&later, 30, None), ["20", "1", "c"]);
+        // What is rare is no gap.
+        assert_eq!(removed(&[listed("a", 178), listed("b", 0)], 30, None), ["a"]);
     }
 
     #[test]

@@ -214,8 +214,12 @@ impl Steps<'_> {
                     self.state.tries = 0;
                 }
                 steps.push(own(&["backup"]));
-                steps.push(own(&["backup", "prune"]));
-                if self.config.gdrive && (self.daemon.granted)() {
+                // What is not understood is told by itself.
+                let is_known = self.config.days_unknown.is_none();
+                if is_known {
+                    steps.push(own(&["backup", "prune"]));
+                }
+                if is_known && self.config.gdrive && (self.daemon.granted)() {
                     steps.push(own(&["backup", "gdrive", "prune"]));
                 }
                 if self.config.drill == When::AfterBackup {

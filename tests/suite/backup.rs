@@ -14,7 +14,7 @@ use rusqlite::types::Value as Cell;
 use serde_json::Value;
 
 use crate::common::strace::{can_trace, traced};
-use crate::common::{self, KEY, OTHER_KEY, Place, Random, Run, database, noise, tree};
+use crate::common::{self, KEY, OTHER_KEY, Place, Random, Run, database, days_ago, noise, tree};
 use crate::daemon_common::clock::Clock;
 use crate::hostile_backup::fifo;
 
@@ -388,7 +388,7 @@ fn old_ones_are_pruned_and_never_the_newest() {
     let folder = place.data.join("backups");
     let text = fs::read_to_string(folder.join(&old).join("manifest.json")).expect("a manifest");
     let created = manifest(&folder.join(&old))["created_at"].as_str().expect("a time").to_owned();
-    let aged = text.replace(&created, "2025-01-01T00:00:00.000Z");
+    let aged = text.replace(&created, &days_ago(100));
     fs::write(folder.join(&old).join("manifest.json"), aged).expect("written");
     let dry = place.ok(&["backup", "prune", "--dry-run"]);
     assert!(dry.out.contains(&format!("would remove {old}")), "{dry:?}");
@@ -597,7 +597,7 @@ fn prune_removes_nothing_if_nothing_verifies() {
     let manifest_of_old = folder.join(&old).join("manifest.json");
     let text = fs::read_to_string(&manifest_of_old).expect("a manifest");
     let created = manifest(&folder.join(&old))["created_at"].as_str().expect("a time").to_owned();
-    fs::write(&manifest_of_old, text.replace(&created, "2025-01-01T00:00:00.000Z")).expect("written");
+    fs::write(&manifest_of_old, text.replace(&created, &days_ago(100))).expect("written");
     let run = place.ok(&["backup", "prune"]);
     assert!(run.err.contains("no backup verifies") && folder.join(&old).exists(), "{run:?}");
 }

@@ -49,6 +49,7 @@ mod hostile_backup;
 mod inplace;
 mod keys;
 mod live_common;
+mod misled;
 mod model;
 mod notice;
 mod notice_common;

@@ -312,6 +312,11 @@ pub fn assert_same(expected: &Path, found: &Path) {
     assert_eq!(own(expected), own(found), "the directory itself");
 }
 
+/// A moment so many days ago, as manifests tell it.
+pub fn days_ago(days: i64) -> String {
+    nbak::export::manifest::iso(jiff::Timestamp::now().as_millisecond() - days * 86_400_000)
+}
+
 /// Copies a directory, bytes and names alone.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("made");

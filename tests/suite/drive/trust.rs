@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::common::{Place, Run, noise};
+use crate::common::{Place, Run, days_ago, noise};
 use crate::drive_common::Cloud;
 use serde_json::Value;
 
@@ -536,7 +536,7 @@ fn age(cloud: &Cloud, folder: &str) {
     let manifest = files.into_iter().find(|file| file.name == "manifest.json").expect("there");
     let text = String::from_utf8(manifest.content.to_vec()).expect("JSON");
     let at = text.find("\"created_at\": \"").expect("a date") + 15;
-    let old = format!("{}2026-01-01{}", &text[..at], &text[at + 10..]);
+    let old = format!("{}{}{}", &text[..at], &days_ago(100)[..10], &text[at + 10..]);
     cloud.fake.remove(&manifest.id);
     cloud.fake.add_file(folder, "manifest.json", old.as_bytes());
 }

@@ -28,6 +28,7 @@ use crate::drive::sessions::{FILE as UPLOADS, Sessions, Waiting};
 use crate::error::{Error, Result};
 use crate::export::backup::Backup;
 use crate::export::files::rename_new;
+use crate::export::list::Order;
 use crate::id::StoreId;
 use crate::snapshot::now::now_ms;
 use crate::snapshot::places::name_of_source;
@@ -266,10 +267,21 @@ fn upload(context: &Context, name: Option<&str>, rate: &RateArgs) -> Result<u8> 
     Ok(0)
 }
 
+/// What the store knows of the order of its snapshots, where no `name` says which is meant.
+fn order_for(context: &Context, name: Option<&str>) -> Result<Order> {
+    if name.is_some() { Ok(Order::new()) } else { Ok(context.backups(None)?.order()) }
+}
+
+/// The one that was found; what is to be known of the choice is said.
+fn choose((stored, remark): (Stored, Option<String>)) -> Stored {
+    remark.iter().for_each(output::warning);
+    stored
+}
+
 /// Holds a backup there against its manifest, by what Drive says of its files.
 fn verify(context: &Context, name: Option<&str>) -> Result<u8> {
     let line_ = Line::open(context, &RateArgs::default())?;
-    let stored = line_.backups().find(name)?;
+    let stored = choose(line_.backups().find(name, (&order_for(context, name)?, now_ms()))?);
     line_.backups().verify(&stored)?;
     let listed = &stored.listed;
     if context.json {
@@ -292,7 +304,9 @@ fn download(context: &Context, args: BackupRestoreArgs, rate: &RateArgs) -> Resu
     may_replace(context, args.live.yes)?;
     let line_ = Line::open(context, rate)?;
     let all = line_.backups().list()?;
-    let stored = line_.backups().find_in(all.clone(), args.name.as_deref())?;
+    let name = args.name.as_deref();
+    let by = (&order_for(context, name)?, now_ms());
+    let stored = choose(line_.backups().find_in(all.clone(), name, by)?);
     if args.name.is_none() {
         for name in line_.backups().incomplete_after(&all, &stored) {
             let taken = &stored.listed.name;
@@ -381,11 +395,11 @@ fn prune(context: &Context, days: Option<u32>, every: bool, dry_run: bool) -> Re
             line(format!("{verb} {}{of}: {}", shown(&decision.name), decision.reason));
         }
     }
+    if decisions.iter().any(|(_, decision)| decision.by_gap) {
+        output::warning(IN_DOUBT);
+    }
     if !context.json && decisions.iter().all(|(_, decision)| decision.keep) {
         line("no backup is to be removed");
     }
     Ok(0)
 }
-    if decisions.iter().any(|(_, decision)| decision.by_gap) {
-        output::warning(IN_DOUBT);
-    }

@@ -14,7 +14,7 @@ use super::remote::{Remote, shown};
 use super::sessions::Sessions;
 use crate::error::{Error, Result};
 use crate::export::dialect::Dialect;
-use crate::export::list::Listed;
+use crate::export::list::{Listed, Order, newest_of, remark};
 use crate::export::manifest::{BYTES_MAX, Manifest};
 use crate::export::names::{self, MANIFEST};
 use crate::export::retention::{self, Decision};
@@ -151,14 +151,16 @@ impl Backups<'_> {
     }
 
     /// The backup called `name`, or whose folder has this id, or the newest of this machine that is complete and was
-    /// not made before a restore. On a new machine, that of the only one there is, or of the only one with a data
-    /// directory at the same place; whose is meant of several is for a person to say.
-    pub fn find(&self, name: Option<&str>) -> Result<Stored> {
-        self.find_in(self.list()?, name)
+    /// not made before a restore; and what is to be said of the choice. Which is the newest is judged as
+    /// on this machine: by the order of the snapshots that are known, and by dates and the clock that is given. On a new
+    /// machine, that of the only one there is, or of the only one with a data directory at the same place; whose is
+    /// meant of several is for a person to say.
+    pub fn find(&self, name: Option<&str>, by: (&Order, i64)) -> Result<(Stored, Option<String>)> {
+        self.find_in(self.list()?, name, by)
     }
 
     /// The same, among `all` that there are.
-    pub fn find_in(&self, all: Vec<Stored>, name: Option<&str>) -> Result<Stored> {
+    pub fn find_in(&self, all: Vec<Stored>, name: Option<&str>, by: (&Order, i64)) -> Result<(Stored, Option<String>)> {
         let hint = "`nbak backup gdrive list` lists them";
         if let Some(name) = name {
             let is_meant = |one: &Stored| one.listed.name == name || one.id == name;
@@ -173,18 +175,16 @@ impl Backups<'_> {
                 return Err(Error::usage(what).hint(format!("name one by its id: {ids}")));
             }
             let what = || Error::no_store(format!("there is no backup {name} in Google Drive")).hint(hint);
-            return found.pop().ok_or_else(what);
+            return found.pop().map(|one| (one, None)).ok_or_else(what);
         }
-        let mut newest: BTreeMap<Owner, &Stored> = BTreeMap::new();
+        let mut owners: BTreeMap<Owner, Vec<Stored>> = BTreeMap::new();
         for one in all.iter().filter(|one| one.listed.damage.is_none()) {
-            // They are sorted: a later one wins, unless it was made before a restore and the other was not.
-            let known = newest.entry(one.owner()).or_insert(one);
-            if !one.listed.before_restore || known.listed.before_restore {
-                *known = one;
-            }
+            owners.entry(one.owner()).or_default().push(one.clone());
         }
-        if let Some(own) = newest.get(self.own) {
-            return Ok((*own).clone());
+        let mut newest: BTreeMap<Owner, (Stored, Option<String>)> =
+            owners.into_iter().filter_map(|(owner, of_it)| Some((owner, newest_in(&of_it, by)?))).collect();
+        if let Some(own) = newest.remove(self.own) {
+            return Ok(own);
         }
         // Another's is no substitute that nobody asked for.
         if all.iter().any(|one| self.own.owns(&one.owner())) {
@@ -194,9 +194,9 @@ impl Backups<'_> {
         if newest.keys().any(|owner| owner.source_dir == self.own.source_dir) {
             newest.retain(|owner, _| owner.source_dir == self.own.source_dir);
         }
-        let names = newest.values().map(|one| one.in_words()).collect::<Vec<_>>().join(", ");
+        let names = newest.values().map(|(one, _)| one.in_words()).collect::<Vec<_>>().join(", ");
         match newest.into_values().collect::<Vec<_>>().as_slice() {
-            [one] => Ok((*one).clone()),
+            [one] => Ok(one.clone()),
             [] => Err(Error::no_store("there is no complete backup in Google Drive").hint(hint)),
             _ => Err(Error::usage("the backups in Google Drive are of several machines, and none of them is this one")
                 .hint(format!("name one by its id: {names}"))),
@@ -253,6 +253,14 @@ impl Backups<'_> {
     pub fn verify(&self, stored: &Stored) -> Result<()> {
         self.plan(stored).map(drop)
     }
+}
+
+/// The newest of those of one machine, as [`newest_of`] has it; and what is to be said of the choice.
+fn newest_in(all: &[Stored], (order, now): (&Order, i64)) -> Option<(Stored, Option<String>)> {
+    let listed: Vec<Listed> = all.iter().map(|one| one.listed.clone()).collect();
+    let found = newest_of(&listed, &|_| true, now, order);
+    let at = found.whole.and_then(|whole| listed.iter().position(|one| std::ptr::eq(one, whole)))?;
+    Some((all[at].clone(), remark(found.whole, found.ahead, now)))
 }
 
 /// Does `act` for each of `items`, some at a time, until one fails.

@@ -265,15 +265,9 @@ pub fn newest_of<'a>(listed: &'a [Listed], owns: &dyn Fn(&str) -> bool, now: i64
     Newest { whole, ahead, lost }
 }
 
-/// The newest backup of this data directory, as [`newest_of`] has it; and what is to be said of its date, or of the
-/// date of one that it was preferred to.
-pub fn newest(places: &Places, order: &Order) -> Result<(Backup, Option<String>)> {
-    let (listed, now) = (list(&places.backup_dir)?, now_ms());
-    let Newest { whole, ahead, lost } = newest_of(&listed, &places.owns(), now, order);
-    if whole.is_none() && listed.iter().any(|one| one.damage.is_none()) {
-        return Err(others_alone(places, &listed, now));
-    }
-    let remark = match (whole, ahead) {
+/// What is to be said of the date of the newest that was found, or of the date of one that it was preferred to.
+pub fn remark(whole: Option<&Listed>, ahead: Option<&Listed>, now: i64) -> Option<String> {
+    match (whole, ahead) {
         (Some(whole), _) if whole.is_ahead(now) => {
             Some(format!("the newest backup, {}, is {NOT_COME}: is the clock right?", names::quoted(&whole.name)))
         }
@@ -282,7 +276,18 @@ pub fn newest(places: &Places, order: &Order) -> Result<(Backup, Option<String>)
             names::quoted(&ahead.name)
         )),
         _ => None,
-    };
+    }
+}
+
+/// The newest backup of this data directory, as [`newest_of`] has it; and what is to be said of its date, or of the
+/// date of one that it was preferred to.
+pub fn newest(places: &Places, order: &Order) -> Result<(Backup, Option<String>)> {
+    let (listed, now) = (list(&places.backup_dir)?, now_ms());
+    let Newest { whole, ahead, lost } = newest_of(&listed, &places.owns(), now, order);
+    if whole.is_none() && listed.iter().any(|one| one.damage.is_none()) {
+        return Err(others_alone(places, &listed, now));
+    }
+    let remark = remark(whole, ahead, now);
     match (whole, lost) {
         (_, Some(lost)) => {
             let why = lost.damage.as_deref().unwrap_or("it is damaged");

@@ -11,7 +11,7 @@ use super::backup::Backup;
 use super::dialect::Dialect;
 use super::files::open_regular;
 use super::inplace::beside::Watch;
-use super::list::{self, Listed};
+use super::list::{self, Listed, Order};
 use super::manifest::{Manifest, Own};
 use super::names;
 use super::nbak::{self, NbakKeys};
@@ -214,9 +214,13 @@ impl BackupManager {
         if name.is_some() {
             return list::find(&self.places, name).map(|backup| (backup, None));
         }
-        // Where the store does not open, dates are all there is.
-        let order = self.open_store().and_then(|store| store.history().map(list::order_of));
-        list::newest(&self.places, &order.unwrap_or_default())
+        list::newest(&self.places, &self.order())
+    }
+
+    /// The order in which the snapshots were taken that backups were made of. Where the store does not open, dates are
+    /// all there is.
+    pub fn order(&self) -> Order {
+        self.open_store().and_then(|store| store.history().map(list::order_of)).unwrap_or_default()
     }
 
     /// Verifies a backup, as far as the keys that are there allow.

@@ -271,6 +271,7 @@ fn pull_store(context: &Context, wanted: Option<&str>, rate: &RateArgs) -> Resul
     local.create()?;
     let lock = WriterLock::acquire(&repo, context.patience())?;
     lock.sign();
+    let local = local.locked(lock.held(&repo)?);
     let here = here(context, &repo)?;
     if which(wanted, here.id, &there, &opens)? != id {
         return Err(Error::failed("another store was made here meanwhile").at(repo).hint("run it again"));
@@ -292,6 +293,7 @@ fn pull_store(context: &Context, wanted: Option<&str>, rate: &RateArgs) -> Resul
     bars.end();
     let moved = moved?;
     note_known(&context.data_dir()?.join(KNOWN), &local, &from, id)?;
+    lock.held(&repo)?.check()?;
     if moved.bad.is_empty() && begins {
         std::fs::remove_file(&unfinished)
             .map_err(|error| Error::io("note that the pull has ended", &unfinished, error))?;

@@ -12,6 +12,7 @@ use nbak::drive::backups::Backups;
 use nbak::drive::owner::Owner;
 use nbak::drive::sessions::Sessions;
 use nbak::export::backup::Backup;
+use nbak::export::list::Order;
 
 /// Scripts in one run.
 const SCRIPTS: u64 = 12;
@@ -76,8 +77,8 @@ fn whatever_breaks_there_is_one_whole_copy() {
             let drive = drive(&cloud);
             let backups = Backups { drive: &drive, sessions: &sessions, own: &Owner::default() };
             match backups
-                .find(None)
-                .and_then(|stored| backups.download(&backups.plan(&stored)?, &folder, &|_| Ok(()), &|_| {}))
+                .find(None, (&Order::new(), 0))
+                .and_then(|(stored, _)| backups.download(&backups.plan(&stored)?, &folder, &|_| Ok(()), &|_| {}))
             {
                 Ok(_) => break,
                 Err(error) => {

@@ -14,6 +14,7 @@ use nbak::drive::owner::Owner;
 use nbak::drive::sessions::Sessions;
 use nbak::error::Error;
 use nbak::export::backup::Backup;
+use nbak::export::list::Order;
 use nbak::id::StoreId;
 use nbak::store::objects::{Key, Kind, Objects};
 
@@ -62,8 +63,8 @@ impl Scene {
         let inner = target.join("inner");
         let result = self.with(|backups| {
             backups
-                .find(None)
-                .and_then(|stored| backups.download(&backups.plan(&stored)?, &inner, &|_| Ok(()), &|_| {}))
+                .find(None, (&Order::new(), 0))
+                .and_then(|(stored, _)| backups.download(&backups.plan(&stored)?, &inner, &|_| Ok(()), &|_| {}))
         });
         let beside: Vec<_> =
             fs::read_dir(target).expect("a folder").map(|entry| entry.expect("one").file_name()).collect();
@@ -132,9 +133,12 @@ fn another_machine_of_the_same_second_is_left_alone() {
     let folders = fake.children(&top.id);
     assert_eq!(folders.len(), 2);
     let name = scene.backup.name.clone();
-    let why = scene.with(|backups| backups.find(Some(&name)).map(drop)).expect_err("it is not clear which").to_string();
+    let why = scene
+        .with(|backups| backups.find(Some(&name), (&Order::new(), 0)).map(drop))
+        .expect_err("it is not clear which")
+        .to_string();
     assert!(folders.iter().all(|folder| why.contains(&folder.id)), "{why}");
-    scene.with(|backups| backups.find(Some(&folders[1].id)).map(drop)).expect("by its id");
+    scene.with(|backups| backups.find(Some(&folders[1].id), (&Order::new(), 0)).map(drop)).expect("by its id");
 }
 
 /// What is wrong there is no backup while it is mended.

@@ -7,5 +7,6 @@ mod ahead;
 mod disk;
 mod faults;
 mod hostile;
+mod newest;
 mod story;
 mod trust;

@@ -271,11 +271,9 @@ impl Steps<'_> {
         woken
     }
 
-    fn step(&mut self, args: &[String]) -> (Ran, bool) {
-        let at = self.daemon.clock.now();
-        let mut all: Vec<&str> = args.iter().map(String::as_str).collect();
-        all.push("--json");
-        let mut looked = at;
+    /// Runs something, and looks now and then how things stand meanwhile.
+    fn run(&mut self, args: &[&str]) -> Ran {
+        let mut looked = self.daemon.clock.now();
         let mut meanwhile = || {
             let now = self.daemon.clock.now();
             if now.saturating_sub(looked) >= LOOK_MS {
@@ -284,7 +282,14 @@ impl Steps<'_> {
                 self.daemon.store(self.state);
             }
         };
-        let mut ran = self.daemon.work.run(&all, &mut meanwhile);
+        self.daemon.work.run(args, &mut meanwhile)
+    }
+
+    fn step(&mut self, args: &[String]) -> (Ran, bool) {
+        let at = self.daemon.clock.now();
+        let mut all: Vec<&str> = args.iter().map(String::as_str).collect();
+        all.push("--json");
+        let mut ran = self.run(&all);
         if ran.ended {
             return (ran, false);
         }
@@ -389,8 +394,8 @@ impl Steps<'_> {
         }
     }
 
-    fn ask(&self, args: &[&str], asked: &mut Ran) -> Ran {
-        let ran = self.daemon.work.run(args, &mut || {});
+    fn ask(&mut self, args: &[&str], asked: &mut Ran) -> Ran {
+        let ran = self.run(args);
         (asked.ended, asked.reload) = (asked.ended || ran.ended, asked.reload || ran.reload);
         ran
     }

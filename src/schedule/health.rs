@@ -114,6 +114,8 @@ fn missing_of(path: &Path) -> Option<String> {
 const LATE_MS: i64 = 3_600_000;
 /// So long what was not usual is shown, in milliseconds.
 const UNUSUAL_MS: i64 = 7 * 86_400_000;
+/// What is to be done about a job that hangs.
+pub const HANGS: &str = "it hangs, or takes far too long: see the daemon's log, and start it anew";
 /// The file that a daemon holds a lock on, in the data directory.
 pub const DAEMON_LOCK: &str = ".nbak-daemon.lock";
 
@@ -232,6 +234,13 @@ impl Standing {
                 Order::new()
             }
         }
+    }
+
+    /// Since when what hangs runs, and what waits for it.
+    pub fn hanging(&self) -> Option<String> {
+        let (job, since, late) = self.hangs?;
+        let waits = if late == job { String::new() } else { format!(", and {} waits", late.as_str()) };
+        Some(format!("runs since {}{waits}", time(since)))
     }
 
     /// How many snapshots there are, in words.
@@ -359,6 +368,9 @@ impl Standing {
                 format!("the newest backup is {} old", count(hours, "hour", "hours")),
                 "`nbak backup` makes one; run `nbak daemon`, or look why it fails",
             ),
+            (None, _) if let Some(why) = &self.backups_error => {
+                say("backup", Level::Bad, why.clone(), "mend that: until then nobody knows which backups there are");
+            }
             (None, _) => say("backup", Level::Bad, "there is none".to_owned(), "`nbak backup` makes one"),
             (Some((name, _)), _) => {
                 let newest = if self.backup_lost.is_some() { "the newest that can be read" } else { "the newest" };
@@ -368,9 +380,6 @@ impl Standing {
         if let Some((name, why)) = &self.backup_lost {
             let what = format!("{name} cannot be read, and may be the newest: {why}");
             say("backup", Level::Bad, what, "`nbak backup` makes another one; then look at it, and remove it by hand");
-            (None, _) if let Some(why) = &self.backups_error => {
-                say("backup", Level::Bad, why.clone(), "mend that: until then nobody knows which backups there are");
-            }
         }
         if let (Some((name, _)), Some(what)) = (&self.backup, &self.backup_lacks) {
             let remedy = "`nbak backup` makes another one; `nbak backup verify` looks at all of them";
@@ -418,16 +427,9 @@ impl Standing {
                 let late = self.next.iter().find(|(_, at)| at.saturating_add(LATE_MS) < self.now);
                 let text = format!("process {process} runs as daemon; next: {next}");
                 match (&self.hangs, late.filter(|_| state.running.is_none())) {
-                    (Some((job, since, late)), _) => {
-                        let since = crate::export::manifest::iso(*since);
-                        let waits = if late == job { String::new() } else { format!(", and {} waits", late.as_str()) };
-                        let text = format!("{text}: {} runs since {since}{waits}", job.as_str());
-                        say(
-                            "schedule",
-                            Level::Bad,
-                            text,
-                            "it hangs, or takes far too long: see its log, start it anew",
-                        );
+                    (Some((job, _, _)), _) => {
+                        let text = format!("{text}: {} {}", job.as_str(), self.hanging().unwrap_or_default());
+                        say("schedule", Level::Bad, text, HANGS);
                     }
                     (None, None) => say("schedule", Level::Good, text, ""),
                     (None, Some((job, _))) => {
@@ -498,12 +500,12 @@ impl Standing {
             say("proof", Level::Note, format!("{what}; {before}"), remedy);
             return;
         }
-        let Some((id, at)) = &self.proven else {
-            let what = "no snapshot was restored for the trial yet".to_owned();
         if self.store_is_closed {
             let what = "what was restored for the trial is not known: the store does not open".to_owned();
             return say("proof", Level::Note, what, "see the line about the store");
         }
+        let Some((id, at)) = &self.proven else {
+            let what = "no snapshot was restored for the trial yet".to_owned();
             return say("proof", Level::Note, what, "`nbak drill` does it");
         };
         let (level, remedy) =

@@ -13,9 +13,9 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use super::child::Ran;
 use super::daemon::Watch;
-use super::health::look;
+use super::health::{HANGS, Standing, look};
 use super::metrics;
-use super::plan::Plan;
+use super::plan::{Job, Plan};
 use super::state::{FILE, State};
 use crate::config::read::{Config, When};
 use crate::crypto::secret::Credential;
@@ -57,6 +57,8 @@ pub struct Teller<'a> {
 
 /// What a restore that is half done is told by: whatever is taken beside it is of old and new data.
 const PENDING: &str = "restore";
+/// What a job that hangs is told by.
+const HANGING: &str = "hangs";
 /// How often that is called.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a process that is to end waits for notices that are on their way.
@@ -156,6 +158,20 @@ impl Teller<'_> {
             {
                 (last.failures, last.message) = (0, String::new());
             }
+        }
+    }
+
+    /// Tells of a job that hangs: it holds up all others, and by itself it says nothing.
+    fn look_at_hanging(&self, standing: &Standing, config: &Config, state: &mut State) {
+        let hanging = standing.hangs.map(|(job, _, _)| job);
+        if let (Some(job), Some(text)) = (hanging, standing.hanging()) {
+            let text = format!("It {text}; {HANGS}.");
+            let title = format!("{} hangs", job.as_str());
+            self.trouble(event_of(job.as_str()), HANGING, &title, &text, config, state);
+        }
+        for job in [Job::Backup, Job::Snapshot, Job::Drill].into_iter().filter(|job| hanging != Some(*job)) {
+            let title = format!("{} does not hang any more", job.as_str());
+            self.over(event_of(job.as_str()), HANGING, &title, config, state);
         }
     }
 
@@ -333,6 +349,7 @@ impl Watch for Teller<'_> {
             }
             None => self.over(Event::SnapshotFailed, PENDING, "no restore is half done any more", config, state),
         }
+        self.look_at_hanging(&standing, config, state);
         // A machine without any has as long as any other from when a daemon ran here first.
         let since_begun = (now.saturating_sub(state.begun) / 3_600_000).max(0).unsigned_abs();
         let stale = match standing.backup_at {

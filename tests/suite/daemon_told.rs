@@ -13,6 +13,7 @@ use crate::drive_common::{Cloud, store_grant};
 use crate::notice_common::smtp::{self, Manner};
 use crate::notice_common::web::{Seen, Server};
 use hmac::{Hmac, KeyInit, Mac};
+use nbak::store::lock::WriterLock;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -499,6 +500,40 @@ fn a_configuration_that_is_gone_removes_nothing_and_is_told() {
     let refused = common::Run::of(job);
     assert!(refused.code != 0 && refused.err.contains("may name another place"), "{refused:?}");
     assert!(!own.data.join("backups").exists());
+}
+
+/// A job that hangs says nothing by itself: it is told of, once, and that it is over.
+#[test]
+fn a_job_that_hangs_is_told() {
+    let place = filled();
+    place.ok(&["backup"]);
+    place.ok(&["drill"]);
+    let (notify, told) = notebook(&place);
+    let mut clock = Clock::new();
+    let held = WriterLock::acquire(&place.repo, LONG).expect("free");
+    let mut command = quiet(place.command(&["daemon", "--lock-wait", "3600"]));
+    command.env("NBAK_NOTIFY", notify.to_string()).env("NBAK_SNAPSHOT_SCHEDULE", "@every 5s");
+    command.env("NBAK_STALE_HOURS", "0").env("NBAK_DRILL", "false");
+    clock.give(&mut command);
+    let life = Life::start(command);
+    let hung = || told().iter().filter(|event| *event == "snapshot_failed").count();
+    until(LONG, "it waits", || !life.children().is_empty() && state(&place.data)["running"]["job"] == "snapshot");
+    // By now the first look is over.
+    std::thread::sleep(Duration::from_secs(2));
+    clock.forward(Duration::from_hours(4));
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(hung(), 0, "much data takes its time");
+    clock.forward(Duration::from_hours(4));
+    let is_told = || text(&place.path("told.json"));
+    until(LONG, "it is told", || is_told().contains("snapshot hangs") && is_told().contains("It runs since"));
+    for _ in 0..3 {
+        clock.forward(Duration::from_mins(20));
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    assert_eq!(hung(), 1, "once");
+    drop(held);
+    until(LONG, "its end is told", || told().contains(&"recovered".to_owned()));
+    life.end();
 }
 
 /// What the daemon knows cannot be kept; what it is to remember was removed; what failed was switched off.

@@ -10,7 +10,6 @@ use super::output::{self, line, time};
 use crate::error::{Error, Result};
 use crate::id::SlotId;
 use crate::snapshot::now::now_ms;
-use crate::snapshot::placeholder;
 use crate::snapshot::store::Store;
 
 /// Shows and changes what opens the store.
@@ -23,7 +22,6 @@ pub fn run(context: &Context, args: KeyArgs) -> Result<u8> {
                 Error::usage("no new key was given")
                     .hint("give --new-vault-key-file, --new-vault-key-command or --new-passphrase-file")
             })?;
-            placeholder::refuse(&credential)?;
             let id = store.add_slot(&credential, now_ms() / 1000, &new.label)?;
             if store.is_unprotected() {
                 output::warning(
@@ -45,7 +43,6 @@ pub fn run(context: &Context, args: KeyArgs) -> Result<u8> {
                 Error::usage("no new key was given")
                     .hint("give --new-vault-key-file, --new-vault-key-command or --new-passphrase-file")
             })?;
-            placeholder::refuse(&credential)?;
             let id = store.rotate_slot(&context.credentials()?, &credential, now_ms() / 1000, &new.label)?;
             context
                 .say("from now on the store opens with the new key: give it to the application, .env and timers too");

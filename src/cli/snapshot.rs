@@ -15,7 +15,6 @@ use super::retention;
 use crate::error::{Error, Result};
 use crate::export::inplace::beside::Watch;
 use crate::snapshot::now::now_ms;
-use crate::snapshot::placeholder;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 use crate::snapshot::take::{Options, Taken};
@@ -45,7 +44,6 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
     let repo = &places.repo;
     let own_folders = places.own_folders()?;
     let credentials = context.credentials()?;
-    placeholder::refuse_for_new(repo, &credentials)?;
     let mut store = if args.dry_run {
         match Store::open(repo, &credentials, Access::Read) {
             Err(error) if error.is_no_store() => Store::in_memory(&credentials, now_ms() / 1000)?,

@@ -4,6 +4,8 @@
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::error::{Error, Result};
+
 /// 32 bytes of key material.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct Secret([u8; 32]);
@@ -66,6 +68,20 @@ impl Credential {
             || [text.strip_prefix('$'), percent].into_iter().flatten().any(is_name);
         let words: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
         is_reference || EXAMPLES.iter().any(|example| words.eq_ignore_ascii_case(example))
+    }
+
+    /// Fails if it only stands for a key. A reference in an environment file or a unit that nobody expands arrives here
+    /// as it was written. Everybody knows these words: what is sealed under one opens for everyone, and the owner's key
+    /// does not open it. So nothing new is; what is sealed so already still opens.
+    pub fn refuse_placeholder(&self) -> Result<()> {
+        if !self.is_placeholder() {
+            return Ok(());
+        }
+        let what = "what was given only stands for a key: it is a reference that nobody expanded, or a placeholder";
+        Err(Error::key(what).hint(
+            "see where it is set (the environment, .env, the unit, the file) and put the key itself there (`openssl \
+             rand -base64 48` makes one); nothing was changed",
+        ))
     }
 
     /// Whether it has the entropy of a generated key, so that it needs no slow hash: 32 to 128 characters of

@@ -15,6 +15,7 @@ use super::keys::derive;
 use super::seal;
 use super::secret::{Credential, Secret};
 use crate::codec::{Malformed, Reader};
+use crate::error::Error;
 use crate::id::{SlotId, StoreId, random_bytes};
 
 /// Bytes that every slot begins with.
@@ -69,8 +70,15 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Wraps `master` for `credential`, or for anyone when there is none.
-    pub fn new(store: StoreId, master: &Secret, credential: Option<&Credential>, created: i64, label: &str) -> Slot {
+    /// Wraps `master` for `credential`, or for anyone when there is none. What only stands for a key is refused.
+    pub fn new(
+        store: StoreId,
+        master: &Secret,
+        credential: Option<&Credential>,
+        created: i64,
+        label: &str,
+    ) -> Result<Slot, Error> {
+        credential.map_or(Ok(()), Credential::refuse_placeholder)?;
         let id = SlotId::random();
         let method = match credential {
             None => Method::Open,
@@ -119,7 +127,7 @@ impl Slot {
         bytes.extend_from_slice(label.as_bytes());
         let checksum = blake3::hash(&bytes);
         bytes.extend_from_slice(&checksum.as_bytes()[..16]);
-        Slot { id, store, method, created, label, bytes }
+        Ok(Slot { id, store, method, created, label, bytes })
     }
 
     /// The object's bytes.
@@ -232,20 +240,22 @@ mod tests {
         let strong = vault(&"k".repeat(44));
         let weak = vault("short");
         for (credential, method) in [(&strong, Method::VaultKey), (&weak, Method::Passphrase)] {
-            let slot = Slot::new(store, &master, Some(credential), 5, "mine");
+            let slot = Slot::new(store, &master, Some(credential), 5, "mine").expect("a key");
             let slot = Slot::parse(slot.bytes()).expect("what was written");
             assert_eq!((slot.method, slot.created, slot.label.as_str()), (method, 5, "mine"));
             assert_eq!(slot.open(Some(credential)).expect("the right one").expose(), master.expose());
             assert!(slot.open(Some(&vault("wrong"))).is_none());
             assert!(slot.open(None).is_none());
         }
-        let open = Slot::parse(Slot::new(store, &master, None, 5, "").bytes()).expect("what was written");
+        let open =
+            Slot::parse(Slot::new(store, &master, None, 5, "").expect("no key").bytes()).expect("what was written");
         assert_eq!(open.open(None).expect("anyone").expose(), master.expose());
     }
 
     #[test]
     fn every_flipped_byte_and_every_cut_is_noticed() {
-        let slot = Slot::new(StoreId::random(), &Secret::random(), Some(&vault(&"k".repeat(44))), 5, "mine");
+        let slot =
+            Slot::new(StoreId::random(), &Secret::random(), Some(&vault(&"k".repeat(44))), 5, "mine").expect("a key");
         for at in 0..slot.bytes().len() {
             let mut bytes = slot.bytes().to_vec();
             bytes[at] ^= 1;

@@ -23,7 +23,6 @@ use crate::crypto::vault::{MacSource, mac_key_of_store, mac_key_of_vault};
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
 use crate::snapshot::now::now_ms;
-use crate::snapshot::placeholder;
 use crate::snapshot::places::{Places, real};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
@@ -122,7 +121,6 @@ impl BackupManager {
     /// The same, with tags for the snapshot, and paths that it has although a glob of the settings leaves them out.
     pub(super) fn create(&self, tags: &[&str], despite: BTreeSet<PathBuf>, progress: &dyn Progress) -> Result<Created> {
         let created = now_ms();
-        placeholder::refuse_for_new(&self.places.repo, &self.credentials)?;
         let (taken, beside_restore, new_store) = {
             let mut store =
                 Store::open_or_create(&self.places.repo, &self.credentials, self.settings.patience, created / 1000)?;

@@ -36,7 +36,6 @@ pub mod now;
 mod outward;
 mod parent;
 pub mod pieces;
-pub mod placeholder;
 pub mod places;
 pub mod progress;
 pub mod receipt;

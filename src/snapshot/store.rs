@@ -91,7 +91,11 @@ impl Store {
         let local = LocalDirectory::at(root);
         if local.list(Kind::Slot)?.is_empty() {
             match nothing_opens(root, &local)? {
-                none if none.is_no_store() => local.create()?,
+                none if none.is_no_store() => {
+                    // Before a folder of it is made.
+                    credentials.first().map_or(Ok(()), Credential::refuse_placeholder)?;
+                    local.create()?;
+                }
                 error => return Err(error),
             }
         }
@@ -104,7 +108,7 @@ impl Store {
                 error => return Err(error),
             }
             let master = Secret::random();
-            let slot = Slot::new(StoreId::random(), &master, credentials.first(), now, "first");
+            let slot = Slot::new(StoreId::random(), &master, credentials.first(), now, "first")?;
             let _ = local.put(Key::new(Kind::Slot, slot.id.0), &[slot.bytes()])?;
         }
         let store = Self::assemble(root, Arc::new(local), credentials, Some(lock))?;
@@ -114,7 +118,7 @@ impl Store {
     /// A store in memory, for a dry run where there is none.
     pub fn in_memory(credentials: &[Credential], now: i64) -> Result<Store> {
         let memory = Memory::default();
-        let slot = Slot::new(StoreId::random(), &Secret::random(), credentials.first(), now, "first");
+        let slot = Slot::new(StoreId::random(), &Secret::random(), credentials.first(), now, "first")?;
         let _ = memory.put(Key::new(Kind::Slot, slot.id.0), &[slot.bytes()])?;
         Self::assemble(Path::new(""), Arc::new(memory), credentials, None)
     }
@@ -373,7 +377,7 @@ impl Store {
         if self.slots.len() >= MOST_SLOTS {
             return Err(Error::failed(format!("a store has at most {MOST_SLOTS} key slots")).hint("remove one first"));
         }
-        let slot = Slot::new(self.id(), &self.master, Some(credential), now, label);
+        let slot = Slot::new(self.id(), &self.master, Some(credential), now, label)?;
         let _ = self.objects.put(Key::new(Kind::Slot, slot.id.0), &[slot.bytes()])?;
         self.slots.push(slot);
         Ok(self.slots[self.slots.len() - 1].id)

@@ -528,7 +528,7 @@ fn slot(method: u8, argon2: [u32; 3], label: &[u8]) -> Vec<u8> {
 
 fn key_slot() -> Named {
     let strong = Credential::VaultKey("k".repeat(44));
-    let made = Slot::new(StoreId([0x53; 16]), &Secret::random(), Some(&strong), 5, "mine");
+    let made = Slot::new(StoreId([0x53; 16]), &Secret::random(), Some(&strong), 5, "mine").expect("a key");
     let sound = slot(1, [0; 3], b"mine");
     let with = |at: usize, byte: u8| {
         let mut bytes = sound.clone();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::common::{KEY, OTHER_KEY, Place, Run, THIRD_KEY, Thing, assert_equal, bare, tree};
 use nbak::crypto::secret::Credential;
-use nbak::snapshot::store::Store;
+use nbak::snapshot::store::{Access, Store};
 
 const READING: &[&[&str]] = &[
     &["snapshots"],
@@ -532,6 +532,33 @@ fn a_byte_order_mark_is_no_part_of_a_key() {
     assert_eq!(place.with_key(Some(&with_mark), &["snapshots"]).code, 12);
 }
 
+/// The key slot of a store that an earlier version made under `${MASTER}`, taken for the key.
+const SEALED_BY_MASTER: &str = concat!(
+    "6e62616b736c6f740102bc7b2ecb081fdbfdfb2fc4fe305f639e17f4d021c96afe7d55737e19613b329800f153650000",
+    "0000000001000300000004000000cca22cad5e1c30f0b183cedf327c68da99ddf284b49b9d75c9029302186ec90f7216",
+    "32864e798ea63c13c59ffb29ecf74f7b5161698dddabc1cbc68f3d04936efc1ea6208691c25d82701b5bfe1d6359d6d5",
+    "c55aa1758a0f43b89f0c46bcb9f4b821203117a046dffe9fddc905666972737477e3776f844e451de6fe72cd1bb32530",
+);
+
+/// Who calls the library is refused as well, wherever a key slot would be made, and before anything is.
+#[test]
+fn the_library_seals_nothing_under_a_reference_either() {
+    let place = Place::taken(Some(KEY));
+    let key = |text: &str| Credential::VaultKey(text.to_owned());
+    let repo = place.path("new");
+    for credential in [key("${NBAK_KEY}"), Credential::Passphrase("changeme".to_owned())] {
+        let refused = Store::open_or_create(&repo, std::slice::from_ref(&credential), Duration::ZERO, 1_700_000_000);
+        assert!(refused.err().is_some_and(|error| error.is_key()) && !repo.exists());
+        assert!(Store::in_memory(std::slice::from_ref(&credential), 1_700_000_000).is_err());
+        let access = Access::Write(Duration::from_secs(30));
+        let mut store = Store::open(&place.repo, &[key(KEY)], access).expect("opens");
+        assert!(store.add_slot(&credential, 1_700_000_000, "").err().is_some_and(|error| error.is_key()));
+        let rotated = store.rotate_slot(&[key(KEY)], &credential, 1_700_000_000, "");
+        assert!(rotated.err().is_some_and(|error| error.is_key()));
+    }
+    assert_eq!(place.slots().len(), 1);
+}
+
 /// What stands for a key, and nobody put the key in its place, is known to everybody.
 #[test]
 fn a_reference_that_nobody_expanded_seals_nothing() {
@@ -574,8 +601,13 @@ fn a_reference_that_nobody_expanded_seals_nothing() {
 
     // Where it is the key of a store already, the store opens, and its owner hears of it.
     let place = Place::filled(None);
-    let key = [Credential::VaultKey("${MASTER}".to_owned())];
-    drop(Store::open_or_create(&place.repo, &key, Duration::ZERO, 1_700_000_000).expect("made"));
+    for folder in ["keys", "packs", "tmp"] {
+        fs::create_dir_all(place.repo.join(folder)).expect("made");
+    }
+    let digits = SEALED_BY_MASTER.as_bytes().chunks(2);
+    let digit = |two: &[u8]| u8::from_str_radix(str::from_utf8(two).expect("text"), 16).expect("a number");
+    let slot: Vec<u8> = digits.map(digit).collect();
+    fs::write(place.repo.join("keys").join(&SEALED_BY_MASTER[52..84]), slot).expect("written");
     let run = place.with_key(Some("${MASTER}"), &["snapshot"]);
     assert_eq!(run.code, 0, "{run:?}");
     warns(&run, "stands for a key");

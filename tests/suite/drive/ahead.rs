@@ -333,7 +333,7 @@ fn a_slot_that_opens_for_everybody_is_not_pulled() {
     let cloud = machine(2);
     let listed: serde_json::Value = serde_json::from_str(&cloud.ok(&["gdrive", "list", "--json"]).out).expect("JSON");
     let store = StoreId::parse(listed["store"].as_str().expect("an id")).expect("an id");
-    let slot = Slot::new(store, &Secret::random(), None, 1, "");
+    let slot = Slot::new(store, &Secret::random(), None, 1, "").expect("a slot");
     let keys = cloud.fake.files().into_iter().find(|file| file.name == "keys").expect("a folder");
     let id = cloud.fake.add_file(&keys.id, &slot.id.to_string(), slot.bytes());
     cloud.fake.change(&id, |file| file.created -= 86_400_000);

@@ -178,8 +178,9 @@ impl BackupManager {
             return Err(Error::key("the store is protected, and no vault key was given that could encrypt the backup")
                 .at(&folder)
                 .only_hint(
-                    "give it with --vault-key-file, since a passphrase encrypts no backup, or say that everyone may \
-                     read backups: `backup_encrypt`: false, or NBAK_BACKUP_ENCRYPT=false for once; no backup was \
+                    "a passphrase encrypts no backup: give a vault key beside it, with --vault-key-file FILE, and keep \
+                     that, since nothing else opens the backup; or let everyone read it: NBAK_BACKUP_ENCRYPT=false \
+                     in the environment for once, \"backup_encrypt\": false in config.json for good; no backup was \
                      written",
                 ));
         }
@@ -260,10 +261,10 @@ impl BackupManager {
         decisions.extend(others.into_iter().map(|one| Decision {
             keep: true,
             reason: format!("of another data directory, {}", names::quoted(&one.source_dir)),
+            by_gap: false,
             name: one.name,
         }));
         decisions.sort_by(|one, other| one.name.cmp(&other.name));
-            by_gap: false,
         let mut removed = Vec::new();
         for decision in decisions.iter().filter(|decision| !decision.keep && !dry_run) {
             retention::remove(&self.places.backup_dir.join(&decision.name))?;
@@ -331,5 +332,5 @@ fn also_taken(error: Error, taken: SnapshotId, before_restore: bool) -> Error {
     if !before_restore {
         return error;
     }
-    error.also("with --without-safety-backup a restore goes on with that snapshot alone")
+    error.also("with --without-safety-backup a restore goes on with that snapshot alone, and none of these")
 }

@@ -303,10 +303,13 @@ fn only_in_snapshot(formless: &[&Path], created: &Created) -> Option<String> {
 
 fn no_safety(data: &Path, error: Error, again: &str) -> Error {
     if error.is_key() {
-        return error.hint(
-            "a safety backup of the present state comes first, and needs the store's key: give that one too, \
-             with --vault-key-file more than once; nothing was changed",
-        );
+        // What says by itself what helps keeps that. `latest` is the snapshot of what is to be replaced by now.
+        return error
+            .hint(
+                "a safety backup of the present state comes first, and needs the store's key: give that one too, \
+                 with --vault-key-file more than once",
+            )
+            .also(format!("nothing was changed; do so with {again}"));
     }
     if error.is_locked() {
         return error.hint(format!(

@@ -111,6 +111,43 @@ fn a_restore_in_place_is_refused_with_what_leads_on() {
     assert!(readable(&place.data.join("backups")).is_empty());
 }
 
+/// Each next step as it is worded there, with nothing added.
+#[test]
+fn what_leads_on_does() {
+    let (place, phrase) = place();
+    let key = place.path("fresh");
+    fs::write(&key, crate::common::OTHER_KEY).expect("written");
+    let run = |args: &[&str], encrypt: Option<&str>| {
+        let mut command = place.command(&[&["--passphrase-file", &phrase], args].concat());
+        command.env_remove("NODYN_VAULT_KEY").envs(encrypt.map(|value| ("NBAK_BACKUP_ENCRYPT", value)));
+        Run::of(command)
+    };
+    let wanted = place.ok(&["snapshots"]).out[..8].to_owned();
+    for (nth, way) in
+        ["--vault-key-file FILE", "NBAK_BACKUP_ENCRYPT=false", "--without-safety-backup"].iter().enumerate()
+    {
+        fs::write(place.data.join("secret"), format!("changed {nth}")).expect("written");
+        // What a person gives first; from the second time on `latest` is what an earlier one was to replace.
+        let name = if nth == 0 { "latest" } else { &wanted };
+        let refused = run(&["restore", name, "--in-place", "--yes"], None);
+        assert!(refused.code == 12 && refused.err.contains(way), "{refused:?}");
+        let again = refused.err.split("do so with `nbak ").nth(1).and_then(|rest| rest.split('`').next());
+        let again = again.unwrap_or_else(|| panic!("{refused:?}"));
+        assert_eq!(again, format!("restore {wanted} --in-place"));
+        let mut words: Vec<&str> = again.split(' ').chain(["--yes"]).collect();
+        match nth {
+            0 => words.extend(["--vault-key-file", key.to_str().expect("text")]),
+            1 => {}
+            _ => words.push(way),
+        }
+        let done = run(&words, (nth == 1).then_some("false"));
+        assert_eq!(done.code, 0, "{way}: {done:?}");
+        assert_eq!(fs::read_to_string(place.data.join("secret")).expect("read"), SECRET, "{way}");
+        assert_eq!(backups(&place).len(), [2, 3, 3][nth], "{way}");
+    }
+    assert!(backups(&place)[1]["encrypted"] == true && backups(&place)[2]["encrypted"] == false);
+}
+
 #[test]
 fn doctor_finds_a_newest_backup_that_everyone_can_read() {
     let (place, _) = place();

@@ -498,6 +498,10 @@ fn a_configuration_that_is_gone_removes_nothing_and_is_told() {
     let mut job = own.command(&["backup", "prune"]);
     job.env_remove("NBAK_REPO").env("NBAK_CHILD_HAD_CONFIG", "1");
     let refused = common::Run::of(job);
+    assert!(refused.code != 0 && refused.err.contains("how long backups are kept cannot be understood"), "{refused:?}");
+    let mut job = own.command(&["backup", "prune", "--days", "1"]);
+    job.env_remove("NBAK_REPO").env("NBAK_CHILD_HAD_CONFIG", "1");
+    let refused = common::Run::of(job);
     assert!(refused.code != 0 && refused.err.contains("may name another place"), "{refused:?}");
     assert!(!own.data.join("backups").exists());
 }

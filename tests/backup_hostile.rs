@@ -67,8 +67,12 @@ fn what_was_made_up_is_noticed_and_contained() {
         let outside = outside(place.path());
         let folder = place.path().join("backups");
         fs::create_dir(&folder).expect("made");
-        let places =
-            Places { data_dir: place.path().join("data"), backup_dir: folder.clone(), repo: folder.join("store") };
+        let places = Places {
+            name: None,
+            data_dir: place.path().join("data"),
+            backup_dir: folder.clone(),
+            repo: folder.join("store"),
+        };
         let path = folder.join("20260325T030000Z");
         // What is made once is no case's.
         Workshop::new(true, true).write(&path);

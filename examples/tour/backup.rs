@@ -25,7 +25,7 @@ pub struct Backups {
 impl Backups {
     /// In `folder`, made from the store of `nbak` and sealed with its key.
     pub fn of(nbak: &Nbak, folder: PathBuf) -> Backups {
-        let places = Places { data_dir: nbak.source.clone(), backup_dir: folder, repo: nbak.repo.clone() };
+        let places = Places { name: None, data_dir: nbak.source.clone(), backup_dir: folder, repo: nbak.repo.clone() };
         let manager = BackupManager::new(places, Settings::default(), vec![Credential::VaultKey(nbak.key.clone())]);
         Backups { manager, data: nbak.source.clone() }
     }

@@ -259,6 +259,7 @@ fn prune(context: &Context, days: Option<u32>, dry_run: bool) -> Result<u8> {
     context.sure_of_backups()?;
     context.sure_of_folder()?;
     let manager = context.backups(None)?;
+    context.require_name()?;
     let pruned = manager.prune_backups(Some(days), dry_run)?;
     for decision in &pruned.decisions {
         if context.json {

@@ -25,7 +25,7 @@ use crate::export::list;
 use crate::export::manager::{BackupManager, Settings};
 use crate::schedule::state::State;
 use crate::snapshot::look;
-use crate::snapshot::places::{Places, name_of_source, real};
+use crate::snapshot::places::{Places, known_as, real};
 use crate::snapshot::record::Record;
 use crate::snapshot::scratch::sweep;
 use crate::snapshot::store::{Access, Store};
@@ -223,7 +223,34 @@ impl Context {
 
     /// The data directory, its backups and its store.
     pub fn places(&self) -> Result<Places> {
-        Ok(Places { data_dir: self.data_dir()?, backup_dir: self.backup_dir(self.config()?)?, repo: self.repo()? })
+        Ok(Places {
+            name: self.name()?,
+            data_dir: self.data_dir()?,
+            backup_dir: self.backup_dir(self.config()?)?,
+            repo: self.repo()?,
+        })
+    }
+
+    /// What the data directory is called beside its path. While that cannot be understood, what it was called last: a
+    /// mistake must not make another directory of it.
+    fn name(&self) -> Result<Option<String>> {
+        let config = self.config()?;
+        if config.name_unknown { Ok(remembered::name(&self.data_dir()?)) } else { Ok(config.name.clone()) }
+    }
+
+    /// Fails if it was said and cannot be understood, so that what is removed might be another's.
+    pub fn require_name(&self) -> Result<()> {
+        let config = self.config()?;
+        if config.name_unknown && !config.unreadable {
+            let what = "what this data directory is called cannot be understood, and others may lie at the same path";
+            return Err(Error::failed(what).hint("mend `nbak.name` (`nbak config show`); nothing was removed"));
+        }
+        Ok(())
+    }
+
+    /// What this data directory's snapshots and backups are known by.
+    pub fn known_as(&self) -> Result<String> {
+        Ok(known_as(self.name()?.as_deref(), &real(&self.data_dir()?)))
     }
 
     /// The documented backups of the data directory.
@@ -287,7 +314,7 @@ impl Context {
     /// Those of `all` that are of this data directory.
     pub fn of_this(&self, all: &[Record]) -> Vec<Record> {
         // One that is not there yet may be about to be restored.
-        let source = self.data_dir().ok().map(|path| name_of_source(&real(&path)));
+        let source = self.known_as().ok();
         all.iter().filter(|record| Some(&record.source) == source.as_ref()).cloned().collect()
     }
 
@@ -302,7 +329,7 @@ impl Context {
         let sources: BTreeSet<&str> = all.iter().map(|record| record.source.as_str()).collect();
         let named: Vec<_> = sources.iter().take(NAMED).map(|source| output::shown(source)).collect();
         let more = if sources.len() > NAMED { format!(" and {} more", sources.len() - NAMED) } else { String::new() };
-        let own = self.data_dir().map(|path| format!(" ({})", real(&path).display())).unwrap_or_default();
+        let own = self.known_as().map(|own| format!(" ({})", output::shown(&own))).unwrap_or_default();
         let named = named.join(", ");
         Error::usage(format!(
             "none of this data directory's snapshots{own} is in the store, only those of {named}{more}"
@@ -315,14 +342,14 @@ impl Context {
 
     /// The snapshot that `name` means to who only looks: any by its id, and otherwise one of this data directory. If it
     /// has none, one of the only other one there is, which may be this one, at another place; of several nobody can
-    /// tell which is meant.
+    /// tell which is meant, nor where this one has a name, since it has it to be told from others.
     pub fn select(&self, store: &Store, name: &str) -> Result<Record> {
         let all = store.records()?;
         let by_id = is_id(&all, name);
         let mut records = if by_id { all.clone() } else { self.of_this(&all) };
         let is_other = records.is_empty() && !all.is_empty();
         if is_other {
-            if all.iter().any(|record| record.source != all[0].source) {
+            if self.name()?.is_some() || all.iter().any(|record| record.source != all[0].source) {
                 return Err(self.has_none(&all));
             }
             records = all;

@@ -31,7 +31,6 @@ use crate::export::files::rename_new;
 use crate::export::list::Order;
 use crate::id::StoreId;
 use crate::snapshot::now::now_ms;
-use crate::snapshot::places::name_of_source;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::store::{Access as ToStore, Store};
 use crate::source::own::make_room;
@@ -64,8 +63,7 @@ impl Line {
         let bases = Bases::from_env()?;
         let http = Http::new(Limit::new(rate.limit_rate), &bases)?;
         let drive = Drive::new(http, bases, access, patience(context));
-        let source_dir = name_of_source(&data.canonicalize().unwrap_or(data.clone()));
-        let own = Owner { machine: machine(), source_dir };
+        let own = Owner { machine: machine(), source_dir: context.known_as()? };
         Ok(Line { drive, sessions: Sessions::open(data.join(UPLOADS)), own, _lock: lock })
     }
 
@@ -374,6 +372,7 @@ fn clear_downloads(backup_dir: &Path, staging: &Path) {
 }
 
 fn prune(context: &Context, days: Option<u32>, every: bool, dry_run: bool) -> Result<u8> {
+    context.require_name()?;
     let days = context.days(days)?;
     let line_ = Line::open(context, &RateArgs::default())?;
     let decisions = line_.backups().prune(days, every, now_ms(), dry_run)?;

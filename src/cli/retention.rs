@@ -29,13 +29,16 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
             .hint("name some, or give a policy such as `--keep-daily 14 --keep-weekly 8 --dry-run`"));
     }
     context.sure_of_store()?;
+    if !policy.is_empty() && args.of.is_none() {
+        context.require_name()?;
+    }
     let mut store = open(context, args.dry_run)?;
     let verdicts: Vec<(Record, Vec<String>)> = if args.snapshots.is_empty() {
         let known: BTreeSet<&String> = store.history()?.live().flat_map(|record| &record.tags).collect();
         for tag in policy.tags.iter().filter(|tag| !known.contains(tag)) {
             output::warning(format!("no snapshot has the tag {tag}: it keeps none"));
         }
-        by_policy(context, &store, &policy, &now)?
+        by_policy(context, args.of.as_deref(), &store, &policy, &now)?
     } else {
         let named: Result<BTreeSet<SnapshotId>> =
             args.snapshots.iter().map(|name| context.select_own(&store, name).map(|record| record.id)).collect();
@@ -154,12 +157,16 @@ fn policy(rules: &Rules) -> Result<Policy> {
 /// the store has snapshots of others, those stay.
 fn by_policy(
     context: &Context,
+    of: Option<&str>,
     store: &Store,
     policy: &Policy,
     now: &ZonedDateTime,
 ) -> Result<Vec<(Record, Vec<String>)>> {
     let records: Vec<&Record> = store.history()?.live().collect();
-    let own: BTreeSet<SnapshotId> = context.own(&store.records()?)?.iter().map(|record| record.id).collect();
+    let own = match of {
+        Some(source) => all_of(source, &records)?,
+        None => context.own(&store.records()?)?.iter().map(|record| record.id).collect(),
+    };
     let verdicts = plan(&candidates(store.history()?), policy, now);
     // A clock that was behind makes the newest one look old: it stays all the same.
     let last: HashMap<&str, SnapshotId> = records.iter().map(|record| (record.source.as_str(), record.id)).collect();
@@ -175,6 +182,18 @@ fn by_policy(
         ((*record).clone(), keep)
     });
     Ok(with_reasons.collect())
+}
+
+/// The snapshots that are known as `source`.
+fn all_of(source: &str, records: &[&Record]) -> Result<BTreeSet<SnapshotId>> {
+    let found: BTreeSet<_> = records.iter().filter(|one| one.source == source).map(|one| one.id).collect();
+    if found.is_empty() {
+        let known: BTreeSet<String> = records.iter().map(|one| output::shown(&one.source).to_string()).collect();
+        let known = known.into_iter().take(5).collect::<Vec<_>>().join(", ");
+        return Err(Error::usage(format!("no snapshot in the store is known as {}", output::shown(source)))
+            .hint(format!("there are those of {known} (`nbak snapshots`); nothing was forgotten")));
+    }
+    Ok(found)
 }
 
 /// Brings forgotten snapshots back.

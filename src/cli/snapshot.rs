@@ -67,6 +67,7 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
     }
     let options = Options {
         source,
+        name: places.name.clone(),
         exclude: config.exclude.iter().cloned().chain(args.exclude).collect(),
         own_folders,
         tags: args.tag,

@@ -69,6 +69,12 @@ pub const KEYS: &[Key] = &[
     key("backup_gdrive", Kind::Bool, "true", "Upload documented backups, if access to Google Drive was granted"),
     key("google_client_id", Kind::Text, "none", "Who this program is for Google"),
     Key { secret: true, ..key("google_client_secret", Kind::Text, "none", "The secret that belongs to it") },
+    key(
+        "nbak.name",
+        Kind::Text,
+        "none",
+        "What this data directory is called beside its path, where others share its store or its folder of backups",
+    ),
     key("nbak.exclude", Kind::Globs, "[]", "What snapshots leave out"),
     key("nbak.separate_files", Kind::Bool, "false", "Compress every file apart from all others"),
     key("nbak.snapshot_schedule", Kind::CronOrFalse, "*/5 * * * *", "When `nbak daemon` takes a snapshot"),

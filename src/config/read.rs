@@ -13,6 +13,7 @@ use super::keys::{KEYS, Key, Kind, find};
 use super::layers::{Layers, Origin};
 use crate::notice::channels::Channels;
 use crate::source::exclude::{Exclusions, NO_EXCEPTION};
+use crate::source::named;
 use crate::upkeep::policy::parse_duration;
 
 /// What is set.
@@ -33,6 +34,10 @@ pub struct Config {
     pub gdrive: bool,
     /// Who this program is for Google: client id and secret.
     pub google_client: (Option<String>, Option<String>),
+    /// What the data directory is called beside its path.
+    pub name: Option<String>,
+    /// That was said, and could not be understood; or what says it could not be read.
+    pub name_unknown: bool,
     /// Globs that are left out.
     pub exclude: Vec<String>,
     /// Compress every file apart from all others.
@@ -104,6 +109,8 @@ struct Reading {
     layers: Layers,
     /// Who said a value last that counts for nothing, since it could not be understood.
     bad: Option<Origin>,
+    /// The same, of the name of the data directory.
+    bad_name: bool,
     shown: Vec<(&'static Key, Value, Origin)>,
 }
 
@@ -113,7 +120,7 @@ const BUT: &str = ", unless `nbak forget` is told which";
 /// What the layers say, and the mistakes in it, with file and line.
 pub fn read(layers: Layers) -> (Config, Vec<String>) {
     let unreadable = layers.unreadable.is_some();
-    let mut reading = Reading { layers, bad: None, shown: Vec::new() };
+    let mut reading = Reading { layers, bad: None, bad_name: false, shown: Vec::new() };
     let mut config = reading.config(unreadable);
     config.mistakes.clone_from(&reading.layers.warnings);
     (config, reading.layers.warnings)
@@ -220,9 +227,13 @@ impl Reading {
         let backup_dir = self.pick("backup_dir", None, some_path);
         let place_unknown = self.bad.is_some();
         let (retention_days, days_unknown) = self.days();
+        let name = self.name();
+        let name_unknown = self.bad_name || unreadable && name.is_none();
         let config = Config {
             backup_dir,
             place_unknown,
+            name,
+            name_unknown,
             backup_schedule: self.pick("backup_schedule", Self::schedule_of("backup_schedule"), schedule),
             retention_days,
             days_unknown,
@@ -260,6 +271,25 @@ impl Reading {
         let mut shown = std::mem::take(&mut self.shown);
         shown.sort_by_key(|(key, _, _)| order(key.path));
         Config { shown, ..config }
+    }
+
+    /// One that cannot be understood does not let a lower layer's count: that may be another's.
+    fn name(&mut self) -> Option<String> {
+        let earlier = self.bad.take();
+        let name = self.pick("nbak.name", None, |value| text(value).and_then(|text| named::name(&text)).map(Some));
+        self.bad_name = std::mem::replace(&mut self.bad, earlier).is_some();
+        if self.bad_name {
+            if let Some((_, value, _)) = self.shown.last_mut() {
+                *value = Value::String("not known".to_owned());
+            }
+            self.layers.warnings.push(
+                "until the configuration is mended this data directory has the name that it had last, if that is \
+                 remembered, and no snapshot is forgotten nor backup removed for its age"
+                    .to_owned(),
+            );
+            return None;
+        }
+        name
     }
 
     /// What may be meant by a name that is not known removes nothing. And who said what is not understood.

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::source::named;
+
 /// Notes with a folder which machine it is of.
 const MACHINE: &str = "nbak_machine";
 /// Notes with a backup's folder which data directory it is of.
@@ -53,11 +55,33 @@ pub fn machine(properties: &BTreeMap<String, String>) -> String {
     properties.get(MACHINE).cloned().unwrap_or_default()
 }
 
-/// As much of the end of `text` as a property takes: of a path that says most.
+/// As much of the end of `text` as a property takes: of a path that says most. What the data directory is called
+/// beside its path stays whole.
 pub fn short(text: &str) -> String {
-    let mut start = text.len().saturating_sub(MOST);
-    while !text.is_char_boundary(start) {
+    let (name, path) = named::split(text);
+    let name = name.map(|name| format!("{name}:")).unwrap_or_default();
+    let mut start = (name.len() + path.len()).saturating_sub(MOST).min(path.len());
+    while !path.is_char_boundary(start) {
         start += 1;
     }
-    text[start..].to_owned()
+    format!("{name}{}", &path[start..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_keeps_the_name_and_the_end_of_the_path() {
+        let path = format!("/{}/.nodyn", "d\u{e9}".repeat(60));
+        let named = |name: &str| format!("{name}:{path}");
+        for text in [path.clone(), named("web-1"), "/short".to_owned(), "web-1:/short".to_owned(), String::new()] {
+            let noted = short(&text);
+            assert!(noted.len() <= MOST && short(&noted) == noted, "{noted}");
+            assert!(text.is_empty() || noted.ends_with(&text[text.len() - 6..]), "{noted}");
+        }
+        let owner = |source: String| Owner { machine: "m".to_owned(), source_dir: source };
+        let (one, other) = (owner(named("web-1")), owner(named("web-2")));
+        assert!(one.owns(&one) && !one.owns(&other) && !one.owns(&owner(path.clone())) && !owner(path).owns(&one));
+    }
 }

@@ -320,7 +320,7 @@ fn others_alone(places: &Places, listed: &[Listed], now: i64) -> Error {
     if damaged > 0 {
         named.push(format!("{damaged} cannot be read"));
     }
-    let own = names::quoted(&real(&places.data_dir).to_string_lossy());
+    let own = names::quoted(&places.known_as());
     Error::usage(format!("no backup that can be read is of the data directory {own}"))
         .at(&places.backup_dir)
         .hint(format!("give the name of the one that is meant: {} (`nbak backup list`)", named.join(", ")))

@@ -126,6 +126,7 @@ impl BackupManager {
                 Store::open_or_create(&self.places.repo, &self.credentials, self.settings.patience, created / 1000)?;
             let options = take::Options {
                 source: self.places.data_dir.clone(),
+                name: self.places.name.clone(),
                 exclude: self.settings.exclude.clone(),
                 despite,
                 own_folders: self.places.own_folders()?,

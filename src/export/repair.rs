@@ -149,7 +149,7 @@ impl BackupManager {
         repaired.news |= repaired.lost.iter().any(|(id, _)| ledger.losses.get(id) != known.get(id));
         repaired.problems = check(&store, check::Options::default(), progress)?.problems;
         // What is gone was said. If that cannot be noted, it is said again.
-        let _ = remembered::remember(&self.places.data_dir, &store, false);
+        let _ = remembered::remember(&self.places.data_dir, &self.places.known_as(), &store, false);
         Ok(repaired)
     }
 
@@ -160,6 +160,7 @@ impl BackupManager {
     fn take_again(&self, store: &mut Store, progress: &dyn Progress) -> Result<Taken> {
         let options = take::Options {
             source: self.places.data_dir.clone(),
+            name: self.places.name.clone(),
             exclude: self.settings.exclude.clone(),
             own_folders: self.places.own_folders()?,
             separate_files: self.settings.separate_files,

@@ -22,7 +22,7 @@ use crate::export::files::{open_regular, read_bounded};
 use crate::export::inplace::pending::{Pending, kept, pending};
 use crate::export::list::{AHEAD, Listed, NOT_COME, Order, list, newest_of, order_of};
 use crate::id::PackId;
-use crate::snapshot::places::{Places, name_of_source, real};
+use crate::snapshot::places::Places;
 use crate::snapshot::store::{Access, Store};
 use crate::store::objects::{Key, Kind};
 use crate::upkeep::remembered::{self, Seen};
@@ -125,7 +125,7 @@ pub fn look(places: &Places, config: &Config, credentials: &[Credential], state:
     let seen = remembered::seen(&places.data_dir);
     let mut order = Order::new();
     match Store::open(&places.repo, credentials, Access::Read) {
-        Ok(store) => order = standing.take(&store, &seen, &name_of_source(&real(&places.data_dir))),
+        Ok(store) => order = standing.take(&store, &seen, &places.known_as()),
         Err(error) => {
             standing.store_is_closed = !error.is_no_store();
             standing.store_remedy = error.next_step().map(str::to_owned);

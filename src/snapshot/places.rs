@@ -10,10 +10,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::source::named;
 
 /// The folders of one data directory.
 #[derive(Debug, Clone)]
 pub struct Places {
+    /// What the operator calls it, if anything.
+    pub name: Option<String>,
     /// The data directory.
     pub data_dir: PathBuf,
     /// Where its documented backups are.
@@ -22,13 +25,20 @@ pub struct Places {
     pub repo: PathBuf,
 }
 
-/// The name of the data directory `path`, which is absolute: what its snapshots are known by. Different paths have
-/// different names, also where they are no text: an absolute path never begins like those do.
+/// What the snapshots of the data directory `path`, which is absolute, are known by: its path, behind the `name` that
+/// the operator gave it, if there is one. Different paths are known by different words, also where they are no text: an
+/// absolute path never begins like those do, nor like a name.
+pub fn known_as(name: Option<&str>, path: &Path) -> String {
+    let path = name_of_source(path);
+    name.map_or_else(|| path.clone(), |name| format!("{name}:{path}"))
+}
+
+/// The words for the path alone.
 pub fn name_of_source(path: &Path) -> String {
     if let Some(text) = path.to_str() {
         return text.to_owned();
     }
-    let mut name = "bytes:".to_owned();
+    let mut name = format!("{}:", named::BYTES);
     for chunk in path.as_os_str().as_bytes().utf8_chunks() {
         name.push_str(&chunk.valid().replace('\\', "\\\\"));
         for byte in chunk.invalid() {
@@ -38,9 +48,12 @@ pub fn name_of_source(path: &Path) -> String {
     name
 }
 
-/// The data directory that is called `name`: what [`name_of_source`] made a name of.
-pub fn source_of_name(name: &str) -> PathBuf {
-    let Some(escaped) = name.strip_prefix("bytes:") else { return PathBuf::from(name) };
+/// Where the data directory lies that is known as `known`: what [`known_as`] made words of.
+pub fn source_of_name(known: &str) -> PathBuf {
+    let (_, path) = named::split(known);
+    let Some(escaped) = path.strip_prefix(named::BYTES).and_then(|rest| rest.strip_prefix(':')) else {
+        return PathBuf::from(path);
+    };
     let (mut bytes, mut rest) = (Vec::new(), escaped.as_bytes());
     while let Some((first, after)) = rest.split_first() {
         let byte = after.strip_prefix(b"x").and_then(|hex| hex.get(..2));
@@ -83,12 +96,19 @@ pub fn meet(target: &Path, data: &Path) -> bool {
 }
 
 impl Places {
+    /// What the snapshots and backups of this data directory are known by.
+    pub fn known_as(&self) -> String {
+        known_as(self.name.as_deref(), &real(&self.data_dir))
+    }
+
     /// Whether what is said to be of a data directory is of this one: by where that really lies, as this program says
-    /// it, or by what it is called here, as the application does. Nothing is looked up by what is said.
+    /// it, or by what it is called here, as the application does. Nothing is looked up by what is said. One that has a
+    /// name has it since others may lie at the same path: what says the path alone may be theirs.
     pub fn owns(&self) -> impl Fn(&str) -> bool + use<> {
-        let own = name_of_source(&real(&self.data_dir));
+        let own = self.known_as();
         let called = std::path::absolute(&self.data_dir).unwrap_or_else(|_| self.data_dir.clone());
-        move |said| said == own || Path::new(said) == called
+        let called = Some(called).filter(|_| self.name.is_none());
+        move |said| said == own || called.as_ref().is_some_and(|called| Path::new(said) == called)
     }
 
     /// Absolute paths within the data directory that are this program's own, and what they are. Both as they are called
@@ -154,6 +174,9 @@ mod tests {
         assert_ne!(name(b"/d\xff"), name(b"/d\xfe"));
         for path in [&b"/d"[..], b"/d\\xff", b"/a\\b/d\xff\xfe", b"/\\xff\xff", b"/\\\\\xff\\"] {
             assert_eq!(source_of_name(&name(path)).as_os_str().as_bytes(), path);
+            let known = known_as(Some("web-1"), Path::new(OsStr::from_bytes(path)));
+            assert_eq!(source_of_name(&known).as_os_str().as_bytes(), path);
+            assert_eq!(known, format!("web-1:{}", name(path)));
         }
         assert_ne!(name(b"/\\xff\xff"), name(b"/\xff\\xff"));
     }
@@ -164,7 +187,8 @@ mod tests {
         let root = folder.path().canonicalize().expect("a real path");
         std::fs::create_dir(root.join("data")).expect("made");
         std::os::unix::fs::symlink("data", root.join("link")).expect("linked");
-        let places = |name: &str| Places { data_dir: root.join(name), backup_dir: root.clone(), repo: root.clone() };
+        let places =
+            |of: &str| Places { name: None, data_dir: root.join(of), backup_dir: root.clone(), repo: root.clone() };
         let said = |name: &str| root.join(name).to_string_lossy().into_owned();
         for (of, names, others) in [
             ("link", vec!["data", "link", "link/"], vec!["", "dat", "data2", "other"]),
@@ -174,6 +198,10 @@ mod tests {
             let owns = places(of).owns();
             assert!(names.iter().all(|name| owns(&said(name))), "{of}");
             assert!(!others.iter().any(|name| owns(&said(name))) && !owns("") && !owns("data"), "{of}");
+            let named = Places { name: Some("web-1".to_owned()), ..places(of) };
+            let (owns, known) = (named.owns(), named.known_as());
+            assert!(owns(&known) && known.starts_with("web-1:/"), "{known}");
+            assert!(!names.iter().any(|name| owns(&said(name))) && !owns(&known.replace("web-1", "web-2")), "{of}");
         }
     }
 

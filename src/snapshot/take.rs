@@ -26,7 +26,7 @@ use super::look;
 use super::now::now_nanos;
 use super::outward;
 use super::parent::{Parent, name_of};
-use super::places::name_of_source;
+use super::places::known_as;
 use super::progress::Progress;
 use super::receipts::Receipts;
 use super::record::{LONGEST_NOTE, MOST_UNREADABLE, Record, TAGS};
@@ -105,7 +105,7 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
 impl Taking<'_> {
     fn run(mut self, progress: &dyn Progress) -> Result<Taken> {
         let began = self.began;
-        let source_name = name_of_source(&self.source);
+        let source_name = known_as(self.options.name.as_deref(), &self.source);
         self.steady = self.steady_since(&source_name);
         if !self.clock.is_ours() {
             // Before anything is opened: what was seen by then tells what time it was.

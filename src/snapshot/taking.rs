@@ -25,6 +25,8 @@ use crate::source::top::Top;
 pub struct Options {
     /// The data directory.
     pub source: PathBuf,
+    /// What the operator calls it, if anything.
+    pub name: Option<String>,
     /// Globs that are left out.
     pub exclude: Vec<String>,
     /// Paths, relative to the data directory, that are captured although a glob leaves them out.

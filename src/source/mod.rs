@@ -20,6 +20,7 @@ pub mod handle;
 pub mod medium;
 pub mod mounts;
 pub mod moved;
+pub mod named;
 pub mod own;
 pub mod passing;
 pub mod plain;

@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 use crate::codec::hex;
 use crate::error::{Error, Result};
 use crate::snapshot::ledger::Start;
-use crate::snapshot::places::name_of_source;
+use crate::snapshot::places::{known_as, name_of_source, real};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::store::Store;
 use crate::snapshot::take::{self, Options, Taken};
-use crate::source::own;
+use crate::source::{named, own};
 
 /// Where it is in the data directory.
 pub const FILE: &str = ".nbak-state/seen.json";
@@ -29,7 +29,7 @@ pub const FILE: &str = ".nbak-state/seen.json";
 const MOST: u64 = 1024 * 1024;
 
 /// What is remembered of one store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
     /// The number that the next snapshot had then.
     next: u64,
@@ -44,11 +44,14 @@ struct Mark {
     /// Another one lay there, and nobody has accepted that yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     instead: bool,
+    /// What the data directory was known as in it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    known_as: String,
 }
 
 impl Mark {
     fn of((next, after): &Start) -> Mark {
-        Mark { next: *next, after: after.map(|mac| hex(&mac)), behind: false, at: String::new(), instead: false }
+        Mark { next: *next, after: after.map(|mac| hex(&mac)), ..Mark::default() }
     }
 }
 
@@ -138,17 +141,49 @@ fn is_in(store: &Store, mark: &Mark, number: u64) -> Result<bool> {
         || history.ledger().gaps.iter().any(|gap| gap.first <= number && number <= gap.last))
 }
 
-/// Takes a snapshot, and remembers it. That the store is behind what was seen is one of its remarks.
+/// What the operator called the data directory when a snapshot of it was taken last, if that was one name.
+pub fn name(data_dir: &Path) -> Option<String> {
+    let all = read(data_dir);
+    let mut names = all.values().map(|mark| named::split(&mark.known_as).0);
+    let first = names.next()?;
+    names.all(|other| other == first).then_some(first).flatten().map(str::to_owned)
+}
+
+/// Takes a snapshot, and remembers it. That the store is behind what was seen is one of its remarks, and that the data
+/// directory is known by another name from now on.
 pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Result<Taken> {
-    let behind = missing(&seen(&options.source), store, false)?;
+    let seen = seen(&options.source);
+    let behind = missing(&seen, store, false)?;
+    let path = real(&options.source);
+    let source = known_as(options.name.as_deref(), &path);
+    let named = is_named(&seen, store, &source, &name_of_source(&path))?;
     let mut taken = take::take(store, options, progress)?;
     if !options.dry_run {
         // It is taken: a memory that cannot be kept does not undo that.
-        let kept = remember(&options.source, store, behind.is_some());
+        let kept = remember(&options.source, &source, store, behind.is_some());
         taken.remarks.extend(kept.err().map(|error| error.to_string()));
     }
-    taken.remarks.extend(behind);
+    taken.remarks.extend(behind.into_iter().chain(named));
     Ok(taken)
+}
+
+/// What it means that nothing in `store` is known as `source`, if there is something that this data directory was
+/// known as before: by what was remembered, or by its `path` alone.
+fn is_named(Seen(all): &Seen, store: &Store, source: &str, path: &str) -> Result<Option<String>> {
+    let head = store.head()?;
+    if head.newest_of(source).is_some() {
+        return Ok(None);
+    }
+    let remembered = all.get(&store.id().to_string()).map(|mark| mark.known_as.as_str());
+    let before = remembered.into_iter().chain([path]).find(|before| head.newest_of(before).is_some());
+    Ok(before.map(|before| {
+        format!(
+            "this data directory is known as {source} from now on, and its snapshots so far as {before}: those stay, \
+             as another one's. `latest`, times, tags and policies mean the new ones alone; the old ones are named by \
+             their ids (`nbak snapshots`), and `nbak forget --of {before} --keep-last 1` goes over them by a policy. \
+             The first snapshot under a name reads everything, and stores what the store does not have"
+        )
+    }))
 }
 
 /// Makes the file, if there is none: from now on it is remembered. A snapshot alone does not: it changes nothing in the
@@ -160,9 +195,9 @@ pub fn begin(data_dir: &Path) -> Result<()> {
     made.map(drop).map_err(|error| Error::io("remember how far the store is", &path, error))
 }
 
-/// Remembers how far `store` is; or, if it is `behind`, that this was so until somebody accepts it. Nothing where
-/// [`begin`] never was.
-pub fn remember(data_dir: &Path, store: &Store, behind: bool) -> Result<()> {
+/// Remembers how far `store` is, in which this data directory is known as `source`; or, if it is `behind`, that this
+/// was so until somebody accepts it. Nothing where [`begin`] never was.
+pub fn remember(data_dir: &Path, source: &str, store: &Store, behind: bool) -> Result<()> {
     if data_dir.join(FILE).symlink_metadata().is_err() {
         return Ok(());
     }
@@ -177,6 +212,6 @@ pub fn remember(data_dir: &Path, store: &Store, behind: bool) -> Result<()> {
         // What lay there is no longer expected.
         all.retain(|_, other| other.at != at);
     }
-    all.insert(id, Mark { at, ..mark });
+    all.insert(id, Mark { at, known_as: source.to_owned(), ..mark });
     if all == before { Ok(()) } else { write(data_dir, &all) }
 }

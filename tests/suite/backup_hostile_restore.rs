@@ -45,7 +45,7 @@ fn carry_out(seed: u64, counts: &[AtomicU64; 3]) {
     let folder = backup_dir.join("20260325T030000Z");
     fs::create_dir(&backup_dir).expect("made");
     let hostile = make(seed, &folder, &beyond);
-    let places = Places { data_dir: data.clone(), backup_dir, repo: place.path().join("store") };
+    let places = Places { name: None, data_dir: data.clone(), backup_dir, repo: place.path().join("store") };
     let manager = BackupManager::new(places, Settings::default(), vec![credential(KEY)]);
     let (live, away) = (state(&data), state(&beyond));
 

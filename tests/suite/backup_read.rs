@@ -306,8 +306,12 @@ fn a_flipped_bit_in_a_signed_manifest_is_always_found() {
 fn names_and_ages_find_backups() {
     let place = TempDir::new().expect("a folder");
     let folder = place.path().join("backups");
-    let places =
-        Places { data_dir: "/home/user/.nodyn".into(), backup_dir: folder.clone(), repo: folder.join("store") };
+    let places = Places {
+        name: None,
+        data_dir: "/home/user/.nodyn".into(),
+        backup_dir: folder.clone(),
+        repo: folder.join("store"),
+    };
     let newest = |name: Option<&str>| find(&places, name);
     assert!(newest(None).expect_err("no folder").is_no_store());
     fs::create_dir(&folder).expect("made");

@@ -51,6 +51,7 @@ mod keys;
 mod live_common;
 mod misled;
 mod model;
+mod named;
 mod notice;
 mod notice_common;
 mod objects;

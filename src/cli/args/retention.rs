@@ -14,6 +14,10 @@ pub struct ForgetArgs {
     /// Forget what is named also if it is pinned, or the newest that a drill has restored
     #[arg(long, requires = "snapshots", conflicts_with = "rules")]
     pub force: bool,
+    /// Go by the policy over those that are known as this, as `nbak snapshots` shows it: what this data directory was
+    /// known as before it got a name, or lay elsewhere [default: those of this data directory]
+    #[arg(long, value_name = "SOURCE", conflicts_with = "snapshots")]
+    pub of: Option<String>,
     #[command(flatten)]
     pub rules: Rules,
 }

@@ -357,6 +357,9 @@ pub enum BackupAction {
         /// Remove nothing; say what would be removed
         #[arg(long)]
         dry_run: bool,
+        /// All that says this data directory's path is its own, though it seems that another shares it
+        #[arg(long)]
+        as_one: bool,
     },
 }
 

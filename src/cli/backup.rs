@@ -48,7 +48,7 @@ pub fn run(context: &Context, args: BackupArgs) -> Result<u8> {
         Some(BackupAction::List) => list(context),
         Some(BackupAction::Verify { name }) => verify(context, name.as_deref()),
         Some(BackupAction::Restore(args)) => restore(context, args),
-        Some(BackupAction::Prune { days, dry_run }) => prune(context, days, dry_run),
+        Some(BackupAction::Prune { days, dry_run, as_one }) => prune(context, days, dry_run, as_one),
     }
 }
 
@@ -254,12 +254,12 @@ fn verify(context: &Context, name: Option<&str>) -> Result<u8> {
         .hint("restore another one (`nbak backup list`), or a snapshot (`nbak snapshots`)"))
 }
 
-fn prune(context: &Context, days: Option<u32>, dry_run: bool) -> Result<u8> {
+fn prune(context: &Context, days: Option<u32>, dry_run: bool, as_one: bool) -> Result<u8> {
     let days = context.days(days)?;
     context.sure_of_backups()?;
     context.sure_of_folder()?;
-    let manager = context.backups(None)?;
     context.require_name()?;
+    let manager = context.backups(None)?.as_one(as_one);
     let pruned = manager.prune_backups(Some(days), dry_run)?;
     for decision in &pruned.decisions {
         if context.json {

@@ -346,6 +346,7 @@ impl Context {
     pub fn select(&self, store: &Store, name: &str) -> Result<Record> {
         let all = store.records()?;
         let by_id = is_id(&all, name);
+        self.warn_of_others(by_id);
         let mut records = if by_id { all.clone() } else { self.of_this(&all) };
         let is_other = records.is_empty() && !all.is_empty();
         if is_other {
@@ -368,8 +369,19 @@ impl Context {
     /// The same to who changes something: another data directory's only by its id.
     pub fn select_own(&self, store: &Store, name: &str) -> Result<Record> {
         let all = store.records()?;
-        let records = if is_id(&all, name) { all } else { self.own(&all)? };
+        let by_id = is_id(&all, name);
+        self.warn_of_others(by_id);
+        let records = if by_id { all } else { self.own(&all)? };
         pick(store, &records, name)
+    }
+
+    /// Says that what is not named by its id may be another's, who has the same path.
+    fn warn_of_others(&self, by_id: bool) {
+        let own = self.data_dir().and_then(|data_dir| Ok((data_dir, self.known_as()?)));
+        let noted = own.ok().filter(|_| !by_id).and_then(|(data_dir, source)| remembered::noted(&data_dir, &source));
+        if let Some(other) = noted {
+            output::warning(format!("{}: name the one that is meant by its id", other.text()));
+        }
     }
 
     /// Opens the store for reading.

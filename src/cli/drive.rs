@@ -35,6 +35,7 @@ use crate::snapshot::progress::Progress;
 use crate::snapshot::store::{Access as ToStore, Store};
 use crate::source::own::make_room;
 use crate::store::lock::WriterLock;
+use crate::upkeep::remembered;
 
 pub mod auth;
 pub mod store;
@@ -373,6 +374,9 @@ fn clear_downloads(backup_dir: &Path, staging: &Path) {
 
 fn prune(context: &Context, days: Option<u32>, every: bool, dry_run: bool) -> Result<u8> {
     context.require_name()?;
+    if let Some(other) = remembered::noted(&context.data_dir()?, &context.known_as()?) {
+        return Err(other.refusal("no backup was removed"));
+    }
     let days = context.days(days)?;
     let line_ = Line::open(context, &RateArgs::default())?;
     let decisions = line_.backups().prune(days, every, now_ms(), dry_run)?;

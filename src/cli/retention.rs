@@ -18,7 +18,7 @@ use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 use crate::upkeep::policy::{Policy, Reason, candidates, held, parse_duration, plan};
 use crate::upkeep::tend::tend;
-use crate::upkeep::{forget as forgetting, gc as collecting, pin as marking};
+use crate::upkeep::{forget as forgetting, gc as collecting, pin as marking, remembered};
 
 /// Forgets snapshots.
 pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
@@ -33,6 +33,7 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         context.require_name()?;
     }
     let mut store = open(context, args.dry_run)?;
+    refuse_others(context, args, &store)?;
     let verdicts: Vec<(Record, Vec<String>)> = if args.snapshots.is_empty() {
         let known: BTreeSet<&String> = store.history()?.live().flat_map(|record| &record.tags).collect();
         for tag in policy.tags.iter().filter(|tag| !known.contains(tag)) {
@@ -53,6 +54,10 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         verdicts.iter().filter(|(_, keep)| keep.is_empty()).map(|(record, _)| record.id).collect();
     if !args.dry_run && !gone.is_empty() {
         forgetting::forget(&mut store, &gone, now_ms())?;
+    }
+    if !args.dry_run && args.snapshots.is_empty() && args.of.is_none() {
+        // Only what would be noticed later is at stake: a directory that cannot be written to is none of its business.
+        let _ = remembered::begin_beside(&context.data_dir()?, &context.known_as()?, &store);
     }
     let named = !args.snapshots.is_empty();
     for (record, keep) in &verdicts {
@@ -84,6 +89,24 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         }
     }
     Ok(0)
+}
+
+/// Fails if another data directory with the same path writes to `store`: a policy would go over both, and what is not
+/// named by its id may be the other's.
+fn refuse_others(context: &Context, args: &ForgetArgs, store: &Store) -> Result<()> {
+    let (Ok(data_dir), Ok(own)) = (context.data_dir(), context.known_as()) else { return Ok(()) };
+    let source = args.of.as_deref().unwrap_or(&own);
+    if args.as_one {
+        return if args.dry_run { Ok(()) } else { remembered::accept(&data_dir, source, store) };
+    }
+    let records = store.records()?;
+    if !args.snapshots.is_empty() && args.snapshots.iter().all(|name| is_id(&records, name)) {
+        return Ok(());
+    }
+    match remembered::look_for_others(&data_dir, source, store, args.dry_run)? {
+        Some(other) => Err(other.refusal("what is named by its id goes all the same; nothing was forgotten")),
+        None => Ok(()),
+    }
 }
 
 /// Fails if one of `named` is pinned, or the newest that a drill restored.

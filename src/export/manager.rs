@@ -15,6 +15,7 @@ use super::list::{self, Listed, Order};
 use super::manifest::{Manifest, Own};
 use super::names;
 use super::nbak::{self, NbakKeys};
+use super::others::of_another_store;
 use super::retention::{self, Decision};
 use super::verify::{self, Verified};
 use super::write::{self, Written};
@@ -28,6 +29,7 @@ use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 use crate::snapshot::take::{self, Taken};
+use crate::upkeep::alike::REMEDY;
 use crate::upkeep::remembered;
 
 /// The tag of the snapshot that a restore takes of what it is about to replace.
@@ -69,6 +71,8 @@ pub struct BackupManager {
     pub(super) places: Places,
     pub(super) settings: Settings,
     pub(super) credentials: Vec<Credential>,
+    /// All that is known as this data directory is its own, though it seems that another shares its path.
+    as_one: bool,
 }
 
 /// A backup that was made, and the snapshot it was made of.
@@ -98,7 +102,34 @@ pub struct Pruned {
 impl BackupManager {
     /// The backups of `places`, sealed and opened by the vault keys among `credentials`; the first one seals.
     pub fn new(places: Places, settings: Settings, credentials: Vec<Credential>) -> BackupManager {
-        BackupManager { places, settings, credentials }
+        BackupManager { places, settings, credentials, as_one: false }
+    }
+
+    /// The same, to whom all that is known as this data directory is its own, whatever it looks like: a person says so.
+    #[must_use]
+    pub fn as_one(self, as_one: bool) -> BackupManager {
+        BackupManager { as_one, ..self }
+    }
+
+    /// Fails if another data directory is known as this one is, in the store or among the backups `own`, so that what
+    /// is removed might be that one's.
+    fn refuse_others(&self, own: &[Listed], now: i64) -> Result<()> {
+        let (source, nothing) = (self.places.known_as(), "no backup was removed");
+        if let Some(other) = remembered::noted(&self.places.data_dir, &source) {
+            return Err(other.refusal(nothing));
+        }
+        // Where it does not open nobody can tell; what is sealed does not verify then, and stays.
+        let Ok(store) = self.open_store() else { return Ok(()) };
+        match of_another_store(own, store.history()?, &source, now) {
+            Some(one) => Err(Error::failed(format!(
+                "backup {} says that it is of {source}, and this store never had its snapshot: another data directory \
+                 with the same path has its backups here, or the store was put back",
+                names::quoted(&one.name)
+            ))
+            .at(&self.places.backup_dir)
+            .hint(format!("{REMEDY}; {nothing}"))),
+            None => Ok(()),
+        }
     }
 
     /// The vault key that seals, if there is one: the one that opened the store, so that what is made today opens with
@@ -214,7 +245,10 @@ impl BackupManager {
         if name.is_some() {
             return list::find(&self.places, name).map(|backup| (backup, None));
         }
-        list::newest(&self.places, &self.order())
+        let (backup, remark) = list::newest(&self.places, &self.order())?;
+        let other = || remembered::noted(&self.places.data_dir, &self.places.known_as());
+        let remark = remark.or_else(|| other().map(|other| format!("{}: {} may be its", other.text(), backup.name)));
+        Ok((backup, remark))
     }
 
     /// The order in which the snapshots were taken that backups were made of. Where the store does not open, dates are
@@ -248,6 +282,9 @@ impl BackupManager {
         let mut decisions = retention::plan(&own, days, now, None);
         // Verifying costs a whole read: only if something would be removed at all.
         if decisions.iter().any(|decision| !decision.keep) {
+            if !self.as_one {
+                self.refuse_others(&own, now)?;
+            }
             // If none verifies, it is not known which of them is worth keeping: a key may be missing.
             if let Some(good) = self.newest_good(&own) {
                 decisions = retention::plan(&own, days, now, Some(&good));

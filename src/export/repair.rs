@@ -167,7 +167,9 @@ impl BackupManager {
             full_scan: true,
             ..take::Options::default()
         };
-        take::take(store, &options, progress)
+        let taken = take::take(store, &options, progress)?;
+        let _ = remembered::follow(&self.places.data_dir, &self.places.known_as(), store);
+        Ok(taken)
     }
 
     /// Looks for what is still lost in documented backups.

@@ -25,6 +25,7 @@ use crate::id::PackId;
 use crate::snapshot::places::Places;
 use crate::snapshot::store::{Access, Store};
 use crate::store::objects::{Key, Kind};
+use crate::upkeep::alike::REMEDY;
 use crate::upkeep::remembered::{self, Seen};
 
 /// Less room than this is told, in bytes.
@@ -76,6 +77,8 @@ pub struct Standing {
     pub backups_error: Option<String>,
     /// What it lost, or what was found damaged.
     pub damage: Option<String>,
+    /// Another data directory of the same path writes to it.
+    pub other: Option<String>,
     /// It opens for everyone.
     pub unprotected: bool,
     /// When each job is next, in milliseconds since 1970.
@@ -132,6 +135,7 @@ pub fn look(places: &Places, config: &Config, credentials: &[Credential], state:
             standing.store_error = Some(error.to_string());
         }
     }
+    standing.other = remembered::noted(&places.data_dir, &places.known_as()).map(|other| other.text());
     let free_at = [&places.repo, &places.backup_dir, &places.data_dir].into_iter().find(|path| path.is_dir());
     standing.free = free_at.and_then(|path| rustix::fs::statvfs(path.as_path()).ok()).map(|disk| {
         let (blocks, size) = (disk.f_bavail, disk.f_frsize);
@@ -307,6 +311,7 @@ impl Standing {
             "free_bytes": self.free,
             "store_error": self.store_error,
             "damage": self.damage,
+            "same_path": self.other,
             "pending_restore": pending,
             "kept_by_restores": paths(&self.kept),
             "protected": self.store_error.is_none().then_some(!self.unprotected),
@@ -343,6 +348,9 @@ impl Standing {
         }
         if let Some(damage) = &self.damage {
             say("store", Level::Bad, damage.clone(), "`nbak check --read-data`, then README: if the store is damaged");
+        }
+        if let Some(other) = &self.other {
+            say("store", Level::Bad, other.clone(), REMEDY);
         }
         if let Some(pending) = &self.pending {
             say("restore", Level::Bad, pending.text(), pending.remedy());

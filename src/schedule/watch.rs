@@ -27,6 +27,7 @@ use crate::notice::event::Event;
 use crate::notice::message::{Notice, TROUBLE};
 use crate::notice::muffle::{Muffle, Say};
 use crate::snapshot::places::Places;
+use crate::upkeep::alike::REMEDY;
 use crate::upkeep::remembered;
 
 /// Tells.
@@ -59,6 +60,8 @@ pub struct Teller<'a> {
 const PENDING: &str = "restore";
 /// What a job that hangs is told by.
 const HANGING: &str = "hangs";
+/// What another data directory of the same path in the store is told by.
+const SAME_PATH: &str = "same path";
 /// How often that is called.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a process that is to end waits for notices that are on their way.
@@ -341,6 +344,13 @@ impl Watch for Teller<'_> {
                 self.over(Event::StoreDamaged, "store", "the store is as it should be again", config, state);
             }
             None => {}
+        }
+        match &standing.other {
+            Some(other) => {
+                let text = format!("{other}.\nUntil that is mended nothing is forgotten or pruned: {REMEDY}.");
+                self.trouble(Event::ConfigMistaken, SAME_PATH, "two data directories are one", &text, config, state);
+            }
+            None => self.over(Event::ConfigMistaken, SAME_PATH, "two are not one any more", config, state),
         }
         match &standing.pending {
             Some(pending) => {

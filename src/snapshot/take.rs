@@ -206,6 +206,9 @@ impl Taking<'_> {
             contents.remarks.push("everything in the data directory is excluded: the snapshot is empty".to_owned());
         }
         let (new_chunks, new_bytes) = (session.new_chunks, session.new_bytes);
+        if !unchanged && !self.options.dry_run {
+            progress.commits(record.id);
+        }
         let stored = if unchanged { Vec::new() } else { session.sink.flush()?.commit(record.encode())? };
         let stored_bytes = stored.iter().map(|pack| pack.size).sum();
         if !self.options.dry_run {

@@ -23,6 +23,16 @@ pub fn make_room(path: &Path) -> Result<()> {
 /// Puts a file in place in one piece, not synced, for those whom `mode` says, whatever the mask is. What has the name
 /// that it is written under goes, and is not written through: in a folder of others it may be a link, or a pipe.
 pub fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    place(path, bytes, mode, false)
+}
+
+/// The same, synced.
+pub fn put_synced(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    place(path, bytes, mode, true)?;
+    path.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
+}
+
+fn place(path: &Path, bytes: &[u8], mode: u32, synced: bool) -> Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".tmp");
     // If it stays, the next line says so.
@@ -30,6 +40,9 @@ pub fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
     file.set_permissions(std::fs::Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
+    if synced {
+        file.sync_data()?;
+    }
     std::fs::rename(aside, path)
 }
 

@@ -16,11 +16,13 @@
 //! When something is damaged, [`heal`] looks for lost chunks in files that may still hold them, and [`salvage`] sets
 //! damaged packs aside, keeps what is sound of them, and notes what is lost for good.
 //!
-//! [`remembered`] keeps outside of a store how far it had come, and tells when it was put back.
+//! [`remembered`] keeps outside of a store how far it had come, and tells when it was put back, or when another data
+//! directory with the same path writes to it ([`alike`]).
 //!
 //! [`stats`] says what all of that would be worth: what each snapshot alone holds, and what nobody needs. It asks
 //! [`spans`] from which snapshot to which each chunk is needed.
 
+pub mod alike;
 pub mod anomaly;
 pub mod drill;
 pub mod forget;

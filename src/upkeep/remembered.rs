@@ -3,8 +3,8 @@
 //! Packs are authentic and records are chained, but a whole store that was replaced by an earlier copy of itself is as
 //! sound as it was then: nothing in it can tell. Nor can a new one that lies where it was, since somebody removed it,
 //! or a disk is not mounted. So the number of the newest snapshot, the hash of its record, and where the store lies
-//! stand in the data directory too, once the daemon has run there. They are no secret. The file is not synced: what is
-//! lost of it is only the memory.
+//! stand in the data directory too, once the daemon has run there. They are no secret. The file is not synced, but for
+//! which snapshot is coming: what else is lost of it is only the memory.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -14,9 +14,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::alike::{Newest, Other, REMEDY};
 use crate::codec::hex;
 use crate::error::{Error, Result};
+use crate::id::SnapshotId;
 use crate::snapshot::ledger::Start;
+use crate::snapshot::now::now_ms;
 use crate::snapshot::places::{known_as, name_of_source, real};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::store::Store;
@@ -47,6 +50,12 @@ struct Mark {
     /// What the data directory was known as in it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     known_as: String,
+    /// The newest snapshot in it that is of this directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    newest: Option<Newest>,
+    /// That another with the same path took one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    other: Option<Other>,
 }
 
 impl Mark {
@@ -157,14 +166,114 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
     let path = real(&options.source);
     let source = known_as(options.name.as_deref(), &path);
     let named = is_named(&seen, store, &source, &name_of_source(&path))?;
-    let mut taken = take::take(store, options, progress)?;
+    // A dry run waits for nobody: a snapshot that is just being taken may not be remembered yet.
+    let other = if options.dry_run { None } else { seen.other(store, &source)? };
+    let coming = Coming { data_dir: &options.source, store: store.id().to_string(), progress };
+    let mut taken = take::take(store, options, &coming)?;
     if !options.dry_run {
         // It is taken: a memory that cannot be kept does not undo that.
         let kept = remember(&options.source, &source, store, behind.is_some());
         taken.remarks.extend(kept.err().map(|error| error.to_string()));
     }
+    if let Some(other) = other {
+        taken.remarks.push(format!("{} ({REMEDY}; until then nothing is forgotten or pruned)", other.text()));
+        taken.remarks.extend(note(&options.source, store, other).err().map(|error| error.to_string()));
+    }
     taken.remarks.extend(behind.into_iter().chain(named));
     Ok(taken)
+}
+
+/// Notes which snapshot is coming before it is committed, synced: whatever ends the process then, or the machine, it is
+/// known to be one's own.
+struct Coming<'a> {
+    data_dir: &'a Path,
+    store: String,
+    progress: &'a dyn Progress,
+}
+
+impl Progress for Coming<'_> {
+    fn begin(&self, what: &str, total: u64) {
+        self.progress.begin(what, total);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.progress.advance(bytes);
+    }
+
+    fn end(&self) {
+        self.progress.end();
+    }
+
+    fn commits(&self, snapshot: SnapshotId) {
+        let mut all = read(self.data_dir);
+        if let Some(mark) = all.get_mut(&self.store)
+            && let Some(newest) = mark.newest.take()
+        {
+            mark.newest = Some(newest.before(snapshot.to_string()));
+            // What cannot be noted must not keep the snapshot from being taken.
+            let bytes = serde_json::to_vec(&all).unwrap_or_default();
+            let _ = own::put_synced(&self.data_dir.join(FILE), &bytes, 0o600);
+        }
+        self.progress.commits(snapshot);
+    }
+}
+
+impl Seen {
+    /// That another with the same path took a snapshot into `store` after the newest of this one's, which is known as
+    /// `source` in it. Not where the store is another than was seen.
+    fn other(&self, store: &Store, source: &str) -> Result<Option<Other>> {
+        let mark = self.0.get(&store.id().to_string()).filter(|mark| mark.known_as == source);
+        match mark.and_then(|mark| mark.newest.as_ref()) {
+            Some(newest) if missing(self, store, false)?.is_none() => newest.other(store, source, now_ms()),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// That another was noticed which has the path of this data directory, which is known as `source`, while it counts.
+pub fn noted(data_dir: &Path, source: &str) -> Option<Other> {
+    let now = now_ms();
+    read(data_dir).into_values().filter_map(|mark| mark.other).find(|other| other.counts(source, now))
+}
+
+/// The same, or that there is one in `store` now. That is noted, unless this is only `a_trial`.
+pub fn look_for_others(data_dir: &Path, source: &str, store: &Store, a_trial: bool) -> Result<Option<Other>> {
+    let found = seen(data_dir).other(store, source)?;
+    if let Some(other) = found.clone().filter(|_| !a_trial) {
+        note(data_dir, store, other)?;
+    }
+    Ok(found.or_else(|| noted(data_dir, source)))
+}
+
+fn note(data_dir: &Path, store: &Store, other: Other) -> Result<()> {
+    change(data_dir, store, |mark| mark.other = Some(other))
+}
+
+/// A person says that all that is known as `source` in `store` is of this data directory.
+pub fn accept(data_dir: &Path, source: &str, store: &Store) -> Result<()> {
+    follow(data_dir, source, store)?;
+    change(data_dir, store, |mark| mark.other = None)
+}
+
+/// What is the newest in `store` by now is of this data directory: it came by a way that takes no snapshot, or was
+/// taken to mend the store.
+pub fn follow(data_dir: &Path, source: &str, store: &Store) -> Result<()> {
+    let newest = Newest::of(store, source)?;
+    change(data_dir, store, |mark| {
+        if mark.known_as == source {
+            mark.newest = newest;
+        }
+    })
+}
+
+/// Changes what is remembered of `store`, if anything is.
+fn change(data_dir: &Path, store: &Store, act: impl FnOnce(&mut Mark)) -> Result<()> {
+    let before = read(data_dir);
+    let mut all = before.clone();
+    if let Some(mark) = all.get_mut(&store.id().to_string()) {
+        act(mark);
+    }
+    if all == before { Ok(()) } else { write(data_dir, &all) }
 }
 
 /// What it means that nothing in `store` is known as `source`, if there is something that this data directory was
@@ -195,6 +304,17 @@ pub fn begin(data_dir: &Path) -> Result<()> {
     made.map(drop).map_err(|error| Error::io("remember how far the store is", &path, error))
 }
 
+/// Makes the file where somebody who lets a policy go over a `store` may share it, since that lies elsewhere: what
+/// others take into it is noticed then. Not where it is already.
+pub fn begin_beside(data_dir: &Path, source: &str, store: &Store) -> Result<()> {
+    let is_there = data_dir.join(FILE).symlink_metadata().is_ok();
+    if is_there || !data_dir.is_dir() || real(store.root()).starts_with(real(data_dir)) {
+        return Ok(());
+    }
+    begin(data_dir)?;
+    remember(data_dir, source, store, false)
+}
+
 /// Remembers how far `store` is, in which this data directory is known as `source`; or, if it is `behind`, that this
 /// was so until somebody accepts it. Nothing where [`begin`] never was.
 pub fn remember(data_dir: &Path, source: &str, store: &Store, behind: bool) -> Result<()> {
@@ -212,6 +332,7 @@ pub fn remember(data_dir: &Path, source: &str, store: &Store, behind: bool) -> R
         // What lay there is no longer expected.
         all.retain(|_, other| other.at != at);
     }
-    all.insert(id, Mark { at, known_as: source.to_owned(), ..mark });
+    let (newest, other) = (Newest::of(store, source)?, before.get(&id).and_then(|mark| mark.other.clone()));
+    all.insert(id, Mark { at, known_as: source.to_owned(), newest, other, ..mark });
     if all == before { Ok(()) } else { write(data_dir, &all) }
 }

@@ -13,6 +13,7 @@ macro_rules! own_name {
 }
 
 mod adversary;
+mod alike;
 mod anomaly;
 mod away;
 mod backup;

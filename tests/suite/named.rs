@@ -13,14 +13,14 @@ use crate::daemon_common::json_lines;
 use serde_json::json;
 
 /// One path, and two data directories that take turns there.
-struct Turns {
-    place: Place,
+pub struct Turns {
+    pub place: Place,
     now: &'static str,
 }
 
 impl Turns {
     /// The directory `one` lies there, and `other` beside it; each has its notes, and what `config` makes of its name.
-    fn new(config: &dyn Fn(&str) -> serde_json::Value) -> Turns {
+    pub fn new(config: &dyn Fn(&str) -> serde_json::Value) -> Turns {
         let place = Place { key: Some(KEY), ..Place::empty() };
         fs::create_dir(place.path("other")).expect("made");
         for (folder, name) in [(place.data.clone(), "one"), (place.path("other"), "other")] {
@@ -37,7 +37,7 @@ impl Turns {
     }
 
     /// The place, with `who` at the path.
-    fn at(&mut self, who: &'static str) -> &Place {
+    pub fn at(&mut self, who: &'static str) -> &Place {
         if who != self.now {
             fs::rename(&self.place.data, self.place.path(self.now)).expect("moved away");
             fs::rename(self.place.path(who), &self.place.data).expect("moved there");
@@ -47,25 +47,25 @@ impl Turns {
     }
 }
 
-fn take(place: &Place, text: &str) -> String {
+pub fn take(place: &Place, text: &str) -> String {
     fs::write(place.data.join("notes"), text).expect("written");
     id(&place.ok(&["snapshot", "--json"]), "snapshot").expect("an id")
 }
 
-fn id(run: &Run, which: &str) -> Option<String> {
+pub fn id(run: &Run, which: &str) -> Option<String> {
     json_lines(run)[0][which].as_str().map(str::to_owned)
 }
 
-fn ids(place: &Place) -> Vec<String> {
+pub fn ids(place: &Place) -> Vec<String> {
     let all = json_lines(&place.ok(&["snapshots", "--json"]));
     all.iter().map(|one| one["snapshot"].as_str().expect("an id").to_owned()).collect()
 }
 
-fn notes(place: &Place) -> String {
+pub fn notes(place: &Place) -> String {
     fs::read_to_string(place.data.join("notes")).expect("read")
 }
 
-fn refused(run: &Run, code: i32, words: &[&str]) {
+pub fn refused(run: &Run, code: i32, words: &[&str]) {
     assert!(run.code == code && words.iter().all(|word| run.err.contains(word)), "{words:?}: {run:?}");
 }
 

@@ -13,7 +13,7 @@ use super::drive::{self, After};
 use super::inplace::{finish_or_warn, missing, restore_this, warn_of_captured};
 use super::listed::{IN_DOUBT, find_backup, tell_backup};
 use super::output::{self, count, line, size};
-use super::snapshot::unreadable_json;
+use super::snapshot::{not_captured, unreadable_json};
 use crate::error::{Error, Result};
 use crate::export::backup::MacState;
 use crate::export::manifest::Manifest;
@@ -29,11 +29,11 @@ pub fn export(context: &Context, args: ExportArgs) -> Result<u8> {
     let start = Instant::now();
     let manager = context.backups(args.form.dialect)?;
     let store = context.open()?;
-    let record = context.select(&store, &args.snapshot)?;
+    let record = context.select_to_restore(&store, &args.snapshot)?;
     let missing = missing(&record, &[])?;
     let written = manager.export(&store, &record, args.to, record.started, &context.bars())?;
     if let Some(missing) = &missing {
-        output::warning(format!("the snapshot is incomplete: {missing} when it was taken"));
+        output::warning(missing);
     }
     report(context, &written, (&record, None, None), start, &After::default());
     Ok(if written.left_out.is_empty() && missing.is_none() { 0 } else { INCOMPLETE })
@@ -67,15 +67,13 @@ pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8)>
     // Only for what there is to be warned of; what keeps it from being opened is said below.
     drop(context.open());
     let created = manager.create_backup(&context.bars())?;
-    let half_done = warn_of_captured(half_done, created.beside_restore);
+    let half_done = warn_of_captured(half_done, &created.taken.record);
     if created.new_store {
         context.say(format!("made a new store at {}", context.repo()?.display()));
         // Now there is one to be warned of.
         drop(context.open());
     }
-    for error in &created.taken.unreadable {
-        output::warning(format!("not captured: {error}"));
-    }
+    not_captured(&created.taken).for_each(output::warning);
     created.taken.remarks.iter().for_each(output::warning);
     let record = &created.taken.record;
     let parent = record.parent.filter(|_| !created.taken.unchanged).map(|id| id.to_string());

@@ -366,6 +366,11 @@ impl Context {
         Ok(record)
     }
 
+    /// The same to who restores from it: `latest` passes over what was taken while a restore in place was half done.
+    pub fn select_to_restore(&self, store: &Store, name: &str) -> Result<Record> {
+        self.select(store, name).and_then(|record| pass_over(store, name, record))
+    }
+
     /// The same to who changes something: another data directory's only by its id.
     pub fn select_own(&self, store: &Store, name: &str) -> Result<Record> {
         let all = store.records()?;
@@ -382,6 +387,11 @@ impl Context {
         if let Some(other) = noted {
             output::warning(format!("{}: name the one that is meant by its id", other.text()));
         }
+    }
+
+    /// The same to who restores from it in place.
+    pub fn select_own_to_restore(&self, store: &Store, name: &str) -> Result<Record> {
+        self.select_own(store, name).and_then(|record| pass_over(store, name, record))
     }
 
     /// Opens the store for reading.
@@ -480,6 +490,26 @@ fn pick(store: &Store, records: &[Record], name: &str) -> Result<Record> {
             None => error,
         }
     })
+}
+
+/// What is restored in place of `record`, which `name` means, if that is the newest and a mixture: the newest of the
+/// same data directory that is none. Both are named. Where all are, it stays.
+fn pass_over(store: &Store, name: &str, record: Record) -> Result<Record> {
+    if name != "latest" || !record.lack().mixed {
+        return Ok(record);
+    }
+    let all = store.records()?;
+    let Some(whole) = all.iter().rev().find(|one| one.source == record.source && !one.lack().mixed) else {
+        return Ok(record);
+    };
+    output::warning(format!(
+        "the newest snapshot, {}, was passed over: {}. {} of {} is taken; give the id of the other if that is meant",
+        record.id.short(),
+        record.lack(),
+        whole.id.short(),
+        output::time(whole.started),
+    ));
+    Ok(whole.clone())
 }
 
 fn home() -> Result<PathBuf> {

@@ -29,7 +29,7 @@ const SHOWN: usize = 50;
 /// Restores a snapshot for the trial.
 pub fn drill(context: &Context, args: &DrillArgs) -> Result<u8> {
     let store = context.open()?;
-    let record = context.select(&store, args.snapshot.as_deref().unwrap_or("latest"))?;
+    let record = context.select_to_restore(&store, args.snapshot.as_deref().unwrap_or("latest"))?;
     let folder = match (&args.scratch, store.root().parent()) {
         (Some(folder), _) => folder.clone(),
         (None, Some(parent)) => parent.to_path_buf(),
@@ -37,8 +37,10 @@ pub fn drill(context: &Context, args: &DrillArgs) -> Result<u8> {
     };
     warn_of_snapshots(context, &folder);
     let drilled = run(&store, &record, &folder, &context.bars())?;
-    // However it was named.
-    let is_newest = context.of_this(&store.records()?).last().is_some_and(|newest| newest.id == record.id);
+    // However it was named. A mixture is nobody's newest, unless there is nothing else.
+    let own = context.of_this(&store.records()?);
+    let newest = own.iter().rev().find(|one| !one.lack().mixed).or(own.last());
+    let is_newest = newest.is_some_and(|newest| newest.id == record.id);
     let was_proven = store.history()?.ledger().proof(record.id).is_some();
     drop(store);
     let passed = drilled.is_proof();
@@ -120,6 +122,7 @@ fn report(context: &Context, record: &Record, drilled: &Drilled, proven: bool) {
             "proven": proven.then(|| iso(drilled.at)),
             "incomplete": record.unreadable_count > 0,
             "unreadable_entries": unreadable_json(record),
+            "mixed": record.lack().mixed,
             "faults": drilled.faults.iter().map(fault).collect::<Vec<_>>(),
             "remarks": drilled.remarks,
         }));
@@ -143,16 +146,14 @@ fn report(context: &Context, record: &Record, drilled: &Drilled, proven: bool) {
         }
     }
     let rows: u64 = drilled.databases.iter().flat_map(|database| database.found.rows.values()).sum();
-    let lacks = match record.unreadable_count {
-        0 => String::new(),
-        lacks => format!("{} not captured; ", count(lacks, "entry of it was", "entries of it were")),
-    };
+    let lack = record.lack();
+    let lacks = if lack.is_none() { String::new() } else { format!("{lack}; ") };
     line(format!(
         "{} snapshot {}, taken {}: {} of {} restored and compared, {} with {} opened and sound; {lacks}{:.2} s",
-        match (drilled.is_proof(), record.unreadable_count) {
-            (true, 0) => "proven:",
-            (true, _) => "proven, but incomplete:",
-            (false, _) => "not proven:",
+        match drilled.is_proof() {
+            true if lack.is_none() => "proven:",
+            true => "proven, but incomplete:",
+            false => "not proven:",
         },
         record.id.short(),
         time(record.started),

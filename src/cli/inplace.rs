@@ -11,20 +11,22 @@ use serde_json::{Value, json};
 
 use super::args::{BackupRestoreArgs, LiveArgs};
 use super::context::Context;
-use super::output::{self, count, line, size, time};
+use super::output::{self, count, line, shown, size, time};
 use crate::error::{Error, Result};
 use crate::export::backup::Backup;
 use crate::export::inplace::pending::pending;
 use crate::export::inplace::{self, Abandoned, Ended, Replaced};
 use crate::export::manager::{BackupManager, Created};
 use crate::export::restore::{Options, Restored, is_meant};
+use crate::snapshot::lack::Lack;
 use crate::snapshot::look::clean_path;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
 
 /// What a warning begins with that a daemon tells people of.
 pub const HALF_DONE: &str = "a restore is half done";
-/// The exit code of a restore that left out some of what it was asked for, or could not be given up without a trace.
+/// The exit code of a restore that left out some of what it was asked for, or restored what lacks some of it, or could
+/// not be given up without a trace.
 const IN_PART: u8 = 3;
 /// So many entries that the snapshot lacks are named.
 const NAMED: usize = 5;
@@ -62,10 +64,10 @@ pub fn finish_or_warn(context: &Context, dry: bool) -> Option<String> {
     Some(text)
 }
 
-/// The same for what was captured: `earlier` is what was to be known before, and `beside_restore` says whether a
-/// restore exchanged files meanwhile.
-pub fn warn_of_captured(earlier: Option<String>, beside_restore: bool) -> Option<String> {
-    if earlier.is_some() || !beside_restore {
+/// The same for what was captured: `earlier` is what was to be known before, and the record says whether a restore
+/// exchanged files meanwhile.
+pub fn warn_of_captured(earlier: Option<String>, record: &Record) -> Option<String> {
+    if earlier.is_some() || !record.lack().mixed {
         return earlier;
     }
     let text = format!(
@@ -94,7 +96,7 @@ pub fn resume(context: &Context, yes: bool) -> Result<u8> {
     let start = Instant::now();
     let Some(replaced) = inplace::recover(&data, &context.bars())? else { return Err(nothing_pending(&data)) };
     let restored = Restored { replaced, remarks: Vec::new() };
-    Ok(told(context, "what an interrupted restore was about", &restored, None, start))
+    Ok(told(context, ("what an interrupted restore was about", false), &restored, None, start))
 }
 
 /// `restore --abandon`.
@@ -177,7 +179,7 @@ pub fn restore_this(
     let options = options(args.only, args.allow_unsigned, &args.live);
     finish(context)?;
     confirm(context, &what, REPLACES, args.live.yes)?;
-    carry_out(context, &what, |safety, progress| manager.restore_backup(backup, &options, safety, progress))
+    carry_out(context, (&what, false), |safety, progress| manager.restore_backup(backup, &options, safety, progress))
 }
 
 /// `restore SNAP --in-place`.
@@ -185,15 +187,17 @@ pub fn restore_in_place(context: &Context, snapshot: &str, paths: Vec<PathBuf>, 
     finish(context)?;
     let manager = context.backups(None)?;
     let store = context.open()?;
-    let record = context.select_own(&store, snapshot)?;
+    let record = context.select_own_to_restore(&store, snapshot)?;
     is_meant(&store, snapshot, &record)?;
-    let what = format!("snapshot {} of {}", record.id.short(), time(record.started));
-    if let Some(missing) = missing(&record, &paths)? {
-        output::warning(format!("the snapshot is incomplete: {missing} when it was taken"));
-    }
+    let missing = missing(&record, &paths)?;
+    missing.iter().for_each(output::warning);
+    let incomplete = if missing.is_some() { "incomplete " } else { "" };
+    let what = format!("{incomplete}snapshot {} of {}", record.id.short(), time(record.started));
     let options = options(paths, false, live);
     confirm(context, &what, REPLACES, live.yes)?;
-    carry_out(context, &what, |safety, progress| manager.restore_in_place(&store, &record, &options, safety, progress))
+    carry_out(context, (&what, missing.is_some()), |safety, progress| {
+        manager.restore_in_place(&store, &record, &options, safety, progress)
+    })
 }
 
 fn options(only: Vec<PathBuf>, allow_unsigned: bool, live: &LiveArgs) -> Options {
@@ -228,10 +232,11 @@ fn confirm(context: &Context, what: &str, how: &str, yes: bool) -> Result<()> {
     Err(Error::failed("not restored, as you said").hint("nothing was changed"))
 }
 
-/// The second half of both restores: the safety backup is told first, whatever becomes of the rest.
+/// The second half of both restores: the safety backup is told first, whatever becomes of the rest. What is restored
+/// comes with whether it lacks some of what is asked for.
 fn carry_out(
     context: &Context,
-    what: &str,
+    what: (&str, bool),
     act: impl FnOnce(&dyn Fn(&Created), &dyn Progress) -> Result<Restored>,
 ) -> Result<u8> {
     let start = Instant::now();
@@ -260,12 +265,20 @@ fn carry_out(
 }
 
 /// Answers the exit code.
-fn told(context: &Context, what: &str, restored: &Restored, safety: Option<&(PathBuf, String)>, start: Instant) -> u8 {
+fn told(
+    context: &Context,
+    (what, is_incomplete): (&str, bool),
+    restored: &Restored,
+    safety: Option<&(PathBuf, String)>,
+    start: Instant,
+) -> u8 {
     let replaced = &restored.replaced;
     restored.remarks.iter().for_each(output::warning);
     tell(context, replaced);
     if context.json {
-        output::json(&restored_json(restored, safety, start));
+        let mut said = restored_json(restored, safety, start);
+        said["incomplete"] = is_incomplete.into();
+        output::json(&said);
     } else {
         line(format!(
             "restored {what}: {} put in place ({}), {} were as they should be; {:.2} s",
@@ -278,7 +291,7 @@ fn told(context: &Context, what: &str, restored: &Restored, safety: Option<&(Pat
             line("restart the application now");
         }
     }
-    if replaced.skipped.is_empty() && replaced.stayed.is_empty() { 0 } else { IN_PART }
+    if replaced.skipped.is_empty() && replaced.stayed.is_empty() && !is_incomplete { 0 } else { IN_PART }
 }
 
 fn restored_json(restored: &Restored, safety: Option<&(PathBuf, String)>, start: Instant) -> Value {
@@ -343,15 +356,26 @@ fn tell(context: &Context, replaced: &Replaced) {
 
 /// What of `paths`, or of everything, the snapshot never had, in words; nothing if it is complete.
 pub(super) fn missing(record: &Record, paths: &[PathBuf]) -> Result<Option<String>> {
-    let mut named: Vec<&str> = record.unreadable.iter().map(|(path, _)| path.as_str()).collect();
-    let unnamed = record.unreadable_count.saturating_sub(named.len() as u64);
+    let what = missing_of(&record.unreadable, record.unreadable_count, paths)?;
+    Ok(what.map(|what| format!("the snapshot is incomplete: {what} when it was taken")))
+}
+
+/// The same of what was left out of `all` entries, as far as they are `named`; also that there is a mixture.
+pub(super) fn missing_of(named: &[(String, String)], all: u64, paths: &[PathBuf]) -> Result<Option<String>> {
+    let lack = Lack::of(named, all);
+    let mut named: Vec<&str> = named.iter().skip(usize::from(lack.mixed)).map(|(path, _)| path.as_str()).collect();
+    let unnamed = lack.entries.saturating_sub(named.len() as u64);
     let wanted = paths.iter().map(|path| clean_path(path)).collect::<Result<Vec<_>>>()?;
     named.retain(|path| wanted.is_empty() || wanted.iter().any(|wanted| Path::new(path).starts_with(wanted)));
     let entries = named.len() as u64 + unnamed;
-    if entries == 0 {
-        return Ok(None);
+    let mut what = Vec::new();
+    if lack.mixed {
+        what.push("a restore in place was half done, so that old and new data stand side by side in it,".to_owned());
     }
-    let first = named[..named.len().min(NAMED)].join(", ");
-    let more = if entries > NAMED as u64 { ", …" } else { "" };
-    Ok(Some(format!("{} not be read ({first}{more})", count(entries, "entry could", "entries could"))))
+    if entries > 0 {
+        let first = named[..named.len().min(NAMED)].iter().map(|path| shown(path)).collect::<Vec<_>>().join(", ");
+        let more = if entries > NAMED as u64 { ", …" } else { "" };
+        what.push(format!("{} not be read ({first}{more})", count(entries, "entry could", "entries could")));
+    }
+    Ok((!what.is_empty()).then(|| what.join(" and ")))
 }

@@ -17,7 +17,7 @@ use crate::snapshot::tree::{Entry, Node};
 /// Lists a directory of a snapshot, or one entry.
 pub fn ls(context: &Context, args: &LsArgs) -> Result<u8> {
     let store = context.open()?;
-    let record = &context.select(&store, &args.snapshot)?;
+    let record = &context.select_to_restore(&store, &args.snapshot)?;
     let path = look::clean_path(args.path.as_deref().unwrap_or(Path::new("")))?;
     let entries: Vec<(PathBuf, Entry)> = match look::find(&store, record, &path)? {
         Place::Root(tree) => look::list_of(&store, record, tree, &path, args.recursive)?,
@@ -73,7 +73,7 @@ fn mode(bits: u32) -> String {
 /// Prints a file of a snapshot.
 pub fn cat(context: &Context, args: &CatArgs) -> Result<u8> {
     let store = context.open()?;
-    let record = &context.select(&store, &args.snapshot)?;
+    let record = &context.select_to_restore(&store, &args.snapshot)?;
     let path = look::clean_path(&args.path)?;
     match look::find(&store, record, &path)? {
         Place::Entry(Entry { node: Node::File { size, content, .. }, .. }) => {

@@ -9,7 +9,9 @@ use serde_json::json;
 
 use super::args::{Repair, RepairArgs};
 use super::context::Context;
+use super::inplace::warn_of_captured;
 use super::output::{self, count, line};
+use super::snapshot::not_captured;
 use crate::error::{Error, Result};
 use crate::export::repair::{Options, Repaired};
 use crate::snapshot::ledger::is_ledger;
@@ -32,8 +34,9 @@ fn all(context: &Context, args: &RepairArgs) -> Result<u8> {
     let options = Options { backups: args.from.clone(), without_snapshot: args.without_snapshot };
     let repaired = context.backups(None)?.repair(&options, &context.bars())?;
     let unreadable = repaired.taken.as_ref().map_or(&[][..], |taken| &taken.unreadable);
-    for error in unreadable {
-        output::warning(format!("not captured: {error}"));
+    if let Some(taken) = &repaired.taken {
+        not_captured(taken).for_each(output::warning);
+        warn_of_captured(None, &taken.record);
     }
     if context.json {
         let taken = repaired.taken.as_ref();

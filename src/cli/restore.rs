@@ -15,6 +15,9 @@ use crate::error::{Error, Result};
 use crate::snapshot::places::{meet, real, source_of_name};
 use crate::snapshot::restore::{Options, restore as restore_snapshot};
 
+/// The exit code where all that the snapshot holds was restored, and it lacks some of what was asked for.
+const INCOMPLETE: u8 = 3;
+
 /// Restores a snapshot into a directory.
 pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
     let snapshot = args.snapshot.unwrap_or_default();
@@ -27,7 +30,7 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
     };
     let start = Instant::now();
     let store = context.open()?;
-    let record = &context.select(&store, &snapshot)?;
+    let record = &context.select_to_restore(&store, &snapshot)?;
     // As they really lie: a link or a `..` must not lead plaintext into the store.
     let really = real(&target);
     if really.starts_with(real(store.root())) {
@@ -60,7 +63,7 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
     let restored = restore_snapshot(&store, record, &options, &context.bars())?;
     let duration_ms = start.elapsed().as_millis() as u64;
     if let Some(missing) = &missing {
-        output::warning(format!("the snapshot is incomplete: {missing} when it was taken"));
+        output::warning(missing);
     }
     for (path, why) in &restored.damaged {
         output::warning(format!("not restored: {}: {why}", path.display()));
@@ -86,8 +89,9 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
             0 => String::new(),
             kept => format!(", {kept} of which were there as they should be"),
         };
+        let incomplete = if missing.is_some() { "incomplete " } else { "" };
         line(format!(
-            "restored {} ({}{kept}) of snapshot {}, taken {}, to {} in {:.2} s",
+            "restored {} ({}{kept}) of {incomplete}snapshot {}, taken {}, to {} in {:.2} s",
             count(restored.files, "file", "files"),
             size(restored.bytes),
             record.id.short(),
@@ -97,7 +101,7 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
         ));
     }
     if restored.damaged.is_empty() {
-        return Ok(0);
+        return Ok(if missing.is_some() { INCOMPLETE } else { 0 });
     }
     Err(Error::integrity(format!(
         "{} not restored, since the store lost some of their data; everything else was",

@@ -14,6 +14,7 @@ use super::output::{self, count, iso, line, size, time};
 use super::retention;
 use crate::error::{Error, Result};
 use crate::export::inplace::beside::Watch;
+use crate::snapshot::lack::is_mixed;
 use crate::snapshot::now::now_ms;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
@@ -66,7 +67,6 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
         context.say(format!("made a new store at {}", store.root().display()));
     }
     let options = Options {
-        source,
         name: places.name.clone(),
         exclude: config.exclude.iter().cloned().chain(args.exclude).collect(),
         own_folders,
@@ -76,11 +76,12 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
         full_scan: args.full_scan,
         separate_files: args.separate_files || config.separate_files,
         list: context.json,
+        beside: Watch::begin(&source).knowing(half_done.is_some()).asked(),
+        source,
         ..Options::default()
     };
-    let watch = Watch::begin(&options.source);
     let taken = take_snapshot(&mut store, &options, &context.bars())?;
-    let half_done = warn_of_captured(half_done, watch.saw_restore());
+    let half_done = warn_of_captured(half_done, &taken.record);
     let duration_ms = start.elapsed().as_millis() as u64;
     report(context, &options, &taken, (new_store, half_done.as_deref()), duration_ms);
     if !args.dry_run && !taken.unchanged {
@@ -97,9 +98,8 @@ fn report(
     duration_ms: u64,
 ) {
     let record = &taken.record;
-    let remarks = || taken.remarks.iter().cloned().chain(taken.unreadable.iter().map(|e| format!("not captured: {e}")));
-    taken.remarks.iter().for_each(output::warning);
-    taken.unreadable.iter().for_each(|error| output::warning(format!("not captured: {error}")));
+    let remarks = || taken.remarks.iter().cloned().chain(not_captured(taken));
+    remarks().for_each(output::warning);
     if context.verbose {
         for (path, reason) in &taken.excluded {
             output::message(format!("left out: {}: {reason}", path.display()));
@@ -174,12 +174,14 @@ fn report(
         size(taken.new_bytes),
         taken.cut_ms,
     ));
-    if !taken.unreadable.is_empty() {
-        context.say(format!(
-            "{} not captured: the snapshot is incomplete",
-            count(taken.unreadable.len() as u64, "entry was", "entries were")
-        ));
+    if !record.lack().is_none() {
+        context.say(format!("{}: the snapshot is incomplete", record.lack()));
     }
+}
+
+/// What could not be captured, in words. That it is a mixture is told as what is to be known of the restore.
+pub fn not_captured(taken: &Taken) -> impl Iterator<Item = String> {
+    taken.unreadable.iter().filter(|error| !is_mixed(error)).map(|error| format!("not captured: {error}"))
 }
 
 fn record_json(record: &Record) -> Value {
@@ -199,6 +201,7 @@ fn record_json(record: &Record) -> Value {
         "note": record.note,
         "unreadable": record.unreadable_count,
         "unreadable_entries": unreadable_json(record),
+        "mixed": record.lack().mixed,
     })
 }
 
@@ -246,8 +249,12 @@ pub fn list(context: &Context, args: &SnapshotsArgs) -> Result<u8> {
         if !record.tags.is_empty() {
             let _ = write!(text, "  [{}]", record.tags.join(", "));
         }
-        if record.unreadable_count > 0 {
-            let _ = write!(text, "  incomplete: {} not captured", record.unreadable_count);
+        let lack = record.lack();
+        if lack.mixed {
+            text.push_str("  mixed: taken while a restore in place was half done");
+        }
+        if lack.entries > 0 {
+            let _ = write!(text, "  incomplete: {} not captured", lack.entries);
         }
         if let Some(at) = ledger.forgotten.get(&record.id) {
             let _ = write!(text, "  forgotten {}", time(*at));

@@ -6,8 +6,9 @@ use super::context::Context;
 use super::output::{self, count, line, shown, size, time};
 use crate::error::Result;
 use crate::schedule::checks::Level;
-use crate::schedule::health::{Standing, lacks, look};
+use crate::schedule::health::{Standing, look};
 use crate::schedule::state::State;
+use crate::snapshot::lack::Lack;
 use crate::snapshot::now::now_ms;
 
 /// `status`.
@@ -28,12 +29,12 @@ pub fn status(context: &Context) -> Result<u8> {
     // What cannot be read may hold any number of them.
     let of_store = if standing.store_is_closed { "not known: the store does not open" } else { "none" };
     let named = |one: &Option<(String, i64)>, most: usize| named_or(one, most, of_store);
-    let incomplete = |entries: u64| format!("; incomplete: {}", lacks(entries));
-    let lacking = Some(standing.snapshot_lacks).filter(|entries| *entries > 0).map_or_else(String::new, incomplete);
+    let incomplete = |lack: Lack| if lack.is_none() { String::new() } else { format!("; incomplete: {lack}") };
+    let lacking = incomplete(standing.snapshot_lacks);
     line(format!("newest snapshot  {}{lacking}", named(&standing.snapshot, 8)));
     line(format!("newest proof     {}", named(&standing.proven, 8)));
-    if let Some((id, at, entries)) = &standing.proven_incomplete {
-        line(format!("newer proof      {}{}", named(&Some((id.clone(), *at)), 8), incomplete(*entries)));
+    if let Some((id, at, lack)) = &standing.proven_incomplete {
+        line(format!("newer proof      {}{}", named(&Some((id.clone(), *at)), 8), incomplete(*lack)));
     }
     let of_folder = standing.backups_error.as_ref().map_or("none".to_owned(), |why| format!("not known: {why}"));
     line(format!("newest backup    {}", named_or(&standing.backup, usize::MAX, &shown(&of_folder))));

@@ -82,8 +82,6 @@ pub struct Created {
     pub new_store: bool,
     /// The snapshot.
     pub taken: Taken,
-    /// A restore in place exchanged files while it was taken: old and new data may stand side by side in it.
-    pub beside_restore: bool,
     /// The backup.
     pub written: Written,
 }
@@ -152,7 +150,7 @@ impl BackupManager {
     /// The same, with tags for the snapshot, and paths that it has although a glob of the settings leaves them out.
     pub(super) fn create(&self, tags: &[&str], despite: BTreeSet<PathBuf>, progress: &dyn Progress) -> Result<Created> {
         let created = now_ms();
-        let (taken, beside_restore, new_store) = {
+        let (taken, new_store) = {
             let mut store =
                 Store::open_or_create(&self.places.repo, &self.credentials, self.settings.patience, created / 1000)?;
             let options = take::Options {
@@ -163,17 +161,17 @@ impl BackupManager {
                 own_folders: self.places.own_folders()?,
                 tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
                 separate_files: self.settings.separate_files,
+                beside: Watch::begin(&self.places.data_dir).asked(),
                 ..take::Options::default()
             };
-            let watch = Watch::begin(&self.places.data_dir);
             let taken = remembered::take(&mut store, &options, progress)?;
-            (taken, watch.saw_restore(), store.is_new())
+            (taken, store.is_new())
         };
         let store = self.open_store()?;
         let before_restore = tags.contains(&BEFORE_RESTORE);
         let written = self.write(&store, &taken.record, None, created, before_restore, progress);
         let written = written.map_err(|error| also_taken(error, taken.record.id, before_restore))?;
-        Ok(Created { new_store, taken, beside_restore, written })
+        Ok(Created { new_store, taken, written })
     }
 
     /// Writes a snapshot of `store` as a backup into `folder`, or among the other backups. `created` is what it says of

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::backup::Backup;
+use super::inplace::beside::Watch;
 use super::list;
 use super::manager::BackupManager;
 use super::nbak;
@@ -165,6 +166,7 @@ impl BackupManager {
             own_folders: self.places.own_folders()?,
             separate_files: self.settings.separate_files,
             full_scan: true,
+            beside: Watch::begin(&self.places.data_dir).asked(),
             ..take::Options::default()
         };
         let taken = take::take(store, &options, progress)?;

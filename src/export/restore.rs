@@ -267,7 +267,8 @@ pub fn is_meant(store: &Store, name: &str, record: &Record) -> Result<()> {
         return Ok(());
     }
     let records = store.records()?;
-    let before = records.iter().rev().find(|one| one.source == record.source && !is_safety(one));
+    let is_before = |one: &&Record| one.source == record.source && one.sequence < record.sequence;
+    let before = records.iter().rev().filter(is_before).find(|one| !is_safety(one) && !one.lack().mixed);
     let before = before.map(|one| format!("{} is the one before, ", one.id.short())).unwrap_or_default();
     let id = record.id.short();
     Err(Error::usage(format!("the latest snapshot, {id}, is what a restore took of the state that it was to replace"))

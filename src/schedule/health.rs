@@ -22,7 +22,9 @@ use crate::export::files::{open_regular, read_bounded};
 use crate::export::inplace::pending::{Pending, kept, pending};
 use crate::export::list::{AHEAD, Listed, NOT_COME, Order, list, newest_of, order_of};
 use crate::id::PackId;
+use crate::snapshot::lack::Lack;
 use crate::snapshot::places::Places;
+use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 use crate::store::objects::{Key, Kind};
 use crate::upkeep::alike::REMEDY;
@@ -39,16 +41,16 @@ pub struct Standing {
     pub now: i64,
     /// The newest snapshot of this data directory: id and time.
     pub snapshot: Option<(String, i64)>,
-    /// How many entries could not be captured when that was taken.
-    pub snapshot_lacks: u64,
+    /// What it lacks.
+    pub snapshot_lacks: Lack,
     /// How many of it there are.
     pub snapshots: u64,
     /// How many of other data directories the store has.
     pub others: u64,
     /// The newest of this data directory that is complete and that a drill restored: id, and when it did.
     pub proven: Option<(String, i64)>,
-    /// A newer one that a drill restored and that is incomplete, and how many entries it lacks.
-    pub proven_incomplete: Option<(String, i64, u64)>,
+    /// A newer one that a drill restored and that is incomplete, and what it lacks.
+    pub proven_incomplete: Option<(String, i64, Lack)>,
     /// The newest backup of this data directory that was not made before a restore: name and time.
     pub backup: Option<(String, i64)>,
     /// The time of the newest, of those of a time that has come.
@@ -222,14 +224,14 @@ impl Standing {
                 self.snapshots = own().count() as u64;
                 self.others = history.live().count() as u64 - self.snapshots;
                 self.snapshot = own().next_back().map(|record| (record.id.to_string(), record.started));
-                self.snapshot_lacks = own().next_back().map_or(0, |record| record.unreadable_count);
+                self.snapshot_lacks = own().next_back().map(Record::lack).unwrap_or_default();
                 for (one, at) in own().rev().filter_map(|one| Some((one, history.ledger().proof(one.id)?))) {
                     let id = one.id.to_string();
-                    if one.unreadable_count == 0 {
+                    if one.lack().is_none() {
                         self.proven = Some((id, at));
                         break;
                     }
-                    self.proven_incomplete.get_or_insert((id, at, one.unreadable_count));
+                    self.proven_incomplete.get_or_insert((id, at, one.lack()));
                 }
                 order
             }
@@ -275,10 +277,12 @@ impl Standing {
         };
         let mut snapshot = named(&self.snapshot, "snapshot");
         if self.snapshot.is_some() {
-            snapshot["lacks"] = json!(self.snapshot_lacks);
+            snapshot["lacks"] = json!(self.snapshot_lacks.entries);
+            snapshot["mixed"] = json!(self.snapshot_lacks.mixed);
         }
         let incomplete = self.proven_incomplete.as_ref().map(|(id, at, lacks)| {
-            json!({"snapshot": id, "at": iso(*at), "age_seconds": (self.now - at) / 1000, "lacks": lacks})
+            let age = (self.now - at) / 1000;
+            json!({"snapshot": id, "at": iso(*at), "age_seconds": age, "lacks": lacks.entries, "mixed": lacks.mixed})
         });
         let next: BTreeMap<&str, String> = self.next.iter().map(|(job, at)| (job.as_str(), iso(*at))).collect();
         let last = |(what, last): (&String, &super::state::Last)| {
@@ -364,9 +368,12 @@ impl Standing {
             ),
             _ => say("clock", Level::Good, time(self.now), ""),
         }
-        if let (Some((id, _)), 1..) = (&self.snapshot, self.snapshot_lacks) {
-            let what = format!("the newest, {}, is incomplete: {}", &id[..8], lacks(self.snapshot_lacks));
-            let remedy = "`nbak snapshots -v` names what; mend that, or exclude it, and take another";
+        if let Some((id, _)) = self.snapshot.as_ref().filter(|_| !self.snapshot_lacks.is_none()) {
+            let what = format!("the newest, {}, is incomplete: {}", &id[..8], self.snapshot_lacks);
+            let remedy = match self.snapshot_lacks {
+                Lack { entries: 0, .. } => "take another once no restore is half done; then `nbak forget` this one",
+                _ => "`nbak snapshots -v` names what; mend that, or exclude it, and take another",
+            };
             say("snapshot", Level::Bad, what, remedy);
         }
         match (&self.backup, self.stale(config)) {
@@ -499,7 +506,7 @@ impl Standing {
         let ago = |at: i64| self.now.saturating_sub(at).max(0).unsigned_abs() / 86_400_000;
         let restored = |id: &str, at: i64| format!("{} was restored {} ago", &id[..8], count(ago(at), "day", "days"));
         if let Some((id, at, lacked)) = &self.proven_incomplete {
-            let what = format!("snapshot {}, and is incomplete: {}", restored(id, *at), lacks(*lacked));
+            let what = format!("snapshot {}, and is incomplete: {}", restored(id, *at), lacked);
             let before = match &self.proven {
                 Some((id, at)) => format!("of the complete ones, {}", restored(id, *at)),
                 None => "no complete one was restored yet".to_owned(),
@@ -520,9 +527,4 @@ impl Standing {
             if ago(*at) > 30 { (Level::Note, "`nbak drill` proves a newer one") } else { (Level::Good, "") };
         say("proof", level, format!("snapshot {}", restored(id, *at)), remedy);
     }
-}
-
-/// How many entries an incomplete snapshot lacks, in words.
-pub fn lacks(entries: u64) -> String {
-    format!("{} not captured", count(entries, "entry was", "entries were"))
 }

@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::lack::Lack;
 use super::tree::Attributes;
 use crate::error::{Error, Result};
 use crate::id::{SnapshotId, TreeId};
@@ -49,7 +50,8 @@ pub struct Record {
     pub root: Attributes,
     /// What is in it.
     pub totals: Totals,
-    /// Entries that could not be captured, and why. At most [`MOST_UNREADABLE`] are kept by name.
+    /// Entries that could not be captured, and why. At most [`MOST_UNREADABLE`] are kept by name. The first may be what
+    /// says that it is a mixture ([`super::lack`]).
     pub unreadable: Vec<(String, String)>,
     /// How many could not.
     pub unreadable_count: u64,
@@ -115,6 +117,11 @@ impl Totals {
 }
 
 impl Record {
+    /// What keeps it from being all of its data directory at one time.
+    pub fn lack(&self) -> Lack {
+        Lack::of(&self.unreadable, self.unreadable_count)
+    }
+
     /// The record's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let root = self.root;

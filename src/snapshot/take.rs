@@ -22,6 +22,7 @@ use super::contents::Contents;
 pub use super::contents::Listed;
 use super::early;
 use super::gather::Gathering;
+use super::lack;
 use super::look;
 use super::now::now_nanos;
 use super::outward;
@@ -125,6 +126,8 @@ impl Taking<'_> {
         if early == 0
             && let (Some(note), Some(record)) = (note.as_ref(), record.as_ref())
             && let Some(taken) = self.still(note.clone(), record, &walked, &digests)
+            // It does not say so of itself.
+            && !self.options.beside.saw_restore()
         {
             return Ok(taken);
         }
@@ -154,6 +157,10 @@ impl Taking<'_> {
         .gather()?;
         self.check_place()?;
         self.name_unmounted(&mut walked);
+        // All that is captured was read by now.
+        if self.options.beside.saw_restore() {
+            walked.errors.insert(0, lack::mixed());
+        }
         if self.clock_was_set() {
             contents.distrust();
         }

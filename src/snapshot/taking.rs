@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::captured::Opening;
 use super::contents::Listed;
+use super::lack::Beside;
 use super::now::Moment;
 use super::record::Record;
 use super::scratch::Scratch;
@@ -45,6 +46,8 @@ pub struct Options {
     pub separate_files: bool,
     /// List what was captured also where nothing changed, which takes a little longer.
     pub list: bool,
+    /// Whether a restore in place exchanged files meanwhile: then the record says so.
+    pub beside: Beside,
 }
 
 /// What came of it.
@@ -69,7 +72,7 @@ pub struct Taken {
     /// What was captured; where no list is wanted, without what is in folders that were taken over, and nothing if
     /// nothing changed.
     pub entries: Vec<Listed>,
-    /// What could not be captured.
+    /// What could not be captured, and first of all whether it is a mixture ([`super::lack`]).
     pub unreadable: Vec<SourceError>,
     /// What is worth knowing besides.
     pub remarks: Vec<String>,

@@ -170,11 +170,8 @@ fn carry_out(
     drilled: &mut Drilled,
     progress: &dyn Progress,
 ) -> Result<()> {
-    if record.unreadable_count > 0 {
-        let count = record.unreadable_count;
-        drilled
-            .remarks
-            .push(format!("the snapshot is incomplete: {count} of its entries could not be read at the time"));
+    if !record.lack().is_none() {
+        drilled.remarks.push(format!("the snapshot is incomplete: {}", record.lack()));
     }
     let listing = match list_whole(store, record, record.tree, Path::new("")) {
         Ok(listing) => listing,

@@ -366,9 +366,9 @@ fn an_incomplete_snapshot_says_so_when_it_is_restored() {
         .map(|n| std::os::unix::net::UnixListener::bind(place.data.join(format!("sub/s{n}"))).expect("a socket"))
         .collect();
     place.run(["snapshot"]).exits(3);
-    let run = place.ok(restore(&place.path("one"), &[]));
+    let run = place.run(restore(&place.path("one"), &[])).exits(3);
     run.says(&["the snapshot is incomplete: 7 entries could not be read", "sub/s0, ", "sub/s4, …"]);
-    let said = place.ok(restore(&place.path("two"), &["--json"])).json();
+    let said = place.run(restore(&place.path("two"), &["--json"])).exits(3).json();
     assert_eq!((&said["incomplete"], said["unreadable_entries"].as_array().map(Vec::len)), (&true.into(), Some(7)));
     // Whom it does not concern need not hear of it.
     let args = ["restore".as_ref(), "latest".as_ref(), OsStr::new("a"), "--target".as_ref()];

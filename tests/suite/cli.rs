@@ -334,7 +334,7 @@ fn results_and_messages_go_their_own_ways() {
     // No bars, no colours, no cursor movements where nobody watches.
     let target = place.path("target");
     let args = ["restore".as_ref(), "latest".as_ref(), "--target".as_ref(), target.as_os_str()];
-    for run in [run, place.ok(args), place.ok(["check", "--read-data"]), place.ok(["--help"]), place.run(["snap"])] {
+    for run in [run, place.run(args), place.ok(["check", "--read-data"]), place.ok(["--help"]), place.run(["snap"])] {
         for stream in [&run.out, &run.err] {
             assert!(!stream.contains('\u{1b}') && !stream.contains('\r'), "{run:?}");
         }
@@ -475,7 +475,7 @@ fn a_path_that_could_not_be_put_back_is_said() {
     place.run(["drill"]).exits(3);
     fs::write(place.data.join("file"), "two").expect("a file");
     let id = run.json()["snapshot"].as_str().expect("an id").to_owned();
-    place.run(["restore", &id, "--in-place", "--yes"]).exits(0);
+    place.run(["restore", &id, "--in-place", "--yes"]).exits(3);
     assert_eq!(fs::read(place.data.join("file")).expect("there"), b"one");
     assert_eq!(fs::read(deep.join("file")).expect("there"), b"deep", "what is in no snapshot stays");
 }

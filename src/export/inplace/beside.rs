@@ -3,8 +3,8 @@
 //! A restore that is half done has its intent in place. But one may begin and end while a snapshot is taken, and then
 //! nothing of it is there before or after. So each that is about to exchange something marks the file that restores
 //! lock, which stays: once its intent is there, it writes into it what was never there before. Whoever captures reads
-//! the mark, then looks for an intent, captures, and does both again. Where no intent was there the first time, one
-//! that comes later marks later.
+//! the mark, then looks for an intent, captures, and does both again, before it commits: what it takes says so in its
+//! record. Where no intent was there the first time, one that comes later marks later.
 
 use std::fs::OpenOptions;
 use std::io::Read as _;
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::called::{LOCK, MARK};
 use super::trust;
+use crate::snapshot::lack::Beside;
 
 /// What the file of the lock is, and what is in it.
 type Mark = (u64, Vec<u8>);
@@ -31,8 +32,19 @@ impl Watch {
         Watch { data: data.to_path_buf(), mark, was_half_done: is_half_done(data) }
     }
 
+    /// The same where it is `known` before that a restore is half done.
+    #[must_use]
+    pub fn knowing(self, known: bool) -> Watch {
+        Watch { was_half_done: self.was_half_done || known, ..self }
+    }
+
+    /// For who captures it, to ask when all is read, and before it is committed.
+    pub fn asked(self) -> Beside {
+        Beside::asking(move || self.saw_restore())
+    }
+
     /// Whether a restore in place exchanged files, or stood half done, at any time until now.
-    pub fn saw_restore(&self) -> bool {
+    fn saw_restore(&self) -> bool {
         self.was_half_done || is_half_done(&self.data) || mark(&self.data) != self.mark
     }
 }

@@ -38,12 +38,17 @@ fn while_it_reads(scene: &Scene, args: &[&str], act: impl FnOnce()) -> (Run, Vec
     (run, said)
 }
 
+/// Of each snapshot, whether it says that it is a mixture.
+fn mixed(scene: &Scene) -> Vec<bool> {
+    let list = Run::of(command(scene, &["snapshots", "--json"]));
+    list.out.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["mixed"] == true).collect()
+}
+
 fn assert_is_told(scene: &Scene, (run, said): &(Run, Vec<Value>), what: &str) {
     assert_eq!(run.code, 3, "{what}: {run:?}");
     assert!(run.err.contains("restore is half done in what was captured"), "{what}: {run:?}");
     assert!(said[0]["pending_restore"].as_str().is_some_and(|text| text.contains("half done")), "{what}: {said:?}");
-    let list = Run::of(command(scene, &["snapshots"]));
-    assert_eq!(list.out.lines().count(), 1, "{what}: it has what was there: {list:?}");
+    assert_eq!(mixed(scene), [true], "{what}: it has what was there, and says what it is");
 }
 
 #[test]
@@ -61,6 +66,7 @@ fn a_restore_that_began_and_ended_meanwhile_is_told() {
         assert_is_told(&scene, &told, args[0]);
         let run = Run::of(command(&scene, args));
         assert!(run.code == 0 && !run.err.contains("half done"), "the next one is whole: {run:?}");
+        assert_eq!(mixed(&scene), [true, false]);
     }
 }
 

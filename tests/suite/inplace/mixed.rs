@@ -1,0 +1,130 @@
+//! What is taken while a restore in place is half done is of old and new data. It says so for ever, and nobody who asks
+//! for the newest gets it unless there is nothing else.
+
+use std::fs;
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use super::interrupted::Half;
+use super::scene::insert;
+use crate::common::Run;
+
+/// A restore that was killed half way, and cannot be finished since somebody wrote; what the store and the backups have
+/// of the same state looks as if no restore had been.
+fn half_with(args: &[&[&str]]) -> Half {
+    let half = Half::made();
+    insert(&Connection::open(&half.left).expect("opened"), "since", 1);
+    let (journal, aside) = (half.scene.data.join(".nbak-restore"), half.scene.data.with_file_name("aside"));
+    fs::rename(&journal, &aside).expect("moved");
+    for args in args {
+        let run = half.run(args);
+        assert_eq!(run.code, 0, "{args:?}: {run:?}");
+    }
+    fs::rename(&aside, &journal).expect("moved");
+    half
+}
+
+fn snapshots(half: &Half) -> Vec<Value> {
+    let (code, all) = half.json(&["snapshots"]);
+    assert_eq!(code, 0);
+    all
+}
+
+fn id(snapshot: &Value) -> String {
+    snapshot["snapshot"].as_str().expect("an id")[..8].to_owned()
+}
+
+fn assert_passed_over(run: &Run, mixed: &str, whole: &str) {
+    assert_eq!(run.code, 0, "{run:?}");
+    let said = run.err.lines().find(|line| line.contains("passed over")).unwrap_or_else(|| panic!("{run:?}"));
+    assert!(said.contains(mixed) && said.contains(whole) && said.contains("give the id"), "{said}");
+}
+
+#[test]
+fn a_snapshot_says_for_ever_that_it_is_a_mixture() {
+    // Nothing changed since one that does not say it, which the program knows at a glance.
+    let half = half_with(&[&["snapshot"], &["snapshot"]]);
+    for _ in 0..2 {
+        let (code, said) = half.json(&["snapshot"]);
+        assert_eq!((code, &said[0]["mixed"]), (3, &json!(true)), "{said:?}");
+    }
+    let all = snapshots(&half);
+    let mixed: Vec<&Value> = all.iter().map(|one| &one["mixed"]).collect();
+    assert_eq!(mixed, [&json!(false), &json!(true)], "neither hidden nor taken twice: {all:?}");
+    assert_eq!((&all[1]["unreadable"], &all[1]["unreadable_entries"][0]["path"]), (&json!(1), &json!(".nbak-restore")));
+    let reason = all[1]["unreadable_entries"][0]["reason"].as_str().expect("text");
+    assert!(reason.contains("half done") && reason.contains("old and new data"), "{reason}");
+    let listed = half.run(&["snapshots"]).out;
+    assert_eq!(listed.matches("mixed: taken while a restore in place was half done").count(), 1, "{listed}");
+    assert!(!listed.contains("not captured"), "{listed}");
+    assert!(half.run(&["doctor"]).out.contains("is incomplete: old and new data of a restore in place"));
+
+    // Once nothing is half done, the same state is what it is.
+    assert_eq!(half.run(&["restore", "--abandon"]).code, 0);
+    assert_eq!(half.run(&["snapshot"]).code, 0);
+    let all = snapshots(&half);
+    assert_eq!((all.len(), &all[2]["mixed"]), (3, &json!(false)), "{all:?}");
+    assert!(!half.run(&["doctor"]).out.contains("is incomplete"));
+}
+
+#[test]
+fn who_asks_for_the_latest_gets_one_that_is_no_mixture() {
+    let half = half_with(&[&["snapshot"]]);
+    assert_eq!(half.run(&["snapshot"]).code, 3);
+    let all = snapshots(&half);
+    let (whole, mixed) = (&*id(&all[0]), &*id(&all[1]));
+    let place = |name: &str| half.scene.data.with_file_name(name).to_str().expect("UTF-8").to_owned();
+    let (one, two, three) = (place("one"), place("two"), place("three"));
+    for args in [
+        &["restore", "latest", "--target", &one][..],
+        &["export", "latest", "--to", &place("exported")],
+        &["drill"],
+        &["drill", "latest"],
+        &["cat", "latest", "notes.txt"],
+    ] {
+        assert_passed_over(&half.run(args), mixed, whole);
+    }
+    let (code, said) = half.json(&["drill"]);
+    assert_eq!((code, &said[0]["snapshot"]), (0, &all[0]["snapshot"]));
+
+    // By its id it is to be had, with what there is to say of it.
+    let run = half.run(&["restore", mixed, "--target", &two]);
+    assert!(run.code == 3 && run.err.contains("old and new data stand side by side"), "{run:?}");
+    assert!(run.out.contains("of incomplete snapshot") && !run.err.contains("passed over"), "{run:?}");
+    let run = half.run(&["restore", mixed, "notes.txt", "--target", &three]);
+    assert!(run.code == 3 && run.err.contains("old and new data"), "whatever is asked for: {run:?}");
+    let run = half.run(&["drill", mixed]);
+    assert!(run.code == 3 && run.out.contains("proven, but incomplete: "), "{run:?}");
+    assert!(run.out.contains("; old and new data of a restore in place") && !run.out.contains("captured"), "{run:?}");
+    // It is held beside the complete one that was proven.
+    assert_eq!(half.run(&["forget", "--keep-last", "1"]).code, 0);
+    assert_eq!(snapshots(&half).len(), 2);
+
+    assert_eq!(half.run(&["restore", "--abandon"]).code, 0);
+    let run = half.run(&["restore", "latest", "--in-place", "--yes"]);
+    assert_passed_over(&run, mixed, whole);
+    assert_eq!(half.run(&["forget", "--force", whole]).code, 0);
+    let run = half.run(&["restore", mixed, "--in-place", "--yes"]);
+    assert!(run.code == 3 && run.out.contains("restored incomplete snapshot"), "{run:?}");
+}
+
+#[test]
+fn where_there_is_nothing_else_a_mixture_is_the_latest() {
+    let half = half_with(&[]);
+    assert_eq!(half.run(&["snapshot"]).code, 3);
+    let run =
+        half.run(&["restore", "latest", "--target", half.scene.data.with_file_name("to").to_str().expect("UTF-8")]);
+    assert!(run.code == 3 && run.err.contains("side by side") && !run.err.contains("passed over"), "{run:?}");
+}
+
+/// What a restore took of the state that it was to replace is no answer to `latest`, behind a mixture either.
+#[test]
+fn behind_a_mixture_the_latest_is_still_not_what_was_to_go() {
+    let half = half_with(&[&["snapshot"], &["snapshot", "--tag", "before-restore"]]);
+    assert_eq!(half.run(&["snapshot"]).code, 3);
+    assert_eq!(half.run(&["restore", "--abandon"]).code, 0);
+    let all = snapshots(&half);
+    let run = half.run(&["restore", "latest", "--in-place", "--yes"]);
+    assert!(run.code == 2 && run.err.contains(&format!("{} is the one before", id(&all[0]))), "{run:?}");
+}

@@ -55,6 +55,27 @@ def reference(program, place):
                 assert found == entry["sha256_of_iterdump"], path
 
 
+def incomplete(program, place):
+    """What a backup lacks is read, and nobody can change it or take it away."""
+    data = place / "lacking"
+    data.mkdir()
+    (data / "file").write_bytes(b"there")
+    os.mkfifo(data / "pipe")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("NODYN_", "LYNOX_", "NBAK_"))}
+    command = [program, "--data-dir", data, "--repo", place / "lacking-store", "backup", "--json"]
+    made = subprocess.run(command, env={**environment, "NODYN_VAULT_KEY": KEY}, capture_output=True, text=True)
+    assert made.returncode == 3, made
+    backup = Path(json.loads(made.stdout)["path"])
+    answer = read(backup, KEY)
+    assert answer.returncode == 0 and "MAC checked" in answer.stdout and "not in the backup: 'pipe'" in answer.stdout, answer
+    manifest = backup / "manifest.json"
+    whole = manifest.read_text("utf-8")
+    for before, after in (('"pipe"', '"pope"'), ('"lacks_count": 1', '"lacks_count": 2'), ("lacks", "locks")):
+        manifest.write_text(whole.replace(before, after), "utf-8")
+        assert whole != manifest.read_text("utf-8") and read(backup, KEY).returncode == 1, before
+    manifest.write_text(whole, "utf-8")
+
+
 def main(program):
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
@@ -91,6 +112,7 @@ def main(program):
                     assert read(backup, key).returncode == 1, (path, at)
                 path.write_bytes(whole)
             assert read(backup, key).returncode == 0
+        incomplete(program, place)
         db.close()
         reference(program, place)
     print("the reader agrees: 3 backups read, every flipped byte found")

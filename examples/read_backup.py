@@ -43,6 +43,17 @@ def mac_input(manifest, field):
     return b"".join(parts)
 
 
+def lacks_hold(own):
+    salt, lacks = bytes.fromhex(own["mac_salt"]), own.get("lacks", [])
+    is_marked = salt[12:20] == hashlib.sha256(text("nbak v1 incomplete backup") + salt[:12]).digest()[:8]
+    count = own.get("lacks_count", 0)
+    if count == 0:
+        return not is_marked
+    parts = [text("nbak v1 lacks of a backup"), salt[:12], count.to_bytes(8, "little"), len(lacks).to_bytes(8, "little")]
+    parts += [text(word) for entry in lacks for word in entry]
+    return is_marked and salt[20:] == hashlib.sha256(b"".join(parts)).digest()[:12]
+
+
 def open_nbak(data, key):
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -88,6 +99,10 @@ def read(folder, key, out):
     if hashlib.sha256(":".join(sums).encode()).hexdigest() != manifest["checksum"]:
         faults.append("manifest.json: the overall checksum is not that of its files")
     own = manifest.get("nbak")
+    if own and not lacks_hold(own):
+        faults.append("manifest.json: what it says that the backup lacks was changed")
+    for path, reason in (own or {}).get("lacks", []):
+        print(f"not in the backup: {path!r}: {reason!r}")
     if own and own["mac_key"] == "vault" and key is not None:
         mac = hmac.new(hkdf(bytes.fromhex(own["mac_salt"]), key, MAC_INFO), mac_input(manifest, field), hashlib.sha256)
         if not hmac.compare_digest(mac.hexdigest(), own["mac"]):

@@ -11,7 +11,7 @@ use super::args::{BackupAction, BackupArgs, BackupRestoreArgs, CreateArgs, Expor
 use super::context::Context;
 use super::drive::{self, After};
 use super::inplace::{finish_or_warn, missing, restore_this, warn_of_captured};
-use super::listed::{IN_DOUBT, find_backup, tell_backup};
+use super::listed::{IN_DOUBT, find_backup, lacks_json, tell_backup, tell_lacks};
 use super::output::{self, count, line, size};
 use super::snapshot::{not_captured, unreadable_json};
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ use crate::export::write::Written;
 use crate::snapshot::record::Record;
 
 /// The exit code for a backup that was made although some of the source is not in it, also where that was so when its
-/// snapshot was taken, or a restore is half done there.
+/// snapshot was taken, or a restore is half done there; and for one of which all is proven, but that.
 const INCOMPLETE: u8 = 3;
 
 /// `export`.
@@ -189,6 +189,7 @@ fn verify(context: &Context, name: Option<&str>) -> Result<u8> {
     let backup = find_backup(&manager, name)?;
     let verified = manager.verify_backup(&backup)?;
     let duration_ms = start.elapsed().as_millis() as u64;
+    let lacks = backup.manifest.lacks();
     if context.json {
         let faults: Vec<Value> =
             verified.faults.iter().map(|fault| json!({"path": fault.path, "what": fault.what})).collect();
@@ -207,6 +208,10 @@ fn verify(context: &Context, name: Option<&str>) -> Result<u8> {
                 MacState::Invalid => "invalid",
             },
             "faults": faults,
+            "incomplete": lacks.count > 0,
+            "mixed": lacks.lack().mixed,
+            "lacks": lacks_json(&lacks),
+            "lacks_count": lacks.count,
             "extra": verified.extra,
             "not_checked": verified.not_checked,
             "remarks": verified.remarks,
@@ -221,6 +226,7 @@ fn verify(context: &Context, name: Option<&str>) -> Result<u8> {
         }
         verified.not_checked.iter().for_each(|what| output::warning(format!("not checked: {what}")));
         verified.remarks.iter().for_each(output::warning);
+        tell_lacks(&lacks);
     }
     if verified.faults.is_empty() && verified.no_key {
         return Err(Error::key(
@@ -231,16 +237,18 @@ fn verify(context: &Context, name: Option<&str>) -> Result<u8> {
     }
     if verified.faults.is_empty() {
         if !context.json {
+            let incomplete = format!("has all that it should, but is incomplete ({}):", lacks.lack());
             line(format!(
-                "backup {} is whole: {} of {}, {} checked; {:.2} s",
+                "backup {} {} {} of {}, {} checked; {:.2} s",
                 backup.name,
+                if lacks.count > 0 { &incomplete } else { "is whole:" },
                 count(verified.files, "file", "files"),
                 size(verified.bytes),
                 count(verified.databases, "database", "databases"),
                 duration_ms as f64 / 1000.0
             ));
         }
-        return Ok(0);
+        return Ok(if lacks.count > 0 { INCOMPLETE } else { 0 });
     }
     if verified.wrong_key {
         return Err(Error::key("no vault key that was given opens any file of this backup")

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::args::{BackupRestoreArgs, Gdrive, RateArgs};
 use super::context::Context;
 use super::inplace::{may_replace, restore_this};
-use super::listed::{IN_DOUBT, find_backup, tell_backup};
+use super::listed::{IN_DOUBT, find_backup, lacks_json, tell_backup, tell_lacks};
 use super::output::{self, count, line, shown, size};
 use crate::crypto::secret::Credential;
 use crate::drive::access::{Access, App};
@@ -46,6 +46,9 @@ const LOCK: &str = ".nbak-drive.lock";
 pub const USED: &str = ".nbak-state/drive-used";
 /// Where downloads lie until they are complete, in the backup directory.
 const DOWNLOADS: &str = ".nbak-gdrive";
+
+/// The exit code for a backup there that is as it should be, and lacks what could not be captured when it was made.
+const INCOMPLETE: u8 = 3;
 
 /// One conversation with Drive.
 struct Line {
@@ -272,8 +275,8 @@ fn order_for(context: &Context, name: Option<&str>) -> Result<Order> {
 }
 
 /// The one that was found; what is to be known of the choice is said.
-fn choose((stored, remark): (Stored, Option<String>)) -> Stored {
-    remark.iter().for_each(output::warning);
+fn choose((stored, remarks): (Stored, Vec<String>)) -> Stored {
+    remarks.iter().for_each(output::warning);
     stored
 }
 
@@ -283,17 +286,24 @@ fn verify(context: &Context, name: Option<&str>) -> Result<u8> {
     let stored = choose(line_.backups().find(name, (&order_for(context, name)?, now_ms()))?);
     line_.backups().verify(&stored)?;
     let listed = &stored.listed;
+    let lacks = &listed.lacks;
     if context.json {
-        output::json(&json!({"name": listed.name, "id": stored.id, "files": listed.files, "bytes": listed.bytes}));
+        output::json(&json!({
+            "name": listed.name, "id": stored.id, "files": listed.files, "bytes": listed.bytes,
+            "incomplete": lacks.count > 0, "mixed": lacks.lack().mixed, "lacks": lacks_json(lacks),
+            "lacks_count": lacks.count,
+        }));
     } else {
+        tell_lacks(lacks);
         line(format!(
-            "backup {} in Google Drive has all that its manifest names, with the same sizes and checksums: {} of {}",
+            "backup {} in Google Drive has all that its manifest names, with the same sizes and checksums: {} of {}{}",
             listed.name,
             count(listed.files, "file", "files"),
-            size(listed.bytes)
+            size(listed.bytes),
+            if lacks.count > 0 { format!("; it is incomplete: {}", lacks.lack()) } else { String::new() },
         ));
     }
-    Ok(0)
+    Ok(if lacks.count > 0 { INCOMPLETE } else { 0 })
 }
 
 /// Downloads a backup to where the others are, and restores it from there.

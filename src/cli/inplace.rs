@@ -172,14 +172,23 @@ pub fn restore_this(
     backup: &Backup,
     args: BackupRestoreArgs,
 ) -> Result<u8> {
-    let mut what = format!("backup {} of {}", backup.name, time(backup.manifest.created_ms));
+    let lacks = backup.manifest.lacks();
+    let words = |entries| format!("{} not captured", count(entries, "entry was", "entries were"));
+    let missing = missing_of((&lacks.named, lacks.count), &args.only, &words)?;
+    let incomplete = if missing.is_some() { "incomplete " } else { "" };
+    let mut what = format!("{incomplete}backup {} of {}", backup.name, time(backup.manifest.created_ms));
     if backup.manifest.own.as_ref().is_some_and(|own| own.before_restore) {
         what.push_str(" (which a restore made of what it replaced)");
     }
     let options = options(args.only, args.allow_unsigned, &args.live);
     finish(context)?;
+    if let Some(missing) = &missing {
+        output::warning(format!("the backup is incomplete: {missing} when it was made"));
+    }
     confirm(context, &what, REPLACES, args.live.yes)?;
-    carry_out(context, (&what, false), |safety, progress| manager.restore_backup(backup, &options, safety, progress))
+    carry_out(context, (&what, missing.is_some()), |safety, progress| {
+        manager.restore_backup(backup, &options, safety, progress)
+    })
 }
 
 /// `restore SNAP --in-place`.
@@ -356,12 +365,17 @@ fn tell(context: &Context, replaced: &Replaced) {
 
 /// What of `paths`, or of everything, the snapshot never had, in words; nothing if it is complete.
 pub(super) fn missing(record: &Record, paths: &[PathBuf]) -> Result<Option<String>> {
-    let what = missing_of(&record.unreadable, record.unreadable_count, paths)?;
+    let words = |entries| format!("{} not be read", count(entries, "entry could", "entries could"));
+    let what = missing_of((&record.unreadable, record.unreadable_count), paths, &words)?;
     Ok(what.map(|what| format!("the snapshot is incomplete: {what} when it was taken")))
 }
 
-/// The same of what was left out of `all` entries, as far as they are `named`; also that there is a mixture.
-pub(super) fn missing_of(named: &[(String, String)], all: u64, paths: &[PathBuf]) -> Result<Option<String>> {
+/// The same of entries that are named, as far as they are, and counted; also that there is a mixture.
+fn missing_of(
+    (named, all): (&[(String, String)], u64),
+    paths: &[PathBuf],
+    words: &dyn Fn(u64) -> String,
+) -> Result<Option<String>> {
     let lack = Lack::of(named, all);
     let mut named: Vec<&str> = named.iter().skip(usize::from(lack.mixed)).map(|(path, _)| path.as_str()).collect();
     let unnamed = lack.entries.saturating_sub(named.len() as u64);
@@ -370,12 +384,13 @@ pub(super) fn missing_of(named: &[(String, String)], all: u64, paths: &[PathBuf]
     let entries = named.len() as u64 + unnamed;
     let mut what = Vec::new();
     if lack.mixed {
-        what.push("a restore in place was half done, so that old and new data stand side by side in it,".to_owned());
+        let half_done = "old and new data stand side by side in it, since a restore in place was half done";
+        what.push(half_done.to_owned());
     }
     if entries > 0 {
         let first = named[..named.len().min(NAMED)].iter().map(|path| shown(path)).collect::<Vec<_>>().join(", ");
         let more = if entries > NAMED as u64 { ", …" } else { "" };
-        what.push(format!("{} not be read ({first}{more})", count(entries, "entry could", "entries could")));
+        what.push(format!("{} ({first}{more})", words(entries)));
     }
-    Ok((!what.is_empty()).then(|| what.join(" and ")))
+    Ok((!what.is_empty()).then(|| what.join(", and ")))
 }

@@ -2,15 +2,17 @@
 //!
 //! What a manifest says of itself may be anybody's words: it is shown without what a terminal would obey.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::context::Context;
-use super::output::{self, iso, line, shown, size, time};
+use super::output::{self, count, iso, line, shown, size, time};
 use crate::error::Result;
 use crate::export::backup::Backup;
 use crate::export::dialect::Dialect;
 use crate::export::list::{Listed, NOT_COME};
 use crate::export::manager::BackupManager;
+use crate::export::manifest::lacks::Lacks;
+use crate::snapshot::lack::Lack;
 use crate::snapshot::now::now_ms;
 
 /// What is said where backups stay since their age is in doubt.
@@ -19,14 +21,35 @@ pub const IN_DOUBT: &str = "backups stay that are old enough by the clock, since
 
 /// The backup called `name`, or the newest. What is to be known of the choice is said.
 pub fn find_backup(manager: &BackupManager, name: Option<&str>) -> Result<Backup> {
-    let (backup, remark) = manager.choose_backup(name)?;
-    remark.iter().for_each(output::warning);
+    let (backup, remarks) = manager.choose_backup(name)?;
+    remarks.iter().for_each(output::warning);
     Ok(backup)
+}
+
+/// The entries that a backup lacks, as far as they are named.
+pub fn lacks_json(lacks: &Lacks) -> Value {
+    lacks.named.iter().map(|(path, reason)| json!({"path": path, "reason": reason})).collect()
+}
+
+/// Names what a backup lacks, each with the reason.
+pub fn tell_lacks(lacks: &Lacks) {
+    let mixed = usize::from(lacks.lack().mixed);
+    for (path, reason) in lacks.named.iter().skip(mixed) {
+        output::warning(format!("not in the backup: {}: {}", shown(path), shown(reason)));
+    }
+    let unnamed = lacks.count.saturating_sub(lacks.named.len() as u64);
+    if unnamed > 0 {
+        output::warning(format!("not in the backup: {}, which it does not name", count(unnamed, "entry", "entries")));
+    }
+    if mixed > 0 {
+        let only = Lack { entries: 0, mixed: true };
+        output::warning(format!("the backup was made while a restore in place was half done: {only}"));
+    }
 }
 
 /// One backup in a list, with what says where it is, and of which machine if that is not plain.
 pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &str), machine: &str) {
-    let ahead = backup.is_ahead(now_ms());
+    let (ahead, lack) = (backup.is_ahead(now_ms()), backup.lacks.lack());
     if context.json {
         output::json(&json!({
             "name": backup.name,
@@ -41,6 +64,9 @@ pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &s
             "dialect": backup.dialect.map(Dialect::as_str),
             "snapshot": backup.snapshot,
             "before_restore": backup.before_restore,
+            "mixed": lack.mixed,
+            "lacks": lacks_json(&backup.lacks),
+            "lacks_count": backup.lacks.count,
             "damaged": backup.damage,
             "ahead": ahead,
         }));
@@ -54,7 +80,7 @@ pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &s
         return;
     }
     line(format!(
-        "{name:26}  {}  {:>9}  {:>7} files  {}  version {:<8}{}{}{}{}",
+        "{name:26}  {}  {:>9}  {:>7} files  {}  version {:<8}{}{}{}{}{}",
         backup.created_ms.map_or_else(|| "-".to_owned(), time),
         size(backup.bytes),
         backup.files,
@@ -62,6 +88,7 @@ pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &s
         shown(&backup.version),
         backup.snapshot.as_ref().map_or_else(String::new, |id| format!("  snapshot {}", id.get(..8).unwrap_or(id))),
         if backup.before_restore { "  made before a restore" } else { "" },
+        if lack.is_none() { String::new() } else { format!("  incomplete: {lack}") },
         if ahead { format!("  {NOT_COME}") } else { String::new() },
         if machine.is_empty() {
             String::new()

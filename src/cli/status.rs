@@ -37,7 +37,8 @@ pub fn status(context: &Context) -> Result<u8> {
         line(format!("newer proof      {}{}", named(&Some((id.clone(), *at)), 8), incomplete(*lack)));
     }
     let of_folder = standing.backups_error.as_ref().map_or("none".to_owned(), |why| format!("not known: {why}"));
-    line(format!("newest backup    {}", named_or(&standing.backup, usize::MAX, &shown(&of_folder))));
+    let newest_backup = named_or(&standing.backup, usize::MAX, &shown(&of_folder));
+    line(format!("newest backup    {newest_backup}{}", incomplete(standing.backup_incomplete)));
     if let Some((name, why)) = &standing.backup_lost {
         line(format!("damaged backup   {}: {}", shown(name), shown(why)));
     }

@@ -14,7 +14,7 @@ use super::remote::{Remote, shown};
 use super::sessions::Sessions;
 use crate::error::{Error, Result};
 use crate::export::dialect::Dialect;
-use crate::export::list::{Listed, Order, newest_of, remark};
+use crate::export::list::{Listed, Order, newest_of, remarks};
 use crate::export::manifest::{BYTES_MAX, Manifest};
 use crate::export::names::{self, MANIFEST};
 use crate::export::retention::{self, Decision};
@@ -151,16 +151,16 @@ impl Backups<'_> {
     }
 
     /// The backup called `name`, or whose folder has this id, or the newest of this machine that is complete and was
-    /// not made before a restore; and what is to be said of the choice. Which is the newest is judged as on this
+    /// not made before a restore, or while one was half done; and what is to be said of the choice. Which is the newest is judged as on this
     /// machine: by the order of the snapshots that are known, and by dates and the clock that is given. On a new
     /// machine, that of the only one there is, or of the only one with a data directory at the same place; whose is
     /// meant of several is for a person to say.
-    pub fn find(&self, name: Option<&str>, by: (&Order, i64)) -> Result<(Stored, Option<String>)> {
+    pub fn find(&self, name: Option<&str>, by: (&Order, i64)) -> Result<(Stored, Vec<String>)> {
         self.find_in(self.list()?, name, by)
     }
 
     /// The same, among `all` that there are.
-    pub fn find_in(&self, all: Vec<Stored>, name: Option<&str>, by: (&Order, i64)) -> Result<(Stored, Option<String>)> {
+    pub fn find_in(&self, all: Vec<Stored>, name: Option<&str>, by: (&Order, i64)) -> Result<(Stored, Vec<String>)> {
         let hint = "`nbak backup gdrive list` lists them";
         if let Some(name) = name {
             let is_meant = |one: &Stored| one.listed.name == name || one.id == name;
@@ -175,13 +175,13 @@ impl Backups<'_> {
                 return Err(Error::usage(what).hint(format!("name one by its id: {ids}")));
             }
             let what = || Error::no_store(format!("there is no backup {name} in Google Drive")).hint(hint);
-            return found.pop().map(|one| (one, None)).ok_or_else(what);
+            return found.pop().map(|one| (one, Vec::new())).ok_or_else(what);
         }
         let mut owners: BTreeMap<Owner, Vec<Stored>> = BTreeMap::new();
         for one in all.iter().filter(|one| one.listed.damage.is_none()) {
             owners.entry(one.owner()).or_default().push(one.clone());
         }
-        let mut newest: BTreeMap<Owner, (Stored, Option<String>)> =
+        let mut newest: BTreeMap<Owner, (Stored, Vec<String>)> =
             owners.into_iter().filter_map(|(owner, of_it)| Some((owner, newest_in(&of_it, by)?))).collect();
         if let Some(own) = newest.remove(self.own) {
             return Ok(own);
@@ -221,9 +221,12 @@ impl Backups<'_> {
         let mut decided = Vec::new();
         for stored in owners.into_values() {
             let listed: Vec<Listed> = stored.iter().map(|one| one.listed.clone()).collect();
-            // The newest that has all its files there, by what Drive says of them. Without one, none goes.
+            // The newest that has all its files there, by what Drive says of them, and better a complete one. Without
+            // one, none goes.
             let mut good = None;
-            for one in stored.iter().rev().filter(|one| one.listed.damage.is_none()) {
+            let readable = stored.iter().rev().filter(|one| one.listed.damage.is_none());
+            let (complete, others): (Vec<_>, Vec<_>) = readable.partition(|one| one.listed.lacks.count == 0);
+            for one in complete.into_iter().chain(others) {
                 match self.verify(one) {
                     Ok(()) => {
                         good = Some(one.listed.name.as_str());
@@ -256,11 +259,11 @@ impl Backups<'_> {
 }
 
 /// The newest of those of one machine, as [`newest_of`] has it; and what is to be said of the choice.
-fn newest_in(all: &[Stored], (order, now): (&Order, i64)) -> Option<(Stored, Option<String>)> {
+fn newest_in(all: &[Stored], (order, now): (&Order, i64)) -> Option<(Stored, Vec<String>)> {
     let listed: Vec<Listed> = all.iter().map(|one| one.listed.clone()).collect();
     let found = newest_of(&listed, &|_| true, now, order);
     let at = found.whole.and_then(|whole| listed.iter().position(|one| std::ptr::eq(one, whole)))?;
-    Some((all[at].clone(), remark(found.whole, found.ahead, now)))
+    Some((all[at].clone(), remarks(&found, now)))
 }
 
 /// Does `act` for each of `items`, some at a time, until one fails.

@@ -52,6 +52,10 @@ pub type MacKeys<'a> = &'a dyn Fn(&Own) -> Vec<Secret>;
 /// Holds a manifest's MAC against `keys`.
 pub fn mac_state(manifest: &Manifest, keys: MacKeys<'_>) -> MacState {
     let Some(own) = &manifest.own else { return MacState::Absent };
+    // It takes no key to see that this was changed.
+    if !own.lacks.is_in(&own.mac_salt) {
+        return MacState::Invalid;
+    }
     let keys = keys(own);
     if keys.is_empty() {
         return MacState::NoKey;

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use super::backup::Backup;
 use super::dialect::Dialect;
 use super::manifest::Manifest;
+use super::manifest::lacks::Lacks;
 use super::names::{self, MANIFEST};
 use crate::error::{Error, Result};
 use crate::snapshot::history::History;
@@ -54,6 +55,8 @@ pub struct Listed {
     pub dialect: Option<Dialect>,
     /// The data directory that it was made of.
     pub source_dir: String,
+    /// What is not in it, by its manifest.
+    pub lacks: Lacks,
     /// Why it cannot be read, if it cannot. That its files are whole is only known after verifying.
     pub damage: Option<String>,
 }
@@ -143,6 +146,7 @@ impl Listed {
     /// One whose manifest could be read.
     pub fn whole(name: String, path: PathBuf, manifest: Manifest) -> Listed {
         let files = || manifest.files.iter().filter(|entry| !entry.kind.is_directory());
+        let lacks = manifest.lacks();
         Listed {
             name,
             path,
@@ -155,6 +159,7 @@ impl Listed {
             damage: None,
             version: manifest.version,
             before_restore: manifest.own.as_ref().is_some_and(|own| own.before_restore),
+            lacks,
             snapshot: manifest.own.map(|own| own.snapshot),
         }
     }
@@ -176,6 +181,7 @@ impl Listed {
             version: String::new(),
             snapshot: None,
             before_restore: false,
+            lacks: Lacks::default(),
             dialect: None,
             source_dir: String::new(),
             damage: Some(why),
@@ -239,16 +245,20 @@ pub struct Newest<'a> {
     pub whole: Option<&'a Listed>,
     /// One that says that it is newer, of a time that has not come yet.
     pub ahead: Option<&'a Listed>,
+    /// A newer one that was made while a restore in place was half done, and was passed over for that.
+    pub mixed: Option<&'a Listed>,
     /// One that cannot be read, and is newer by its name, or may be the only one: whose it is nobody can tell then.
     pub lost: Option<&'a Listed>,
 }
 
 /// The newest of `listed`, which are in the order of [`list`], that is of the data directory that `owns` knows, by the
-/// clock `now` and the order of the snapshots that are known.
+/// clock `now` and the order of the snapshots that are known. One of old and new data counts only if there is no other.
 pub fn newest_of<'a>(listed: &'a [Listed], owns: &dyn Fn(&str) -> bool, now: i64, order: &Order) -> Newest<'a> {
     let is_meant = |one: &&Listed| one.damage.is_some() || owns(&one.source_dir);
     let listed: Vec<&Listed> = listed.iter().filter(is_meant).collect();
     let all: Vec<&Listed> = listed.iter().filter(|one| one.damage.is_none()).copied().collect();
+    let (mixtures, pure): (Vec<&Listed>, Vec<&Listed>) = all.into_iter().partition(|one| one.lacks.lack().mixed);
+    let all = if pure.is_empty() { mixtures.clone() } else { pure };
     let has_regular = all.iter().any(|one| !one.before_restore);
     let counts: Vec<&Listed> = all.into_iter().filter(|one| !(has_regular && one.before_restore)).collect();
     let by_date = (counts.iter().copied().enumerate()).max_by_key(|(at, one)| (!one.is_ahead(now), *at));
@@ -258,16 +268,22 @@ pub fn newest_of<'a>(listed: &'a [Listed], owns: &dyn Fn(&str) -> bool, now: i64
     let whole = by_date.map(|(_, one)| if taken(one).is_some() { by_order.map_or(one, |(_, last)| last) } else { one });
     let is_later = |one: &&Listed| one.is_ahead(now) && whole.is_some_and(|whole| one.created_ms > whole.created_ms);
     let ahead = counts.iter().rev().copied().find(is_later);
+    let is_behind = |one: &&Listed| match (whole, whole.map(|whole| (taken(whole), taken(one)))) {
+        (Some(_), Some((Some(chosen), Some(other)))) => other > chosen,
+        (Some(whole), _) => one.created_ms > whole.created_ms,
+        (None, _) => false,
+    };
+    let mixed = mixtures.into_iter().rev().find(is_behind);
     // To take an older one in silence would hide that the newest is lost.
     let is_newer =
         |one: &Listed| whole.is_none_or(|whole| one.created_ms.is_some_and(|ms| Some(ms) > whole.created_ms));
     let lost = listed.iter().rev().find(|one| one.damage.is_some() && is_newer(one)).copied();
-    Newest { whole, ahead, lost }
+    Newest { whole, ahead, mixed, lost }
 }
 
-/// What is to be said of the date of the newest that was found, or of the date of one that it was preferred to.
-pub fn remark(whole: Option<&Listed>, ahead: Option<&Listed>, now: i64) -> Option<String> {
-    match (whole, ahead) {
+/// What is to be said of the date of the newest that was found, and of those that it was preferred to.
+pub fn remarks(newest: &Newest<'_>, now: i64) -> Vec<String> {
+    let of_date = match (newest.whole, newest.ahead) {
         (Some(whole), _) if whole.is_ahead(now) => {
             Some(format!("the newest backup, {}, is {NOT_COME}: is the clock right?", names::quoted(&whole.name)))
         }
@@ -276,18 +292,20 @@ pub fn remark(whole: Option<&Listed>, ahead: Option<&Listed>, now: i64) -> Optio
             names::quoted(&ahead.name)
         )),
         _ => None,
-    }
+    };
+    let of_mixed = |(mixed, whole): (&Listed, &Listed)| passed_over(&mixed.name, &mixed.lacks, &whole.name);
+    of_date.into_iter().chain(newest.mixed.zip(newest.whole).map(of_mixed)).collect()
 }
 
-/// The newest backup of this data directory, as [`newest_of`] has it; and what is to be said of its date, or of the
-/// date of one that it was preferred to.
-pub fn newest(places: &Places, order: &Order) -> Result<(Backup, Option<String>)> {
+/// The newest backup of this data directory, as [`newest_of`] has it; and what is to be said of the choice.
+pub fn newest(places: &Places, order: &Order) -> Result<(Backup, Vec<String>)> {
     let (listed, now) = (list(&places.backup_dir)?, now_ms());
-    let Newest { whole, ahead, lost } = newest_of(&listed, &places.owns(), now, order);
-    if whole.is_none() && listed.iter().any(|one| one.damage.is_none()) {
+    let found = newest_of(&listed, &places.owns(), now, order);
+    if found.whole.is_none() && listed.iter().any(|one| one.damage.is_none()) {
         return Err(others_alone(places, &listed, now));
     }
-    let remark = remark(whole, ahead, now);
+    let remarks = remarks(&found, now);
+    let Newest { whole, lost, .. } = found;
     match (whole, lost) {
         (_, Some(lost)) => {
             let why = lost.damage.as_deref().unwrap_or("it is damaged");
@@ -297,11 +315,21 @@ pub fn newest(places: &Places, order: &Order) -> Result<(Backup, Option<String>)
             };
             Err(Error::integrity(format!("the newest backup cannot be read: {why}")).at(&lost.path).hint(hint))
         }
-        (Some(whole), None) => Ok((Backup::open(&whole.path)?, remark)),
+        (Some(whole), None) => Ok((Backup::open(&whole.path)?, remarks)),
         (None, None) => {
             Err(Error::no_store("there is no backup yet").at(&places.backup_dir).hint("`nbak backup create` makes one"))
         }
     }
+}
+
+/// That a backup was `passed_over` for another one, since it is a mixture.
+pub fn passed_over(name: &str, lacks: &Lacks, taken: &str) -> String {
+    format!(
+        "backup {} is newer, and was passed over: {}. {} is taken; give the name of the other if that is meant",
+        names::quoted(name),
+        lacks.lack(),
+        names::quoted(taken)
+    )
 }
 
 /// That the folder has backups of other data directories, and which.

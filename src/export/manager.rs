@@ -239,14 +239,14 @@ impl BackupManager {
     }
 
     /// The same, and what is to be said of the choice.
-    pub fn choose_backup(&self, name: Option<&str>) -> Result<(Backup, Option<String>)> {
+    pub fn choose_backup(&self, name: Option<&str>) -> Result<(Backup, Vec<String>)> {
         if name.is_some() {
-            return list::find(&self.places, name).map(|backup| (backup, None));
+            return list::find(&self.places, name).map(|backup| (backup, Vec::new()));
         }
-        let (backup, remark) = list::newest(&self.places, &self.order())?;
-        let other = || remembered::noted(&self.places.data_dir, &self.places.known_as());
-        let remark = remark.or_else(|| other().map(|other| format!("{}: {} may be its", other.text(), backup.name)));
-        Ok((backup, remark))
+        let (backup, mut remarks) = list::newest(&self.places, &self.order())?;
+        let other = remembered::noted(&self.places.data_dir, &self.places.known_as());
+        remarks.extend(other.map(|other| format!("{}: {} may be its", other.text(), backup.name)));
+        Ok((backup, remarks))
     }
 
     /// The order in which the snapshots were taken that backups were made of. Where the store does not open, dates are
@@ -309,7 +309,7 @@ impl BackupManager {
         Ok(Pruned { decisions, removed, unverified })
     }
 
-    /// The newest backup that verifies without a fault.
+    /// The newest complete backup that verifies without a fault, or else the newest that does.
     fn newest_good(&self, backups: &[Listed]) -> Option<String> {
         let good = |listed: &&Listed| {
             // What a missing key keeps from being looked at is not known to be good.
@@ -318,7 +318,9 @@ impl BackupManager {
             let verified = backup.and_then(|backup| self.verify_backup(&backup).ok());
             verified.is_some_and(|verified| verified.faults.is_empty())
         };
-        backups.iter().rev().filter(|listed| listed.damage.is_none()).find(good).map(|listed| listed.name.clone())
+        let (complete, others): (Vec<&Listed>, Vec<&Listed>) =
+            backups.iter().rev().filter(|one| one.damage.is_none()).partition(|one| one.lacks.count == 0);
+        complete.into_iter().chain(others).find(good).map(|listed| listed.name.clone())
     }
 
     pub(super) fn open_store(&self) -> Result<Store> {

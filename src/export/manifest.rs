@@ -12,12 +12,14 @@ use jiff::Timestamp;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use sha2::{Digest, Sha256};
 
+use self::lacks::Lacks;
 use super::dialect::Dialect;
 use super::names;
 use crate::codec::hex;
 use crate::crypto::vault::MacSource;
 use crate::error::{Error, Result};
 
+pub mod lacks;
 mod read;
 
 /// The largest manifest, in bytes.
@@ -95,10 +97,12 @@ pub struct Own {
     pub mac: [u8; 32],
     /// Where its key comes from.
     pub mac_key: MacSource,
-    /// What its key is derived with.
+    /// What its key is derived with. It also has what vouches for `lacks`.
     pub mac_salt: [u8; 32],
     /// A restore made it, of what it was about to replace: nobody wants to restore that unasked.
     pub before_restore: bool,
+    /// What is not in the backup.
+    pub lacks: Lacks,
 }
 
 impl Kind {
@@ -169,6 +173,11 @@ impl Manifest {
         serde_json::to_vec_pretty(self).expect("texts and numbers have a JSON form")
     }
 
+    /// What is not in the backup, as far as its manifest says.
+    pub fn lacks(&self) -> Lacks {
+        self.own.as_ref().map(|own| own.lacks.clone()).unwrap_or_default()
+    }
+
     /// Whether `checksum` is that of the files.
     pub fn checksum_holds(&self) -> bool {
         self.checksum == overall_checksum(&self.files)
@@ -202,7 +211,8 @@ impl Manifest {
     /// | 1 and 4 | 1 and `mode`; or only a 0 if there is none |
     /// | 1 and 8 | 1 and `mtime_ms`, signed; or only a 0 if there is none |
     ///
-    /// and a byte 1 in the end if `nbak.before_restore` is true.
+    /// and a byte 1 in the end if `nbak.before_restore` is true. What the backup lacks is vouched for by
+    /// `nbak.mac_salt` ([`lacks`]).
     ///
     /// Without [`Own`] there is no MAC: snapshot and key are empty texts then, and the salt is zeros.
     pub fn mac_input(&self) -> Vec<u8> {
@@ -295,6 +305,10 @@ impl Serialize for Own {
         map.serialize_entry("mac_salt", &hex(&self.mac_salt))?;
         if self.before_restore {
             map.serialize_entry("before_restore", &true)?;
+        }
+        if self.lacks.count > 0 {
+            map.serialize_entry("lacks", &self.lacks.named)?;
+            map.serialize_entry("lacks_count", &self.lacks.count)?;
         }
         map.end()
     }

@@ -35,8 +35,9 @@ const GAP_MS: i64 = 180 * DAY_MS;
 /// Which of `backups` are older than `days` at `now_ms` and may go; `days` 0 keeps all. `good` is the newest that is
 /// known to be whole: it stays, and so does the newest of each data directory by what manifests say, and the newest
 /// that was not made for the sake of a restore: a safety backup may hold the very state that somebody wanted to be rid
-/// of. Age is what a manifest says too, without the gaps that are longer than [`GAP_MS`]: so what was made before one
-/// is judged as if that was a moment, and goes when enough time has passed behind it.
+/// of. Where one of these lacks something, the newest that is complete stays too. Age is what a manifest says too, without
+/// the gaps that are longer than [`GAP_MS`]: so what was made before one is judged as if that was a moment, and goes when
+/// enough time has passed behind it.
 pub fn plan(backups: &[Listed], days: u32, now_ms: i64, good: Option<&str>) -> Vec<Decision> {
     let age = |one: &Listed| one.created_ms.filter(|_| one.damage.is_none()).map(|ms| now_ms.saturating_sub(ms));
     let newest = |by: &dyn Fn(&&Listed) -> bool| {
@@ -46,14 +47,18 @@ pub fn plan(backups: &[Listed], days: u32, now_ms: i64, good: Option<&str>) -> V
     };
     // A date in the future may be a lie: it must not cost the newest of those that can be right.
     let past_newest = newest(&|one| age(one).is_some_and(|age| age >= 0));
-    let of_each: BTreeSet<&str> = backups
-        .iter()
-        .map(|one| one.source_dir.as_str())
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .filter_map(|source| newest(&|one| one.source_dir == source && age(one).is_some_and(|age| age >= 0)))
-        .collect();
-    let regular = newest(&|one| !one.before_restore && age(one).is_some_and(|age| age >= 0));
+    let sources: BTreeSet<&str> = backups.iter().map(|one| one.source_dir.as_str()).collect();
+    let is_past = |one: &&Listed| age(one).is_some_and(|age| age >= 0);
+    let newest_of_each = |by: &dyn Fn(&&Listed) -> bool| -> BTreeSet<&str> {
+        sources
+            .iter()
+            .filter_map(|source| newest(&|one| one.source_dir == *source && is_past(one) && by(one)))
+            .collect()
+    };
+    let is_complete = |one: &&Listed| one.lacks.count == 0;
+    let (of_each, complete_of_each) = (newest_of_each(&|_| true), newest_of_each(&is_complete));
+    let regular = newest(&|one| !one.before_restore && is_past(one));
+    let complete_regular = newest(&|one| !one.before_restore && is_past(one) && is_complete(one));
     let newest = newest(&|_| true);
     let mut moments: Vec<i64> =
         backups.iter().filter(|one| age(one).is_some_and(|age| age >= 0)).filter_map(|one| one.created_ms).collect();
@@ -89,6 +94,12 @@ pub fn plan(backups: &[Listed], days: u32, now_ms: i64, good: Option<&str>) -> V
         }
         if Some(name) == regular {
             return stays("the newest that is not a safety backup");
+        }
+        if complete_of_each.contains(name) {
+            return stays("the newest complete one of its data directory");
+        }
+        if Some(name) == complete_regular {
+            return stays("the newest complete one that is not a safety backup");
         }
         if Some(name) == good {
             return stays("the newest one that is known to be whole");
@@ -147,6 +158,7 @@ pub fn remove(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::export::manifest::lacks::Lacks;
 
     const NOW: i64 = 1_774_407_600_000;
 
@@ -161,6 +173,7 @@ mod tests {
             version: String::new(),
             snapshot: None,
             before_restore: false,
+            lacks: Lacks::default(),
             dialect: None,
             source_dir: String::new(),
             damage: None,
@@ -238,6 +251,22 @@ mod tests {
         let of = |name: &str, days: i64, source: &str| Listed { source_dir: source.to_owned(), ..listed(name, days) };
         let backups = [of("a", 90, "/one"), of("b", 80, "/one"), of("c", 40, "/two"), of("d", 1, "/two")];
         assert_eq!(removed(&backups, 30, None), ["a", "c"]);
+    }
+
+    #[test]
+    fn what_lacks_something_takes_no_complete_one_s_place() {
+        let lacking = |name: &str, days: i64| {
+            let lacks = Lacks { named: vec![("pipe".to_owned(), "a pipe".to_owned())], count: 1 };
+            Listed { lacks, ..listed(name, days) }
+        };
+        let of = |one: Listed, source: &str| Listed { source_dir: source.to_owned(), ..one };
+        let backups = [listed("a", 90), listed("b", 80), lacking("c", 70), lacking("d", 1)];
+        assert_eq!(removed(&backups, 30, Some("d")), ["a", "c"]);
+        let backups =
+            [of(listed("a", 90), "/one"), of(lacking("b", 80), "/one"), of(listed("c", 40), "/two"), lacking("d", 1)];
+        assert!(removed(&backups, 30, None).is_empty());
+        let safety = Listed { before_restore: true, ..listed("c", 2) };
+        assert_eq!(removed(&[listed("a", 50), safety, lacking("d", 1)], 30, None), [""; 0]);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use super::backup::Backup;
 use super::database;
 use super::dialect::Dialect;
 use super::files::{create, open_regular, rename_new, sha256, sync_folder, write_durably};
+use super::manifest::lacks::Lacks;
 use super::manifest::{FileEntry, Kind, Manifest, Own, overall_checksum};
 use super::names;
 use super::nbak::{self, NbakKeys};
@@ -180,7 +181,9 @@ pub fn write(store: &Store, record: &Record, options: &Options<'_>, progress: &d
             .at(&exporting_folder)
             .hint("remove it; no backup was made"));
     }
-    let manifest = manifest(store, record, options, sealed.is_some(), files)?;
+    let not_in_it = left_out.iter().map(|(path, why)| (path.to_string_lossy().into_owned(), why.clone()));
+    let lacks = Lacks::of(&record.unreadable, record.unreadable_count, not_in_it);
+    let manifest = manifest(store, record, options, sealed.is_some(), (files, lacks))?;
     write_durably(&staging.0.join("manifest.json"), &manifest.to_json())?;
     sync_tree(&staging.0, &items)?;
 
@@ -338,10 +341,10 @@ fn manifest(
     record: &Record,
     options: &Options<'_>,
     encrypted: bool,
-    files: Vec<FileEntry>,
+    (files, lacks): (Vec<FileEntry>, Lacks),
 ) -> Result<Manifest> {
     let source = MacSource::of(options.vault);
-    let salt = random_bytes();
+    let salt = lacks.salt(random_bytes());
     let key = match options.vault {
         Some(vault) => mac_key_of_vault(vault, source, &salt)
             .ok_or_else(|| Error::failed("the key of the manifest cannot be derived from the vault key"))?,
@@ -363,6 +366,7 @@ fn manifest(
             mac_key: source,
             mac_salt: salt,
             before_restore: options.before_restore,
+            lacks,
         }),
     };
     let mac = mac(&key, &manifest.mac_input());

@@ -59,6 +59,10 @@ pub struct Standing {
     pub backup_lost: Option<(String, String)>,
     /// What is not there of it, if something is.
     pub backup_lacks: Option<String>,
+    /// What it says itself that it lacks of the data directory.
+    pub backup_incomplete: Lack,
+    /// A newer one that was made while a restore in place was half done: no restore takes it unless it is named.
+    pub backup_mixed: Option<String>,
     /// A backup of a time that has not come yet.
     pub backup_ahead: Option<String>,
     /// Everyone can read it.
@@ -193,6 +197,8 @@ impl Standing {
         self.backup = newest.and_then(|one| Some((one.name.clone(), one.created_ms?)));
         self.backup_lacks = newest.and_then(|one| missing_of(&one.path));
         self.backup_plain = newest.is_some_and(|one| !one.encrypted);
+        self.backup_incomplete = newest.map(|one| one.lacks.lack()).unwrap_or_default();
+        self.backup_mixed = found.mixed.map(|one| one.name.clone());
     }
 
     /// What the store knows; answers in which order its snapshots were taken.
@@ -280,6 +286,11 @@ impl Standing {
             snapshot["lacks"] = json!(self.snapshot_lacks.entries);
             snapshot["mixed"] = json!(self.snapshot_lacks.mixed);
         }
+        let mut backup = named(&self.backup, "name");
+        if self.backup.is_some() {
+            backup["lacks"] = json!(self.backup_incomplete.entries);
+            backup["mixed"] = json!(self.backup_incomplete.mixed);
+        }
         let incomplete = self.proven_incomplete.as_ref().map(|(id, at, lacks)| {
             let age = (self.now - at) / 1000;
             json!({"snapshot": id, "at": iso(*at), "age_seconds": age, "lacks": lacks.entries, "mixed": lacks.mixed})
@@ -309,7 +320,8 @@ impl Standing {
             "newest_proven_incomplete": incomplete,
             "backups": self.backups_error.is_none().then_some(self.backups),
             "backups_error": self.backups_error,
-            "newest_backup": named(&self.backup, "name"),
+            "newest_backup": backup,
+            "mixed_backup": self.backup_mixed,
             "damaged_backup": self.backup_lost.as_ref().map(|(name, why)| json!({"name": name, "reason": why})),
             "store_bytes": self.store_bytes,
             "free_bytes": self.free,
@@ -400,6 +412,7 @@ impl Standing {
             let remedy = "`nbak backup` makes another one; `nbak backup verify` looks at all of them";
             say("backup", Level::Bad, format!("{name} is not whole: {what}"), remedy);
         }
+        self.say_what_backups_lack(&mut say);
         if let Some((name, _)) = self.backup.as_ref().filter(|_| self.backup_plain && config.encrypt) {
             let is_protected = self.store_error.is_none() && !self.unprotected;
             if is_protected {
@@ -501,6 +514,19 @@ impl Standing {
 }
 
 impl Standing {
+    /// What the newest backup lacks, and that a newer one is a mixture.
+    fn say_what_backups_lack(&self, say: &mut Say<'_>) {
+        if let Some((name, _)) = self.backup.as_ref().filter(|_| !self.backup_incomplete.is_none()) {
+            let what = format!("the newest, {name}, is incomplete: {}", self.backup_incomplete);
+            let remedy = "`nbak backup verify` names what; mend that, or exclude it, and make another one";
+            say("backup", Level::Bad, what, remedy);
+        }
+        if let Some(name) = &self.backup_mixed {
+            let what = format!("{name} is newer, and was made while a restore in place was half done");
+            say("backup", Level::Bad, what, "`nbak backup` makes another one; then remove this one by hand");
+        }
+    }
+
     /// What a drill restored last, and whether that was all there was.
     fn say_proof(&self, say: &mut Say<'_>) {
         let ago = |at: i64| self.now.saturating_sub(at).max(0).unsigned_abs() / 86_400_000;

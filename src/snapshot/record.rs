@@ -99,6 +99,16 @@ struct Wire {
     program: String,
 }
 
+/// Those of `entries` that there is room for.
+pub fn within_bounds(entries: &[(String, String)]) -> Vec<(String, String)> {
+    let mut room = UNREADABLE_ROOM;
+    let fits = |(path, reason): &&(String, String)| {
+        room = room.saturating_sub(path.len() + reason.len());
+        room > 0
+    };
+    entries.iter().take(MOST_UNREADABLE).take_while(fits).cloned().collect()
+}
+
 impl Totals {
     /// Counts what `more` counts too.
     pub fn add(&mut self, more: &Totals) {
@@ -125,11 +135,6 @@ impl Record {
     /// The record's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let root = self.root;
-        let mut room = UNREADABLE_ROOM;
-        let fits = |(path, reason): &&(String, String)| {
-            room = room.saturating_sub(path.len() + reason.len());
-            room > 0
-        };
         let wire = Wire {
             format: 1,
             id: self.id.to_string(),
@@ -142,7 +147,7 @@ impl Record {
             tree: self.tree.to_string(),
             root: (root.mode, root.uid, root.gid, root.mtime, root.mtime_nanos),
             totals: self.totals,
-            unreadable: self.unreadable.iter().take(MOST_UNREADABLE).take_while(fits).cloned().collect(),
+            unreadable: within_bounds(&self.unreadable),
             unreadable_count: self.unreadable_count,
             tags: self.tags.clone(),
             note: self.note.clone(),

@@ -2,6 +2,7 @@
 
 use nbak::crypto::vault::MacSource;
 use nbak::export::dialect::Dialect;
+use nbak::export::manifest::lacks::Lacks;
 use nbak::export::manifest::{FileEntry, Kind, Manifest, Own, iso, overall_checksum};
 
 use super::{Named, named};
@@ -43,6 +44,7 @@ fn good(dialect: Dialect, own: bool) -> Manifest {
             mac_key: MacSource::VaultArgon2id,
             mac_salt: [2; 32],
             before_restore: false,
+            lacks: Lacks::default(),
         }),
     }
 }
@@ -53,6 +55,11 @@ fn with(change: impl FnOnce(&mut Manifest)) -> Vec<u8> {
     manifest.to_json()
 }
 
+fn lack(manifest: &mut Manifest, named: &[(&str, &str)], count: u64) {
+    let named = named.iter().map(|(path, why)| ((*path).to_owned(), (*why).to_owned())).collect();
+    manifest.own.as_mut().expect("ours").lacks = Lacks { named, count };
+}
+
 pub fn manifest() -> Named {
     let text = String::from_utf8(good(Dialect::Nodyn, true).to_json()).expect("JSON is UTF-8");
     let swapped = |from: &str, to: &str| text.replacen(from, to, 1).into_bytes();
@@ -61,6 +68,8 @@ pub fn manifest() -> Named {
         ("plain", good(Dialect::Nodyn, false).to_json()),
         ("lynox", good(Dialect::Lynox, false).to_json()),
         ("signed", text.clone().into_bytes()),
+        ("lacks", with(|m| lack(m, &[("pipe", "a pipe")], 2))),
+        ("lacks less than it names", with(|m| lack(m, &[("a", ""), ("b", "")], 1))),
         ("no files", with(|m| m.files.clear())),
         ("traversal", with(|m| "memory/../../x".clone_into(&mut m.files[0].path))),
         ("absolute", with(|m| "/etc/passwd".clone_into(&mut m.files[0].path))),

@@ -671,6 +671,91 @@ fn an_export_of_what_is_incomplete_says_so() {
     assert!(!export(&[]).err.contains("incomplete"));
 }
 
+/// A backup that lacks something says so to everyone who ever looks at it, and nobody can take that away.
+#[test]
+fn what_a_backup_lacks_it_says_for_ever() {
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    fs::write(place.data.join("letter"), b"Dear reader").expect("written");
+    let (whole, _) = backup(&place);
+    assert!(place.ok(&["backup", "verify"]).out.contains("is whole"));
+    let listed = json(&place.ok(&["backup", "list", "--json"]));
+    assert_eq!((&listed["lacks_count"], &listed["lacks"]), (&0.into(), &Value::Array(vec![])));
+    assert!(
+        !fs::read_to_string(place.data.join("backups").join(&whole).join("manifest.json"))
+            .expect("read")
+            .contains("lacks")
+    );
+    fifo(&place.data.join("pipe"));
+    fs::write(place.data.join("back\\slash"), b"no form").expect("written");
+    std::thread::sleep(Duration::from_millis(1100));
+    let (name, path) = backup(&place);
+    let own = &manifest(&path)["nbak"];
+    let named: Vec<&str> =
+        own["lacks"].as_array().expect("a list").iter().map(|one| one[0].as_str().expect("a path")).collect();
+    assert_eq!(
+        (named, &own["lacks_count"]),
+        (vec!["pipe", "back\\slash"], &2.into()),
+        "what the snapshot has not, then what it has"
+    );
+
+    let run = place.run(&["backup", "verify"]);
+    assert!(run.code == 3 && run.err.contains("not in the backup: pipe: ") && run.err.contains("slash"), "{run:?}");
+    assert!(run.out.contains("is incomplete (2 entries were not captured)") && !run.out.contains("whole"), "{run:?}");
+    let run = place.run(&["backup", "verify", &name, "--json"]);
+    let said = json(&run);
+    assert_eq!(
+        (run.code, &said["ok"], &said["incomplete"], &said["mac"]),
+        (3, &true.into(), &true.into(), &"valid".into())
+    );
+    assert_eq!((&said["lacks"][0]["path"], &said["lacks_count"]), (&"pipe".into(), &2.into()));
+    let listed = place.ok(&["backup", "list"]).out;
+    let marked: Vec<bool> =
+        listed.lines().map(|line| line.contains("incomplete: 2 entries were not captured")).collect();
+    assert_eq!(marked, [false, true], "{listed}");
+    let listed = lines(&place.ok(&["backup", "list", "--json"]));
+    assert_eq!((&listed[1]["lacks_count"], &listed[1]["lacks"][0]["path"]), (&2.into(), &"pipe".into()));
+    let doctor = place.run(&["doctor"]);
+    let line = doctor.out.lines().find(|line| line.contains(&name) && line.contains("is incomplete")).expect("a line");
+    assert!(doctor.code == 1 && line.starts_with("bad") && line.contains("2 entries were not captured"), "{line}");
+    let status = place.ok(&["status"]).out;
+    assert!(status.contains("ago); incomplete: 2 entries were not captured\nGoogle"), "{status}");
+    assert_eq!(json(&place.ok(&["status", "--json"]))["newest_backup"]["lacks"], 2);
+
+    fs::write(place.data.join("letter"), b"spoilt").expect("written");
+    let run = place.run(&["backup", "restore", "--yes"]);
+    assert!(
+        run.code == 3 && run.err.contains("the backup is incomplete: 2 entries were not captured (pipe, "),
+        "{run:?}"
+    );
+    assert!(run.out.contains(&format!("restored incomplete backup {name}")), "{run:?}");
+    assert_eq!(fs::read(place.data.join("letter")).expect("read"), b"Dear reader");
+    // Whom it does not concern need not hear of it.
+    fs::write(place.data.join("letter"), b"spoilt").expect("written");
+    let run = place.ok(&["backup", "restore", &name, "--yes", "--only", "letter", "--json"]);
+    assert!(json(&run)["incomplete"] == false && !run.err.contains("the backup is incomplete"), "{run:?}");
+
+    // Neither changed nor taken away.
+    let place_of = path.join("manifest.json");
+    let text = fs::read_to_string(&place_of).expect("read");
+    for (from, to) in [("\"pipe\"", "\"pIpe\""), ("\"lacks_count\": 2", "\"lacks_count\": 3"), ("lacks", "locks")] {
+        fs::write(&place_of, text.replace(from, to)).expect("written");
+        let run = place.run(&["backup", "verify", &name]);
+        assert!(run.code == 13 && run.out.contains("its MAC does not match"), "{from}: {run:?}");
+        assert_eq!(place.run(&["backup", "restore", &name, "--yes"]).code, 13, "{from}");
+    }
+    fs::write(&place_of, &text).expect("written");
+
+    // It takes no complete one's place.
+    let pruned = place.ok(&["backup", "prune", "--days", "1", "--dry-run"]);
+    assert!(!pruned.out.contains("would remove"), "{pruned:?}");
+    for file in ["pipe", "back\\slash"] {
+        fs::remove_file(place.data.join(file)).expect("removed");
+    }
+    std::thread::sleep(Duration::from_millis(1100));
+    backup(&place);
+    assert!(place.ok(&["backup", "verify"]).out.contains("is whole"));
+}
+
 /// The clock may have been wrong for an hour: that must not cost what was done since.
 #[test]
 fn a_backup_of_the_future_is_passed_over() {

@@ -9,6 +9,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::lacks::Lacks;
 use super::{ENTRIES_MAX, FileEntry, Kind, Manifest, NUMBER_MAX, OWN_FORMAT, Own, parse_iso};
 use crate::crypto::vault::MacSource;
 use crate::export::dialect::Dialect;
@@ -231,6 +232,7 @@ impl<'de> Deserialize<'de> for Own {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Own, A::Error> {
                 let (mut format, mut snapshot, mut mac_key) = (None::<u64>, None::<String>, None::<String>);
                 let (mut mac, mut mac_salt, mut before_restore) = (None::<String>, None::<String>, None::<bool>);
+                let (mut named, mut count) = (None::<Vec<(String, String)>>, None::<u64>);
                 let mut seen = HashSet::new();
                 while let Some(name) = map.next_key::<String>()? {
                     match name.as_str() {
@@ -240,6 +242,8 @@ impl<'de> Deserialize<'de> for Own {
                         "mac_key" => once(&mut map, &mut mac_key, &name)?,
                         "mac_salt" => once(&mut map, &mut mac_salt, &name)?,
                         "before_restore" => once(&mut map, &mut before_restore, &name)?,
+                        "lacks" => once(&mut map, &mut named, &name)?,
+                        "lacks_count" => once(&mut map, &mut count, &name)?,
                         _ => skip(&mut map, &mut seen, name)?,
                     }
                 }
@@ -252,6 +256,9 @@ impl<'de> Deserialize<'de> for Own {
                     return Err(A::Error::custom("`snapshot` is not 32 lower-case hexadecimal digits"));
                 }
                 let mac_key = mac_key.ok_or_else(|| missing("mac_key"))?;
+                let count = whole("lacks_count", count.unwrap_or(0), NUMBER_MAX)?;
+                let lacks = Lacks { named: named.unwrap_or_default(), count };
+                lacks.check().map_err(A::Error::custom)?;
                 Ok(Own {
                     snapshot,
                     mac: unhex("mac", &mac.ok_or_else(|| missing("mac"))?)?,
@@ -259,6 +266,7 @@ impl<'de> Deserialize<'de> for Own {
                         .ok_or_else(|| A::Error::custom(format!("`mac_key` is unknown: {}", quoted(&mac_key))))?,
                     mac_salt: unhex("mac_salt", &mac_salt.ok_or_else(|| missing("mac_salt"))?)?,
                     before_restore: before_restore.unwrap_or(false),
+                    lacks,
                 })
             }
         }

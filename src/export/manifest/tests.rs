@@ -34,6 +34,7 @@ fn sample() -> Manifest {
             mac_key: MacSource::Vault,
             mac_salt: [2; 32],
             before_restore: false,
+            lacks: Lacks::default(),
         }),
     }
 }
@@ -198,6 +199,51 @@ fn entries() -> impl Strategy<Value = Vec<FileEntry>> {
     })
 }
 
+fn lacks(named: &[&str], count: u64) -> Lacks {
+    Lacks { named: named.iter().map(|path| ((*path).to_owned(), "a pipe".to_owned())).collect(), count }
+}
+
+/// What a backup lacks is vouched for by the salt, and the message of the MAC is what it was before there was such.
+#[test]
+fn what_is_lacking_cannot_be_changed_or_taken_away() {
+    let said = lacks(&["pipe", "deep/pipe"], 7);
+    let mut manifest = sample();
+    let own = manifest.own.as_mut().expect("ours");
+    assert!(own.lacks.is_in(&own.mac_salt) && lacks(&[], 0).is_in(&[9; 32]));
+    assert_eq!(lacks(&[], 0).salt([9; 32]), [9; 32], "of a complete one all is random");
+    own.mac_salt = said.salt([9; 32]);
+    own.lacks = said.clone();
+    assert_eq!(own.mac_salt[..12], [9; 12]);
+    let salt = own.mac_salt;
+    let back = Manifest::parse(text(&manifest).as_bytes()).expect("read");
+    assert_eq!(back, manifest);
+    let mut silent = manifest.clone();
+    silent.own.as_mut().expect("ours").lacks = Lacks::default();
+    assert_eq!(silent.mac_input(), manifest.mac_input(), "who does not know it finds the MAC valid");
+    assert!(!text(&silent).contains("lacks"));
+
+    assert!(said.is_in(&salt));
+    for other in [lacks(&[], 0), lacks(&["pipe", "deep/pipe"], 2), lacks(&["pipe"], 7), lacks(&["pipe", "deep"], 7)] {
+        assert!(!other.is_in(&salt), "{other:?}");
+    }
+    assert!(!said.is_in(&[9; 32]), "nor can it be added");
+    let other = lacks(&["x"], 1).salt([9; 32]);
+    assert!(!said.is_in(&other) && !lacks(&[], 0).is_in(&other));
+}
+
+#[test]
+fn what_cannot_be_lacking_is_refused() {
+    let with = |lacks: Lacks| {
+        let mut manifest = sample();
+        manifest.own.as_mut().expect("ours").lacks = lacks;
+        Manifest::parse(text(&manifest).as_bytes()).map_err(|error| error.to_string())
+    };
+    assert!(with(lacks(&["a"; 100], 5000)).is_ok() && with(lacks(&[], 3)).is_ok());
+    assert!(with(lacks(&["a"; 101], 5000)).expect_err("too many").contains("more than 100"));
+    assert!(with(lacks(&["a", "b"], 1)).expect_err("too few").contains("less than"));
+    assert!(with(lacks(&["a"], u64::MAX)).expect_err("no number").contains("`lacks_count` is more"));
+}
+
 proptest! {
     #[test]
     fn what_was_written_is_read(
@@ -207,6 +253,8 @@ proptest! {
         seconds in 0..200_000_000_000_i64,
         encrypted in any::<bool>(),
         own in any::<Option<([u8; 32], [u8; 16], usize)>>(),
+        lacks in prop::collection::vec(any::<(String, String)>(), 0..3),
+        more in 0..3_u64,
         lynox in any::<bool>(),
     ) {
         let sources = [MacSource::Vault, MacSource::VaultArgon2id, MacSource::Store];
@@ -223,7 +271,9 @@ proptest! {
                 snapshot: hex(&id),
                 mac,
                 mac_key: sources[source % 3],
-                mac_salt: mac, before_restore: false
+                mac_salt: mac,
+                before_restore: false,
+                lacks: Lacks { count: lacks.len() as u64 + more, named: lacks },
             }),
         };
         let json = manifest.to_json();

@@ -509,6 +509,37 @@ fn an_own_incomplete_backup_is_no_reason_to_take_anothers() {
     assert!(restored.err.contains("20260101T000000Z there is newer, and not complete"), "{restored:?}");
 }
 
+/// One that was made while a restore in place was half done says so there too, and is not the one that is meant.
+#[test]
+fn a_mixture_is_passed_over_there_too() {
+    let cloud = machine();
+    cloud.ok(&["backup"]);
+    std::thread::sleep(Duration::from_millis(1100));
+    let pending = cloud.place.data.join(".nbak-restore");
+    fs::create_dir(&pending).expect("made");
+    fs::write(pending.join("intent"), "a journal that nobody can read").expect("written");
+    let run = cloud.run(&["backup", "--json"]);
+    assert_eq!(run.code, 3, "{run:?}");
+    let mixed = json(&run)["name"].as_str().expect("a name").to_owned();
+    fs::remove_dir_all(&pending).expect("removed");
+    let listed = cloud.ok(&["backup", "gdrive", "list"]).out;
+    assert_eq!(listed.matches("incomplete: old and new data").count(), 1, "{listed}");
+    let verified = cloud.ok(&["backup", "gdrive", "verify"]);
+    assert!(verified.err.contains(&mixed) && verified.err.contains("passed over"), "{verified:?}");
+    let verified = cloud.run(&["backup", "gdrive", "verify", &mixed]);
+    assert!(verified.code == 3 && verified.out.contains("it is incomplete: old and new data"), "{verified:?}");
+
+    let other = cloud.on_a_new_machine();
+    other.grant();
+    let restored = other.ok(&["backup", "gdrive", "restore", "--yes"]);
+    assert!(restored.err.contains(&mixed) && restored.err.contains("passed over"), "{restored:?}");
+    let restored = other.run(&["backup", "gdrive", "restore", &mixed, "--yes"]);
+    assert!(restored.code == 3 && restored.err.contains("the backup is incomplete: old and new data"), "{restored:?}");
+    // What was downloaded says what it did.
+    let verified = other.run(&["backup", "verify", &mixed]);
+    assert!(verified.code == 3 && verified.err.contains("half done"), "{verified:?}");
+}
+
 /// A prune looks at the files of what it keeps: a newest backup that lost something there costs no older one.
 #[test]
 fn the_last_that_restores_is_not_pruned() {

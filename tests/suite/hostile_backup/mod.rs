@@ -16,6 +16,7 @@ use std::sync::OnceLock;
 use nbak::crypto::secret::{Credential, Secret};
 use nbak::crypto::vault::{MacSource, mac, mac_key_of_vault, nbak_key};
 use nbak::export::dialect::Dialect;
+use nbak::export::manifest::lacks::Lacks;
 use nbak::export::manifest::{FileEntry, Kind, Manifest, Own, iso, overall_checksum};
 use nbak::export::nbak::{NbakKeys, seal};
 use serde_json::{Value, json};
@@ -144,6 +145,7 @@ impl Workshop {
                     mac_key: MacSource::Vault,
                     mac_salt: [3; 32],
                     before_restore: false,
+                    lacks: Lacks::default(),
                 }),
             },
             files: Vec::new(),

@@ -49,6 +49,10 @@ fn assert_is_told(scene: &Scene, (run, said): &(Run, Vec<Value>), what: &str) {
     assert!(run.err.contains("restore is half done in what was captured"), "{what}: {run:?}");
     assert!(said[0]["pending_restore"].as_str().is_some_and(|text| text.contains("half done")), "{what}: {said:?}");
     assert_eq!(mixed(scene), [true], "{what}: it has what was there, and says what it is");
+    if what == "backup" {
+        let list = Run::of(command(scene, &["backup", "list", "--json"]));
+        assert!(list.out.contains("\"mixed\":true"), "{list:?}");
+    }
 }
 
 #[test]

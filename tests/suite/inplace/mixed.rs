@@ -128,3 +128,46 @@ fn behind_a_mixture_the_latest_is_still_not_what_was_to_go() {
     let run = half.run(&["restore", "latest", "--in-place", "--yes"]);
     assert!(run.code == 2 && run.err.contains(&format!("{} is the one before", id(&all[0]))), "{run:?}");
 }
+
+#[test]
+fn a_backup_says_for_ever_that_it_is_a_mixture() {
+    let half = half_with(&[&["backup"]]);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let (code, said) = half.json(&["backup"]);
+    let mixed = said[0]["name"].as_str().expect("a name").to_owned();
+    assert_eq!((code, &said[0]["incomplete"]), (3, &json!(true)), "{said:?}");
+    assert_eq!(half.run(&["restore", "--abandon"]).code, 0);
+    let (_, all) = half.json(&["backup", "list"]);
+    assert_eq!((&all[0]["mixed"], &all[1]["mixed"], &all[1]["name"]), (&json!(false), &json!(true), &json!(mixed)));
+    let whole = all[0]["name"].as_str().expect("a name").to_owned();
+    let listed = half.run(&["backup", "list"]).out;
+    assert_eq!(listed.matches("incomplete: old and new data of a restore in place stand").count(), 1, "{listed}");
+    let doctor = half.run(&["doctor"]);
+    assert!(doctor.code == 1 && doctor.out.contains(&format!("{mixed} is newer, and was made while")), "{doctor:?}");
+    assert_eq!(half.json(&["status"]).1[0]["mixed_backup"], json!(mixed));
+
+    // Named it is to be had, with what there is to say of it.
+    let run = half.run(&["backup", "verify", &mixed]);
+    assert!(run.code == 3 && run.err.contains("made while a restore in place was half done"), "{run:?}");
+    assert!(!run.out.contains("whole") && !run.out.contains("captured"), "{run:?}");
+    let passed_over = |run: &Run| {
+        let said = run.err.lines().find(|line| line.contains("passed over")).unwrap_or_else(|| panic!("{run:?}"));
+        assert!(said.contains(&mixed) && said.contains(&whole) && said.contains("give the name"), "{said}");
+    };
+    let run = half.run(&["backup", "verify"]);
+    assert!(run.code == 0 && run.out.contains(&format!("backup {whole} is whole")), "{run:?}");
+    passed_over(&run);
+    fs::write(half.scene.data.join("notes.txt"), "later").expect("written");
+    let run = half.run(&["backup", "restore", "--yes"]);
+    assert!(run.code == 0 && run.out.contains(&format!("restored backup {whole}")), "{run:?}");
+    passed_over(&run);
+    let run = half.run(&["backup", "restore", &mixed, "--yes", "--only", "notes.txt"]);
+    assert!(run.code == 3 && run.err.contains("the backup is incomplete: old and new data stand"), "{run:?}");
+
+    // Where there is nothing else it is the newest.
+    for one in half.json(&["backup", "list"]).1.iter().filter(|one| one["name"] != json!(mixed)) {
+        fs::remove_dir_all(one["path"].as_str().expect("a path")).expect("removed");
+    }
+    let run = half.run(&["backup", "verify"]);
+    assert!(run.code == 3 && run.out.contains(&mixed) && !run.err.contains("passed over"), "{run:?}");
+}

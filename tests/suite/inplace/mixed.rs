@@ -2,7 +2,12 @@
 //! for the newest gets it unless there is nothing else.
 
 use std::fs;
+use std::time::Duration;
 
+use nbak::snapshot::lack::Beside;
+use nbak::snapshot::progress::Silent;
+use nbak::snapshot::store::Store;
+use nbak::snapshot::take::{Options, take};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -43,7 +48,7 @@ fn assert_passed_over(run: &Run, mixed: &str, whole: &str) {
 
 #[test]
 fn a_snapshot_says_for_ever_that_it_is_a_mixture() {
-    // Nothing changed since one that does not say it, which the program knows at a glance.
+    // Nothing changed since one that does not say it.
     let half = half_with(&[&["snapshot"], &["snapshot"]]);
     for _ in 0..2 {
         let (code, said) = half.json(&["snapshot"]);
@@ -66,6 +71,30 @@ fn a_snapshot_says_for_ever_that_it_is_a_mixture() {
     let all = snapshots(&half);
     assert_eq!((all.len(), &all[2]["mixed"]), (3, &json!(false)), "{all:?}");
     assert!(!half.run(&["doctor"]).out.contains("is incomplete"));
+}
+
+/// One walk that finds all as it was says nothing of a restore.
+#[test]
+fn what_is_known_at_a_glance_hides_nothing() {
+    let place = crate::live_common::Place::new();
+    fs::write(place.data.join("letter"), "Dear reader").expect("written");
+    let taken = |beside: bool| {
+        let mut store = Store::open_or_create(&place.repo, &[], Duration::ZERO, 0).expect("a store");
+        let beside = Beside::asking(move || beside);
+        let options = Options { source: place.data.clone(), beside, ..Options::default() };
+        take(&mut store, &options, &Silent).expect("a snapshot")
+    };
+    let settled = (0..10).map(|_| taken(false)).find(|taken| {
+        std::thread::sleep(Duration::from_millis(130));
+        taken.at_a_glance
+    });
+    let whole = settled.expect("one walk is enough").record;
+    let mixed = taken(true);
+    assert!(mixed.record.lack().mixed && !mixed.unchanged && mixed.record.tree == whole.tree, "{mixed:?}");
+    let again = taken(true);
+    assert!(again.unchanged && again.record == mixed.record && again.unreadable.len() == 1, "{again:?}");
+    let after = taken(false);
+    assert!(!after.unchanged && after.record.lack().is_none(), "{after:?}");
 }
 
 #[test]
@@ -132,7 +161,7 @@ fn behind_a_mixture_the_latest_is_still_not_what_was_to_go() {
 #[test]
 fn a_backup_says_for_ever_that_it_is_a_mixture() {
     let half = half_with(&[&["backup"]]);
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    std::thread::sleep(Duration::from_millis(1100));
     let (code, said) = half.json(&["backup"]);
     let mixed = said[0]["name"].as_str().expect("a name").to_owned();
     assert_eq!((code, &said[0]["incomplete"]), (3, &json!(true)), "{said:?}");

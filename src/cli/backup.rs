@@ -144,6 +144,7 @@ fn report(
             "created": written.manifest.created_at,
             "left_out": left_out,
             "incomplete": incomplete,
+            "mixed": record.lack().mixed,
             "unreadable_entries": unreadable_json(record),
             "warnings": written.remarks,
             "pending_restore": half_done,

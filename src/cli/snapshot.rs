@@ -278,7 +278,8 @@ pub fn list(context: &Context, args: &SnapshotsArgs) -> Result<u8> {
         }
         line(text);
         if context.verbose {
-            record.unreadable.iter().for_each(|(path, reason)| line(format!("  not captured: {path}: {reason}")));
+            let missing = record.unreadable.iter().skip(usize::from(lack.mixed));
+            missing.for_each(|(path, reason)| line(format!("  not captured: {path}: {reason}")));
             for path in lost.iter().flat_map(|loss| &loss.paths) {
                 line(format!("  lost: {}", if path.is_empty() { "everything" } else { path }));
             }

@@ -60,7 +60,7 @@ fn a_snapshot_says_for_ever_that_it_is_a_mixture() {
     assert_eq!((&all[1]["unreadable"], &all[1]["unreadable_entries"][0]["path"]), (&json!(1), &json!(".nbak-restore")));
     let reason = all[1]["unreadable_entries"][0]["reason"].as_str().expect("text");
     assert!(reason.contains("half done") && reason.contains("old and new data"), "{reason}");
-    let listed = half.run(&["snapshots"]).out;
+    let listed = half.run(&["snapshots", "-v"]).out;
     assert_eq!(listed.matches("mixed: taken while a restore in place was half done").count(), 1, "{listed}");
     assert!(!listed.contains("not captured"), "{listed}");
     assert!(half.run(&["doctor"]).out.contains("is incomplete: old and new data of a restore in place"));

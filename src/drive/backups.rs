@@ -151,10 +151,10 @@ impl Backups<'_> {
     }
 
     /// The backup called `name`, or whose folder has this id, or the newest of this machine that is complete and was
-    /// not made before a restore, or while one was half done; and what is to be said of the choice. Which is the newest is judged as on this
-    /// machine: by the order of the snapshots that are known, and by dates and the clock that is given. On a new
-    /// machine, that of the only one there is, or of the only one with a data directory at the same place; whose is
-    /// meant of several is for a person to say.
+    /// not made before a restore, or while one was half done; and what is to be said of the choice. Which is the newest
+    /// is judged as on this machine: by the order of the snapshots that are known, and by dates and the clock that is
+    /// given. On a new machine, that of the only one there is, or of the only one with a data directory at the same
+    /// place; whose is meant of several is for a person to say.
     pub fn find(&self, name: Option<&str>, by: (&Order, i64)) -> Result<(Stored, Vec<String>)> {
         self.find_in(self.list()?, name, by)
     }

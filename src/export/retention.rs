@@ -35,9 +35,9 @@ const GAP_MS: i64 = 180 * DAY_MS;
 /// Which of `backups` are older than `days` at `now_ms` and may go; `days` 0 keeps all. `good` is the newest that is
 /// known to be whole: it stays, and so does the newest of each data directory by what manifests say, and the newest
 /// that was not made for the sake of a restore: a safety backup may hold the very state that somebody wanted to be rid
-/// of. Where one of these lacks something, the newest that is complete stays too. Age is what a manifest says too, without
-/// the gaps that are longer than [`GAP_MS`]: so what was made before one is judged as if that was a moment, and goes when
-/// enough time has passed behind it.
+/// of. Where one of these lacks something, the newest that is complete stays too. Age is what a manifest says too,
+/// without the gaps that are longer than [`GAP_MS`]: so what was made before one is judged as if that was a moment, and
+/// goes when enough time has passed behind it.
 pub fn plan(backups: &[Listed], days: u32, now_ms: i64, good: Option<&str>) -> Vec<Decision> {
     let age = |one: &Listed| one.created_ms.filter(|_| one.damage.is_none()).map(|ms| now_ms.saturating_sub(ms));
     let newest = |by: &dyn Fn(&&Listed) -> bool| {

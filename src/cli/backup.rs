@@ -262,10 +262,10 @@ fn verify(context: &Context, name: Option<&str>) -> Result<u8> {
 }
 
 fn prune(context: &Context, days: Option<u32>, dry_run: bool, as_one: bool) -> Result<u8> {
+    context.require_name()?;
     let days = context.days(days)?;
     context.sure_of_backups()?;
     context.sure_of_folder()?;
-    context.require_name()?;
     let manager = context.backups(None)?.as_one(as_one);
     let pruned = manager.prune_backups(Some(days), dry_run)?;
     for decision in &pruned.decisions {

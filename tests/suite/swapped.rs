@@ -182,7 +182,11 @@ fn a_link_that_leads_out() {
         fs::rename(&x, outside.path().join("was")).expect("moved");
         std::os::unix::fs::symlink(outside.path(), &x).expect("a link");
         child.wait_with_output().expect("it ends");
-        let back = scene.place.restore("latest", "back");
+        // With 3 if it says that something is not in it.
+        let back = scene.place.path("back");
+        let args = ["restore".as_ref(), "latest".as_ref(), "--target".as_ref(), back.as_os_str()];
+        let restored = scene.place.run(args);
+        assert!(matches!(restored.code, Some(0 | 3)), "{restored:?}");
         let files = survey(&back).into_keys().map(|path| back.join(path)).filter(|path| path.is_file());
         files.for_each(|path| assert_ne!(fs::read(&path).expect("read"), b"a secret", "{}", path.display()));
     }

@@ -48,7 +48,7 @@ pub fn renumber(data: &Path, origin: Origin<'_>, placed: &BTreeMap<Node, PathBuf
             renumber(&mut one["live"], &Path::new("data").join(&path));
         }
     }
-    for list in ["clear", "standing", "touch"] {
+    for list in ["clear", "standing", "touch", "same"] {
         for one in intent[list].as_array_mut().expect("a list") {
             let path = one["path"].as_str().expect("text").to_owned();
             renumber(&mut one["live"], &Path::new("data").join(&path));

@@ -29,6 +29,7 @@ use crate::snapshot::places::{Places, known_as, real};
 use crate::snapshot::record::Record;
 use crate::snapshot::scratch::sweep;
 use crate::snapshot::store::{Access, Store};
+use crate::upkeep::alike::Other;
 use crate::upkeep::remembered::{self, Seen};
 
 /// So many data directories are named that the store has snapshots of.
@@ -231,19 +232,38 @@ impl Context {
         })
     }
 
-    /// What the data directory is called beside its path. While that cannot be understood, what it was called last: a
-    /// mistake must not make another directory of it.
+    /// What the data directory is called beside its path. If that cannot be understood, or is not said, as by cron,
+    /// what it was called last: neither may make another directory of it.
     fn name(&self) -> Result<Option<String>> {
         let config = self.config()?;
-        if config.name_unknown { Ok(remembered::name(&self.data_dir()?)) } else { Ok(config.name.clone()) }
+        if config.name.is_some() || config.unnamed {
+            return Ok(config.name.clone());
+        }
+        let last = self.repo().ok().and_then(|repo| remembered::name(&self.data_dir().ok()?, &repo));
+        if let Some(last) = last.as_ref().filter(|_| !config.name_unknown) {
+            static SAID: std::sync::Once = std::sync::Once::new();
+            SAID.call_once(|| {
+                output::warning(format!(
+                    "this data directory was called {last} when a snapshot of it was taken last, and no name is given \
+                     now: that one counts (give it by NBAK_NAME or `nbak.name`; an empty `nbak.name` says that it has \
+                     none any more)"
+                ));
+            });
+        }
+        Ok(last)
     }
 
     /// Fails if it was said and cannot be understood, so that what is removed might be another's.
     pub fn require_name(&self) -> Result<()> {
         let config = self.config()?;
-        if config.name_unknown && !config.unreadable {
+        if config.name_unknown && !(config.unreadable && remembered::knows(&self.data_dir()?, &self.repo()?)) {
             let what = "what this data directory is called cannot be understood, and others may lie at the same path";
-            return Err(Error::failed(what).hint("mend `nbak.name` (`nbak config show`); nothing was removed"));
+            let hint = if config.unreadable {
+                "mend the configuration, which may say it, or give NBAK_NAME; nothing was removed"
+            } else {
+                "mend `nbak.name` (`nbak config show`); nothing was removed"
+            };
+            return Err(Error::failed(what).hint(hint));
         }
         Ok(())
     }
@@ -346,7 +366,9 @@ impl Context {
     pub fn select(&self, store: &Store, name: &str) -> Result<Record> {
         let all = store.records()?;
         let by_id = is_id(&all, name);
-        self.warn_of_others(by_id);
+        if let Some(other) = self.others(store, by_id) {
+            output::warning(format!("{}: name the one that is meant by its id", other.text()));
+        }
         let mut records = if by_id { all.clone() } else { self.of_this(&all) };
         let is_other = records.is_empty() && !all.is_empty();
         if is_other {
@@ -375,18 +397,17 @@ impl Context {
     pub fn select_own(&self, store: &Store, name: &str) -> Result<Record> {
         let all = store.records()?;
         let by_id = is_id(&all, name);
-        self.warn_of_others(by_id);
+        if let Some(other) = self.others(store, by_id) {
+            return Err(Error::usage(other.text()).hint("name the one that is meant by its id; nothing was changed"));
+        }
         let records = if by_id { all } else { self.own(&all)? };
         pick(store, &records, name)
     }
 
-    /// Says that what is not named by its id may be another's, who has the same path.
-    fn warn_of_others(&self, by_id: bool) {
-        let own = self.data_dir().and_then(|data_dir| Ok((data_dir, self.known_as()?)));
-        let noted = own.ok().filter(|_| !by_id).and_then(|(data_dir, source)| remembered::noted(&data_dir, &source));
-        if let Some(other) = noted {
-            output::warning(format!("{}: name the one that is meant by its id", other.text()));
-        }
+    /// That what is not named by its id may be another's, who has the same path.
+    fn others(&self, store: &Store, by_id: bool) -> Option<Other> {
+        let own = self.places().ok().filter(|_| !by_id)?;
+        remembered::look_for_others(&own.data_dir, &own.known_as(), store, true).ok().flatten()
     }
 
     /// The same to who restores from it in place.

@@ -384,7 +384,7 @@ fn clear_downloads(backup_dir: &Path, staging: &Path) {
 
 fn prune(context: &Context, days: Option<u32>, every: bool, dry_run: bool) -> Result<u8> {
     context.require_name()?;
-    if let Some(other) = remembered::noted(&context.data_dir()?, &context.known_as()?) {
+    if let Some(other) = remembered::noted(&context.data_dir()?, &context.known_as()?, &context.repo()?) {
         return Err(other.refusal("no backup was removed"));
     }
     let days = context.days(days)?;

@@ -97,7 +97,14 @@ fn refuse_others(context: &Context, args: &ForgetArgs, store: &Store) -> Result<
     let (Ok(data_dir), Ok(own)) = (context.data_dir(), context.known_as()) else { return Ok(()) };
     let source = args.of.as_deref().unwrap_or(&own);
     if args.as_one {
-        return if args.dry_run { Ok(()) } else { remembered::accept(&data_dir, source, store) };
+        if !args.dry_run
+            && let Err(error) = remembered::accept(&data_dir, source, store)
+        {
+            output::warning(format!(
+                "that all is of this data directory cannot be noted, and will be asked again: {error}"
+            ));
+        }
+        return Ok(());
     }
     let records = store.records()?;
     if !args.snapshots.is_empty() && args.snapshots.iter().all(|name| is_id(&records, name)) {

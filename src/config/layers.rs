@@ -126,6 +126,7 @@ impl Layers {
                 self.warnings.push(format!("{place}:{}: this project says {what}", at(key)));
             }
         }
+        let file = path;
         // What is ours alone has no keys that we do not know.
         for path in lines.keys().filter(|path| path.starts_with("nbak.") && !path.starts_with("nbak.notify.")) {
             let known = |key: &&super::keys::Key| key.path == path || key.path.starts_with(&format!("{path}."));
@@ -133,6 +134,9 @@ impl Layers {
             if !KEYS.iter().any(|key| known(&key)) || root.get(path).is_some() {
                 self.warnings.push(format!("{place}:{}: `{path}` is not known, and is left aside", at(path)));
                 self.unclear_keep |= !is_project;
+                if !is_project && path.to_ascii_lowercase().contains("retention") {
+                    self.unclear_days = Some(Origin::File(file.to_path_buf(), at(path)));
+                }
             }
         }
         for (name, value) in root.as_object().into_iter().flatten().filter(|_| !is_project) {

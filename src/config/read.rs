@@ -38,6 +38,8 @@ pub struct Config {
     pub name: Option<String>,
     /// That was said, and could not be understood; or what says it could not be read.
     pub name_unknown: bool,
+    /// It was said that it has no name.
+    pub unnamed: bool,
     /// Globs that are left out.
     pub exclude: Vec<String>,
     /// Compress every file apart from all others.
@@ -228,12 +230,15 @@ impl Reading {
         let place_unknown = self.bad.is_some();
         let (retention_days, days_unknown) = self.days();
         let name = self.name();
+        let unnamed = name.as_deref() == Some("");
         let name_unknown = self.bad_name || unreadable && name.is_none();
+        let name = name.filter(|_| !unnamed);
         let config = Config {
             backup_dir,
             place_unknown,
             name,
             name_unknown,
+            unnamed,
             backup_schedule: self.pick("backup_schedule", Self::schedule_of("backup_schedule"), schedule),
             retention_days,
             days_unknown,
@@ -273,10 +278,15 @@ impl Reading {
         Config { shown, ..config }
     }
 
-    /// One that cannot be understood does not let a lower layer's count: that may be another's.
+    /// An empty one says that there is none. One that cannot be understood does not let a lower layer's count: that
+    /// may be another's.
     fn name(&mut self) -> Option<String> {
         let earlier = self.bad.take();
-        let name = self.pick("nbak.name", None, |value| text(value).and_then(|text| named::name(&text)).map(Some));
+        let read = |value: &Value| match value {
+            Value::String(said) if said.is_empty() => Ok(Some(String::new())),
+            _ => text(value).and_then(|text| named::name(&text)).map(Some),
+        };
+        let name = self.pick("nbak.name", None, read);
         self.bad_name = std::mem::replace(&mut self.bad, earlier).is_some();
         if self.bad_name {
             if let Some((_, value, _)) = self.shown.last_mut() {

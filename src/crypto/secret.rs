@@ -55,7 +55,8 @@ impl Credential {
     /// may be a passphrase.
     pub fn is_placeholder(&self) -> bool {
         let (Credential::VaultKey(text) | Credential::Passphrase(text)) = self;
-        let text = text.trim();
+        // As environment files of some programs keep them.
+        let text = text.trim().trim_matches(['"', '\'']);
         let between = |open, close| {
             text.strip_prefix(open).and_then(|rest: &str| rest.strip_suffix(close)).is_some_and(|name| !name.is_empty())
         };
@@ -64,8 +65,12 @@ impl Credential {
                 && name.bytes().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_')
         };
         let percent = text.strip_prefix('%').and_then(|rest| rest.strip_suffix('%'));
-        let is_reference = [("${", "}"), ("$(", ")"), ("{{", "}}"), ("<", ">")].iter().any(|(a, b)| between(*a, *b))
-            || [text.strip_prefix('$'), percent].into_iter().flatten().any(is_name);
+        let is_reference =
+            [("${", "}"), ("$(", ")"), ("{{", "}}"), ("<", ">"), ("#{", "}"), ("ENC[", "]"), ("__", "__")]
+                .iter()
+                .any(|(a, b)| between(*a, *b))
+                || ["op://", "vault:", "secretref:"].iter().any(|scheme| text.starts_with(scheme))
+                || [text.strip_prefix('$'), percent].into_iter().flatten().any(is_name);
         let words: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
         is_reference || EXAMPLES.iter().any(|example| words.eq_ignore_ascii_case(example))
     }

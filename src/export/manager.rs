@@ -15,7 +15,6 @@ use super::list::{self, Listed, Order};
 use super::manifest::{Manifest, Own};
 use super::names;
 use super::nbak::{self, NbakKeys};
-use super::others::of_another_store;
 use super::retention::{self, Decision};
 use super::verify::{self, Verified};
 use super::write::{self, Written};
@@ -29,7 +28,7 @@ use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 use crate::snapshot::take::{self, Taken};
-use crate::upkeep::alike::REMEDY;
+use crate::upkeep::alike::Other;
 use crate::upkeep::remembered;
 
 /// The tag of the snapshot that a restore takes of what it is about to replace.
@@ -109,25 +108,23 @@ impl BackupManager {
         BackupManager { as_one, ..self }
     }
 
-    /// Fails if another data directory is known as this one is, in the store or among the backups `own`, so that what
-    /// is removed might be that one's.
-    fn refuse_others(&self, own: &[Listed], now: i64) -> Result<()> {
-        let (source, nothing) = (self.places.known_as(), "no backup was removed");
-        if let Some(other) = remembered::noted(&self.places.data_dir, &source) {
-            return Err(other.refusal(nothing));
-        }
-        // Where it does not open nobody can tell; what is sealed does not verify then, and stays.
-        let Ok(store) = self.open_store() else { return Ok(()) };
-        match of_another_store(own, store.history()?, &source, now) {
-            Some(one) => Err(Error::failed(format!(
-                "backup {} says that it is of {source}, and this store never had its snapshot: another data directory \
-                 with the same path has its backups here, or the store was put back",
-                names::quoted(&one.name)
-            ))
-            .at(&self.places.backup_dir)
-            .hint(format!("{REMEDY}; {nothing}"))),
-            None => Ok(()),
-        }
+    /// Fails if another data directory is known as this one is in the store, so that what is removed might be that
+    /// one's.
+    fn refuse_others(&self) -> Result<()> {
+        let (own, source) = (&self.places, self.places.known_as());
+        let other = match self.open_store() {
+            Ok(store) => remembered::look_for_others(&own.data_dir, &source, &store, true)?,
+            Err(_) => remembered::noted(&own.data_dir, &source, &own.repo),
+        };
+        other.map_or(Ok(()), |other| Err(other.refusal("no backup was removed")))
+    }
+
+    /// What is to be said before what nobody named is restored.
+    fn others(&self) -> Option<Other> {
+        let (own, source) = (&self.places, self.places.known_as());
+        let store = self.open_store().ok();
+        let found = store.and_then(|store| remembered::look_for_others(&own.data_dir, &source, &store, true).ok());
+        found.unwrap_or_else(|| remembered::noted(&own.data_dir, &source, &own.repo))
     }
 
     /// The vault key that seals, if there is one: the one that opened the store, so that what is made today opens with
@@ -214,6 +211,13 @@ impl BackupManager {
                      written",
                 ));
         }
+        // One that opened the store seals that already.
+        let opened = store.opened_by().and_then(|by| self.credentials.get(by));
+        if let Some(key) =
+            vault.filter(|key| self.settings.encrypt && !opened.is_some_and(|one| std::ptr::eq(one, *key)))
+        {
+            key.refuse_placeholder().map_err(|error| error.at(&folder))?;
+        }
         let options = write::Options {
             backup_dir: &folder,
             data_dir: &self.places.data_dir,
@@ -244,8 +248,7 @@ impl BackupManager {
             return list::find(&self.places, name).map(|backup| (backup, Vec::new()));
         }
         let (backup, mut remarks) = list::newest(&self.places, &self.order())?;
-        let other = remembered::noted(&self.places.data_dir, &self.places.known_as());
-        remarks.extend(other.map(|other| format!("{}: {} may be its", other.text(), backup.name)));
+        remarks.extend(self.others().map(|other| format!("{}: {} may be its", other.text(), backup.name)));
         Ok((backup, remarks))
     }
 
@@ -281,7 +284,7 @@ impl BackupManager {
         // Verifying costs a whole read: only if something would be removed at all.
         if decisions.iter().any(|decision| !decision.keep) {
             if !self.as_one {
-                self.refuse_others(&own, now)?;
+                self.refuse_others()?;
             }
             // If none verifies, it is not known which of them is worth keeping: a key may be missing.
             if let Some(good) = self.newest_good(&own) {

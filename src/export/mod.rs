@@ -20,7 +20,6 @@ pub mod manager;
 pub mod manifest;
 pub mod names;
 pub mod nbak;
-pub mod others;
 pub mod repair;
 pub mod restore;
 pub mod retention;

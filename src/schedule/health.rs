@@ -141,7 +141,7 @@ pub fn look(places: &Places, config: &Config, credentials: &[Credential], state:
             standing.store_error = Some(error.to_string());
         }
     }
-    standing.other = remembered::noted(&places.data_dir, &places.known_as()).map(|other| other.text());
+    standing.other = remembered::noted(&places.data_dir, &places.known_as(), &places.repo).map(|other| other.text());
     let free_at = [&places.repo, &places.backup_dir, &places.data_dir].into_iter().find(|path| path.is_dir());
     standing.free = free_at.and_then(|path| rustix::fs::statvfs(path.as_path()).ok()).map(|disk| {
         let (blocks, size) = (disk.f_bavail, disk.f_frsize);

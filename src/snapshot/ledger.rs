@@ -422,6 +422,7 @@ mod tests {
             sequence,
             previous: (sequence > 1).then(|| mac(sequence - 1)),
             parent: None,
+            follows: None,
             started: 0,
             ended: 0,
             source: String::new(),

@@ -2,8 +2,6 @@
 //!
 //! The library calls these; the command line draws bars. Nothing is decided by them.
 
-use crate::id::SnapshotId;
-
 /// Told what is under way. All methods may be called from any thread.
 pub trait Progress: Sync {
     /// Something begins that will take `total` bytes.
@@ -12,8 +10,6 @@ pub trait Progress: Sync {
     fn advance(&self, bytes: u64);
     /// It ended.
     fn end(&self);
-    /// This snapshot is about to be committed: from now on it may be there, however this ends.
-    fn commits(&self, _snapshot: SnapshotId) {}
 }
 
 /// Draws nothing.

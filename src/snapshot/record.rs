@@ -38,6 +38,8 @@ pub struct Record {
     pub previous: Option<[u8; 16]>,
     /// The snapshot of the same data directory before it.
     pub parent: Option<SnapshotId>,
+    /// The newest snapshot that the data directory itself remembered as its own when this one was taken.
+    pub follows: Option<SnapshotId>,
     /// When the cut began: milliseconds since 1970. The first transaction was opened after it.
     pub started: i64,
     /// When the last file was read: milliseconds since 1970.
@@ -81,6 +83,8 @@ struct Wire {
     previous: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     parent: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    follows: Option<String>,
     started_ms: i64,
     ended_ms: i64,
     source: String,
@@ -141,6 +145,7 @@ impl Record {
             sequence: self.sequence,
             previous: self.previous.map(|mac| SnapshotId(mac).to_string()),
             parent: self.parent.map(|id| id.to_string()),
+            follows: self.follows.map(|id| id.to_string()),
             started_ms: self.started,
             ended_ms: self.ended,
             source: self.source.clone(),
@@ -177,6 +182,7 @@ impl Record {
             sequence: wire.sequence,
             previous: wire.previous.map(|mac| id(&mac).map(|id| id.0)).transpose()?,
             parent: wire.parent.map(|parent| id(&parent)).transpose()?,
+            follows: wire.follows.map(|follows| id(&follows)).transpose()?,
             started: wire.started_ms,
             ended: wire.ended_ms,
             source: wire.source,
@@ -203,6 +209,7 @@ mod tests {
             sequence: 7,
             previous: Some([9; 16]),
             parent: None,
+            follows: None,
             started: 1,
             ended: -2,
             source: "/d".into(),

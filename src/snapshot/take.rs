@@ -195,6 +195,7 @@ impl Taking<'_> {
                 sequence,
                 previous,
                 parent: parent.record.as_ref().map(|record| record.id),
+                follows: self.options.follows,
                 started: (began / 1_000_000) as i64,
                 ended: (ended / 1_000_000) as i64,
                 source: source_name.clone(),
@@ -213,9 +214,6 @@ impl Taking<'_> {
             contents.remarks.push("everything in the data directory is excluded: the snapshot is empty".to_owned());
         }
         let (new_chunks, new_bytes) = (session.new_chunks, session.new_bytes);
-        if !unchanged && !self.options.dry_run {
-            progress.commits(record.id);
-        }
         let stored = if unchanged { Vec::new() } else { session.sink.flush()?.commit(record.encode())? };
         let stored_bytes = stored.iter().map(|pack| pack.size).sum();
         if !self.options.dry_run {

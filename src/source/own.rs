@@ -5,7 +5,7 @@
 //! was noted after the one before, and an idle directory would never be found unchanged.
 
 use std::io::{ErrorKind, Result, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// The folder's name in the data directory.
@@ -23,16 +23,18 @@ pub fn make_room(path: &Path) -> Result<()> {
 /// Puts a file in place in one piece, not synced, for those whom `mode` says, whatever the mask is. What has the name
 /// that it is written under goes, and is not written through: in a folder of others it may be a link, or a pipe.
 pub fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    place(path, bytes, mode, false)
+    place(path, bytes, mode, None)
 }
 
-/// The same, synced.
-pub fn put_synced(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    place(path, bytes, mode, true)?;
-    path.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
+/// The same, for the owner of the folder `of`, whoever puts it there: root's command may not take from an application
+/// what that keeps.
+pub fn put_for_owner(path: &Path, bytes: &[u8], mode: u32, of: &Path) -> Result<()> {
+    let meta = std::fs::metadata(of)?;
+    let is_root = rustix::process::geteuid().is_root() && meta.uid() != 0;
+    place(path, bytes, mode, is_root.then(|| (meta.uid(), meta.gid())))
 }
 
-fn place(path: &Path, bytes: &[u8], mode: u32, synced: bool) -> Result<()> {
+fn place(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".tmp");
     // If it stays, the next line says so.
@@ -40,8 +42,9 @@ fn place(path: &Path, bytes: &[u8], mode: u32, synced: bool) -> Result<()> {
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
     file.set_permissions(std::fs::Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
-    if synced {
-        file.sync_data()?;
+    if let Some((user, group)) = owner {
+        // By the file itself, which was made here: who owns the folder may put another in its place meanwhile.
+        std::os::unix::fs::fchown(&file, Some(user), Some(group))?;
     }
     std::fs::rename(aside, path)
 }

@@ -3,13 +3,13 @@
 //! Packs are authentic and records are chained, but a whole store that was replaced by an earlier copy of itself is as
 //! sound as it was then: nothing in it can tell. Nor can a new one that lies where it was, since somebody removed it,
 //! or a disk is not mounted. So the number of the newest snapshot, the hash of its record, and where the store lies
-//! stand in the data directory too, once the daemon has run there. They are no secret. The file is not synced, but for
-//! which snapshot is coming: what else is lost of it is only the memory.
+//! stand in the data directory too, once the daemon has run there. They are no secret. The file is not synced: what is
+//! lost of it is only the memory.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -17,9 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::alike::{Newest, Other, REMEDY};
 use crate::codec::hex;
 use crate::error::{Error, Result};
-use crate::id::SnapshotId;
 use crate::snapshot::ledger::Start;
-use crate::snapshot::now::now_ms;
 use crate::snapshot::places::{known_as, name_of_source, real};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::store::Store;
@@ -65,7 +63,10 @@ impl Mark {
 }
 
 fn place(store: &Store) -> String {
-    let root = store.root();
+    place_of(store.root())
+}
+
+fn place_of(root: &Path) -> String {
     name_of_source(&root.canonicalize().unwrap_or_else(|_| root.to_owned()))
 }
 
@@ -84,11 +85,22 @@ fn open(options: &mut OpenOptions, path: &Path) -> std::io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is no regular file")) }
 }
 
-fn write(data_dir: &Path, all: &BTreeMap<String, Mark>) -> Result<()> {
+/// What is remembered, changed by `act`, if that changes anything. One at a time: commands of two stores may be about
+/// one data directory.
+fn changed(data_dir: &Path, act: impl FnOnce(&mut BTreeMap<String, Mark>)) -> Result<()> {
     let path = data_dir.join(FILE);
     let failed = |error| Error::io("remember how far the store is", &path, error);
-    let bytes = serde_json::to_vec(all).map_err(|error| failed(error.into()))?;
-    own::put(&path, &bytes, 0o600).map_err(failed)
+    // Who may not open the folder may not write there either, which the rest says.
+    let turn = path.parent().and_then(|folder| File::open(folder).ok());
+    let _ = turn.as_ref().map(File::lock);
+    let before = read(data_dir);
+    let mut all = before.clone();
+    act(&mut all);
+    if all == before {
+        return Ok(());
+    }
+    let bytes = serde_json::to_vec(&all).map_err(|error| failed(error.into()))?;
+    own::put_for_owner(&path, &bytes, 0o600, data_dir).map_err(failed)
 }
 
 /// What this machine has seen of stores, as it was at some moment.
@@ -128,8 +140,7 @@ pub fn missing(Seen(all): &Seen, store: &Store, thoroughly: bool) -> Result<Opti
 
 /// Whether a store of this data directory may lie at `root`: one is there, and none is remembered elsewhere only.
 pub fn may_be(data_dir: &Path, root: &Path) -> bool {
-    let at = name_of_source(&root.canonicalize().unwrap_or_else(|_| root.to_owned()));
-    let all = read(data_dir);
+    let (at, all) = (place_of(root), read(data_dir));
     root.is_dir() && (all.is_empty() || all.values().any(|mark| mark.at.is_empty() || mark.at == at))
 }
 
@@ -150,12 +161,23 @@ fn is_in(store: &Store, mark: &Mark, number: u64) -> Result<bool> {
         || history.ledger().gaps.iter().any(|gap| gap.first <= number && number <= gap.last))
 }
 
-/// What the operator called the data directory when a snapshot of it was taken last, if that was one name.
-pub fn name(data_dir: &Path) -> Option<String> {
-    let all = read(data_dir);
-    let mut names = all.values().map(|mark| named::split(&mark.known_as).0);
+/// What the operator called the data directory when it was remembered last how far the store at `root` is; where
+/// nothing is remembered of that one, of all stores, if that is one name.
+pub fn name(data_dir: &Path, root: &Path) -> Option<String> {
+    let (all, at) = (read(data_dir), place_of(root));
+    let name_of = |mark: &Mark| named::split(&mark.known_as).0.map(str::to_owned);
+    if let Some(mark) = all.values().find(|mark| mark.at == at && !mark.known_as.is_empty()) {
+        return name_of(mark);
+    }
+    let mut names = all.values().map(name_of);
     let first = names.next()?;
-    names.all(|other| other == first).then_some(first).flatten().map(str::to_owned)
+    names.all(|other| other == first).then_some(first).flatten()
+}
+
+/// Whether anything is remembered of the store at `root`, so that [`name`] is what counts there.
+pub fn knows(data_dir: &Path, root: &Path) -> bool {
+    let at = place_of(root);
+    read(data_dir).values().any(|mark| mark.at == at && !mark.known_as.is_empty())
 }
 
 /// Takes a snapshot, and remembers it. That the store is behind what was seen is one of its remarks, and that the data
@@ -168,8 +190,8 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
     let named = is_named(&seen, store, &source, &name_of_source(&path))?;
     // A dry run waits for nobody: a snapshot that is just being taken may not be remembered yet.
     let other = if options.dry_run { None } else { seen.other(store, &source)? };
-    let coming = Coming { data_dir: &options.source, store: store.id().to_string(), progress };
-    let mut taken = take::take(store, options, &coming)?;
+    let follows = seen.newest(store, &source).and_then(Newest::id);
+    let mut taken = take::take(store, &Options { follows, ..options.clone() }, progress)?;
     if !options.dry_run {
         // It is taken: a memory that cannot be kept does not undo that.
         let kept = remember(&options.source, &source, store, behind.is_some());
@@ -183,66 +205,38 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
     Ok(taken)
 }
 
-/// Notes which snapshot is coming before it is committed, synced: whatever ends the process then, or the machine, it is
-/// known to be one's own.
-struct Coming<'a> {
-    data_dir: &'a Path,
-    store: String,
-    progress: &'a dyn Progress,
-}
-
-impl Progress for Coming<'_> {
-    fn begin(&self, what: &str, total: u64) {
-        self.progress.begin(what, total);
-    }
-
-    fn advance(&self, bytes: u64) {
-        self.progress.advance(bytes);
-    }
-
-    fn end(&self) {
-        self.progress.end();
-    }
-
-    fn commits(&self, snapshot: SnapshotId) {
-        let mut all = read(self.data_dir);
-        if let Some(mark) = all.get_mut(&self.store)
-            && let Some(newest) = mark.newest.take()
-        {
-            mark.newest = Some(newest.before(snapshot.to_string()));
-            // What cannot be noted must not keep the snapshot from being taken.
-            let bytes = serde_json::to_vec(&all).unwrap_or_default();
-            let _ = own::put_synced(&self.data_dir.join(FILE), &bytes, 0o600);
-        }
-        self.progress.commits(snapshot);
-    }
-}
-
 impl Seen {
+    /// The newest of this directory's own in `store`, in which it is known as `source`.
+    fn newest(&self, store: &Store, source: &str) -> Option<&Newest> {
+        self.0.get(&store.id().to_string()).filter(|mark| mark.known_as == source)?.newest.as_ref()
+    }
+
     /// That another with the same path took a snapshot into `store` after the newest of this one's, which is known as
     /// `source` in it. Not where the store is another than was seen.
     fn other(&self, store: &Store, source: &str) -> Result<Option<Other>> {
-        let mark = self.0.get(&store.id().to_string()).filter(|mark| mark.known_as == source);
-        match mark.and_then(|mark| mark.newest.as_ref()) {
-            Some(newest) if missing(self, store, false)?.is_none() => newest.other(store, source, now_ms()),
+        match self.newest(store, source) {
+            Some(newest) if missing(self, store, false)?.is_none() => newest.other(store, source),
             _ => Ok(None),
         }
     }
 }
 
-/// That another was noticed which has the path of this data directory, which is known as `source`, while it counts.
-pub fn noted(data_dir: &Path, source: &str) -> Option<Other> {
-    let now = now_ms();
-    read(data_dir).into_values().filter_map(|mark| mark.other).find(|other| other.counts(source, now))
+/// That another was noticed in the store that lies at `root` which has the path of this data directory, known as
+/// `source`, while nobody said what that is.
+pub fn noted(data_dir: &Path, source: &str, root: &Path) -> Option<Other> {
+    let at = place_of(root);
+    let there = read(data_dir).into_values().filter(|mark| mark.at == at);
+    there.filter_map(|mark| mark.other).find(|other| other.is_of(source))
 }
 
 /// The same, or that there is one in `store` now. That is noted, unless this is only `a_trial`.
 pub fn look_for_others(data_dir: &Path, source: &str, store: &Store, a_trial: bool) -> Result<Option<Other>> {
     let found = seen(data_dir).other(store, source)?;
     if let Some(other) = found.clone().filter(|_| !a_trial) {
-        note(data_dir, store, other)?;
+        // On a full disk it cannot be; then it is noticed anew.
+        let _ = note(data_dir, store, other);
     }
-    Ok(found.or_else(|| noted(data_dir, source)))
+    Ok(found.or_else(|| noted(data_dir, source, store.root())))
 }
 
 fn note(data_dir: &Path, store: &Store, other: Other) -> Result<()> {
@@ -268,12 +262,11 @@ pub fn follow(data_dir: &Path, source: &str, store: &Store) -> Result<()> {
 
 /// Changes what is remembered of `store`, if anything is.
 fn change(data_dir: &Path, store: &Store, act: impl FnOnce(&mut Mark)) -> Result<()> {
-    let before = read(data_dir);
-    let mut all = before.clone();
-    if let Some(mark) = all.get_mut(&store.id().to_string()) {
-        act(mark);
-    }
-    if all == before { Ok(()) } else { write(data_dir, &all) }
+    changed(data_dir, |all| {
+        if let Some(mark) = all.get_mut(&store.id().to_string()) {
+            act(mark);
+        }
+    })
 }
 
 /// What it means that nothing in `store` is known as `source`, if there is something that this data directory was
@@ -308,7 +301,9 @@ pub fn begin(data_dir: &Path) -> Result<()> {
 /// others take into it is noticed then. Not where it is already.
 pub fn begin_beside(data_dir: &Path, source: &str, store: &Store) -> Result<()> {
     let is_there = data_dir.join(FILE).symlink_metadata().is_ok();
-    if is_there || !data_dir.is_dir() || real(store.root()).starts_with(real(data_dir)) {
+    // What root made there the application could not keep, and what that remembers is what counts.
+    let is_anothers = std::fs::metadata(data_dir).is_ok_and(|meta| meta.uid() != rustix::process::geteuid().as_raw());
+    if is_there || is_anothers || !data_dir.is_dir() || real(store.root()).starts_with(real(data_dir)) {
         return Ok(());
     }
     begin(data_dir)?;
@@ -321,18 +316,19 @@ pub fn remember(data_dir: &Path, source: &str, store: &Store, behind: bool) -> R
     if data_dir.join(FILE).symlink_metadata().is_err() {
         return Ok(());
     }
-    let before = read(data_dir);
-    let mut all = before.clone();
     let (id, at, now) = (store.id().to_string(), place(store), Mark::of(&store.head()?.next));
-    let mark = match all.remove(&id) {
-        Some(mark) if behind && !mark.instead => Mark { behind: true, ..mark },
-        _ => Mark { instead: behind, ..now },
-    };
-    if !behind {
-        // What lay there is no longer expected.
-        all.retain(|_, other| other.at != at);
-    }
-    let (newest, other) = (Newest::of(store, source)?, before.get(&id).and_then(|mark| mark.other.clone()));
-    all.insert(id, Mark { at, known_as: source.to_owned(), newest, other, ..mark });
-    if all == before { Ok(()) } else { write(data_dir, &all) }
+    let newest = Newest::of(store, source)?;
+    changed(data_dir, |all| {
+        let earlier = all.remove(&id);
+        let other = earlier.as_ref().and_then(|mark| mark.other.clone());
+        let mark = match earlier {
+            Some(mark) if behind && !mark.instead => Mark { behind: true, ..mark },
+            _ => Mark { instead: behind, ..now },
+        };
+        if !behind {
+            // What lay there is no longer expected.
+            all.retain(|_, other| other.at != at);
+        }
+        all.insert(id, Mark { at, known_as: source.to_owned(), newest, other, ..mark });
+    })
 }

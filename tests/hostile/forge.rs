@@ -79,6 +79,7 @@ impl Forge {
             sequence: 1,
             previous: None,
             parent: None,
+            follows: None,
             started: 1,
             ended: 2,
             source: self.place.data.canonicalize().expect("there").to_string_lossy().into_owned(),

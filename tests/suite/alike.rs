@@ -2,21 +2,15 @@
 //! nothing is forgotten or pruned then. And what looks alike, and is one directory, is no alarm, or one.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::common::{KEY, Place, Run, copy, noise};
 use crate::daemon_common::clock::Clock;
 use crate::daemon_common::{LONG, Life, daemon, json_lines, make_due, text, until};
 use crate::drive_common::Cloud;
-use crate::named::{Turns, id, ids, refused, take};
-use nbak::crypto::secret::Credential;
-use nbak::id::SnapshotId;
-use nbak::snapshot::progress::Progress;
-use nbak::snapshot::store::Store;
-use nbak::snapshot::take::Options;
-use nbak::upkeep::remembered;
+use crate::named::{Turns, id, ids, notes, refused, take};
 use serde_json::{Value, json};
 
 const FILE: &str = ".nbak-state/seen.json";
@@ -115,8 +109,9 @@ fn what_came_since_is_noticed_before_anything_is_forgotten() {
     assert!(turns.place.run(&["doctor"]).out.contains(SAYS), "and is noted");
 }
 
+/// What was taken after it follows it, so it is no other's.
 #[test]
-fn a_directory_that_was_set_back_is_one_alarm() {
+fn a_directory_that_was_set_back_is_no_alarm() {
     let place = one();
     copy(&place.data, &place.path("earlier"));
     for text in ["1", "2"] {
@@ -124,25 +119,97 @@ fn a_directory_that_was_set_back_is_one_alarm() {
     }
     fs::remove_dir_all(&place.data).expect("removed");
     copy(&place.path("earlier"), &place.data);
-    assert!(is_alarm(&place, "3"));
-    for text in ["4", "5"] {
+    for text in ["3", "4", "5"] {
         assert!(!is_alarm(&place, text), "{text}");
     }
-    // A person says what it is, and it is over.
-    refused(&place.run(&["forget", "--keep-last", "3"]), 1, &[SAYS, "--as-one"]);
-    place.ok(&["forget", "--keep-last", "3", "--as-one", "--dry-run"]);
-    refused(&place.run(&["forget", "--keep-last", "3"]), 1, &[SAYS]);
-    place.ok(&["forget", "--keep-last", "3", "--as-one"]);
-    assert_eq!(ids(&place).len(), 3);
-    assert!(!place.run(&["doctor"]).out.contains(SAYS) && !is_alarm(&place, "6"));
+    place.ok(&["forget", "--keep-last", "1"]);
+}
+
+/// Two of one copy: the second does not know of the first, but what it takes does not follow that.
+#[test]
+fn a_copy_with_the_same_memory_is_noticed_when_the_two_take_turns() {
+    let mut turns = Turns::new(&|_| json!({}));
+    remembers(&turns.at("one").data);
+    take(&turns.place, "begin");
+    fs::remove_dir_all(turns.place.path("other")).expect("removed");
+    copy(&turns.place.data, &turns.place.path("other"));
+    assert!(!is_alarm(turns.at("one"), "one 1"));
+    assert!(!is_alarm(turns.at("other"), "other 1"), "it may have been set back");
+    assert!(is_alarm(turns.at("one"), "one 2") && is_alarm(turns.at("other"), "other 2"));
+}
+
+#[test]
+fn a_person_says_that_it_is_over() {
+    let mut turns = two();
+    take(turns.at("one"), "one 1");
+    take(turns.at("other"), "other 1");
+    assert!(is_alarm(turns.at("one"), "one 2"));
+    let place = &turns.place;
+    refused(&place.run(&["forget", "--keep-last", "2"]), 1, &[SAYS, "--as-one"]);
+    place.ok(&["forget", "--keep-last", "2", "--as-one", "--dry-run"]);
+    refused(&place.run(&["forget", "--keep-last", "2"]), 1, &[SAYS]);
+    place.ok(&["forget", "--keep-last", "2", "--as-one"]);
+    assert_eq!(ids(place).len(), 2);
+    assert!(!place.run(&["doctor"]).out.contains(SAYS) && !is_alarm(place, "one 3"));
     place.ok(&["forget", "--keep-last", "1"]);
     // Or by the word that accepts a store as it is.
-    fs::remove_dir_all(&place.data).expect("removed");
-    copy(&place.path("earlier"), &place.data);
-    assert!(is_alarm(&place, "7"));
-    place.ok(&["repair", "index"]);
-    assert!(!place.run(&["doctor"]).out.contains(SAYS));
-    place.ok(&["forget", "--keep-last", "1"]);
+    take(turns.at("other"), "other 2");
+    assert!(is_alarm(turns.at("one"), "one 4"));
+    turns.place.ok(&["repair", "index"]);
+    assert!(!turns.place.run(&["doctor"]).out.contains(SAYS));
+    turns.place.ok(&["forget", "--keep-last", "1"]);
+}
+
+/// The other store is its own: what is said of this one is not about it.
+#[test]
+fn one_store_is_not_blamed_for_another() {
+    let mut turns = two();
+    let second = turns.place.path("second");
+    let of_second = |place: &Place, args: &[&str]| {
+        let mut command = place.command(args);
+        command.env("NBAK_REPO", &second);
+        Run::of(command)
+    };
+    take(turns.at("one"), "one 1");
+    assert_eq!(of_second(&turns.place, &["snapshot"]).code, 0);
+    take(turns.at("other"), "other 1");
+    assert!(is_alarm(turns.at("one"), "one 2"));
+    let run = of_second(&turns.place, &["forget", "--keep-last", "9"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    refused(&turns.place.run(&["forget", "--keep-last", "9"]), 1, &[SAYS]);
+}
+
+/// Cron starts both in the same second.
+#[test]
+fn two_stores_of_one_directory_at_once_are_no_alarm() {
+    let place = one();
+    let second = place.path("second");
+    for round in 0..15 {
+        fs::write(place.data.join("notes"), format!("{round}")).expect("written");
+        let mut other = place.command(&["snapshot"]);
+        other.env("NBAK_REPO", &second);
+        let other = std::thread::spawn(move || Run::of(other));
+        let own = place.run(&["snapshot"]);
+        let other = other.join().expect("it ends");
+        for run in [own, other] {
+            assert!(run.code == 0 && !run.err.contains(SAYS) && !run.err.contains("remember"), "{round}: {run:?}");
+        }
+    }
+    place.ok(&["forget", "--keep-last", "9"]);
+}
+
+/// Before a restore, and not by its safety snapshot.
+#[test]
+fn what_is_the_others_is_not_restored_in_place_for_the_latest() {
+    let mut turns = two();
+    take(turns.at("one"), "one 1");
+    turns.place.ok(&["backup"]);
+    take(turns.at("other"), "other 1");
+    let before = ids(&turns.place);
+    refused(&turns.at("one").run(&["restore", "latest", "--in-place", "--yes"]), 2, &[SAYS, "by its id"]);
+    assert_eq!((ids(&turns.place), notes(&turns.place).as_str()), (before.clone(), "one 1"));
+    turns.place.ok(&["restore", &before[0], "--in-place", "--yes"]);
+    assert_eq!(notes(&turns.place), "one 1");
 }
 
 #[test]
@@ -207,41 +274,36 @@ fn a_directory_that_goes_on_is_no_alarm() {
     place.ok(&["forget", "--keep-last", "1"]);
 }
 
-/// Reads what is remembered when a snapshot is about to be committed.
-struct Reads {
-    data: PathBuf,
-    found: Mutex<Vec<(SnapshotId, String)>>,
-}
-
-impl Progress for Reads {
-    fn begin(&self, _: &str, _: u64) {}
-    fn advance(&self, _: u64) {}
-    fn end(&self) {}
-
-    fn commits(&self, snapshot: SnapshotId) {
-        let seen = fs::read_to_string(self.data.join(FILE)).expect("read");
-        self.found.lock().expect("not poisoned").push((snapshot, seen));
-    }
-}
-
+/// Killed behind the commit, or on a full disk, or where it may not write: the memory stays what it was.
 #[test]
-fn a_process_that_ends_before_it_remembers_is_no_alarm() {
+fn a_memory_that_could_not_be_kept_is_no_alarm() {
     let place = one();
-    let reads = Reads { data: place.data.clone(), found: Mutex::default() };
-    let mut store =
-        Store::open_or_create(&place.repo, &[Credential::VaultKey(KEY.to_owned())], Duration::ZERO, 0).expect("open");
-    let options = Options { source: place.data.clone(), ..Options::default() };
-    fs::write(place.data.join("notes"), "1").expect("written");
-    let taken = remembered::take(&mut store, &options, &reads).expect("taken");
-    drop(store);
-    let (promised, seen) = reads.found.into_inner().expect("not poisoned").remove(0);
-    assert_eq!(promised, taken.record.id);
-    assert!(seen.contains(&format!("\"coming\":\"{promised}\"")), "{seen}");
-    let after = fs::read_to_string(place.data.join(FILE)).expect("read");
-    assert!(!after.contains("coming"), "{after}");
-    // As if it had ended there.
-    fs::write(place.data.join(FILE), seen).expect("written");
-    assert!(!is_alarm(&place, "2") && !is_alarm(&place, "3"));
+    let before = fs::read(place.data.join(FILE)).expect("read");
+    for text in ["1", "2", "3"] {
+        assert!(!is_alarm(&place, text), "{text}");
+        fs::write(place.data.join(FILE), &before).expect("written");
+    }
+    place.ok(&["forget", "--keep-last", "2"]);
+    assert!(!is_alarm(&place, "4") && !is_alarm(&place, "5"));
+    assert!(!place.run(&["doctor"]).out.contains(SAYS));
+}
+
+/// Root's cron forgets, and the application's user takes the snapshots.
+#[test]
+fn what_root_does_leaves_the_memory_to_who_has_the_directory() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let place = one();
+    let owner = |path: &str| fs::metadata(place.data.join(path)).expect("there").uid();
+    for path in ["", ".nbak-state", FILE] {
+        std::os::unix::fs::chown(place.data.join(path), Some(65534), Some(65534)).expect("given away");
+    }
+    take(&place, "1");
+    assert_eq!(owner(FILE), 65534);
+    fs::remove_dir_all(place.data.join(".nbak-state")).expect("removed");
+    place.ok(&["forget", "--keep-last", "9"]);
+    assert!(!place.data.join(FILE).exists(), "it would be root's");
 }
 
 #[test]
@@ -291,19 +353,11 @@ fn what_a_pull_brings_is_no_others() {
     // Where one was noticed, nothing is removed there either.
     let mut seen: Value = serde_json::from_slice(&fs::read(own.join(FILE)).expect("read")).expect("JSON");
     for mark in seen.as_object_mut().expect("an object").values_mut() {
-        let now = jiff::Timestamp::now().as_millisecond();
-        mark["other"] = json!({"at": now, "source": mark["known_as"], "own": "00112233", "its": "44556677"});
+        mark["other"] = json!({"source": mark["known_as"], "own": "00112233", "its": "44556677"});
     }
     fs::write(own.join(FILE), seen.to_string()).expect("written");
     let refused_to = cloud.run(&["backup", "gdrive", "prune"]);
     refused(&refused_to, 1, &[SAYS, "no backup was removed"]);
-    // It is over after two weeks in which none was noticed.
-    for mark in seen.as_object_mut().expect("an object").values_mut() {
-        mark["other"]["at"] = json!(jiff::Timestamp::now().as_millisecond() - 15 * 86_400_000);
-    }
-    fs::write(own.join(FILE), seen.to_string()).expect("written");
-    cloud.ok(&["backup", "gdrive", "prune"]);
-    assert!(!cloud.run(&["doctor"]).out.contains(SAYS));
 }
 
 #[test]
@@ -333,43 +387,6 @@ fn made(place: &Place, clock: &Clock, text: &str) -> (PathBuf, String) {
     clock.give(&mut command);
     let run = Run::of(command);
     (PathBuf::from(id(&run, "path").expect("a path")), id(&run, "snapshot").expect("an id"))
-}
-
-#[test]
-fn backups_of_another_store_in_the_folder_are_not_pruned() {
-    let mut turns = Turns::new(&|_| json!({}));
-    let hour = Duration::from_hours(1);
-    let mut clock = Clock::new();
-    clock.back(60 * 24 * hour);
-    let old = made(turns.at("one"), &clock, "one 1");
-    clock.forward(57 * 24 * hour);
-    let mut own = Vec::new();
-    for text in ["one 2", "one 3", "one 4"] {
-        own.push(made(turns.at("one"), &clock, text));
-        clock.forward(hour);
-    }
-    // One's own whose snapshot is gone for good is no sign.
-    turns.place.ok(&["forget", &own[1].1]);
-    turns.place.ok(&["gc"]);
-    let dry = turns.place.ok(&["backup", "prune", "--days", "30", "--dry-run"]);
-    assert_eq!(dry.out.matches("would remove").count(), 1, "{dry:?}");
-    // Another's is.
-    let repo = turns.place.repo.clone();
-    turns.place.repo = turns.place.path("its");
-    let (others, _) = made(turns.at("other"), &clock, "other 1");
-    turns.place.repo = repo;
-    let name = others.file_name().expect("a name").to_str().expect("text").to_owned();
-    for args in [&["backup", "prune", "--days", "30"][..], &["backup", "prune", "--days", "30", "--dry-run"]] {
-        refused(
-            &turns.at("one").run(args),
-            1,
-            &[&name, "never had its snapshot", "nbak.name", "no backup was removed"],
-        );
-    }
-    assert!(old.0.exists() && others.exists());
-    turns.place.ok(&["backup", "prune", "--days", "90"]);
-    turns.place.ok(&["backup", "prune", "--days", "30", "--as-one"]);
-    assert!(!old.0.exists() && others.exists());
 }
 
 #[test]

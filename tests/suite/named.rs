@@ -211,3 +211,34 @@ fn a_name_that_is_none_removes_nothing_and_loses_no_snapshot() {
     assert_eq!((shown(None), shown(Some("web-1"))), (json!("one"), json!("web-1")));
     assert_eq!(shown(Some("a b")), json!("not known"), "what was meant is not what a lower layer says");
 }
+
+/// Cron has none of the variables that a container has, and a restore may bring a configuration from before the name.
+#[test]
+fn a_name_that_is_not_said_any_more_counts() {
+    let mut turns = Turns::new(&|_| json!({}));
+    for who in ["one", "other"] {
+        fs::create_dir(turns.at(who).data.join(".nbak-state")).expect("made");
+        fs::write(turns.place.data.join(".nbak-state/seen.json"), "").expect("written");
+    }
+    let named = |place: &Place, args: &[&str]| {
+        let mut command = place.command(args);
+        command.env("NBAK_NAME", "web-1");
+        let run = Run::of(command);
+        assert_eq!(run.code, 0, "{run:?}");
+    };
+    fs::write(turns.at("one").data.join("notes"), "one 1").expect("written");
+    named(&turns.place, &["snapshot"]);
+    take(turns.at("other"), "other 1");
+    take(&turns.place, "other 2");
+    let there = ids(&turns.place);
+    let run = turns.at("one").run(&["forget", "--keep-last", "1"]);
+    assert!(run.code == 0 && run.err.contains("was called web-1") && run.err.contains("NBAK_NAME"), "{run:?}");
+    assert_eq!(ids(&turns.place), there, "its own only one stays, and the other's");
+    fs::write(turns.place.data.join("notes"), "spoilt").expect("written");
+    turns.place.ok(&["restore", "latest", "--in-place", "--yes"]);
+    assert_eq!(notes(&turns.place), "one 1");
+    // Until it is said that there is none.
+    fs::write(turns.place.data.join("config.json"), r#"{"nbak": {"name": ""}}"#).expect("written");
+    let run = turns.place.ok(&["snapshot", "--json"]);
+    assert!(id(&run, "source").expect("a source").starts_with('/') && !run.err.contains("was called"), "{run:?}");
+}

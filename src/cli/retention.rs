@@ -199,12 +199,20 @@ fn by_policy(
     };
     let verdicts = plan(&candidates(store.history()?), policy, now);
     // A clock that was behind makes the newest one look old: it stays all the same.
-    let last: HashMap<&str, SnapshotId> = records.iter().map(|record| (record.source.as_str(), record.id)).collect();
-    let newest = |record: &Record| last.get(record.source.as_str()) == Some(&record.id);
+    // Then so does the last that is no mixture.
+    let last_of = |mixed_too: bool| -> HashMap<&str, SnapshotId> {
+        let counted = records.iter().filter(|record| mixed_too || !record.lack().mixed);
+        counted.map(|record| (record.source.as_str(), record.id)).collect()
+    };
+    let (last, unmixed) = (last_of(true), last_of(false));
+    let is_in = |of: &HashMap<&str, SnapshotId>, record: &Record| of.get(record.source.as_str()) == Some(&record.id);
     let with_reasons = records.iter().zip(verdicts).map(|(record, verdict)| {
         let mut keep: Vec<String> = verdict.keep.iter().map(ToString::to_string).collect();
-        if keep.is_empty() && newest(record) {
+        if keep.is_empty() && is_in(&last, record) {
             keep.push("the last one that was taken".to_owned());
+        }
+        if keep.is_empty() && is_in(&unmixed, record) {
+            keep.push("the last one that was taken (mixed ones not counted)".to_owned());
         }
         if keep.is_empty() && !own.contains(&record.id) {
             keep.push("of another data directory".to_owned());

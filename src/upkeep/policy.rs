@@ -18,11 +18,16 @@
 //!   never later than now, so this keeps at least as much; and where nothing is taken for a while, nothing is lost.
 //!   Years to days are the calendar's, hours are real ones; a snapshot of exactly that age stays.
 //!
-//! Five things hold whatever the policy says. The newest snapshot of a data directory stays. One from the future stays
-//! and takes nobody's place: its time is a clock's mistake, and must not cost one whose time can be right. What is
-//! pinned stays, and of those that a drill restored the newest of each data directory, and the newest that is complete
-//! ([`held`]): so there is always one of which it is known that it comes back, and not only hoped. And a policy without
-//! any rule keeps everything; it is for the caller to refuse it.
+//! A snapshot that was taken while a restore in place was half done is of old and new data, and takes no other one's
+//! place either: all rules count once as if there were no such mixtures, too, and what either count keeps stays. What
+//! merely lacks entries is no such case: beside a file that can never be read, the last complete ones would stay for
+//! ever.
+//!
+//! Five things hold whatever the policy says. The newest snapshot of a data directory stays, and the newest that is no
+//! mixture. One from the future stays and takes nobody's place: its time is a clock's mistake, and must not cost one
+//! whose time can be right. What is pinned stays, and of those that a drill restored the newest of each data directory,
+//! and the newest that is complete ([`held`]): so there is always one of which it is known that it comes back, and not
+//! only hoped. And a policy without any rule keeps everything; it is for the caller to refuse it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -48,6 +53,8 @@ pub struct Candidate<'a> {
     pub proven: bool,
     /// Whether everything could be captured when it was taken.
     pub complete: bool,
+    /// Whether old and new data of a restore in place stand side by side in it.
+    pub mixed: bool,
     /// Why it is pinned, if it is.
     pub pinned: Option<&'a str>,
 }
@@ -113,6 +120,8 @@ pub enum Reason {
     Proven,
     /// The newest of those that are complete, where that is another one.
     ProvenComplete,
+    /// This, if those that are mixtures are not counted, and nothing that is about time if they are.
+    Unmixed(Box<Reason>),
 }
 
 /// What happens to one snapshot.
@@ -194,6 +203,7 @@ impl fmt::Display for Reason {
             Reason::Pinned(why) => write!(f, "pinned: {why}"),
             Reason::Proven => write!(f, "the newest one that a drill has restored"),
             Reason::ProvenComplete => write!(f, "the newest complete one that a drill has restored"),
+            Reason::Unmixed(reason) => write!(f, "{reason} (mixed ones not counted)"),
         }
     }
 }
@@ -208,6 +218,7 @@ pub fn candidates(history: &History) -> Vec<Candidate<'_>> {
         tags: &record.tags,
         proven: ledger.proof(record.id).is_some(),
         complete: record.unreadable_count == 0,
+        mixed: record.lack().mixed,
         pinned: ledger.pinned.get(&record.id).map(|pin| pin.reason.as_str()),
     });
     all.collect()
@@ -270,9 +281,17 @@ pub fn plan(candidates: &[Candidate<'_>], policy: &Policy, now: &ZonedDateTime) 
         places.reverse();
         // No time is after now here: one that no calendar has is before its first day.
         let moment = |place: usize| Timestamp::from_millisecond(candidates[place].started).unwrap_or(Timestamp::MIN);
-        let dated: Vec<_> =
+        let mut dated: Vec<_> =
             places.into_iter().map(|place| (place, moment(place).to_zoned_datetime(now.time_zone().clone()))).collect();
         judge(&dated, policy, &mut |place, reason| verdicts[place].keep.push(reason));
+        // Once more without mixtures. What stays anyway needs no second reason.
+        dated.retain(|(place, _)| !candidates[*place].mixed);
+        let mut unmixed = Vec::new();
+        judge(&dated, policy, &mut |place, reason| unmixed.push((place, reason)));
+        unmixed.retain(|(place, _)| !verdicts[*place].stays());
+        for (place, reason) in unmixed {
+            verdicts[place].keep.push(Reason::Unmixed(Box::new(reason)));
+        }
     }
     for (verdict, one) in verdicts.iter_mut().zip(candidates) {
         for tag in policy.tags.iter().filter(|tag| one.tags.contains(tag)) {

@@ -16,7 +16,7 @@ mod forged;
 mod given_up;
 mod interrupted;
 mod meanwhile;
-mod mixed;
+pub mod mixed;
 mod scene;
 mod since;
 mod stayed;

@@ -163,6 +163,7 @@ impl Commands for Library<'_> {
                 tags: &one.tags,
                 proven: false,
                 complete: true,
+                mixed: false,
                 pinned: None,
             })
             .collect();

@@ -4,8 +4,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::common::{self, KEY, Place, Random, copy, noise};
+use crate::common::{self, KEY, Place, Random, Run, copy, noise};
+use crate::daemon_common::clock::Clock;
+use crate::inplace::mixed::half_with;
 use serde_json::Value;
 
 fn snapshot(place: &Place, tags: &[&str]) -> String {
@@ -376,4 +379,66 @@ fn what_is_pinned_stays_until_it_is_unpinned() {
     assert_eq!(listed(&place, &[]), [ids[3].clone()].into());
     place.ok(&["check", "--read-data"]);
     assert_eq!(place.run(&["pin", "latest", "--reason", &"x".repeat(1001)]).code, 2);
+}
+
+/// A restore that is half done may wait for days for a person, while snapshots are taken and forgotten beside it.
+#[test]
+fn a_mixture_takes_no_whole_ones_place() {
+    let half = half_with(&[&["snapshot"], &["snapshot", "--tag", "second"]]);
+    assert_eq!(half.run(&["snapshot"]).code, 3);
+    let listed = || {
+        let (code, all) = half.json(&["snapshots"]);
+        assert_eq!(code, 0, "{all:?}");
+        all.iter().map(|one| one["snapshot"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
+    };
+    let [first, second, mixed] = &listed()[..] else { panic!("{:?}", listed()) };
+    for rule in ["--keep-last", "--keep-hourly", "--keep-daily", "--keep-yearly"] {
+        let (code, said) = half.json(&["forget", rule, "1", "--dry-run"]);
+        let gone: Vec<&Value> = said.iter().map(|one| &one["forget"]).collect();
+        assert_eq!((code, gone), (0, [true, false, false].map(Value::from).iter().collect()), "{rule}: {said:?}");
+    }
+    let dry = half.run(&["forget", "--keep-last", "1", "--dry-run"]).out;
+    let line =
+        |id: &str| dry.lines().find(|line| line.contains(&id[..8])).unwrap_or_else(|| panic!("{dry}")).to_owned();
+    assert!(line(first).contains("would forget"), "{dry}");
+    assert!(line(second).contains("last: number 1 (mixed ones not counted)"), "{dry}");
+    assert!(line(mixed).contains("last: number 1") && !line(mixed).contains("not counted"), "{dry}");
+    for args in [&["forget", "--keep-last", "1"][..], &["gc"]] {
+        assert_eq!(half.run(args).code, 0, "{args:?}");
+    }
+    assert_eq!(listed(), [second.clone(), mixed.clone()]);
+    let run = half.run(&["cat", "latest", "notes.txt"]);
+    assert!(run.code == 0 && run.err.contains("passed over"), "{run:?}");
+    // Once something whole is newer, the policy takes the mixture.
+    assert_eq!(half.run(&["restore", "--abandon"]).code, 0);
+    assert_eq!(half.run(&["snapshot"]).code, 0);
+    assert_eq!(half.run(&["forget", "--keep-last", "1"]).code, 0);
+    let left = listed();
+    assert!(left.len() == 1 && !left.contains(second) && !left.contains(mixed), "{left:?}");
+}
+
+/// What was taken last stays, however old a clock that was behind made it; behind a mixture the last whole one does.
+#[test]
+fn behind_a_mixture_the_last_whole_one_stays_whatever_the_clock_was() {
+    let half = half_with(&[&["snapshot"], &["snapshot", "--tag", "second"]]);
+    let mut clock = Clock::new();
+    clock.back(Duration::from_hours(60 * 24));
+    let taken = |args: &[&str]| {
+        let mut command = half.command(args);
+        clock.give(&mut command);
+        Run::of(command).code
+    };
+    let (journal, aside) = (half.scene.data.join(".nbak-restore"), half.scene.data.with_file_name("aside"));
+    fs::rename(&journal, &aside).expect("moved");
+    assert_eq!((taken(&["snapshot", "--tag", "third"]), taken(&["snapshot", "--tag", "fourth"])), (0, 0));
+    fs::rename(&aside, &journal).expect("moved");
+    assert_eq!(taken(&["snapshot"]), 3);
+    let (code, said) = half.json(&["forget", "--keep-last", "1"]);
+    let why: Vec<&Value> = said.iter().map(|one| &one["reasons"][0]).collect();
+    let last = "the last one that was taken";
+    let apart = format!("{last} (mixed ones not counted)");
+    assert_eq!(
+        (code, why),
+        (0, vec![&Value::Null, &"the newest one".into(), &Value::Null, &apart.into(), &last.into()])
+    );
 }

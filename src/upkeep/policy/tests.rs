@@ -14,7 +14,7 @@ fn zoned(text: &str, zone: &str) -> ZonedDateTime {
 
 fn candidate(nth: usize, started: i64) -> Candidate<'static> {
     let id = SnapshotId((nth as u128).to_be_bytes());
-    Candidate { id, started, source: "/data", tags: &[], proven: false, complete: true, pinned: None }
+    Candidate { id, started, source: "/data", tags: &[], proven: false, complete: true, mixed: false, pinned: None }
 }
 
 fn candidates(times: &[&str]) -> Vec<Candidate<'static>> {
@@ -233,16 +233,18 @@ fn spans_are_read() {
     }
 }
 
-/// What the properties are about, in a form that can be made: the source, the minute, and which tags.
-type Made = (bool, i64, u8);
+/// What the properties are about, in a form that can be made: the source, the minute, which tags, and whether it is a
+/// mixture.
+type Made = (bool, i64, u8, bool);
 
 const TAGS: [[&str; 2]; 3] = [["", "-"], ["x", "-"], ["x", "y"]];
 
 fn with_made<T>(made: &[Made], then: impl FnOnce(&[Candidate<'_>]) -> T) -> T {
     let tags = TAGS.map(|tags| tags.map(str::to_owned));
-    let one = |(nth, (quiet, minute, tag)): (usize, &Made)| Candidate {
+    let one = |(nth, (quiet, minute, tag, mixed)): (usize, &Made)| Candidate {
         source: if *quiet { "/quiet" } else { "/data" },
         tags: &tags[*tag as usize],
+        mixed: *mixed,
         ..candidate(nth, minute * 60_000)
     };
     then(&made.iter().enumerate().map(one).collect::<Vec<_>>())
@@ -260,7 +262,7 @@ fn any_made() -> impl Strategy<Value = Vec<Made>> {
         29_587_500i64..29_589_500,
         25_000_000i64..31_000_000,
     ];
-    prop::collection::vec((any::<bool>(), minute, 0u8..3), 0..60)
+    prop::collection::vec((any::<bool>(), minute, 0u8..3, prop::bool::weighted(0.3)), 0..60)
 }
 
 fn any_policy() -> impl Strategy<Value = Policy> {
@@ -335,11 +337,24 @@ proptest! {
         prop_assert!(stays(&rest, &policy, &now).iter().all(|stays| *stays));
     }
 
+    /// What stays of all as if none were a mixture, and what stays where there are none.
+    #[test]
+    fn a_mixture_takes_nobodys_place(made in any_made(), policy in any_policy(), now in any_now()) {
+        let unmixed: Vec<Made> = made.iter().map(|(quiet, minute, tag, _)| (*quiet, *minute, *tag, false)).collect();
+        let mut expected = stays(&unmixed, &policy, &now);
+        let whole: Vec<usize> = (0..made.len()).filter(|nth| !made[*nth].3).collect();
+        let alone: Vec<Made> = whole.iter().map(|nth| made[*nth]).collect();
+        for (nth, stays) in whole.into_iter().zip(stays(&alone, &policy, &now)) {
+            expected[nth] |= stays;
+        }
+        prop_assert_eq!(stays(&made, &policy, &now), expected);
+    }
+
     #[test]
     fn the_order_does_not_matter(
-        (made, mixed) in any_made().prop_flat_map(|mut made| {
+        (made, shuffled) in any_made().prop_flat_map(|mut made| {
             made.sort_unstable();
-            made.dedup_by_key(|(quiet, minute, _)| (*quiet, *minute));
+            made.dedup_by_key(|(quiet, minute, ..)| (*quiet, *minute));
             (Just(made.clone()), Just(made).prop_shuffle())
         }),
         policy in any_policy(),
@@ -348,7 +363,7 @@ proptest! {
         let by_made = |made: &[Made]| {
             made.iter().copied().zip(stays(made, &policy, &now)).collect::<BTreeMap<_, _>>()
         };
-        prop_assert_eq!(by_made(&made), by_made(&mixed));
+        prop_assert_eq!(by_made(&made), by_made(&shuffled));
     }
 
     #[test]
@@ -388,4 +403,36 @@ fn what_is_pinned_stays_and_the_newest_that_is_proven() {
     let keep: Vec<bool> = plan(&all, &policy, &now).iter().map(Verdict::stays).collect();
     assert_eq!(keep, [false, true, false, true, true]);
     assert_eq!(held(&all, &now), [(1, Reason::ProvenComplete), (3, Reason::Proven)]);
+}
+
+#[test]
+fn beside_a_mixture_the_policy_keeps_whole_ones() {
+    let (hours, now) = (|n: i64| n * 3_600_000, zoned("1970-02-01T00:00:00Z", "UTC"));
+    let mixed = |nth, hour| Candidate { mixed: true, complete: false, ..candidate(nth, hours(hour)) };
+    let lacking = |nth, hour| Candidate { complete: false, ..candidate(nth, hours(hour)) };
+    let told = |all: &[Candidate<'_>], policy: &Policy| plan(all, policy, &now).iter().map(reasons).collect::<Vec<_>>();
+    let all = [
+        candidate(0, hours(1)),
+        candidate(1, hours(2)),
+        candidate(2, hours(30)),
+        mixed(3, 31),
+        mixed(4, 32),
+        Candidate { source: "/quiet", ..mixed(5, 33) },
+    ];
+    let one = Policy { last: 1, ..Policy::default() };
+    let (newest, whole) = ("the newest one; last: number 1", " (mixed ones not counted)");
+    let second = format!("the newest one{whole}; last: number 1{whole}");
+    assert_eq!(told(&all, &one), ["", "", &second, "", newest, newest], "where there is no other, a mixture alone");
+    let day = Policy { daily: 2, ..Policy::default() };
+    let (newest, second) =
+        ("the newest one; daily: number 1", format!("the newest one{whole}; daily: number 1{whole}"));
+    assert_eq!(told(&all[..5], &day), ["", "daily: number 2", &second, "", newest], "the day has a whole one too");
+    let within = Policy { within: Some(Span::new().hours(1)), ..Policy::default() };
+    let stay: Vec<bool> = plan(&all[..5], &within, &now).iter().map(Verdict::stays).collect();
+    assert_eq!(stay, [false, false, true, true, true]);
+    // A whole one that is newer makes the mixture one of the old ones.
+    let after = [all[2], mixed(6, 31), candidate(7, hours(32))];
+    assert_eq!(told(&after, &one), ["", "", "the newest one; last: number 1"]);
+    // What only lacks something is no mixture, and takes the place of what came before.
+    assert_eq!(told(&[all[2], lacking(8, 31)], &one), ["", "the newest one; last: number 1"]);
 }

@@ -46,7 +46,7 @@ impl Half {
         Half { scene, done, left }
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = bare();
         let repo = self.scene.data.with_file_name("repo");
         command.env("NBAK_DATA_DIR", &self.scene.data).env("NBAK_REPO", repo).args(args);

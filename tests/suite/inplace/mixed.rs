@@ -17,7 +17,7 @@ use crate::common::Run;
 
 /// A restore that was killed half way, and cannot be finished since somebody wrote; what the store and the backups have
 /// of the same state looks as if no restore had been.
-fn half_with(args: &[&[&str]]) -> Half {
+pub fn half_with(args: &[&[&str]]) -> Half {
     let half = Half::made();
     insert(&Connection::open(&half.left).expect("opened"), "since", 1);
     let (journal, aside) = (half.scene.data.join(".nbak-restore"), half.scene.data.with_file_name("aside"));

@@ -249,6 +249,14 @@ impl Catalog {
         recent.truncate(kept);
     }
 
+    /// Lets go of the footers, outlines and segments that were kept in memory. Whoever has followed all trees and
+    /// recipes needs other ones next, or none, and room for other things. What is asked for later is read again.
+    pub fn let_go(&self) {
+        self.packs.forget();
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.outlines.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// The bytes stored under `id`. Data is checked against its id; trees and recipes are by whoever resolves them.
     pub fn chunk(&self, content: Content, id: ChunkId) -> Result<Vec<u8>> {
         self.chunk_at_depth(content, id, MAX_DEPTH, &mut 0)

@@ -206,6 +206,8 @@ fn round(
         .hint("run `nbak repair`, or forget that snapshot"));
     }
     refuse_if_lost(store, &survey, &records, &marked)?;
+    // The plan reads footers one by one, and takes most memory itself.
+    catalog.let_go();
     let plan = plan(catalog, &mut survey, &marked, limits)?;
     if options.dry_run {
         outcome.freed = (plan.old_bytes - plan.needed_bytes.min(plan.old_bytes)) as i64;

@@ -119,6 +119,8 @@ pub fn stats(store: &Store, together: &BTreeSet<SnapshotId>) -> Result<Stats> {
     if together.len() > 1 {
         others = spans(catalog, &survey, history.live().filter(|record| !together.contains(&record.id)))?.first;
     }
+    // What comes now reads each footer once more, and keeps none.
+    catalog.let_go();
     settle(&survey, &mut [&mut found.first, &mut found.last, &mut others]);
 
     let share = |record: &&Record| {

@@ -8,11 +8,12 @@
 //! - what stands where something is still to come, if it is not what the intent saw, and what is below it or, of a
 //!   database, beside it;
 //! - what was put in place, or was as it should be, and changed since: the rest would come beside it;
-//! - what appeared or changed among the files of a knowledge graph that is not wholly exchanged.
+//! - what appeared or changed among the files of a knowledge graph that the restore is about.
 //!
-//! A person who has it finished over that gets the first and what appeared beside a graph kept aside. The rest stays as
-//! it is, since nobody has what it is to be any more but the store; it is noted in the journal and named in the end,
-//! with exit code 3.
+//! A person who has it finished over that gets the first kept aside, and what appeared beside a graph that is not
+//! wholly exchanged: it is of the old one. The rest stays as it is, since nobody has what it is to be any more but the
+//! store; so does what appeared beside a graph that is as it is to be, since it is of that one. It is noted in the
+//! journal and named in the end, with exit code 3.
 //!
 //! What somebody has open of that may be written to any moment, and keeps it from being finished unasked as well.
 //! Once nothing live is left to be moved, what was written is in nobody's way, and counts no more. A journal of an
@@ -151,7 +152,8 @@ pub(super) struct Written {
     to_come: BTreeSet<PathBuf>,
     /// What the restore put in place, or found as it should be: that stays as it is.
     pub stays: BTreeSet<PathBuf>,
-    /// What appeared beside a knowledge graph that is not wholly exchanged, and may not stay beside a new one.
+    /// What appeared beside a knowledge graph that is not wholly exchanged, also in place of what went, and may not
+    /// stay beside a new one.
     pub beside_graph: BTreeSet<PathBuf>,
 }
 
@@ -191,9 +193,17 @@ pub(super) fn written(root: &Root, intent: &Intent) -> Result<Written> {
             found.stays.extend(beside.into_keys().filter(|beside| !is_staged(beside)));
         }
     }
+    let graph = is_graph_pending(root, intent)?;
     for one in &intent.clear {
         let is_other = root.seen(&one.path.0)?.is_some_and(|now| now.stamp != one.live && !is_made(intent, one, &now));
-        found.to_come.extend(is_other.then(|| one.path.0.clone()));
+        // Once it was taken away, what comes there belongs to the graph that stands beside it.
+        let is_of_graph = is_graph(&one.path.0) && !is_folder_to_be(intent, &one.path) && was_cleared(root, one)?;
+        let becomes = match graph {
+            _ if !is_of_graph => &mut found.to_come,
+            true => &mut found.beside_graph,
+            false => &mut found.stays,
+        };
+        becomes.extend(is_other.then(|| one.path.0.clone()));
     }
     for one in &intent.folders {
         let is_cleared = intent.clear.iter().any(|clear| clear.path == one.path);
@@ -224,6 +234,10 @@ pub(super) fn written(root: &Root, intent: &Intent) -> Result<Written> {
     let then: BTreeMap<&Path, Stamp> = then.iter().map(|one| (one.path.0.as_path(), one.live)).collect();
     let is_other = |path: &Path, stamp: &Stamp| then.get(path) != Some(stamp);
     found.to_come.extend(now.into_iter().filter(|(path, stamp)| is_other(path, stamp)).map(|(path, _)| path));
+    if !graph {
+        found.stays.extend(written_to_graph(root, intent, &then)?);
+        return Ok(found);
+    }
     for (path, stamp) in of_graph(root, intent)? {
         if !then.contains_key(&*path) {
             found.beside_graph.insert(path);
@@ -314,17 +328,40 @@ fn beside_and_below(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, St
     Ok(found)
 }
 
-/// What stands of a knowledge graph that is not wholly exchanged, and that the intent does not name one by one.
-fn of_graph(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>> {
-    let mut all = BTreeMap::new();
-    let mut is_pending = false;
+/// Whether a knowledge graph is not wholly exchanged: some of it is still to come, or to go.
+fn is_graph_pending(root: &Root, intent: &Intent) -> Result<bool> {
     for one in intent.moves.iter().filter(|one| is_graph(&one.path.0)) {
-        is_pending |= Run::is_pending(root, one)?;
+        if Run::is_pending(root, one)? {
+            return Ok(true);
+        }
     }
     for one in intent.clear.iter().filter(|one| is_graph(&one.path.0)) {
-        is_pending |= root.seen(&one.path.0)?.is_some_and(|now| now.stamp == one.live);
+        let now = root.seen(&one.path.0)?.filter(|now| !is_made(intent, one, now));
+        if let Some(now) = now
+            && (now.stamp == one.live || !was_cleared(root, one)?)
+        {
+            return Ok(true);
+        }
     }
-    if !is_pending {
+    Ok(false)
+}
+
+/// What stands of a knowledge graph that the restore is about, and that the intent does not name as moved or cleared.
+fn of_graph(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>> {
+    let mut all = all_of_graph(root, intent)?;
+    let moves = intent.moves.iter().map(|one| &one.path);
+    let others = intent.clear.iter().map(|one| &one.path).chain(intent.folders.iter().map(|one| &one.path));
+    // Those are looked at by their own stamps.
+    let own: BTreeSet<&Path> = moves.chain(others).map(|name| name.0.as_path()).collect();
+    all.retain(|path, _| !path.ancestors().any(|above| own.contains(above)));
+    Ok(all)
+}
+
+fn all_of_graph(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>> {
+    let mut all = BTreeMap::new();
+    let moved = intent.moves.iter().map(|one| &one.path).chain(intent.clear.iter().map(|one| &one.path));
+    let mut about = moved.chain(intent.same.iter().flatten().map(|one| &one.path));
+    if !about.any(|name| is_graph(&name.0)) {
         return Ok(all);
     }
     for top in root.names(Path::new(""))?.into_iter().filter(|top| is_graph(top)) {
@@ -335,12 +372,29 @@ fn of_graph(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>> {
             all.insert(top, now.stamp);
         }
     }
-    let moves = intent.moves.iter().map(|one| &one.path);
-    let others = intent.clear.iter().map(|one| &one.path).chain(intent.folders.iter().map(|one| &one.path));
-    // Those are looked at by their own stamps.
-    let own: BTreeSet<&Path> = moves.chain(others).map(|name| name.0.as_path()).collect();
-    all.retain(|path, _| !path.ancestors().any(|above| own.contains(above)));
     Ok(all)
+}
+
+/// What came, changed or went beside and below a knowledge graph that is as it is to be: an engine that has opened it
+/// plays that into it. `then` stood there when the intent was written.
+fn written_to_graph(root: &Root, intent: &Intent, then: &BTreeMap<&Path, Stamp>) -> Result<BTreeSet<PathBuf>> {
+    let moves = intent.moves.iter().map(|one| &one.path);
+    let cleared = intent.clear.iter().map(|one| &one.path).filter(|path| !is_folder_to_be(intent, path));
+    let gone: BTreeSet<&Path> = moves.chain(cleared).map(|name| name.0.as_path()).collect();
+    let folders = intent.folders.iter().map(|one| &one.path);
+    let known = folders.chain(intent.same.iter().flatten().map(|one| &one.path));
+    let known: BTreeSet<&Path> = known.map(|name| name.0.as_path()).collect();
+    // All of those are looked at by their own stamps, and what is beside databases with them.
+    let is_looked_at = |path: &Path| {
+        let base = Sidecar::named(path).map(|(_, base)| base);
+        known.contains(path)
+            || path.ancestors().any(|above| gone.contains(above))
+            || base.is_some_and(|base| known.contains(&*base) || gone.contains(&*base))
+    };
+    let now = all_of_graph(root, intent)?;
+    let other = now.iter().filter(|(path, stamp)| then.get(path.as_path()) != Some(stamp)).map(|(path, _)| &**path);
+    let gone_since = then.keys().copied().filter(|path| is_graph(path) && !now.contains_key(*path));
+    Ok(other.chain(gone_since).filter(|path| !is_looked_at(path)).map(Path::to_path_buf).collect())
 }
 
 fn below(root: &Root, folder: &Path, found: &mut BTreeMap<PathBuf, Stamp>) -> Result<()> {
@@ -376,7 +430,17 @@ fn was_moved(root: &Root, intent: &Intent, path: &Path) -> Result<bool> {
 
 /// Whether the folder that the restore makes in place of what is cleared stands there.
 fn is_made(intent: &Intent, one: &Clear, now: &Seen) -> bool {
-    now.kind == Kind::Folder && intent.folders.iter().any(|folder| folder.path == one.path)
+    now.kind == Kind::Folder && is_folder_to_be(intent, &one.path)
+}
+
+/// Whether a folder is to stand there in the end.
+fn is_folder_to_be(intent: &Intent, path: &Name) -> bool {
+    intent.folders.iter().any(|folder| folder.path == *path)
+}
+
+/// Whether what was to go was taken away: what stands there came later.
+fn was_cleared(root: &Root, one: &Clear) -> Result<bool> {
+    Ok(root.seen(&Path::new(OLD).join(&one.path.0))?.is_some())
 }
 
 /// Whether finishing it takes anything from where it is live.
@@ -390,7 +454,7 @@ fn moves_live(root: &Root, intent: &Intent) -> Result<bool> {
         let now = root.seen(&one.path.0)?.filter(|now| !is_made(intent, one, now));
         // What came there after the old one went is left where it is.
         if let Some(now) = now
-            && (now.stamp == one.live || root.seen(&Path::new(OLD).join(&one.path.0))?.is_none())
+            && (now.stamp == one.live || !was_cleared(root, one)?)
         {
             return Ok(true);
         }

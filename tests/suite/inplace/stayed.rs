@@ -161,6 +161,67 @@ fn what_appeared_beside_an_old_graph_does_not_stay_beside_the_new_one() {
     assert!(said[0]["warnings"].to_string().contains("knowledge-graph.wal"), "{said:?}");
 }
 
+/// Killed behind the graph: it is as it is to be, and the notes are still to come.
+fn with_graph() -> Half {
+    Half::of(&template(), |state| state["knowledge-graph/data"] == "new graph" && state["notes.txt"] == "old notes")
+}
+
+/// Killed before anything, where the graph was as it is to be.
+fn with_the_same_graph() -> Half {
+    let template = template();
+    template.staged("knowledge-graph/data", "old graph");
+    template.staged("knowledge-graph/log", "old log");
+    Half::of(&template, |state| state["notes.txt"] == "old notes")
+}
+
+/// An engine that has the restored graph open plays it in: it is of that one, and stays.
+#[test]
+fn what_came_to_a_graph_that_is_as_it_is_to_be_is_named() {
+    let of_both: [fn() -> Half; 2] = [with_graph, with_the_same_graph];
+    let came = ["knowledge-graph.wal", "knowledge-graph/shadow"].map(|path| of_both.map(|half| (path, half)));
+    // It was there once, and was taken away.
+    let again: (&str, fn() -> Half) = ("knowledge-graph/log", with_graph);
+    for (nth, (path, half)) in came.into_iter().flatten().chain([again]).enumerate() {
+        let (half, what) = (half(), format!("{path}, {nth}"));
+        let place = half.scene.data.join(path);
+        assert!(!place.exists(), "{what}");
+        fs::write(&place, "since").expect("written");
+        for args in [&["snapshot"][..], &["backup"]] {
+            let run = half.run(args);
+            assert!(run.code == 3 && run.err.contains("written since") && run.err.contains(path), "{what}: {run:?}");
+        }
+        let (code, said) = half.json(&["restore", "--resume", "--yes"]);
+        assert_eq!((code, &said[0]["written_since"]), (3, &json!([path])), "{what}: {said:?}");
+        assert_eq!(fs::read_to_string(&place).expect("there"), "since", "{what}");
+        assert!(half.scene.state()["notes.txt"] == "new notes" && half.scene.kept().is_empty(), "{what}");
+    }
+    // Nobody wrote.
+    for half in of_both {
+        let run = half().run(&["snapshot"]);
+        assert!(run.code == 0 && run.err.contains("was finished"), "{run:?}");
+    }
+}
+
+/// What goes of it is taken away before what comes.
+#[test]
+fn what_comes_again_while_others_of_a_graph_are_still_to_go_is_of_the_old_one() {
+    let template = template();
+    template.staged("knowledge-graph/data", "old graph");
+    template.staged("knowledge-graph/log", "old log");
+    let beside = ["knowledge-graph.lock", "knowledge-graph.wal"];
+    beside.iter().for_each(|path| template.live(path, "old"));
+    let half = Half::of(&template, |state| beside.iter().filter(|path| state.contains_key(**path)).count() == 1);
+    let gone = beside.into_iter().find(|path| !half.scene.data.join(path).exists()).expect("one of them");
+    fs::write(half.scene.data.join(gone), "since").expect("written");
+    let run = half.run(&["snapshot"]);
+    assert!(run.code == 3 && run.err.contains(gone), "{run:?}");
+    let (code, said) = half.json(&["restore", "--resume", "--yes"]);
+    assert_eq!((code, &said[0]["written_since"]), (0, &json!([])), "{said:?}");
+    let [kept] = &half.scene.kept()[..] else { panic!("{:?}", half.scene.kept()) };
+    assert_eq!(fs::read_to_string(kept.join(gone)).expect("kept"), "since");
+    assert!(beside.iter().all(|path| !half.scene.data.join(path).exists()), "{said:?}");
+}
+
 /// All stood in place, and the application went on with it: only what it wrote to is told from the rest.
 #[test]
 fn where_all_stood_in_place_nothing_is_amiss() {

@@ -38,6 +38,7 @@ pub fn finish(context: &Context) -> Result<()> {
     match inplace::recover_untouched(&data, &context.bars())? {
         Some(Ended::Finished(replaced)) => {
             output::warning("a restore that had been interrupted was finished");
+            replaced.lacks.iter().for_each(output::warning);
             tell(context, &replaced);
         }
         Some(Ended::GivenUp(ended)) => {
@@ -95,8 +96,9 @@ pub fn resume(context: &Context, yes: bool) -> Result<u8> {
     }
     let start = Instant::now();
     let Some(replaced) = inplace::recover(&data, &context.bars())? else { return Err(nothing_pending(&data)) };
-    let restored = Restored { replaced, remarks: Vec::new() };
-    Ok(told(context, ("what an interrupted restore was about", false), &restored, None, start))
+    // Who began it was told before it was.
+    let remarks = replaced.lacks.iter().cloned().collect();
+    Ok(told(context, "what an interrupted restore was about", &Restored { replaced, remarks }, None, start))
 }
 
 /// `restore --abandon`.
@@ -175,20 +177,17 @@ pub fn restore_this(
     let lacks = backup.manifest.lacks();
     let words = |entries| format!("{} not captured", count(entries, "entry was", "entries were"));
     let missing = missing_of((&lacks.named, lacks.count), &args.only, &words)?;
+    let missing = missing.map(|missing| format!("the backup is incomplete: {missing} when it was made"));
     let incomplete = if missing.is_some() { "incomplete " } else { "" };
     let mut what = format!("{incomplete}backup {} of {}", backup.name, time(backup.manifest.created_ms));
     if backup.manifest.own.as_ref().is_some_and(|own| own.before_restore) {
         what.push_str(" (which a restore made of what it replaced)");
     }
-    let options = options(args.only, args.allow_unsigned, &args.live);
+    let options = options(args.only, args.allow_unsigned, &args.live, missing);
     finish(context)?;
-    if let Some(missing) = &missing {
-        output::warning(format!("the backup is incomplete: {missing} when it was made"));
-    }
+    options.lacks.iter().for_each(output::warning);
     confirm(context, &what, REPLACES, args.live.yes)?;
-    carry_out(context, (&what, missing.is_some()), |safety, progress| {
-        manager.restore_backup(backup, &options, safety, progress)
-    })
+    carry_out(context, &what, |safety, progress| manager.restore_backup(backup, &options, safety, progress))
 }
 
 /// `restore SNAP --in-place`.
@@ -199,18 +198,17 @@ pub fn restore_in_place(context: &Context, snapshot: &str, paths: Vec<PathBuf>, 
     let record = context.select_own_to_restore(&store, snapshot)?;
     is_meant(&store, snapshot, &record)?;
     let missing = missing(&record, &paths)?;
-    missing.iter().for_each(output::warning);
     let incomplete = if missing.is_some() { "incomplete " } else { "" };
     let what = format!("{incomplete}snapshot {} of {}", record.id.short(), time(record.started));
-    let options = options(paths, false, live);
+    let options = options(paths, false, live, missing);
+    options.lacks.iter().for_each(output::warning);
     confirm(context, &what, REPLACES, live.yes)?;
-    carry_out(context, (&what, missing.is_some()), |safety, progress| {
-        manager.restore_in_place(&store, &record, &options, safety, progress)
-    })
+    carry_out(context, &what, |safety, progress| manager.restore_in_place(&store, &record, &options, safety, progress))
 }
 
-fn options(only: Vec<PathBuf>, allow_unsigned: bool, live: &LiveArgs) -> Options {
-    Options { only, allow_unsigned, into_live: live.into_live, without_safety_backup: live.without_safety_backup }
+fn options(only: Vec<PathBuf>, allow_unsigned: bool, live: &LiveArgs, lacks: Option<String>) -> Options {
+    let (into_live, without_safety_backup) = (live.into_live, live.without_safety_backup);
+    Options { only, allow_unsigned, into_live, without_safety_backup, lacks }
 }
 
 /// Refuses where nobody can be asked, and no flag says it.
@@ -241,11 +239,10 @@ fn confirm(context: &Context, what: &str, how: &str, yes: bool) -> Result<()> {
     Err(Error::failed("not restored, as you said").hint("nothing was changed"))
 }
 
-/// The second half of both restores: the safety backup is told first, whatever becomes of the rest. What is restored
-/// comes with whether it lacks some of what is asked for.
+/// The second half of both restores: the safety backup is told first, whatever becomes of the rest.
 fn carry_out(
     context: &Context,
-    what: (&str, bool),
+    what: &str,
     act: impl FnOnce(&dyn Fn(&Created), &dyn Progress) -> Result<Restored>,
 ) -> Result<u8> {
     let start = Instant::now();
@@ -274,14 +271,9 @@ fn carry_out(
 }
 
 /// Answers the exit code.
-fn told(
-    context: &Context,
-    (what, is_incomplete): (&str, bool),
-    restored: &Restored,
-    safety: Option<&(PathBuf, String)>,
-    start: Instant,
-) -> u8 {
+fn told(context: &Context, what: &str, restored: &Restored, safety: Option<&(PathBuf, String)>, start: Instant) -> u8 {
     let replaced = &restored.replaced;
+    let is_incomplete = replaced.lacks.is_some();
     restored.remarks.iter().for_each(output::warning);
     tell(context, replaced);
     if context.json {

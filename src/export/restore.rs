@@ -47,6 +47,8 @@ pub struct Options {
     pub into_live: bool,
     /// Go on without a safety backup if none can be made.
     pub without_safety_backup: bool,
+    /// What is lacking of what is to be restored, in words. Whoever ends an interrupted restore has to say it too.
+    pub lacks: Option<String>,
 }
 
 /// What was restored, and how to get back.
@@ -220,6 +222,7 @@ impl BackupManager {
                 keep_owners,
                 safety: safety.as_deref(),
                 remarks: &lost,
+                lacks: options.lacks.as_deref(),
                 ignored: &ignored,
                 excluded: &|path| globs.by_glob(path).is_some(),
             },

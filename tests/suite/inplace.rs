@@ -15,6 +15,7 @@ mod excluded;
 mod forged;
 mod given_up;
 mod interrupted;
+mod lacking;
 mod meanwhile;
 pub mod mixed;
 mod scene;

@@ -69,6 +69,7 @@ impl<'a> Run<'a> {
             done: Replaced {
                 unchanged: intent.unchanged,
                 skipped: intent.skipped.clone(),
+                lacks: intent.lacks.clone(),
                 stayed: intent.stayed.iter().map(|name| name.0.clone()).collect(),
                 remarks: intent.remarks.clone(),
                 ..Replaced::default()

@@ -27,6 +27,8 @@ pub struct Options<'a> {
     pub safety: Option<&'a str>,
     /// What is to be told at the end, also if another command finishes this.
     pub remarks: &'a [String],
+    /// What the origin lacks of what was asked for, in words: to be told also by another command that finishes this.
+    pub lacks: Option<&'a str>,
     /// Entries that are this program's own or never part of a backup (relative path): never listed, never touched.
     pub ignored: &'a dyn Fn(&Path) -> bool,
     /// Entries that snapshots leave out since the user says so: not listed, and not to go with a folder that is in the
@@ -45,6 +47,8 @@ pub struct Replaced {
     pub bytes: u64,
     /// What was to be restored and was left as it is, as it is shown: it is `ignored`.
     pub skipped: Vec<String>,
+    /// What the origin lacked of what was asked for, in words: what was put in place is not all of it.
+    pub lacks: Option<String>,
     /// What was put in place by an earlier process, or was as it should be, and what was written to or removed before
     /// this one went on: it is left so, and is not what was restored.
     pub stayed: Vec<PathBuf>,

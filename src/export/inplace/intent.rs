@@ -190,6 +190,9 @@ pub struct Intent {
     /// What was left as it is though it was asked for, as it is shown: no path to act on. Older journals do not say.
     #[serde(default)]
     pub skipped: Vec<String>,
+    /// What the origin lacks of what was asked for, in words. Older journals do not say.
+    #[serde(default)]
+    pub lacks: Option<String>,
     /// The safety backup, as it is shown: no path to act on. Older journals do not say.
     #[serde(default)]
     pub safety: Option<String>,
@@ -215,6 +218,7 @@ impl Intent {
             removed: Vec::new(),
             remarks: Vec::new(),
             skipped: Vec::new(),
+            lacks: None,
             safety: None,
         }
     }

@@ -85,6 +85,7 @@ pub fn options(into_live: bool) -> Options<'static> {
         recheck: &|_| Ok(()),
         safety: Some(SAFETY),
         remarks: &[],
+        lacks: None,
         ignored: &is_ignored,
         excluded: &|_| false,
     }

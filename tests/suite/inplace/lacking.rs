@@ -1,0 +1,76 @@
+//! A restore of a snapshot, or of a backup, that lacks something: whoever finishes it says so, as the one that began it
+//! would have.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::common::strace::{can_trace, traced};
+use crate::common::{Place, Run};
+
+/// Runs `args`, killed at a call that exchanges files, as soon as a journal is there.
+fn killed(place: &Place, args: &[&str]) {
+    for nth in 1..40 {
+        let inject = format!("inject=renameat2:signal=KILL:when={nth}");
+        let options = ["-o", "/dev/null", "-e", "trace=renameat2", "-e", &inject];
+        let ended = traced(&place.command(args), &options).output().expect("it runs");
+        if place.data.join(".nbak-restore/intent").exists() {
+            return;
+        }
+        assert!(!ended.status.success(), "it was not killed, {nth}: {ended:?}");
+    }
+    panic!("it was never killed in its middle");
+}
+
+fn said(run: &Run) -> Value {
+    serde_json::from_str(run.out.lines().next().unwrap_or_default()).unwrap_or_else(|_| panic!("{run:?}"))
+}
+
+#[test]
+fn what_it_lacks_is_told_by_the_one_that_finishes_it() {
+    if !can_trace() {
+        return;
+    }
+    let place = Place::empty();
+    let put = |text: &str| {
+        for name in ["a", "b", "c"] {
+            fs::write(place.data.join(name), text).expect("written");
+        }
+    };
+    put("first");
+    let pipe = place.data.join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let backup = said(&place.run(&["backup", "--json"]))["name"].as_str().expect("a name").to_owned();
+    let snapshot = said(&place.run(&["snapshots", "--json"]))["snapshot"].as_str().expect("an id").to_owned();
+    fs::remove_file(&pipe).expect("removed");
+
+    let of_snapshot = ["restore", &snapshot, "--in-place", "--yes"];
+    let of_backup = ["backup", "restore", &backup, "--yes"];
+    for (args, words) in [(&of_snapshot, "the snapshot is incomplete: "), (&of_backup, "the backup is incomplete: ")] {
+        put("resumed");
+        killed(&place, args);
+        let run = place.run(&["restore", "--resume", "--yes", "--json"]);
+        let done = said(&run);
+        assert_eq!((run.code, &done["incomplete"]), (3, &json!(true)), "{args:?}: {run:?}");
+        assert!(run.err.contains(words) && run.err.contains("pipe"), "{args:?}: {run:?}");
+        assert!(done["warnings"][0].as_str().is_some_and(|text| text.starts_with(words)), "{args:?}: {run:?}");
+        assert_eq!(fs::read_to_string(place.data.join("c")).expect("there"), "first");
+
+        put("unattended");
+        killed(&place, args);
+        let run = place.run(&["snapshot"]);
+        assert!(run.code == 0 && run.err.contains("was finished") && run.err.contains(words), "{args:?}: {run:?}");
+
+        // Once, where nobody was killed.
+        put("at once");
+        let run = place.run(args);
+        assert!(run.code == 3 && run.err.matches(words).count() == 1, "{args:?}: {run:?}");
+    }
+    // What is asked for is all there.
+    put("in part");
+    let part = ["restore", &snapshot, "a", "b", "--in-place", "--yes"];
+    killed(&place, &part);
+    let run = place.run(&["restore", "--resume", "--yes", "--json"]);
+    assert_eq!((run.code, &said(&run)["incomplete"]), (0, &json!(false)), "{run:?}");
+}

@@ -139,6 +139,10 @@ pub fn verdict(root: &Root, one: &Move, is_fresh: bool) -> Result<Verdict> {
         let is_old = Some(seen.stamp) == one.live;
         return Ok(if is_fresh || is_old { Verdict::Different } else { Verdict::Written });
     }
+    if !matches!(seen.kind, Kind::File | Kind::Link) && !is_fresh {
+        // What was put there is gone, and something else was made: file systems give numbers of inodes out again.
+        return Ok(Verdict::Written);
+    }
     let is_unwritten = seen.stamp == one.staged;
     let found = match seen.kind {
         Kind::Link => blake3::hash(&root.link(path)?),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -220,6 +221,26 @@ fn what_comes_again_while_others_of_a_graph_are_still_to_go_is_of_the_old_one() 
     let [kept] = &half.scene.kept()[..] else { panic!("{:?}", half.scene.kept()) };
     assert_eq!(fs::read_to_string(kept.join(gone)).expect("kept"), "since");
     assert!(beside.iter().all(|path| !half.scene.data.join(path).exists()), "{said:?}");
+}
+
+/// A file system gives the number of an inode out again, maybe to a folder under the name of what had it.
+#[test]
+fn a_folder_in_place_of_what_was_put_there_is_named() {
+    let half = with_graph();
+    let place = half.scene.data.join("fresh/file");
+    fs::remove_file(&place).expect("it was put there");
+    fs::create_dir(&place).expect("made");
+    let journal = half.scene.data.join(".nbak-restore/intent");
+    let text = fs::read_to_string(&journal).expect("read");
+    let mut intent: Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
+    let mut moves = intent["moves"].as_array_mut().expect("a list").iter_mut();
+    let one = moves.find(|one| one["path"] == "fresh/file").expect("it is among them");
+    one["staged"]["inode"] = fs::metadata(&place).expect("there").ino().into();
+    let line = intent.to_string();
+    fs::write(&journal, format!("{line}\n{}\n", blake3::hash(line.as_bytes()).to_hex())).expect("written");
+    let (code, said) = half.json(&["restore", "--resume", "--yes"]);
+    assert_eq!((code, &said[0]["written_since"]), (3, &json!(["fresh/file"])), "{said:?}");
+    assert!(place.is_dir() && half.scene.state()["notes.txt"] == "new notes");
 }
 
 /// All stood in place, and the application went on with it: only what it wrote to is told from the rest.

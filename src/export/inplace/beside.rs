@@ -5,6 +5,8 @@
 //! lock, which stays: once its intent is there, it writes into it what was never there before. Whoever captures reads
 //! the mark, then looks for an intent, captures, and does both again, before it commits: what it takes says so in its
 //! record. Where no intent was there the first time, one that comes later marks later.
+//!
+//! Only the user who restored first may read the mark. For the others it is the stamp of that file.
 
 use std::fs::OpenOptions;
 use std::io::Read as _;
@@ -16,7 +18,13 @@ use super::trust;
 use crate::snapshot::lack::Beside;
 
 /// What the file of the lock is, and what is in it.
-type Mark = (u64, Vec<u8>);
+#[derive(Debug, PartialEq, Eq)]
+enum Mark {
+    /// Its inode and its content.
+    Read(u64, Vec<u8>),
+    /// Another user's is closed to this one. Its inode and its times, which change when a mark is written.
+    Closed(u64, [(i64, i64); 2]),
+}
 
 /// A look at the data directory before it is captured.
 pub struct Watch {
@@ -56,10 +64,15 @@ fn is_half_done(data: &Path) -> bool {
 
 fn mark(data: &Path) -> Option<Mark> {
     let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(data.join(LOCK)).ok()?;
+    let place = data.join(LOCK);
+    let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(&place) else {
+        let meta = place.symlink_metadata().ok().filter(|meta| meta.len() > 0)?;
+        let times = [(meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec())];
+        return Some(Mark::Closed(meta.ino(), times));
+    };
     let mut bytes = Vec::new();
     let inode = file.metadata().ok()?.ino();
     file.take(MARK).read_to_end(&mut bytes).ok()?;
     // One that only locked it exchanged nothing.
-    (!bytes.is_empty()).then_some((inode, bytes))
+    (!bytes.is_empty()).then_some(Mark::Read(inode, bytes))
 }

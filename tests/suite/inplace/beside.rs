@@ -1,6 +1,9 @@
 //! A snapshot or a backup that runs beside a restore in place is of old and new data, and says so, also if the restore
 //! began after it and ended before it.
 
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, lchown};
+use std::path::Path;
 use std::process::Command;
 
 use nbak::export::inplace::Staging;
@@ -20,11 +23,15 @@ fn command(scene: &Scene, args: &[&str]) -> Command {
 
 /// Runs it, and `act` while it reads a file.
 fn while_it_reads(scene: &Scene, args: &[&str], act: impl FnOnce()) -> (Run, Vec<Value>) {
+    while_reads(scene, &command(scene, &[args, &["--json"]].concat()), act)
+}
+
+fn while_reads(scene: &Scene, program: &Command, act: impl FnOnce()) -> (Run, Vec<Value>) {
     let place = scene.data.join("notes.txt");
     let held = only_of(&scene.data, &["notes.txt"]);
     let mut stall = vec!["-o", "/dev/null", "-e", "trace=openat", "-e", "inject=openat:delay_exit=3000000:when=1"];
     stall.extend(held.iter().map(String::as_str));
-    let mut slow = traced(&command(scene, &[args, &["--json"]].concat()), &stall);
+    let mut slow = traced(program, &stall);
     let mut slow =
         slow.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("runs");
     opened(&mut slow, &place);
@@ -103,6 +110,64 @@ fn a_restore_that_began_meanwhile_is_told() {
     }
 }
 
+fn give(path: &Path, user: u32) {
+    lchown(path, Some(user), Some(user)).expect("given");
+    if path.is_dir() {
+        fs::read_dir(path).expect("a list").for_each(|entry| give(&entry.expect("an entry").path(), user));
+    }
+}
+
+/// The file of the mark is closed to everyone but who restored first.
+#[test]
+fn a_restore_of_another_user_is_told() {
+    const NOBODY: u32 = 65_534;
+    if !can_trace() || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let scene = Scene::empty();
+    scene.live("notes.txt", "old");
+    let (top, program) = (scene.data.parent().expect("a folder"), scene.data.with_file_name("nbak"));
+    fs::copy(env!("CARGO_BIN_EXE_nbak"), &program).expect("copied");
+    give(top, NOBODY);
+    fs::set_permissions(top, fs::Permissions::from_mode(0o755)).expect("its mode");
+    let as_nobody = |args: &[&str]| {
+        let own = command(&scene, &[args, &["--json"]].concat());
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program).args(own.get_args());
+        own.get_envs().filter_map(|(name, value)| Some((name, value?))).for_each(|(name, value)| {
+            command.env(name, value);
+        });
+        command.env("HOME", top).env_remove("NODYN_VAULT_KEY");
+        command
+    };
+    if Command::new("setpriv").arg("--reuid=65534").arg(&program).arg("--version").output().is_err() {
+        return;
+    }
+    let is_mixed = |(run, said): &(Run, Vec<Value>)| {
+        assert_eq!(run.code, if said[0]["mixed"] == true { 3 } else { 0 }, "{run:?}");
+        assert_eq!(run.err.contains("restore is half done in what was captured"), said[0]["mixed"] == true, "{run:?}");
+        said[0]["mixed"] == true
+    };
+    let during = |text: &str, act: &dyn Fn()| {
+        // What nobody wrote to is not read again.
+        scene.live("notes.txt", text);
+        is_mixed(&while_reads(&scene, &as_nobody(&["snapshot"]), act))
+    };
+    let stage = || Staging::begin(&scene.data).and_then(Staging::discard).expect("staged");
+    for text in ["first", "second"] {
+        assert!(!during(&format!("before the {text}"), &stage), "{text}: one that only stages exchanges nothing");
+        scene.staged("notes.txt", text);
+        let restore = || {
+            scene.replace(&options(false)).expect("restored");
+        };
+        assert!(during(&format!("beside the {text}"), &restore), "{text}: it began and ended meanwhile");
+        let lock = fs::metadata(scene.data.join(".nbak-restore.lock")).expect("there");
+        assert_eq!(lock.permissions().mode() & 0o777, 0o600);
+        let run = Run::of(as_nobody(&["snapshot"]));
+        assert!(run.code == 0 && !run.err.contains("half done"), "{text}: the next one is whole: {run:?}");
+    }
+}
+
 #[test]
 fn one_that_only_stages_changes_nothing_and_its_own_safety_backup_is_whole() {
     let scene = a_scene("closed");
@@ -121,7 +186,7 @@ fn one_that_only_stages_changes_nothing_and_its_own_safety_backup_is_whole() {
         assert!(run.code == 0 && !run.err.contains("half done"), "{args:?}: {run:?}");
     }
     staging.discard().expect("removed");
-    std::fs::write(scene.data.join("notes.txt"), "later").expect("written");
+    fs::write(scene.data.join("notes.txt"), "later").expect("written");
     let run = Run::of(command(&scene, &["backup", "restore", "--yes"]));
     assert!(run.code == 0 && !run.err.contains("half done"), "{run:?}");
     assert!(run.err.contains("safety backup"), "{run:?}");

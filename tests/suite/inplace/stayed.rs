@@ -210,7 +210,9 @@ fn what_comes_again_while_others_of_a_graph_are_still_to_go_is_of_the_old_one() 
     template.staged("knowledge-graph/data", "old graph");
     template.staged("knowledge-graph/log", "old log");
     let beside = ["knowledge-graph.lock", "knowledge-graph.wal"];
-    beside.iter().for_each(|path| template.live(path, "old"));
+    for path in beside {
+        template.live(path, "old");
+    }
     let half = Half::of(&template, |state| beside.iter().filter(|path| state.contains_key(**path)).count() == 1);
     let gone = beside.into_iter().find(|path| !half.scene.data.join(path).exists()).expect("one of them");
     fs::write(half.scene.data.join(gone), "since").expect("written");

@@ -53,11 +53,11 @@ pub fn run(context: &Context, args: BackupArgs) -> Result<u8> {
 }
 
 fn create(context: &Context, args: &CreateArgs) -> Result<u8> {
-    create_for(context, args).map(|(_, code)| code)
+    create_for(context, args).map(|(_, code, _)| code)
 }
 
-/// Makes a backup; where it is, and the exit code. That it did not get to Google Drive is said, and no failure of it.
-pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8)> {
+/// Makes a backup; where it is, the exit code, and whether it is of one time, and no mixture. That it did not get to Google Drive is said, and no failure of it.
+pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8, bool)> {
     let start = Instant::now();
     let manager = context.backups(args.form.dialect)?;
     context.sure_of_data_dir("name it with --data-dir")?;
@@ -68,6 +68,7 @@ pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8)>
     drop(context.open());
     let created = manager.create_backup(&context.bars())?;
     let half_done = warn_of_captured(half_done, &created.taken.record);
+    let is_one = !created.taken.record.lack().mixed;
     if created.new_store {
         context.say(format!("made a new store at {}", context.repo()?.display()));
         // Now there is one to be warned of.
@@ -95,10 +96,10 @@ pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8)>
         // The backup stands; that it is on this machine only is said, and is another exit code.
         let error = error.also("the backup on this machine is whole; the next `nbak backup` uploads what is missing");
         output::error(&error);
-        return Ok((created.written.path, error.exit_code()));
+        return Ok((created.written.path, error.exit_code(), is_one));
     }
     let whole = created.taken.unreadable.is_empty() && created.written.left_out.is_empty() && half_done.is_none();
-    Ok((created.written.path, if whole { 0 } else { INCOMPLETE }))
+    Ok((created.written.path, if whole { 0 } else { INCOMPLETE }, is_one))
 }
 
 fn counts(manifest: &Manifest) -> (u64, u64) {

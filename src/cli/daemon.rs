@@ -229,11 +229,14 @@ pub fn startup(context: &Context, args: &StartupArgs) -> Result<u8> {
         if !context.json {
             output::line(format!("[{name}] Version changed ({last} → {version}) — creating pre-update backup..."));
         }
-        let (path, code) = backup::create_for(context, &CreateArgs::default())?;
+        let (path, code, is_one) = backup::create_for(context, &CreateArgs::default())?;
         if !context.json {
             output::line(format!("[{name}] Pre-update backup created: {}", path.display()));
         }
-        Ok(code)
+        if !is_one {
+            output::warning("no version is noted: nobody goes back to such a backup, so the next start makes another");
+        }
+        Ok((code, is_one))
     })?;
     if context.json && !matches!(found, Found::Other(_)) {
         let first = found == Found::First;

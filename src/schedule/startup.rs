@@ -45,20 +45,25 @@ pub fn note(data_dir: &Path, version: &str) -> Result<()> {
     write_durably(&data_dir.join(FILE), version.trim().as_bytes())
 }
 
-/// Before an update: calls `backup` if another version ran last, and notes `version` if that succeeded. Answers with
-/// what was found, and what `backup` gave.
+/// Before an update: calls `backup` if another version ran last, and notes `version` if that succeeded, and says that
+/// one can go back to it; else the next start makes another. Answers with what was found, and what `backup` gave.
 pub fn before_update<T>(
     data_dir: &Path,
     version: &str,
-    backup: impl FnOnce(&str) -> Result<T>,
+    backup: impl FnOnce(&str) -> Result<(T, bool)>,
 ) -> Result<(Found, Option<T>)> {
     let found = look(data_dir, version)?;
-    let made = match &found {
+    let (made, counts) = match &found {
         Found::Same => return Ok((found, None)),
-        Found::First => None,
-        Found::Other(last) => Some(backup(last)?),
+        Found::First => (None, true),
+        Found::Other(last) => {
+            let (made, counts) = backup(last)?;
+            (Some(made), counts)
+        }
     };
-    note(data_dir, version)?;
+    if counts {
+        note(data_dir, version)?;
+    }
     Ok((found, made))
 }
 
@@ -77,13 +82,15 @@ mod tests {
     fn the_version_is_noted_when_there_is_a_backup() {
         let folder = tempfile::tempdir().expect("a folder");
         let data = folder.path();
-        let never = |_: &str| -> Result<()> { panic!("no backup is due") };
+        let never = |_: &str| -> Result<((), bool)> { panic!("no backup is due") };
         assert_eq!(before_update(data, "1.0", never).expect("noted"), (Found::First, None));
         assert_eq!(before_update(data, "1.0", never).expect("the same"), (Found::Same, None));
-        let fails = |_: &str| -> Result<()> { Err(Error::failed("no room")) };
+        let fails = |_: &str| -> Result<((), bool)> { Err(Error::failed("no room")) };
         assert!(before_update(data, "1.1", fails).is_err());
         assert_eq!(look(data, "1.1").expect("read"), Found::Other("1.0".to_owned()), "the next start tries again");
-        let made = before_update(data, "1.1", |last| Ok(last.to_owned())).expect("made");
+        before_update(data, "1.1", |_| Ok(((), false))).expect("made, and a mixture");
+        assert_eq!(look(data, "1.1").expect("read"), Found::Other("1.0".to_owned()), "and so it does then");
+        let made = before_update(data, "1.1", |last| Ok((last.to_owned(), true))).expect("made");
         assert_eq!(made, (Found::Other("1.0".to_owned()), Some("1.0".to_owned())));
         assert_eq!(look(data, "1.1").expect("read"), Found::Same);
         std::fs::write(data.join(FILE), "").expect("written");

@@ -60,7 +60,7 @@ impl Pending {
 
     /// What is to be known of it, in words.
     pub fn text(&self) -> String {
-        let begun = crate::export::manifest::iso(self.since);
+        let begun = crate::error::words::time(self.since);
         let what = format!("a restore in place, begun at {begun}, is half done: old and new data stand side by side");
         if self.given_up {
             return format!(

@@ -113,7 +113,9 @@ fn a_restore_that_began_meanwhile_is_told() {
 fn give(path: &Path, user: u32) {
     lchown(path, Some(user), Some(user)).expect("given");
     if path.is_dir() {
-        fs::read_dir(path).expect("a list").for_each(|entry| give(&entry.expect("an entry").path(), user));
+        for entry in fs::read_dir(path).expect("a list") {
+            give(&entry.expect("an entry").path(), user);
+        }
     }
 }
 

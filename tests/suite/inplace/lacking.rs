@@ -1,7 +1,8 @@
-//! A restore of a snapshot, or of a backup, that lacks something: whoever finishes it says so, as the one that began it
-//! would have.
+//! A restore of a snapshot, or of a backup, that lacks something, or of some paths alone: whoever finishes it says what
+//! there is to say, as the one that began it would have.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -73,4 +74,37 @@ fn what_it_lacks_is_told_by_the_one_that_finishes_it() {
     killed(&place, &part);
     let run = place.run(&["restore", "--resume", "--yes", "--json"]);
     assert_eq!((run.code, &said(&run)["incomplete"]), (0, &json!(false)), "{run:?}");
+}
+
+/// What stands beside some of a graph that is restored, and is neither replaced nor taken away.
+#[test]
+fn what_was_written_to_the_rest_of_a_graph_is_told() {
+    if !can_trace() {
+        return;
+    }
+    let deeds: [fn(&Path); 3] =
+        [|_| {}, |log| fs::write(log, "written since").expect("written"), |log| fs::remove_file(log).expect("removed")];
+    for (nth, deed) in deeds.into_iter().enumerate() {
+        let place = Place::empty();
+        let log = place.data.join("knowledge-graph/log");
+        fs::create_dir(place.data.join("knowledge-graph")).expect("made");
+        for path in ["a", "b", "c", "knowledge-graph/data", "knowledge-graph/log"] {
+            fs::write(place.data.join(path), "first").expect("written");
+        }
+        let id = said(&place.run(&["snapshot", "--json"]))["snapshot"].as_str().expect("an id").to_owned();
+        for path in ["a", "b", "c"] {
+            fs::write(place.data.join(path), "later").expect("written");
+        }
+        killed(&place, &["restore", &id, "a", "b", "c", "knowledge-graph/data", "--in-place", "--yes"]);
+        deed(&log);
+        let run = place.run(&["snapshot"]);
+        if nth == 0 {
+            assert!(run.code == 0 && run.err.contains("was finished"), "nobody wrote: {run:?}");
+            continue;
+        }
+        assert!(run.code == 3 && run.err.contains("knowledge-graph/log"), "{nth}: {run:?}");
+        let run = place.run(&["restore", "--resume", "--yes", "--json"]);
+        assert_eq!((run.code, &said(&run)["written_since"]), (3, &json!(["knowledge-graph/log"])), "{nth}: {run:?}");
+        assert_eq!(fs::read_to_string(place.data.join("c")).expect("there"), "first");
+    }
 }

@@ -183,6 +183,11 @@ fn a_start_finishes_it_or_says_so() {
     since(&half.left);
     let run = half.run(&["startup", "--app-version", "2"]);
     assert!(run.code == 3 && run.err.matches("half done").count() == 1, "{run:?}");
+    // Nobody goes back to that one, so there is another when the restore has ended.
+    half.run(&["restore", "--resume", "--yes"]);
+    let (code, said) = half.json(&["startup", "--app-version", "2"]);
+    assert!(code == 0 && said[0]["snapshot"].is_string(), "{said:?}");
+    assert_eq!(half.json(&["startup", "--app-version", "2"]).1[0]["changed"], false);
 }
 
 #[test]

@@ -183,7 +183,7 @@ pub fn restore_this(
     if backup.manifest.own.as_ref().is_some_and(|own| own.before_restore) {
         what.push_str(" (which a restore made of what it replaced)");
     }
-    let options = options(args.only, args.allow_unsigned, &args.live, missing);
+    let options = options(args.only, args.allow_unsigned, &args.live, (format!("backup {}", backup.name), missing));
     finish(context)?;
     options.lacks.iter().for_each(output::warning);
     confirm(context, &what, REPLACES, args.live.yes)?;
@@ -200,15 +200,20 @@ pub fn restore_in_place(context: &Context, snapshot: &str, paths: Vec<PathBuf>, 
     let missing = missing(&record, &paths)?;
     let incomplete = if missing.is_some() { "incomplete " } else { "" };
     let what = format!("{incomplete}snapshot {} of {}", record.id.short(), time(record.started));
-    let options = options(paths, false, live, missing);
+    let options = options(paths, false, live, (format!("snapshot {}", record.id.short()), missing));
     options.lacks.iter().for_each(output::warning);
     confirm(context, &what, REPLACES, live.yes)?;
     carry_out(context, &what, |safety, progress| manager.restore_in_place(&store, &record, &options, safety, progress))
 }
 
-fn options(only: Vec<PathBuf>, allow_unsigned: bool, live: &LiveArgs, lacks: Option<String>) -> Options {
+fn options(
+    only: Vec<PathBuf>,
+    allow_unsigned: bool,
+    live: &LiveArgs,
+    (what, lacks): (String, Option<String>),
+) -> Options {
     let (into_live, without_safety_backup) = (live.into_live, live.without_safety_backup);
-    Options { only, allow_unsigned, into_live, without_safety_backup, lacks }
+    Options { only, allow_unsigned, into_live, without_safety_backup, lacks, what: Some(what) }
 }
 
 /// Refuses where nobody can be asked, and no flag says it.
@@ -336,10 +341,11 @@ fn tell(context: &Context, replaced: &Replaced) {
              `nbak restore SNAP PATH --target DIR` has it out of a snapshot"
         ));
     }
+    let of = replaced.what.as_ref().map(|what| format!(", of {what},")).unwrap_or_default();
     for path in &replaced.stayed {
         output::warning(format!(
             "not what was restored: {}: it was written to or removed while the restore was half done, and is left as \
-             it is; the same restore again puts it right, and makes a safety backup of it",
+             it is; the same restore{of} again puts it right, and makes a safety backup of it",
             name(path)
         ));
     }

@@ -49,6 +49,8 @@ pub struct Options {
     pub without_safety_backup: bool,
     /// What is lacking of what is to be restored, in words. Whoever ends an interrupted restore has to say it too.
     pub lacks: Option<String>,
+    /// What is restored, in words: `snapshot 1a2b3c4d`.
+    pub what: Option<String>,
 }
 
 /// What was restored, and how to get back.
@@ -222,6 +224,7 @@ impl BackupManager {
                 keep_owners,
                 safety: safety.as_deref(),
                 remarks: &lost,
+                what: options.what.as_deref(),
                 lacks: options.lacks.as_deref(),
                 ignored: &ignored,
                 excluded: &|path| globs.by_glob(path).is_some(),

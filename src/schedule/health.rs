@@ -383,10 +383,12 @@ impl Standing {
         if let Some((id, _)) = self.snapshot.as_ref().filter(|_| !self.snapshot_lacks.is_none()) {
             let what = format!("the newest, {}, is incomplete: {}", &id[..8], self.snapshot_lacks);
             let remedy = match self.snapshot_lacks {
-                Lack { entries: 0, .. } => "take another once no restore is half done; then `nbak forget` this one",
-                _ => "`nbak snapshots -v` names what; mend that, or exclude it, and take another",
+                Lack { entries: 0, .. } => {
+                    format!("take another once no restore is half done; then `nbak forget {}`", &id[..8])
+                }
+                _ => "`nbak snapshots -v` names what; mend that, or exclude it, and take another".to_owned(),
             };
-            say("snapshot", Level::Bad, what, remedy);
+            say("snapshot", Level::Bad, what, &remedy);
         }
         match (&self.backup, self.stale(config)) {
             (Some(_), Some(hours)) if self.backup_at.is_some() => say(
@@ -504,7 +506,7 @@ impl Standing {
         openers(places, &mut say);
         leftovers(places, &mut say);
         for path in &self.kept {
-            let text = format!("a restore in place kept here what was in no backup: {}", path.display());
+            let text = format!("a restore in place kept here what may be in no backup: {}", path.display());
             say("leftovers", Level::Note, text, "look at it, take from it what is needed, then remove the folder");
         }
         permissions(places, &mut say);

@@ -70,6 +70,7 @@ impl<'a> Run<'a> {
                 unchanged: intent.unchanged,
                 skipped: intent.skipped.clone(),
                 lacks: intent.lacks.clone(),
+                what: intent.what.clone(),
                 stayed: intent.stayed.iter().map(|name| name.0.clone()).collect(),
                 remarks: intent.remarks.clone(),
                 ..Replaced::default()

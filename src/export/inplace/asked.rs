@@ -27,6 +27,8 @@ pub struct Options<'a> {
     pub safety: Option<&'a str>,
     /// What is to be told at the end, also if another command finishes this.
     pub remarks: &'a [String],
+    /// What is restored, in words: to be told until it is done.
+    pub what: Option<&'a str>,
     /// What the origin lacks of what was asked for, in words: to be told also by another command that finishes this.
     pub lacks: Option<&'a str>,
     /// Entries that are this program's own or never part of a backup (relative path): never listed, never touched.
@@ -49,6 +51,8 @@ pub struct Replaced {
     pub skipped: Vec<String>,
     /// What the origin lacked of what was asked for, in words: what was put in place is not all of it.
     pub lacks: Option<String>,
+    /// What was restored, in words.
+    pub what: Option<String>,
     /// What was put in place by an earlier process, or was as it should be, and what was written to or removed before
     /// this one went on: it is left so, and is not what was restored.
     pub stayed: Vec<PathBuf>,

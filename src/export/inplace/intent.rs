@@ -190,6 +190,9 @@ pub struct Intent {
     /// What was left as it is though it was asked for, as it is shown: no path to act on. Older journals do not say.
     #[serde(default)]
     pub skipped: Vec<String>,
+    /// What is restored, in words: `snapshot 1a2b3c4d`. Older journals do not say.
+    #[serde(default)]
+    pub what: Option<String>,
     /// What the origin lacks of what was asked for, in words. Older journals do not say.
     #[serde(default)]
     pub lacks: Option<String>,
@@ -218,6 +221,7 @@ impl Intent {
             removed: Vec::new(),
             remarks: Vec::new(),
             skipped: Vec::new(),
+            what: None,
             lacks: None,
             safety: None,
         }

@@ -44,6 +44,8 @@ const NAMED: usize = 5;
 pub struct Pending {
     /// When its journal was written, in milliseconds since 1970.
     pub since: i64,
+    /// What is restored, in words, if its journal says that.
+    pub what: Option<String>,
     /// What was written since then, which keeps it from being finished without being asked for.
     pub written: Vec<PathBuf>,
     /// Why its journal cannot be read, or what it is about cannot be looked at.
@@ -53,6 +55,11 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// One of which nothing else is known.
+    fn since(since: i64) -> Pending {
+        Pending { since, what: None, written: Vec::new(), unreadable: None, given_up: false }
+    }
+
     /// Whether `restore --resume` can go on with it.
     pub fn can_be_finished(&self) -> bool {
         self.unreadable.is_none() && !self.given_up
@@ -60,11 +67,12 @@ impl Pending {
 
     /// What is to be known of it, in words.
     pub fn text(&self) -> String {
-        let begun = crate::error::words::time(self.since);
-        let what = format!("a restore in place, begun at {begun}, is half done: old and new data stand side by side");
+        let of = self.what.as_ref().map(|what| format!(" of {what}")).unwrap_or_default();
+        let begun = format!("a restore in place{of}, begun at {},", crate::error::words::time(self.since));
+        let what = format!("{begun} is half done: old and new data stand side by side");
         if self.given_up {
             return format!(
-                "a restore in place, begun at {begun}, was given up, and that is half done: not all that it had \
+                "{begun} was given up, and that is half done: not all that it had \
                  replaced is where it is kept"
             );
         }
@@ -79,8 +87,7 @@ impl Pending {
     /// What to do about it.
     pub fn remedy(&self) -> &'static str {
         if self.unreadable.is_some() {
-            "mend what keeps that from being read, as the user that it belongs to, or as root: until then it can be \
-             neither finished nor given up"
+            "do what is said there, as the user that it belongs to, or as root: until then no command finishes it"
         } else if self.given_up {
             "`nbak restore --abandon` brings that to its end, and so does the next `nbak snapshot` or `nbak backup`"
         } else {
@@ -110,7 +117,7 @@ pub fn pending(data: &Path) -> Option<Pending> {
         Err(error) => {
             let error = Error::io("look for an interrupted restore", &place, error);
             let why = trust::is_there(data).err().unwrap_or(error).to_string();
-            return Some(Pending { since: 0, written: Vec::new(), unreadable: Some(why), given_up: false });
+            return Some(Pending { unreadable: Some(why), ..Pending::since(0) });
         }
     };
     let looked = Root::open(data).and_then(|root| {
@@ -119,19 +126,17 @@ pub fn pending(data: &Path) -> Option<Pending> {
         }
         let intent = Intent::read(&root)?;
         if Intent::is_given_up(&root)? {
-            return Ok(Some((Vec::new(), true)));
+            return Ok(Some(Pending { what: intent.what, given_up: true, ..Pending::since(since) }));
         }
         refuse_copy(&root, &intent)?;
-        Ok(Some((in_the_way(&root, &intent)?, false)))
+        let written = in_the_way(&root, &intent)?;
+        Ok(Some(Pending { what: intent.what, written, ..Pending::since(since) }))
     });
     match looked {
-        Ok(None) => None,
-        Ok(Some((written, given_up))) => Some(Pending { since, written, unreadable: None, given_up }),
+        Ok(found) => found,
         // It was finished in the meantime.
         Err(_) if !place.exists() => None,
-        Err(error) => {
-            Some(Pending { since, written: Vec::new(), unreadable: Some(error.to_string()), given_up: false })
-        }
+        Err(error) => Some(Pending { unreadable: Some(error.to_string()), ..Pending::since(since) }),
     }
 }
 

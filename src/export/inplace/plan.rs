@@ -88,6 +88,7 @@ pub fn draw(root: &Root, options: &Options<'_>) -> Result<Plan> {
     let (sound, moved, cleared) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut planner = Planner { root, options, may_chown, top, sound, moved, cleared, plan };
     planner.plan.intent.remarks.extend_from_slice(options.remarks);
+    planner.plan.intent.what = options.what.map(str::to_owned);
     planner.plan.intent.lacks = options.lacks.map(str::to_owned);
     let mut entries = Vec::new();
     planner.walk(Path::new(""), 0, &mut entries)?;

@@ -106,7 +106,7 @@ fn commands_that_look_say_it_and_finish_nothing() {
     assert!(level == "bad" && text.contains("half done"), "{level}: {text}");
     let (code, status) = half.json(&["status"]);
     assert_eq!((code, &status[0]["pending_restore"]["written_since"]), (0, &serde_json::json!([])));
-    assert!(half.run(&["status"]).out.contains("restore          a restore in place, begun at "));
+    assert!(half.run(&["status"]).out.contains("restore          a restore in place of snapshot 1a2b3c4d, begun at "));
     assert_eq!(half.scene.bytes(), before);
 }
 

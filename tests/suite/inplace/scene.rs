@@ -85,6 +85,7 @@ pub fn options(into_live: bool) -> Options<'static> {
         recheck: &|_| Ok(()),
         safety: Some(SAFETY),
         remarks: &[],
+        what: Some("snapshot 1a2b3c4d"),
         lacks: None,
         ignored: &is_ignored,
         excluded: &|_| false,

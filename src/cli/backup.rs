@@ -263,9 +263,9 @@ fn verify(context: &Context, name: Option<&str>) -> Result<u8> {
 }
 
 fn prune(context: &Context, days: Option<u32>, dry_run: bool, as_one: bool) -> Result<u8> {
-    context.require_name()?;
     let days = context.days(days)?;
     context.sure_of_backups()?;
+    context.require_name()?;
     context.sure_of_folder()?;
     let manager = context.backups(None)?.as_one(as_one);
     let pruned = manager.prune_backups(Some(days), dry_run)?;

@@ -256,7 +256,9 @@ impl Context {
     /// Fails if it was said and cannot be understood, so that what is removed might be another's.
     pub fn require_name(&self) -> Result<()> {
         let config = self.config()?;
-        if config.name_unknown && !(config.unreadable && remembered::knows(&self.data_dir()?, &self.repo()?)) {
+        let data_dir = self.data_dir()?;
+        let is_remembered = || self.repo().is_ok_and(|repo| remembered::knows(&data_dir, &repo));
+        if config.name_unknown && !(config.unreadable && is_remembered()) {
             let what = "what this data directory is called cannot be understood, and others may lie at the same path";
             let hint = if config.unreadable {
                 "mend the configuration, which may say it, or give NBAK_NAME; nothing was removed"

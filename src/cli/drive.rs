@@ -383,11 +383,11 @@ fn clear_downloads(backup_dir: &Path, staging: &Path) {
 }
 
 fn prune(context: &Context, days: Option<u32>, every: bool, dry_run: bool) -> Result<u8> {
+    let days = context.days(days)?;
     context.require_name()?;
     if let Some(other) = remembered::noted(&context.data_dir()?, &context.known_as()?, &context.repo()?) {
         return Err(other.refusal("no backup was removed"));
     }
-    let days = context.days(days)?;
     let line_ = Line::open(context, &RateArgs::default())?;
     let decisions = line_.backups().prune(days, every, now_ms(), dry_run)?;
     for (machine, decision) in &decisions {

@@ -56,7 +56,8 @@ fn create(context: &Context, args: &CreateArgs) -> Result<u8> {
     create_for(context, args).map(|(_, code, _)| code)
 }
 
-/// Makes a backup; where it is, the exit code, and whether it is of one time, and no mixture. That it did not get to Google Drive is said, and no failure of it.
+/// Makes a backup; where it is, the exit code, and whether it is of one time, and no mixture. That it did not get to
+/// Google Drive is said, and no failure of it.
 pub fn create_for(context: &Context, args: &CreateArgs) -> Result<(PathBuf, u8, bool)> {
     let start = Instant::now();
     let manager = context.backups(args.form.dialect)?;

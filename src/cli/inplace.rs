@@ -43,7 +43,7 @@ pub fn finish(context: &Context) -> Result<()> {
         }
         Some(Ended::GivenUp(ended)) => {
             output::warning("a restore that had been given up was brought to its end: what is live stays as it is");
-            warn_of_given_up(&ended);
+            warn_of_given_up(context, &ended);
             if let Some(kept) = &ended.kept {
                 output::message(format!("what the restore had replaced is kept in {}", kept.display()));
             }
@@ -106,7 +106,7 @@ pub fn abandon(context: &Context) -> Result<u8> {
     let data = context.data_dir()?;
     let Some(ended) = inplace::abandon(&data, &context.bars())? else { return Err(nothing_pending(&data)) };
     let text = |path: &PathBuf| path.to_string_lossy().into_owned();
-    warn_of_given_up(&ended);
+    warn_of_given_up(context, &ended);
     let code = if ended.written.is_empty() && ended.maybe_written.is_empty() { 0 } else { IN_PART };
     if context.json {
         let without_log: Vec<String> = ended.without_log.iter().map(text).collect();
@@ -131,7 +131,9 @@ pub fn abandon(context: &Context) -> Result<u8> {
     match ended.kept {
         Some(kept) => {
             line(format!("what it had replaced is kept in {}", kept.display()));
-            let before = ended.safety.map(|name| format!("; `nbak backup restore {name}` goes back to before it"));
+            let again = places_of(context);
+            let before =
+                ended.safety.map(|name| format!("; `nbak{again} backup restore {name}` goes back to before it"));
             line(format!("the same restore again finishes it{}", before.unwrap_or_default()));
         }
         None => line(if code == 0 { "it had replaced nothing" } else { "it had replaced no file" }),
@@ -139,8 +141,20 @@ pub fn abandon(context: &Context) -> Result<u8> {
     Ok(code)
 }
 
+/// The places, for a command that is to be given: without them it may be about another data directory.
+fn places_of(context: &Context) -> String {
+    let quoted = |path: PathBuf| {
+        let text = shown(&path.to_string_lossy()).into_owned();
+        let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+:@,".contains(c));
+        if is_plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    };
+    let data_dir = context.data_dir().map(|path| format!(" --data-dir {}", quoted(path)));
+    let repo = context.repo().map(|path| format!(" --repo {}", quoted(path)));
+    data_dir.into_iter().chain(repo).collect()
+}
+
 /// What is worth knowing of one that was given up.
-fn warn_of_given_up(ended: &Abandoned) {
+fn warn_of_given_up(context: &Context, ended: &Abandoned) {
     for path in &ended.without_log {
         output::warning(format!(
             "{}: it is in rollback mode, in which the restore had put it; it says the same, and `PRAGMA \
@@ -153,7 +167,8 @@ fn warn_of_given_up(ended: &Abandoned) {
     for (path, what) in written.chain(maybe) {
         let before = match &ended.safety {
             Some(safety) => format!(
-                "in the safety backup {safety} (`nbak backup restore {} --only {}`)",
+                "in the safety backup {safety} (`nbak{} backup restore {} --only {}`)",
+                places_of(context),
                 Path::new(safety).file_name().unwrap_or_default().to_string_lossy(),
                 path.display()
             ),
@@ -186,6 +201,12 @@ pub fn restore_this(
     let options = options(args.only, args.allow_unsigned, &args.live, (format!("backup {}", backup.name), missing));
     finish(context)?;
     options.lacks.iter().for_each(output::warning);
+    let (source, places) = (&backup.manifest.source_dir, context.places()?);
+    if !places.owns()(source) {
+        // Asked for by name, as after a move; or a command was given without the --data-dir that it was meant with.
+        let own = places.known_as();
+        output::warning(format!("the backup is of {}, and is put in place of what is in {own}", shown(source)));
+    }
     confirm(context, &what, REPLACES, args.live.yes)?;
     carry_out(context, &what, |safety, progress| manager.restore_backup(backup, &options, safety, progress))
 }
@@ -264,8 +285,9 @@ fn carry_out(
         Err(error) => {
             if let Some((path, _)) = &safety {
                 output::message(format!(
-                    "the state from before the restore is in the safety backup: {} (`nbak backup restore {}`)",
+                    "the state from before the restore is in the safety backup: {} (`nbak{} backup restore {}`)",
                     path.display(),
+                    places_of(context),
                     path.file_name().unwrap_or_default().to_string_lossy()
                 ));
             }

@@ -82,7 +82,7 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         let verb = if args.dry_run { "would be forgotten" } else { "forgotten" };
         line(format!("{} {verb}, {stay} stay", count(gone.len() as u64, "snapshot", "snapshots")));
         if !args.dry_run && !gone.is_empty() {
-            line("`nbak gc` frees the space; until then `nbak undelete` brings back what was forgotten");
+            line("`nbak gc` frees the space; until then `nbak undelete SNAP` brings back what was forgotten");
         }
         if stay == 0 && !gone.is_empty() {
             output::warning("no snapshot stays");
@@ -111,6 +111,10 @@ fn refuse_others(context: &Context, args: &ForgetArgs, store: &Store) -> Result<
         return Ok(());
     }
     match remembered::look_for_others(&data_dir, source, store, args.dry_run)? {
+        Some(other) if args.of.is_some() => Err(Error::failed(other.text()).hint(
+            "what was stored before the names may be either's: name by their ids those that are to go, or give \
+             --as-one if all of it may; nothing was forgotten",
+        )),
         Some(other) => Err(other.refusal("what is named by its id goes all the same; nothing was forgotten")),
         None => Ok(()),
     }

@@ -808,3 +808,21 @@ fn a_backup_of_the_future_is_passed_over() {
     let run = agrees(&clock);
     assert!(!run.err.contains("has not come yet"), "{run:?}");
 }
+
+/// A printed command, given where another data directory is the one that is meant without a word.
+#[test]
+fn another_directorys_backup_is_restored_with_a_word() {
+    let (one, other) = (Place::empty(), Place::empty());
+    for (place, text) in [(&one, "one"), (&other, "other")] {
+        std::fs::write(place.data.join("notes"), text).expect("written");
+        place.ok(&["backup"]);
+    }
+    let first = std::fs::read_dir(one.data.join("backups")).expect("backups").map(|entry| entry.expect("one").path());
+    let first = first.filter(|path| path.join("manifest.json").exists()).max().expect("a backup");
+    // Unless both have one vault key, it also takes a word that nobody vouches for it.
+    let run = other.ok(&["backup", "restore", first.to_str().expect("text"), "--yes", "--allow-unsigned"]);
+    let (from, to) = (one.data.to_str().expect("text"), other.data.to_str().expect("text"));
+    assert!(run.err.contains(&format!("the backup is of {from}, and is put in place of what is in {to}")), "{run:?}");
+    let run = other.ok(&["backup", "restore", "--yes"]);
+    assert!(!run.err.contains("the backup is of"), "{run:?}");
+}

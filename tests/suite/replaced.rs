@@ -88,8 +88,11 @@ fn behind_the_first(place: &Place, files: &[(&str, usize)], act: impl FnOnce() +
     })
 }
 
+/// Another test's thread may be starting a process, which has this one's lock in hand until it is started.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 pub fn taken(place: &Place, act: impl FnMut(Moment) + Send) -> Taken {
-    let mut store = Store::open_or_create(&place.repo, &[], Duration::ZERO, 0).expect("a store");
+    let mut store = Store::open_or_create(&place.repo, &[], PATIENCE, 0).expect("a store");
     let options = Options { source: place.data.clone(), ..Options::default() };
     take(&mut store, &options, &At::new(act)).expect("a snapshot")
 }

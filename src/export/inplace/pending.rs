@@ -87,7 +87,7 @@ impl Pending {
     /// What to do about it.
     pub fn remedy(&self) -> &'static str {
         if self.unreadable.is_some() {
-            "do what is said there, as the user that it belongs to, or as root: until then no command finishes it"
+            "do what is said there, as the user that it belongs to: until then no command finishes it"
         } else if self.given_up {
             "`nbak restore --abandon` brings that to its end, and so does the next `nbak snapshot` or `nbak backup`"
         } else {

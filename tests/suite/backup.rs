@@ -814,10 +814,10 @@ fn a_backup_of_the_future_is_passed_over() {
 fn another_directorys_backup_is_restored_with_a_word() {
     let (one, other) = (Place::empty(), Place::empty());
     for (place, text) in [(&one, "one"), (&other, "other")] {
-        std::fs::write(place.data.join("notes"), text).expect("written");
+        fs::write(place.data.join("notes"), text).expect("written");
         place.ok(&["backup"]);
     }
-    let first = std::fs::read_dir(one.data.join("backups")).expect("backups").map(|entry| entry.expect("one").path());
+    let first = fs::read_dir(one.data.join("backups")).expect("backups").map(|entry| entry.expect("one").path());
     let first = first.filter(|path| path.join("manifest.json").exists()).max().expect("a backup");
     // Unless both have one vault key, it also takes a word that nobody vouches for it.
     let run = other.ok(&["backup", "restore", first.to_str().expect("text"), "--yes", "--allow-unsigned"]);

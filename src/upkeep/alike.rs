@@ -71,6 +71,7 @@ impl Newest {
     /// Whether `found` was taken by who remembered this one, or remembered one that was.
     fn leads_to(&self, found: &Record, store: &Store) -> Result<bool> {
         let own = self.id();
+        // After a memory that was not kept once: no history has to be read for it.
         if own.is_some() && found.follows == own {
             return Ok(true);
         }

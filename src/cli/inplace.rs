@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::args::{BackupRestoreArgs, LiveArgs};
 use super::context::Context;
+use super::given::word;
 use super::output::{self, count, line, shown, size, time};
 use crate::error::{Error, Result};
 use crate::export::backup::Backup;
@@ -134,7 +135,7 @@ pub fn abandon(context: &Context) -> Result<u8> {
             let again = places_of(context);
             let before =
                 ended.safety.map(|name| format!("; `nbak{again} backup restore {name}` goes back to before it"));
-            line(format!("the same restore again finishes it{}", before.unwrap_or_default()));
+            output::advice(format!("the same restore again finishes it{}", before.unwrap_or_default()));
         }
         None => line(if code == 0 { "it had replaced nothing" } else { "it had replaced no file" }),
     }
@@ -143,13 +144,8 @@ pub fn abandon(context: &Context) -> Result<u8> {
 
 /// The places, for a command that is to be given: without them it may be about another data directory.
 fn places_of(context: &Context) -> String {
-    let quoted = |path: PathBuf| {
-        let text = shown(&path.to_string_lossy()).into_owned();
-        let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+:@,".contains(c));
-        if is_plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
-    };
-    let data_dir = context.data_dir().map(|path| format!(" --data-dir {}", quoted(path)));
-    let repo = context.repo().map(|path| format!(" --repo {}", quoted(path)));
+    let data_dir = context.data_dir().map(|path| format!(" --data-dir {}", word(&path)));
+    let repo = context.repo().map(|path| format!(" --repo {}", word(&path)));
     data_dir.into_iter().chain(repo).collect()
 }
 

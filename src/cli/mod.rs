@@ -14,6 +14,7 @@ mod daemon;
 mod drill;
 mod drive;
 mod ending;
+mod given;
 mod inplace;
 mod key;
 mod listed;
@@ -43,6 +44,7 @@ pub fn main() -> u8 {
             return if error.use_stderr() { 2 } else { 0 };
         }
     };
+    given::keep(&args.common);
     let context = Context::new(&args.common);
     allow_open_files();
     settle_in();

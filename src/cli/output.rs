@@ -2,7 +2,6 @@
 //!
 //! Results go to stdout, everything else to stderr, and names of files are made harmless on the way.
 
-use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::fd::AsRawFd as _;
 use std::sync::{Mutex, OnceLock};
@@ -12,7 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde_json::Value;
 
-pub use crate::error::words::{count, size, time, zone};
+use super::given;
+pub use crate::error::words::{count, shown, size, time, zone};
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 
@@ -45,19 +45,6 @@ pub fn complete() -> Result<()> {
     }
 }
 
-/// `text` as it may be sent to a terminal. Names of files come from anywhere, and can hold any control sequence.
-pub fn shown(text: &str) -> Cow<'_, str> {
-    let is_command = char::is_control;
-    if !text.contains(is_command) {
-        return Cow::Borrowed(text);
-    }
-    let mut plain = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if is_command(c) { plain.extend(c.escape_default()) } else { plain.push(c) }
-    }
-    Cow::Owned(plain)
-}
-
 /// Prints a result of many lines that this program made itself.
 pub fn text(text: &str) {
     text.lines().for_each(result);
@@ -68,9 +55,14 @@ pub fn json(value: &Value) {
     result(&value.to_string());
 }
 
+/// Prints a line of a result that says what to do next.
+pub fn advice(text: impl AsRef<str>) {
+    line(given::complete(text.as_ref()));
+}
+
 /// Prints a message.
 pub fn message(text: impl AsRef<str>) {
-    let _ = writeln!(std::io::stderr().lock(), "{}", shown(text.as_ref()));
+    let _ = writeln!(std::io::stderr().lock(), "{}", shown(&given::complete(text.as_ref())));
 }
 
 /// Prints a warning.
@@ -145,11 +137,5 @@ mod tests {
         assert_eq!(size(999_960), "1.0 MB");
         assert_eq!(size(u64::MAX), "18446.7 PB");
         assert_eq!(iso(0), Value::from("1970-01-01T00:00:00.000Z"));
-    }
-
-    #[test]
-    fn control_characters_are_spelt_out() {
-        assert_eq!(shown("plain — ü"), "plain — ü");
-        assert_eq!(shown("a\u{1b}[2J\u{9b}\rb"), "a\\u{1b}[2J\\u{9b}\\rb");
     }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::args::RestoreArgs;
 use super::context::Context;
+use super::given::word;
 use super::inplace::{abandon, missing, restore_in_place, resume};
 use super::output::{self, count, line, size, time};
 use super::snapshot::unreadable_json;
@@ -51,7 +52,7 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
         .hint(format!(
             "`nbak --data-dir {} restore {} --in-place` makes a safety backup first; or name another target; nothing \
              was changed",
-            data.display(),
+            word(data),
             record.id.short()
         )));
     }

@@ -82,7 +82,7 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         let verb = if args.dry_run { "would be forgotten" } else { "forgotten" };
         line(format!("{} {verb}, {stay} stay", count(gone.len() as u64, "snapshot", "snapshots")));
         if !args.dry_run && !gone.is_empty() {
-            line("`nbak gc` frees the space; until then `nbak undelete SNAP` brings back what was forgotten");
+            output::advice("`nbak gc` frees the space; until then `nbak undelete SNAP` brings back what was forgotten");
         }
         if stay == 0 && !gone.is_empty() {
             output::warning("no snapshot stays");

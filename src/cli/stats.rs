@@ -84,9 +84,9 @@ fn summary(context: &Context, store: &Store, stats: &Stats) {
     line(format!("  by several   {}", size(needed - stats.only_bytes)));
     let hint =
         if stats.unneeded_bytes > 0 { "  (`nbak gc --dry-run` says how much of it can be freed now)" } else { "" };
-    line(format!("not needed     {}{hint}", size(stats.unneeded_bytes)));
+    output::advice(format!("not needed     {}{hint}", size(stats.unneeded_bytes)));
     if stats.forgotten > 0 {
-        line(format!(
+        output::advice(format!(
             "forgotten      {}, until `nbak gc` reclaims them",
             count(stats.forgotten, "snapshot", "snapshots")
         ));

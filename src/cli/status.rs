@@ -53,7 +53,7 @@ pub fn status(context: &Context) -> Result<u8> {
         }
     }
     if let Some(pending) = &standing.pending {
-        line(format!("restore          {}", shown(&pending.text())));
+        output::advice(format!("restore          {}", shown(&pending.text())));
     }
     for path in &standing.kept {
         line(format!("kept             {}", path.display()));
@@ -94,9 +94,9 @@ pub fn doctor(context: &Context) -> Result<u8> {
             }));
             continue;
         }
-        line(format!("{:4}  {:13} {}", check.level.as_str(), check.subject, check.text));
+        output::advice(format!("{:4}  {:13} {}", check.level.as_str(), check.subject, check.text));
         if !check.remedy.is_empty() && check.level != Level::Good {
-            line(format!("{:20}{}", "", check.remedy));
+            output::advice(format!("{:20}{}", "", check.remedy));
         }
     }
     Ok(u8::from(checks.iter().any(|check| check.level == Level::Bad)))

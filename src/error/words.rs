@@ -4,6 +4,7 @@
 //! local one, with how far that is from UTC: so it can be held against any other, and given to a command as it stands.
 //! Programs get UTC.
 
+use std::borrow::Cow;
 use std::io::Read as _;
 
 use jiff::Timestamp;
@@ -41,4 +42,28 @@ pub fn size(bytes: u64) -> String {
 /// A number and its noun.
 pub fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// `text` as it may be sent to a terminal. Names of files come from anywhere, and can hold any control sequence.
+pub fn shown(text: &str) -> Cow<'_, str> {
+    let is_command = char::is_control;
+    if !text.contains(is_command) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_command(c) { plain.extend(c.escape_default()) } else { plain.push(c) }
+    }
+    Cow::Owned(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_spelt_out() {
+        assert_eq!(shown("plain — ü"), "plain — ü");
+        assert_eq!(shown("a\u{1b}[2J\u{9b}\rb"), "a\\u{1b}[2J\\u{9b}\\rb");
+    }
 }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::common::{KEY, OTHER_KEY, Place, Run, bare};
@@ -286,4 +287,28 @@ fn hints_are_for_who_reads_them() {
     chown(&env, Some(4711), None).expect("given away");
     let run = place.with_key(None, &["snapshots"]);
     assert!(run.code == 12 && run.err.contains("chown") && !run.err.contains("chmod"), "{run:?}");
+}
+
+#[test]
+fn a_command_that_is_printed_is_about_what_the_one_that_printed_it_was_about() {
+    let place = Place::empty();
+    fs::write(place.data.join("note"), "a note").expect("written");
+    let (repo, key) = (place.path("the store"), place.path("key"));
+    fs::write(&key, KEY).expect("written");
+    let typed = |args: &[&str]| {
+        let mut command = bare();
+        command.env("HOME", place.path("home")).arg("--data-dir").arg(&place.data).arg("--repo").arg(&repo);
+        command.arg("--vault-key-file").arg(&key).args(args);
+        Run::of(command)
+    };
+    assert_eq!(typed(&["snapshot"]).code, 0);
+    let forgot = typed(&["forget", "latest", "--force"]);
+    let id = forgot.out.split_whitespace().nth(1).expect("an id");
+    let printed = forgot.out.split('`').find(|part| part.ends_with(" undelete SNAP")).expect("a command");
+    let line = printed.replacen("nbak", env!("CARGO_BIN_EXE_nbak"), 1).replace("SNAP", id);
+    let mut shell = Command::new("/bin/sh");
+    shell.env_clear().env("HOME", place.path("home")).args(["-c", &line]);
+    let back = Run::of(shell);
+    assert_eq!(back.code, 0, "{line}: {back:?}");
+    assert!(typed(&["snapshots"]).out.contains(id), "{line}");
 }

@@ -327,7 +327,9 @@ fn pull_store(context: &Context, wanted: Option<&str>, rate: &RateArgs) -> Resul
         let _ = remembered::follow(&context.data_dir()?, &context.known_as()?, &store);
     }
     if !context.json {
-        line("with its vault key `nbak check --read-data` proves it, `nbak restore latest --in-place` restores it");
+        output::advice(
+            "with its vault key `nbak check --read-data` proves it, `nbak restore latest --in-place` restores it",
+        );
     }
     Ok(0)
 }

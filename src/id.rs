@@ -2,8 +2,8 @@
 //!
 //! All are 16 bytes. Content ids ([`ChunkId`], [`RecipeId`], [`TreeId`]) are keyed BLAKE3 cut to 128 bits: nobody
 //! without the key can search for a collision, so the birthday bound is about accidents only (2^32
-//! chunks, 16 TiB of pages, give odds of 2^-65), and a shorter id is a third of all metadata saved. The others are
-//! random.
+//! chunks, 16 TiB of pages, give odds of 2^-65), and a shorter id is a third of all metadata saved. An
+//! [`InstanceId`] is a plain hash. The others are random.
 
 use std::fmt;
 
@@ -75,6 +75,10 @@ id_type! {
 id_type! {
     /// One key slot.
     SlotId
+}
+id_type! {
+    /// One data directory, whatever its path is: by its inode and the moment that it was made.
+    InstanceId
 }
 
 impl From<RecipeId> for ChunkId {

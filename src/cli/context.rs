@@ -29,7 +29,7 @@ use crate::snapshot::places::{Places, known_as, real};
 use crate::snapshot::record::Record;
 use crate::snapshot::scratch::sweep;
 use crate::snapshot::store::{Access, Store};
-use crate::upkeep::alike::Other;
+use crate::upkeep::alike::Alike;
 use crate::upkeep::remembered::{self, Seen};
 
 /// So many data directories are named that the store has snapshots of.
@@ -261,9 +261,9 @@ impl Context {
         if config.name_unknown && !(config.unreadable && is_remembered()) {
             let what = "what this data directory is called cannot be understood, and others may lie at the same path";
             let hint = if config.unreadable {
-                "mend the configuration, which may say it, or give NBAK_NAME; nothing was removed"
+                "mend the configuration, which may say it, or give NBAK_NAME; nothing was changed"
             } else {
-                "mend `nbak.name` (`nbak config show`); nothing was removed"
+                "mend `nbak.name` (`nbak config show`); nothing was changed"
             };
             return Err(Error::failed(what).hint(hint));
         }
@@ -333,17 +333,29 @@ impl Context {
         }
     }
 
-    /// Those of `all` that are of this data directory.
-    pub fn of_this(&self, all: &[Record]) -> Vec<Record> {
+    /// Whose what is known as this data directory is in `store`.
+    pub fn alike(&self, store: &Store) -> Result<Alike> {
+        remembered::alike(&self.data_dir()?, &self.known_as()?, store)
+    }
+
+    /// Those of `all` in `store` that are of this data directory.
+    pub fn of_this(&self, store: &Store, all: &[Record]) -> Vec<Record> {
         // One that is not there yet may be about to be restored.
-        let source = self.known_as().ok();
-        all.iter().filter(|record| Some(&record.source) == source.as_ref()).cloned().collect()
+        let alike = self.alike(store).ok();
+        all.iter().filter(|record| alike.as_ref().is_some_and(|alike| alike.means(record))).cloned().collect()
     }
 
     /// The same, to change something of them. Where there are others' alone it is an error: that takes a name.
-    pub fn own(&self, all: &[Record]) -> Result<Vec<Record>> {
-        let own = self.of_this(all);
-        if own.is_empty() && !all.is_empty() { Err(self.has_none(all)) } else { Ok(own) }
+    pub fn own(&self, store: &Store, all: &[Record]) -> Result<Vec<Record>> {
+        let own = self.of_this(store, all);
+        if !own.is_empty() || all.is_empty() {
+            return Ok(own);
+        }
+        let other = self.alike(store)?.text();
+        Err(other.map_or_else(
+            || self.has_none(all),
+            |other| Error::usage(other).hint("name the one that is meant by its id; nothing was changed"),
+        ))
     }
 
     /// That there are only snapshots of other data directories, and which those are.
@@ -368,10 +380,7 @@ impl Context {
     pub fn select(&self, store: &Store, name: &str) -> Result<Record> {
         let all = store.records()?;
         let by_id = is_id(&all, name);
-        if let Some(other) = self.others(store, by_id) {
-            output::warning(format!("{}: name the one that is meant by its id", other.text()));
-        }
-        let mut records = if by_id { all.clone() } else { self.of_this(&all) };
+        let mut records = if by_id { all.clone() } else { self.of_this(store, &all) };
         let is_other = records.is_empty() && !all.is_empty();
         if is_other {
             if self.name()?.is_some() || all.iter().any(|record| record.source != all[0].source) {
@@ -398,18 +407,13 @@ impl Context {
     /// The same to who changes something: another data directory's only by its id.
     pub fn select_own(&self, store: &Store, name: &str) -> Result<Record> {
         let all = store.records()?;
-        let by_id = is_id(&all, name);
-        if let Some(other) = self.others(store, by_id) {
-            return Err(Error::usage(other.text()).hint("name the one that is meant by its id; nothing was changed"));
-        }
-        let records = if by_id { all } else { self.own(&all)? };
+        let records = if is_id(&all, name) {
+            all
+        } else {
+            self.require_name()?;
+            self.own(store, &all)?
+        };
         pick(store, &records, name)
-    }
-
-    /// That what is not named by its id may be another's, who has the same path.
-    fn others(&self, store: &Store, by_id: bool) -> Option<Other> {
-        let own = self.places().ok().filter(|_| !by_id)?;
-        remembered::look_for_others(&own.data_dir, &own.known_as(), store, true).ok().flatten()
     }
 
     /// The same to who restores from it in place.

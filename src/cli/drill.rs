@@ -38,7 +38,7 @@ pub fn drill(context: &Context, args: &DrillArgs) -> Result<u8> {
     warn_of_snapshots(context, &folder);
     let drilled = run(&store, &record, &folder, &context.bars())?;
     // However it was named. A mixture is nobody's newest, unless there is nothing else.
-    let own = context.of_this(&store.records()?);
+    let own = context.of_this(&store, &store.records()?);
     let newest = own.iter().rev().find(|one| !one.lack().mixed).or(own.last());
     let is_newest = newest.is_some_and(|newest| newest.id == record.id);
     let was_proven = store.history()?.ledger().proof(record.id).is_some();

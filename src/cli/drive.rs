@@ -35,7 +35,6 @@ use crate::snapshot::progress::Progress;
 use crate::snapshot::store::{Access as ToStore, Store};
 use crate::source::own::make_room;
 use crate::store::lock::WriterLock;
-use crate::upkeep::remembered;
 
 pub mod auth;
 pub mod store;
@@ -385,8 +384,8 @@ fn clear_downloads(backup_dir: &Path, staging: &Path) {
 fn prune(context: &Context, days: Option<u32>, every: bool, dry_run: bool) -> Result<u8> {
     let days = context.days(days)?;
     context.require_name()?;
-    if let Some(other) = remembered::noted(&context.data_dir()?, &context.known_as()?, &context.repo()?) {
-        return Err(other.refusal("no backup was removed"));
+    if let Some(refusal) = context.backups(None)?.others().and_then(|other| other.refusal("no backup was removed")) {
+        return Err(refusal);
     }
     let line_ = Line::open(context, &RateArgs::default())?;
     let decisions = line_.backups().prune(days, every, now_ms(), dry_run)?;

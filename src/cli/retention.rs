@@ -2,7 +2,7 @@
 //!
 //! None of them asks: what was forgotten can be brought back, and `gc` only takes what was forgotten before.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::ZonedDateTime;
 use serde_json::json;
@@ -16,7 +16,8 @@ use crate::snapshot::look;
 use crate::snapshot::now::now_ms;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
-use crate::upkeep::policy::{Policy, Reason, candidates, held, parse_duration, plan};
+use crate::upkeep::alike::{Alike, REMEDY};
+use crate::upkeep::policy::{Candidate, Policy, Reason, candidates, held, parse_duration, plan};
 use crate::upkeep::tend::tend;
 use crate::upkeep::{forget as forgetting, gc as collecting, pin as marking, remembered};
 
@@ -33,13 +34,13 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         context.require_name()?;
     }
     let mut store = open(context, args.dry_run)?;
-    refuse_others(context, args, &store)?;
     let verdicts: Vec<(Record, Vec<String>)> = if args.snapshots.is_empty() {
         let known: BTreeSet<&String> = store.history()?.live().flat_map(|record| &record.tags).collect();
         for tag in policy.tags.iter().filter(|tag| !known.contains(tag)) {
             output::warning(format!("no snapshot has the tag {tag}: it keeps none"));
         }
-        by_policy(context, args.of.as_deref(), &store, &policy, &now)?
+        let alike = told_apart(context, args, &store)?;
+        by_policy(context, args.of.as_deref(), &alike, &store, &policy, &now)?
     } else {
         let named: Result<BTreeSet<SnapshotId>> =
             args.snapshots.iter().map(|name| context.select_own(&store, name).map(|record| record.id)).collect();
@@ -54,10 +55,6 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         verdicts.iter().filter(|(_, keep)| keep.is_empty()).map(|(record, _)| record.id).collect();
     if !args.dry_run && !gone.is_empty() {
         forgetting::forget(&mut store, &gone, now_ms())?;
-    }
-    if !args.dry_run && args.snapshots.is_empty() && args.of.is_none() {
-        // Only what would be noticed later is at stake: a directory that cannot be written to is none of its business.
-        let _ = remembered::begin_beside(&context.data_dir()?, &context.known_as()?, &store);
     }
     let named = !args.snapshots.is_empty();
     for (record, keep) in &verdicts {
@@ -91,33 +88,21 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// Fails if another data directory with the same path writes to `store`: a policy would go over both, and what is not
-/// named by its id may be the other's.
-fn refuse_others(context: &Context, args: &ForgetArgs, store: &Store) -> Result<()> {
-    let (Ok(data_dir), Ok(own)) = (context.data_dir(), context.known_as()) else { return Ok(()) };
+/// Whose what is known as this data directory, or as `--of` says, is in `store`. That all is one is noted, if a person
+/// says so.
+fn told_apart(context: &Context, args: &ForgetArgs, store: &Store) -> Result<Alike> {
+    let (data_dir, own) = (context.data_dir()?, context.known_as()?);
     let source = args.of.as_deref().unwrap_or(&own);
-    if args.as_one {
-        if !args.dry_run
-            && let Err(error) = remembered::accept(&data_dir, source, store)
-        {
-            output::warning(format!(
-                "that all is of this data directory cannot be noted, and will be asked again: {error}"
-            ));
-        }
-        return Ok(());
+    let alike = remembered::alike(&data_dir, source, store)?;
+    if !args.as_one {
+        return Ok(alike);
     }
-    let records = store.records()?;
-    if !args.snapshots.is_empty() && args.snapshots.iter().all(|name| is_id(&records, name)) {
-        return Ok(());
+    if !args.dry_run
+        && let Err(error) = remembered::accept(&data_dir, source, store)
+    {
+        output::warning(format!("that all is of this data directory cannot be noted: give --as-one again ({error})"));
     }
-    match remembered::look_for_others(&data_dir, source, store, args.dry_run)? {
-        Some(other) if args.of.is_some() => Err(Error::failed(other.text()).hint(
-            "what was stored before the names may be either's: name by their ids those that are to go, or give \
-             --as-one if all of it may; nothing was forgotten",
-        )),
-        Some(other) => Err(other.refusal("what is named by its id goes all the same; nothing was forgotten")),
-        None => Ok(()),
-    }
+    Ok(alike.as_one())
 }
 
 /// Fails if one of `named` is pinned, or the newest that a drill restored.
@@ -188,54 +173,59 @@ fn policy(rules: &Rules) -> Result<Policy> {
 }
 
 /// Each snapshot with the reasons why it stays; none if it is to be forgotten. A policy is one data directory's: where
-/// the store has snapshots of others, those stay.
+/// the store has snapshots of others, those stay, and count for nothing.
 fn by_policy(
     context: &Context,
     of: Option<&str>,
+    alike: &Alike,
     store: &Store,
     policy: &Policy,
     now: &ZonedDateTime,
 ) -> Result<Vec<(Record, Vec<String>)>> {
     let records: Vec<&Record> = store.history()?.live().collect();
-    let own = match of {
-        Some(source) => all_of(source, &records)?,
-        None => context.own(&store.records()?)?.iter().map(|record| record.id).collect(),
-    };
-    let verdicts = plan(&candidates(store.history()?), policy, now);
+    match of {
+        Some(source) => require_known(source, &records)?,
+        None => drop(context.own(store, &store.records()?)?),
+    }
+    let is_own: HashSet<SnapshotId> = records.iter().filter(|one| alike.owns(one)).map(|one| one.id).collect();
+    let own: Vec<Candidate<'_>> =
+        candidates(store.history()?).into_iter().filter(|one| is_own.contains(&one.id)).collect();
+    let mut verdicts: HashMap<SnapshotId, Vec<String>> = plan(&own, policy, now)
+        .into_iter()
+        .map(|verdict| (verdict.id, verdict.keep.iter().map(ToString::to_string).collect()))
+        .collect();
     // A clock that was behind makes the newest one look old: it stays all the same.
     // Then so does the last that is no mixture.
-    let last_of = |mixed_too: bool| -> HashMap<&str, SnapshotId> {
-        let counted = records.iter().filter(|record| mixed_too || !record.lack().mixed);
-        counted.map(|record| (record.source.as_str(), record.id)).collect()
-    };
-    let (last, unmixed) = (last_of(true), last_of(false));
-    let is_in = |of: &HashMap<&str, SnapshotId>, record: &Record| of.get(record.source.as_str()) == Some(&record.id);
-    let with_reasons = records.iter().zip(verdicts).map(|(record, verdict)| {
-        let mut keep: Vec<String> = verdict.keep.iter().map(ToString::to_string).collect();
-        if keep.is_empty() && is_in(&last, record) {
+    let last = |mixed_too: bool| own.iter().rev().find(|one| mixed_too || !one.mixed).map(|one| one.id);
+    let (last, unmixed) = (last(true), last(false));
+    let with_reasons = records.iter().map(|record| {
+        let Some(mut keep) = verdicts.remove(&record.id) else {
+            return ((*record).clone(), vec!["of another data directory".to_owned()]);
+        };
+        if keep.is_empty() && last == Some(record.id) {
             keep.push("the last one that was taken".to_owned());
         }
-        if keep.is_empty() && is_in(&unmixed, record) {
+        if keep.is_empty() && unmixed == Some(record.id) {
             keep.push("the last one that was taken (mixed ones not counted)".to_owned());
-        }
-        if keep.is_empty() && !own.contains(&record.id) {
-            keep.push("of another data directory".to_owned());
         }
         ((*record).clone(), keep)
     });
-    Ok(with_reasons.collect())
+    let all = with_reasons.collect();
+    for word in alike.waits().into_iter().chain(alike.text().map(|other| format!("{other}: those stay ({REMEDY})"))) {
+        output::warning(word);
+    }
+    Ok(all)
 }
 
-/// The snapshots that are known as `source`.
-fn all_of(source: &str, records: &[&Record]) -> Result<BTreeSet<SnapshotId>> {
-    let found: BTreeSet<_> = records.iter().filter(|one| one.source == source).map(|one| one.id).collect();
-    if found.is_empty() {
+/// Fails if no snapshot is known as `source`.
+fn require_known(source: &str, records: &[&Record]) -> Result<()> {
+    if records.iter().all(|one| one.source != source) {
         let known: BTreeSet<String> = records.iter().map(|one| output::shown(&one.source).to_string()).collect();
         let known = known.into_iter().take(5).collect::<Vec<_>>().join(", ");
         return Err(Error::usage(format!("no snapshot in the store is known as {}", output::shown(source)))
             .hint(format!("there are those of {known} (`nbak snapshots`); nothing was forgotten")));
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Brings forgotten snapshots back.
@@ -254,7 +244,7 @@ pub fn undelete(context: &Context, args: &UndeleteArgs) -> Result<u8> {
     let ids: Result<BTreeSet<SnapshotId>> = if args.snapshots == ["all"] {
         Ok(there.iter().map(|record| record.id).collect())
     } else {
-        let (now, own) = (ZonedDateTime::now(), context.of_this(&there));
+        let (now, own) = (ZonedDateTime::now(), context.of_this(&store, &there));
         let one = |name: &String| {
             let meant = if is_id(&there, name) { &there } else { &own };
             if meant.is_empty() {

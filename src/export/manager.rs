@@ -28,7 +28,7 @@ use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 use crate::snapshot::take::{self, Taken};
-use crate::upkeep::alike::Other;
+use crate::upkeep::alike::Alike;
 use crate::upkeep::remembered;
 
 /// The tag of the snapshot that a restore takes of what it is about to replace.
@@ -108,23 +108,10 @@ impl BackupManager {
         BackupManager { as_one, ..self }
     }
 
-    /// Fails if another data directory is known as this one is in the store, so that what is removed might be that
-    /// one's.
-    fn refuse_others(&self) -> Result<()> {
-        let (own, source) = (&self.places, self.places.known_as());
-        let other = match self.open_store() {
-            Ok(store) => remembered::look_for_others(&own.data_dir, &source, &store, true)?,
-            Err(_) => remembered::noted(&own.data_dir, &source, &own.repo),
-        };
-        other.map_or(Ok(()), |other| Err(other.refusal("no backup was removed")))
-    }
-
-    /// What is to be said before what nobody named is restored.
-    fn others(&self) -> Option<Other> {
-        let (own, source) = (&self.places, self.places.known_as());
-        let store = self.open_store().ok();
-        let found = store.and_then(|store| remembered::look_for_others(&own.data_dir, &source, &store, true).ok());
-        found.unwrap_or_else(|| remembered::noted(&own.data_dir, &source, &own.repo))
+    /// Whose what is known as this data directory is in the store. Nothing is known where the store does not open.
+    pub fn others(&self) -> Option<Alike> {
+        let store = self.open_store().ok()?;
+        remembered::alike(&self.places.data_dir, &self.places.known_as(), &store).ok()
     }
 
     /// The vault key that seals, if there is one: the one that opened the store, so that what is made today opens with
@@ -248,7 +235,8 @@ impl BackupManager {
             return list::find(&self.places, name).map(|backup| (backup, Vec::new()));
         }
         let (backup, mut remarks) = list::newest(&self.places, &self.order())?;
-        remarks.extend(self.others().map(|other| format!("{}: {} may be its", other.text(), backup.name)));
+        let other = self.others().and_then(|alike| alike.text());
+        remarks.extend(other.map(|other| format!("{other}: {} may be its", backup.name)));
         Ok((backup, remarks))
     }
 
@@ -283,8 +271,9 @@ impl BackupManager {
         let mut decisions = retention::plan(&own, days, now, None);
         // Verifying costs a whole read: only if something would be removed at all.
         if decisions.iter().any(|decision| !decision.keep) {
-            if !self.as_one {
-                self.refuse_others()?;
+            let alike = if self.as_one { None } else { self.others() };
+            if let Some(refusal) = alike.as_ref().and_then(|alike| alike.refusal("no backup was removed")) {
+                return Err(refusal);
             }
             // If none verifies, it is not known which of them is worth keeping: a key may be missing.
             if let Some(good) = self.newest_good(&own) {
@@ -294,6 +283,12 @@ impl BackupManager {
                 for decision in decisions.iter_mut().filter(|decision| !decision.keep) {
                     decision.keep = true;
                     decision.reason.push_str(", but none verifies with the keys that are there");
+                }
+            }
+            if let Some(waits) = alike.and_then(|alike| alike.waits()) {
+                for decision in decisions.iter_mut().filter(|decision| !decision.keep) {
+                    decision.keep = true;
+                    decision.reason = format!("{}, but {waits}", decision.reason);
                 }
             }
         }

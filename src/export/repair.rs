@@ -169,9 +169,7 @@ impl BackupManager {
             beside: Watch::begin(&self.places.data_dir).asked(),
             ..take::Options::default()
         };
-        let taken = take::take(store, &options, progress)?;
-        let _ = remembered::follow(&self.places.data_dir, &self.places.known_as(), store);
-        Ok(taken)
+        take::take(store, &options, progress)
     }
 
     /// Looks for what is still lost in documented backups.

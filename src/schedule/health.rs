@@ -27,7 +27,7 @@ use crate::snapshot::places::Places;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 use crate::store::objects::{Key, Kind};
-use crate::upkeep::alike::REMEDY;
+use crate::upkeep::alike::{Alike, REMEDY};
 use crate::upkeep::remembered::{self, Seen};
 
 /// Less room than this is told, in bytes.
@@ -134,14 +134,17 @@ pub fn look(places: &Places, config: &Config, credentials: &[Credential], state:
     let seen = remembered::seen(&places.data_dir);
     let mut order = Order::new();
     match Store::open(&places.repo, credentials, Access::Read) {
-        Ok(store) => order = standing.take(&store, &seen, &places.known_as()),
+        Ok(store) => {
+            let alike = remembered::alike(&places.data_dir, &places.known_as(), &store).ok();
+            standing.other = alike.as_ref().and_then(Alike::text);
+            order = standing.take(&store, &seen, &|record| alike.as_ref().is_some_and(|alike| alike.means(record)));
+        }
         Err(error) => {
             standing.store_is_closed = !error.is_no_store();
             standing.store_remedy = error.next_step().map(str::to_owned);
             standing.store_error = Some(error.to_string());
         }
     }
-    standing.other = remembered::noted(&places.data_dir, &places.known_as(), &places.repo).map(|other| other.text());
     let free_at = [&places.repo, &places.backup_dir, &places.data_dir].into_iter().find(|path| path.is_dir());
     standing.free = free_at.and_then(|path| rustix::fs::statvfs(path.as_path()).ok()).map(|disk| {
         let (blocks, size) = (disk.f_bavail, disk.f_frsize);
@@ -202,7 +205,7 @@ impl Standing {
     }
 
     /// What the store knows; answers in which order its snapshots were taken.
-    fn take(&mut self, store: &Store, seen: &Seen, source: &str) -> Order {
+    fn take(&mut self, store: &Store, seen: &Seen, is_own: &dyn Fn(&Record) -> bool) -> Order {
         let index = store.catalog().index();
         self.store_bytes = index.packs().map(|(_, size)| size).sum();
         self.unprotected = store.is_unprotected();
@@ -226,7 +229,7 @@ impl Standing {
         match store.history() {
             Ok(history) => {
                 let order = order_of(history);
-                let own = || history.live().filter(|record| record.source == source);
+                let own = || history.live().filter(|record| is_own(record));
                 self.snapshots = own().count() as u64;
                 self.others = history.live().count() as u64 - self.snapshots;
                 self.snapshot = own().next_back().map(|record| (record.id.to_string(), record.started));

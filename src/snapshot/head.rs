@@ -4,6 +4,10 @@
 //! each snapshot leaves a note: what the next record follows on, and the newest record of each data directory. The note
 //! says which packs held records by then. If there are others now, since somebody else took a snapshot or forgot one,
 //! or packs were put together, it is made anew from all of them.
+//!
+//! A data directory is known by its path, or by a name and its path. Several directories may have the same: one after
+//! the other, since it was moved or made anew, or at the same time, as in containers. Which of the two it is shows in
+//! the order of their snapshots ([`Head::apart`]).
 
 use super::history::History;
 use super::ledger::Start;
@@ -11,18 +15,27 @@ use super::record::Record;
 use crate::codec::{Malformed, Reader, put_bytes, put_varint};
 use crate::crypto::keys::Keys;
 use crate::error::Result;
+use crate::id::InstanceId;
 use crate::index::Index;
 
 /// The name of the note.
-const NOTE: &str = "head";
+const NOTE: &str = "heads";
+/// So many others are kept in mind for one directory.
+const MOST_APART: usize = 64;
 
 /// The newest snapshots, and what follows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// What the next record follows on.
     pub next: Start,
-    /// The newest snapshot of each data directory that was not forgotten.
+    /// The newest snapshot of each data directory that was not forgotten: of each instance, where several are known as
+    /// the same. The newest of all comes first.
     pub newest: Vec<Record>,
+}
+
+/// Whether two snapshots are of one data directory.
+fn is_of_one(one: &Record, other: &Record) -> bool {
+    (&one.source, one.instance) == (&other.source, other.instance)
 }
 
 /// Which packs hold records.
@@ -42,7 +55,7 @@ impl Head {
     pub(super) fn of(history: &History) -> Head {
         let mut newest: Vec<Record> = Vec::new();
         for record in history.live().rev() {
-            if newest.iter().all(|known| known.source != record.source) {
+            if !newest.iter().any(|known| is_of_one(known, record)) {
                 newest.push(record.clone());
             }
         }
@@ -51,14 +64,44 @@ impl Head {
 
     /// The newest snapshot of `source`.
     pub fn newest_of(&self, source: &str) -> Option<&Record> {
-        self.newest.iter().find(|record| record.source == source)
+        self.newest_of_each(source).next()
+    }
+
+    /// The newest of its own that `instance` has of `source`; if it has none, the newest of all.
+    pub fn newest_by(&self, source: &str, instance: Option<InstanceId>) -> Option<&Record> {
+        self.newest_of_each(source).find(|record| record.instance == instance).or_else(|| self.newest_of(source))
+    }
+
+    /// The newest snapshot of each instance that is known as `source`, the newest first.
+    pub fn newest_of_each(&self, source: &str) -> impl Iterator<Item = &Record> {
+        self.newest.iter().filter(move |record| record.source == source)
+    }
+
+    /// The instances known as `source` that took a snapshot when `instance` had taken one already. What it was before
+    /// it was moved or made anew did not: so these are others, which have the same path. That counts for good: each
+    /// snapshot has it from the one before, also where what showed it was forgotten since.
+    pub fn apart(&self, source: &str, instance: InstanceId) -> Vec<InstanceId> {
+        let mut apart: Vec<InstanceId> = Vec::new();
+        for record in self.newest_of_each(source) {
+            if record.instance == Some(instance) {
+                let known: Vec<_> = record.apart.iter().filter(|it| !apart.contains(*it)).copied().collect();
+                apart.extend(known);
+                apart.truncate(MOST_APART);
+                return apart;
+            }
+            apart.extend(record.instance);
+        }
+        // It was known as something else so far: what is known as this was never its own.
+        let was_another = self.newest.iter().any(|record| record.instance == Some(instance));
+        apart.truncate(if was_another { MOST_APART } else { 0 });
+        apart
     }
 
     /// The head after `record` was committed.
     pub(super) fn follow(mut self, record: &Record, keys: &Keys) -> Head {
         self.next = (record.sequence + 1, Some(keys.record_mac(&record.encode())));
-        self.newest.retain(|known| known.source != record.source);
-        self.newest.push(record.clone());
+        self.newest.retain(|known| !is_of_one(known, record));
+        self.newest.insert(0, record.clone());
         self
     }
 

@@ -28,6 +28,7 @@ mod frames;
 mod gather;
 pub mod head;
 pub mod history;
+pub mod instance;
 pub mod lack;
 pub mod ledger;
 pub mod look;

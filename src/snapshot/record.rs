@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::lack::Lack;
 use super::tree::Attributes;
 use crate::error::{Error, Result};
-use crate::id::{SnapshotId, TreeId};
+use crate::id::{InstanceId, SnapshotId, TreeId};
 
 /// What a snapshot holds, counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,8 +38,11 @@ pub struct Record {
     pub previous: Option<[u8; 16]>,
     /// The snapshot of the same data directory before it.
     pub parent: Option<SnapshotId>,
-    /// The newest snapshot that the data directory itself remembered as its own when this one was taken.
-    pub follows: Option<SnapshotId>,
+    /// Which directory that was, if its file system can tell.
+    pub instance: Option<InstanceId>,
+    /// Others of the same path that took snapshots after this one had: they are not what it was before
+    /// ([`super::head`]).
+    pub apart: Vec<InstanceId>,
     /// When the cut began: milliseconds since 1970. The first transaction was opened after it.
     pub started: i64,
     /// When the last file was read: milliseconds since 1970.
@@ -84,7 +87,9 @@ struct Wire {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     parent: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    follows: Option<String>,
+    instance: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    apart: Vec<String>,
     started_ms: i64,
     ended_ms: i64,
     source: String,
@@ -145,7 +150,8 @@ impl Record {
             sequence: self.sequence,
             previous: self.previous.map(|mac| SnapshotId(mac).to_string()),
             parent: self.parent.map(|id| id.to_string()),
-            follows: self.follows.map(|id| id.to_string()),
+            instance: self.instance.map(|id| id.to_string()),
+            apart: self.apart.iter().map(InstanceId::to_string).collect(),
             started_ms: self.started,
             ended_ms: self.ended,
             source: self.source.clone(),
@@ -169,6 +175,7 @@ impl Record {
             return Err(bad("it is of another format version: use a newer nbak"));
         }
         let id = |text: &str| SnapshotId::parse(text).map_err(|_| bad("an id is not one"));
+        let which = |text: &str| InstanceId::parse(text).map_err(|_| bad("an instance is not one"));
         // Numbers count up from 1 by one: no store gets near the limit, and nothing that adds to one overflows.
         if wire.sequence == 0 || wire.sequence > u64::from(u32::MAX) {
             return Err(bad("its number is out of range"));
@@ -182,7 +189,8 @@ impl Record {
             sequence: wire.sequence,
             previous: wire.previous.map(|mac| id(&mac).map(|id| id.0)).transpose()?,
             parent: wire.parent.map(|parent| id(&parent)).transpose()?,
-            follows: wire.follows.map(|follows| id(&follows)).transpose()?,
+            instance: wire.instance.as_deref().map(which).transpose()?,
+            apart: wire.apart.iter().map(|other| which(other)).collect::<Result<_>>()?,
             started: wire.started_ms,
             ended: wire.ended_ms,
             source: wire.source,
@@ -209,7 +217,8 @@ mod tests {
             sequence: 7,
             previous: Some([9; 16]),
             parent: None,
-            follows: None,
+            instance: Some(InstanceId::random()),
+            apart: vec![InstanceId::random()],
             started: 1,
             ended: -2,
             source: "/d".into(),

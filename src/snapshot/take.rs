@@ -22,6 +22,7 @@ use super::contents::Contents;
 pub use super::contents::Listed;
 use super::early;
 use super::gather::Gathering;
+use super::instance::instance;
 use super::lack;
 use super::look;
 use super::now::now_nanos;
@@ -115,13 +116,16 @@ impl Taking<'_> {
         self.since = self.clock.now().min(self.since);
         let head = self.store.head()?;
         let (sequence, previous) = head.next;
-        let record = head.newest_of(&source_name).cloned();
+        let instance = instance(&self.source);
+        let record = head.newest_by(&source_name, instance).cloned();
 
         let mut first = self.open_early(record.as_ref());
         let early = first.databases.len();
         let mut walked = self.walk()?;
         self.check_place()?;
-        let note = self.still_note(record.as_ref());
+        // Whose it is will decide what may go one day: another one's holds nothing for this one, were it the same.
+        let is_own = |record: &&Record| record.instance == instance;
+        let note = self.still_note(record.as_ref().filter(is_own));
         let mut digests = self.digests(&walked, note.as_ref());
         if early == 0
             && let (Some(note), Some(record)) = (note.as_ref(), record.as_ref())
@@ -183,6 +187,7 @@ impl Taking<'_> {
         let same = parent
             .record
             .as_ref()
+            .filter(is_own)
             .filter(|r| r.tree == tree && r.root == root && r.unreadable == named(&walked.errors));
         let asked_for = !self.options.tags.is_empty() || self.options.note.is_some();
         // Nothing changed, and yet something was stored: the store had lost it, and has it again with this snapshot
@@ -195,7 +200,8 @@ impl Taking<'_> {
                 sequence,
                 previous,
                 parent: parent.record.as_ref().map(|record| record.id),
-                follows: self.options.follows,
+                apart: instance.map(|own| head.apart(&source_name, own)).unwrap_or_default(),
+                instance,
                 started: (began / 1_000_000) as i64,
                 ended: (ended / 1_000_000) as i64,
                 source: source_name.clone(),

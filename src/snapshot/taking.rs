@@ -14,7 +14,6 @@ use super::record::Record;
 use super::scratch::Scratch;
 use super::store::Store;
 use crate::error::SourceError;
-use crate::id::SnapshotId;
 use crate::source::clock::Clock;
 use crate::source::exclude::Exclusions;
 use crate::source::mounts::Mounts;
@@ -29,8 +28,6 @@ pub struct Options {
     pub source: PathBuf,
     /// What the operator calls it, if anything.
     pub name: Option<String>,
-    /// The newest snapshot that it remembers as its own.
-    pub follows: Option<SnapshotId>,
     /// Globs that are left out.
     pub exclude: Vec<String>,
     /// Paths, relative to the data directory, that are captured although a glob leaves them out.

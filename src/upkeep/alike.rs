@@ -1,114 +1,145 @@
-//! Whether another data directory with the same path writes to the store.
+//! Whose the snapshots are that are known as one data directory.
 //!
 //! A path is all that a data directory without a name is known by, and in a container it is the same each time: two of
-//! them in one store are one to it, and each one's retention goes over both. No snapshot says which of them it is of.
-//! But each directory remembers its own newest ([`remembered`](super::remembered)), and each record has which one that
-//! was ([`Record::follows`]). If the store has a newer one of the same path, and it does not follow the one that is
-//! remembered, nor follows one that does, somebody else took that.
+//! them in one store are one to it by that. But each snapshot says which directory it was taken of
+//! ([`instance`](crate::snapshot::instance)), and one directory may have followed on another: it was moved to another
+//! disk, restored on a new machine, made anew with its container. What it was before takes no snapshot any more once it
+//! has taken its own ([`Head::apart`]). So of the snapshots with the same path
+//! - those of the directory that is there now are its own, and those that do not say which they are of;
+//! - those of one that took another when this one had begun are **another's**, for good;
+//! - the rest is taken for **what it was before**, and its own. A policy waits for a day before it does: it may be
+//!   another all the same, whose next snapshot is just not there yet. Where the rest is itself of several that are
+//!   apart, nobody can tell which of them went on here, and none counts.
 //!
-//! What is no sign: a directory that remembers nothing, as one that was restored on a new machine; one that goes on
-//! elsewhere with what it remembered; a memory that could not be kept, or was lost, or was set back together with its
-//! directory, since what was taken after it follows it all the same; packs that were away and are back, since what was
-//! taken meanwhile is newer by the clock. A copy with a memory of its own is known for another one by the second
-//! snapshot that the two take in turn. Nothing of this is synced, or needs to be.
+//! A person can say that all is one ([`super::remembered::accept`]). What nothing tells apart are the clones of one
+//! disk, and file systems that do not know when a folder was made.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
-use crate::error::{Error, Result};
-use crate::id::SnapshotId;
+use crate::error::Error;
+use crate::error::words::time;
+use crate::id::{InstanceId, SnapshotId};
+use crate::snapshot::head::Head;
 use crate::snapshot::record::Record;
-use crate::snapshot::store::Store;
 
 /// What is to be done about it.
 pub const REMEDY: &str = "give each a name of its own (`nbak.name` in config.json, or NBAK_NAME), or its own store and \
-                          folder of backups; if all is of this one, `--as-one` with `forget` says \
-                          so and ends this, as `nbak repair index` does, and `backup prune` takes it too";
+                          folder of backups; if all is of this one, `--as-one` with `forget` says so and ends this, as \
+                          `nbak repair index` does, and `backup prune` takes it too";
+/// What a directory was before has to be silent for so long until a policy goes over it, in milliseconds.
+const SILENCE: i64 = 86_400_000;
 
-/// The newest snapshot that is one's own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Newest {
-    id: String,
-    number: u64,
-}
-
-/// Another that was noticed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Other {
+/// What is known as one data directory, told apart.
+#[derive(Debug, Clone)]
+pub struct Alike {
     source: String,
-    own: String,
-    its: String,
+    own: Option<InstanceId>,
+    /// Others, which are not it.
+    apart: BTreeSet<InstanceId>,
+    /// What it may have been before.
+    before: BTreeSet<InstanceId>,
+    /// Those of them that were not silent for long.
+    lately: BTreeSet<InstanceId>,
+    /// What it may have been before is of several, and nobody can tell which.
+    at_odds: bool,
+    /// The newest snapshot of those that are not its own by all that is known.
+    its: Option<(SnapshotId, i64)>,
+    /// Another took a snapshot after its newest.
+    is_active: bool,
 }
 
-impl Newest {
-    /// The newest in `store` that is known as `source`, all of which are one's own by now.
-    pub fn of(store: &Store, source: &str) -> Result<Option<Newest>> {
-        let head = store.head()?;
-        let found = head.newest_of(source);
-        Ok(found.map(|one| Newest { id: one.id.to_string(), number: one.sequence }))
-    }
-
-    /// Its id.
-    pub fn id(&self) -> Option<SnapshotId> {
-        SnapshotId::parse(&self.id).ok()
-    }
-
-    /// That `store` has a newer one that is known as `source` and somebody else took, if it has.
-    pub fn other(&self, store: &Store, source: &str) -> Result<Option<Other>> {
-        let head = store.head()?;
-        let is_newer = |one: &&Record| one.sequence > self.number && one.id.to_string() != self.id;
-        let Some(found) = head.newest_of(source).filter(is_newer) else { return Ok(None) };
-        if self.leads_to(found, store)? {
-            return Ok(None);
+impl Alike {
+    /// What `head` has of `source`, as the directory `own` sees it at the time `now`. It is one with those in `one`.
+    pub fn of(head: &Head, source: &str, own: Option<InstanceId>, one: &BTreeSet<InstanceId>, now: i64) -> Alike {
+        let newest: Vec<&Record> = head.newest_of_each(source).collect();
+        let others = |record: &Record| record.instance.filter(|it| Some(*it) != own && !one.contains(it));
+        let known = own.map(|own| head.apart(source, own)).unwrap_or_default();
+        let apart: BTreeSet<InstanceId> =
+            newest.iter().filter_map(|record| others(record)).filter(|it| known.contains(it)).collect();
+        let rest = || newest.iter().filter_map(|record| Some((*record, others(record)?)));
+        let rest = || rest().filter(|(_, it)| !apart.contains(it));
+        let before: BTreeSet<InstanceId> = rest().map(|(_, it)| it).collect();
+        let at_odds = rest().any(|(record, _)| record.apart.iter().any(|it| before.contains(it)));
+        let was_lately = |record: &Record| record.started > now.saturating_sub(SILENCE);
+        let lately = rest().filter(|(record, _)| was_lately(record)).map(|(_, it)| it).collect();
+        let is_anothers = |it: InstanceId| apart.contains(&it) || at_odds;
+        let its = newest.iter().find(|record| others(record).is_some_and(is_anothers));
+        let own_at = newest.iter().position(|record| own.is_some() && record.instance == own);
+        let is_after = |record: &&Record| others(record).is_some_and(|it| apart.contains(&it));
+        let is_active = newest.iter().take(own_at.unwrap_or(newest.len())).copied().any(|record| is_after(&record));
+        Alike {
+            source: source.to_owned(),
+            own,
+            its: its.map(|record| (record.id, record.started)),
+            apart,
+            before,
+            lately,
+            at_odds,
+            is_active,
         }
-        let its = found.id.to_string();
-        Ok(Some(Other { source: source.to_owned(), own: self.id.clone(), its }))
-    }
-}
-
-impl Newest {
-    /// Whether `found` was taken by who remembered this one, or remembered one that was.
-    fn leads_to(&self, found: &Record, store: &Store) -> Result<bool> {
-        let own = self.id();
-        // After a memory that was not kept once: no history has to be read for it.
-        if own.is_some() && found.follows == own {
-            return Ok(true);
-        }
-        let before: HashMap<SnapshotId, SnapshotId> =
-            store.history()?.known().iter().filter_map(|one| Some((one.record.id, one.record.follows?))).collect();
-        let (mut at, mut seen) = (Some(found.id), HashSet::new());
-        while let Some(id) = at.filter(|id| seen.insert(*id)) {
-            if Some(id) == own {
-                return Ok(true);
-            }
-            at = before.get(&id).copied();
-        }
-        Ok(false)
-    }
-}
-
-impl Other {
-    /// Whether it is about what is known as `source`. It counts until a person says what it is: that the other one is
-    /// silent does not mean that its snapshots may go, and a clock may be wrong.
-    pub fn is_of(&self, source: &str) -> bool {
-        self.source == source
     }
 
-    /// What was noticed, in words.
-    pub fn text(&self) -> String {
-        let short = |id: &str| id.get(..8).unwrap_or(id).to_owned();
-        format!(
-            "another data directory with the same path writes to this store: snapshot {} of {} is newer than {}, the \
-             newest that this one knows as its own, and does not follow it",
-            short(&self.its),
-            self.source,
-            short(&self.own)
-        )
+    /// Whether a policy of this directory goes over `record`.
+    pub fn owns(&self, record: &Record) -> bool {
+        self.means(record) && record.instance.is_none_or(|it| !self.lately.contains(&it))
+    }
+
+    /// Whether `record` may be meant by `latest`, a time or a tag.
+    pub fn means(&self, record: &Record) -> bool {
+        let is_it =
+            |it| Some(it) == self.own || !(self.apart.contains(&it) || self.at_odds && self.before.contains(&it));
+        record.source == self.source && record.instance.is_none_or(is_it)
+    }
+
+    /// Those that are not its own by all that is known.
+    pub fn others(&self) -> BTreeSet<InstanceId> {
+        self.apart
+            .iter()
+            .chain(self.before.iter().filter(|it| self.at_odds || self.lately.contains(it)))
+            .copied()
+            .collect()
+    }
+
+    /// The same, to whom all that is known as it is one: a person says so.
+    #[must_use]
+    pub fn as_one(self) -> Alike {
+        let none = BTreeSet::new;
+        Alike { apart: none(), before: none(), lately: none(), at_odds: false, its: None, is_active: false, ..self }
+    }
+
+    /// Another directory of the same path takes snapshots: it did after this one's newest.
+    pub fn is_active(&self) -> bool {
+        self.is_active
+    }
+
+    /// That there is another with the same path, in words.
+    pub fn text(&self) -> Option<String> {
+        let (id, at) = self.its.as_ref()?;
+        let which = if self.apart.is_empty() {
+            "several data directories with the same path wrote to this store, and none of them is this one"
+        } else {
+            "another data directory with the same path writes to this store"
+        };
+        Some(format!("{which}: snapshot {} of {}, taken {}, is not of this one", id.short(), self.source, time(*at)))
     }
 
     /// That something is not done for it.
-    pub fn refusal(&self, what: &str) -> Error {
-        Error::failed(self.text()).hint(format!("{REMEDY}; {what}"))
+    pub fn refusal(&self, what: &str) -> Option<Error> {
+        Some(Error::failed(self.text()?).hint(format!("{REMEDY}; {what}")))
+    }
+
+    /// That a policy leaves out for now what may be another's, in words.
+    pub fn waits(&self) -> Option<String> {
+        let left = self.lately.iter().filter(|_| !self.at_odds).count();
+        (left > 0).then(|| {
+            format!(
+                "some snapshots of {} are of the directory that lay there before, or of another with the same path, \
+                 whose newest is not a day old: those stay for now (`--as-one` goes over them)",
+                self.source
+            )
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,20 +6,24 @@
 //! stand in the data directory too, once the daemon has run there. They are no secret. The file is not synced: what is
 //! lost of it is only the memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::alike::{Newest, Other, REMEDY};
+use super::alike::{Alike, REMEDY};
 use crate::codec::hex;
 use crate::error::{Error, Result};
+use crate::id::InstanceId;
+use crate::snapshot::instance::instance;
 use crate::snapshot::ledger::Start;
+use crate::snapshot::now::now_ms;
 use crate::snapshot::places::{known_as, name_of_source, real};
 use crate::snapshot::progress::Progress;
+use crate::snapshot::record::Record;
 use crate::snapshot::store::Store;
 use crate::snapshot::take::{self, Options, Taken};
 use crate::source::{named, own};
@@ -48,12 +52,9 @@ struct Mark {
     /// What the data directory was known as in it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     known_as: String,
-    /// The newest snapshot in it that is of this directory.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    newest: Option<Newest>,
-    /// That another with the same path took one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    other: Option<Other>,
+    /// Directories of the same path that a person said are this one.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    one: BTreeSet<String>,
 }
 
 impl Mark {
@@ -125,7 +126,8 @@ pub fn missing(Seen(all): &Seen, store: &Store, thoroughly: bool) -> Result<Opti
     }
     let now = Mark::of(&store.head()?.next);
     let seen = mark.next.saturating_sub(1);
-    if now.next < mark.next || mark.behind {
+    // Packs that were away may be back.
+    if (now.next < mark.next || mark.behind) && !is_in(store, mark, seen)? {
         return Ok(Some(said(&format!("snapshot number {seen} was there, and is not any more"))));
     }
     let is_same = if now.next == mark.next {
@@ -180,104 +182,61 @@ pub fn knows(data_dir: &Path, root: &Path) -> bool {
     read(data_dir).values().any(|mark| mark.at == at && !mark.known_as.is_empty())
 }
 
-/// Takes a snapshot, and remembers it. That the store is behind what was seen is one of its remarks, and that the data
-/// directory is known by another name from now on.
+/// Takes a snapshot, and remembers it. Among its remarks: that the store is behind what was seen, that the data
+/// directory is known by another name from now on, and that another of the same path takes snapshots too.
 pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Result<Taken> {
     let seen = seen(&options.source);
     let behind = missing(&seen, store, false)?;
     let path = real(&options.source);
     let source = known_as(options.name.as_deref(), &path);
-    let named = is_named(&seen, store, &source, &name_of_source(&path))?;
-    // A dry run waits for nobody: a snapshot that is just being taken may not be remembered yet.
-    let other = if options.dry_run { None } else { seen.other(store, &source)? };
-    let follows = seen.newest(store, &source).and_then(Newest::id);
-    let mut taken = take::take(store, &Options { follows, ..options.clone() }, progress)?;
+    let named = is_named(&seen, store, &source, &path)?;
+    let alike = alike(&options.source, &source, store)?;
+    let mut taken = take::take(store, options, progress)?;
     if !options.dry_run {
         // It is taken: a memory that cannot be kept does not undo that.
         let kept = remember(&options.source, &source, store, behind.is_some());
         taken.remarks.extend(kept.err().map(|error| error.to_string()));
     }
-    if let Some(other) = other {
-        taken.remarks.push(format!("{} ({REMEDY}; until then nothing is forgotten or pruned)", other.text()));
-        taken.remarks.extend(note(&options.source, store, other).err().map(|error| error.to_string()));
-    }
+    let other = alike.text().filter(|_| alike.is_active());
+    taken.remarks.extend(other.map(|other| format!("{other} ({REMEDY}; until then no policy goes over its)")));
     taken.remarks.extend(behind.into_iter().chain(named));
     Ok(taken)
 }
 
-impl Seen {
-    /// The newest of this directory's own in `store`, in which it is known as `source`.
-    fn newest(&self, store: &Store, source: &str) -> Option<&Newest> {
-        self.0.get(&store.id().to_string()).filter(|mark| mark.known_as == source)?.newest.as_ref()
-    }
-
-    /// That another with the same path took a snapshot into `store` after the newest of this one's, which is known as
-    /// `source` in it. Not where the store is another than was seen.
-    fn other(&self, store: &Store, source: &str) -> Result<Option<Other>> {
-        match self.newest(store, source) {
-            Some(newest) if missing(self, store, false)?.is_none() => newest.other(store, source),
-            _ => Ok(None),
-        }
-    }
+/// Whose what is known as `source` in `store` is, as the data directory `data_dir` sees it.
+pub fn alike(data_dir: &Path, source: &str, store: &Store) -> Result<Alike> {
+    let Seen(all) = seen(data_dir);
+    let mark = all.get(&store.id().to_string());
+    let one = mark.into_iter().flat_map(|mark| &mark.one).filter_map(|it| InstanceId::parse(it).ok()).collect();
+    Ok(Alike::of(&store.head()?, source, instance(data_dir), &one, now_ms()))
 }
 
-/// That another was noticed in the store that lies at `root` which has the path of this data directory, known as
-/// `source`, while nobody said what that is.
-pub fn noted(data_dir: &Path, source: &str, root: &Path) -> Option<Other> {
-    let at = place_of(root);
-    let there = read(data_dir).into_values().filter(|mark| mark.at == at);
-    there.filter_map(|mark| mark.other).find(|other| other.is_of(source))
-}
-
-/// The same, or that there is one in `store` now. That is noted, unless this is only `a_trial`.
-pub fn look_for_others(data_dir: &Path, source: &str, store: &Store, a_trial: bool) -> Result<Option<Other>> {
-    let found = seen(data_dir).other(store, source)?;
-    if let Some(other) = found.clone().filter(|_| !a_trial) {
-        // On a full disk it cannot be; then it is noticed anew.
-        let _ = note(data_dir, store, other);
-    }
-    Ok(found.or_else(|| noted(data_dir, source, store.root())))
-}
-
-fn note(data_dir: &Path, store: &Store, other: Other) -> Result<()> {
-    change(data_dir, store, |mark| mark.other = Some(other))
-}
-
-/// A person says that all that is known as `source` in `store` is of this data directory.
+/// A person says that all that is known as `source` in `store` by now is of this data directory.
 pub fn accept(data_dir: &Path, source: &str, store: &Store) -> Result<()> {
-    follow(data_dir, source, store)?;
-    change(data_dir, store, |mark| mark.other = None)
-}
-
-/// What is the newest in `store` by now is of this data directory: it came by a way that takes no snapshot, or was
-/// taken to mend the store.
-pub fn follow(data_dir: &Path, source: &str, store: &Store) -> Result<()> {
-    let newest = Newest::of(store, source)?;
-    change(data_dir, store, |mark| {
-        if mark.known_as == source {
-            mark.newest = newest;
-        }
-    })
-}
-
-/// Changes what is remembered of `store`, if anything is.
-fn change(data_dir: &Path, store: &Store, act: impl FnOnce(&mut Mark)) -> Result<()> {
+    let others = alike(data_dir, source, store)?.others();
+    if others.is_empty() {
+        return Ok(());
+    }
+    begin(data_dir)?;
+    remember(data_dir, source, store, false)?;
     changed(data_dir, |all| {
         if let Some(mark) = all.get_mut(&store.id().to_string()) {
-            act(mark);
+            mark.one.extend(others.iter().map(InstanceId::to_string));
         }
     })
 }
 
 /// What it means that nothing in `store` is known as `source`, if there is something that this data directory was
 /// known as before: by what was remembered, or by its `path` alone.
-fn is_named(Seen(all): &Seen, store: &Store, source: &str, path: &str) -> Result<Option<String>> {
-    let head = store.head()?;
-    if head.newest_of(source).is_some() {
+fn is_named(Seen(all): &Seen, store: &Store, source: &str, path: &Path) -> Result<Option<String>> {
+    let (head, own) = (store.head()?, instance(path));
+    let is_own = |record: &Record| own.is_none() || record.instance.is_none() || record.instance == own;
+    let has_own = |source: &str| head.newest_of_each(source).any(is_own);
+    let remembered = all.get(&store.id().to_string()).map(|mark| mark.known_as.clone());
+    if has_own(source) || remembered.as_deref() == Some(source) {
         return Ok(None);
     }
-    let remembered = all.get(&store.id().to_string()).map(|mark| mark.known_as.as_str());
-    let before = remembered.into_iter().chain([path]).find(|before| head.newest_of(before).is_some());
+    let before = remembered.into_iter().chain([name_of_source(path)]).find(|before| has_own(before));
     Ok(before.map(|before| {
         format!(
             "this data directory is known as {source} from now on, and its snapshots so far as {before}: those stay, \
@@ -297,19 +256,6 @@ pub fn begin(data_dir: &Path) -> Result<()> {
     made.map(drop).map_err(|error| Error::io("remember how far the store is", &path, error))
 }
 
-/// Makes the file where somebody who lets a policy go over a `store` may share it, since that lies elsewhere: what
-/// others take into it is noticed then. Not where it is already.
-pub fn begin_beside(data_dir: &Path, source: &str, store: &Store) -> Result<()> {
-    let is_there = data_dir.join(FILE).symlink_metadata().is_ok();
-    // What root made there the application could not keep, and what that remembers is what counts.
-    let is_anothers = std::fs::metadata(data_dir).is_ok_and(|meta| meta.uid() != rustix::process::geteuid().as_raw());
-    if is_there || is_anothers || !data_dir.is_dir() || real(store.root()).starts_with(real(data_dir)) {
-        return Ok(());
-    }
-    begin(data_dir)?;
-    remember(data_dir, source, store, false)
-}
-
 /// Remembers how far `store` is, in which this data directory is known as `source`; or, if it is `behind`, that this
 /// was so until somebody accepts it. Nothing where [`begin`] never was.
 pub fn remember(data_dir: &Path, source: &str, store: &Store, behind: bool) -> Result<()> {
@@ -317,10 +263,9 @@ pub fn remember(data_dir: &Path, source: &str, store: &Store, behind: bool) -> R
         return Ok(());
     }
     let (id, at, now) = (store.id().to_string(), place(store), Mark::of(&store.head()?.next));
-    let newest = Newest::of(store, source)?;
     changed(data_dir, |all| {
         let earlier = all.remove(&id);
-        let other = earlier.as_ref().and_then(|mark| mark.other.clone());
+        let one = earlier.as_ref().map(|mark| mark.one.clone()).unwrap_or_default();
         let mark = match earlier {
             Some(mark) if behind && !mark.instead => Mark { behind: true, ..mark },
             _ => Mark { instead: behind, ..now },
@@ -329,6 +274,6 @@ pub fn remember(data_dir: &Path, source: &str, store: &Store, behind: bool) -> R
             // What lay there is no longer expected.
             all.retain(|_, other| other.at != at);
         }
-        all.insert(id, Mark { at, known_as: source.to_owned(), newest, other, ..mark });
+        all.insert(id, Mark { at, known_as: source.to_owned(), one, ..mark });
     })
 }

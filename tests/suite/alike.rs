@@ -1,411 +1,375 @@
-//! Two data directories of the same path without a name, in one store or one folder of backups: it is noticed, and
-//! nothing is forgotten or pruned then. And what looks alike, and is one directory, is no alarm, or one.
+//! Two data directories of the same path without a name, in one store or one folder of backups: they are told apart by
+//! which directory each snapshot is of, and no policy of one goes over the other's. And what looks alike, and is one
+//! directory that went on elsewhere, keeps what it was before.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::common::{KEY, Place, Run, copy, noise};
+use crate::common::{KEY, Place, Run, copy};
 use crate::daemon_common::clock::Clock;
 use crate::daemon_common::{LONG, Life, daemon, json_lines, make_due, text, until};
 use crate::drive_common::Cloud;
 use crate::named::{Turns, id, ids, notes, refused, take};
-use serde_json::{Value, json};
+use serde_json::json;
 
-const FILE: &str = ".nbak-state/seen.json";
 const SAYS: &str = "another data directory with the same path writes to this store";
-
-/// Has the directory remember, as if a daemon had run there.
-fn remembers(data: &std::path::Path) {
-    fs::create_dir_all(data.join(".nbak-state")).expect("made");
-    fs::write(data.join(FILE), "").expect("written");
-}
+const WAITS: &str = "whose newest is not a day old";
+const DAY: Duration = Duration::from_hours(24);
 
 fn two() -> Turns {
-    let turns = Turns::new(&|_| json!({}));
-    remembers(&turns.place.data);
-    remembers(&turns.place.path("other"));
-    turns
+    Turns::new(&|_| json!({}))
 }
 
-/// One that remembers, with a snapshot.
-fn one() -> Place {
-    let place = Place { key: Some(KEY), ..Place::empty() };
-    remembers(&place.data);
-    take(&place, "begin");
-    place
-}
-
-/// Takes a snapshot of something new; its id, and whether it is an alarm.
+/// Takes a snapshot of something new; its id, and whether another is named.
 fn taken(place: &Place, text: &str) -> (String, bool) {
     fs::write(place.data.join("notes"), text).expect("written");
     let run = place.ok(&["snapshot", "--json"]);
     (id(&run, "snapshot").expect("an id"), run.err.contains(SAYS))
 }
 
-fn is_alarm(place: &Place, text: &str) -> bool {
+fn is_told(place: &Place, text: &str) -> bool {
     taken(place, text).1
 }
 
-#[test]
-fn two_that_take_turns_are_noticed_each_time() {
-    let mut turns = two();
-    assert!(!is_alarm(turns.at("one"), "one 1") && !is_alarm(turns.at("one"), "one 2"));
-    let own = ids(&turns.place).pop().expect("one");
-    // It remembers nothing: it may have been restored here.
-    assert!(!is_alarm(turns.at("other"), "other 1"));
-    assert!(!turns.place.run(&["doctor"]).out.contains(SAYS));
-    let its = ids(&turns.place).pop().expect("one");
-    fs::write(turns.at("one").data.join("notes"), "one 3").expect("written");
-    let run = turns.place.ok(&["snapshot"]);
-    for words in [SAYS, &own[..8], &its[..8], "nbak.name", "NBAK_NAME", "its own store and folder", "--as-one"] {
-        assert!(run.err.contains(words), "{words}: {run:?}");
-    }
-    assert!(is_alarm(turns.at("other"), "other 2") && is_alarm(turns.at("one"), "one 4"));
-    // It is bad, and said to who means the newest.
-    let doctor = turns.place.run(&["doctor"]);
-    assert!(doctor.code == 1 && doctor.out.contains(SAYS) && doctor.out.contains("nbak.name"), "{doctor:?}");
-    let status = json_lines(&turns.place.ok(&["status", "--json"])).remove(0);
-    assert!(status["same_path"].as_str().expect("said").contains(SAYS), "{status}");
-    let run = turns.place.ok(&["cat", "latest", "notes"]);
-    assert!(run.err.contains(SAYS) && run.err.contains("by its id"), "{run:?}");
-    // Nothing is forgotten that may be the other's.
-    let there = ids(&turns.place);
-    for args in
-        [&["forget", "--keep-last", "1"][..], &["forget", "--keep-last", "1", "--dry-run"], &["forget", "latest"]]
-    {
-        refused(&turns.place.run(args), 1, &[SAYS, "nothing was forgotten", "nbak.name"]);
-    }
-    assert_eq!(ids(&turns.place), there);
-    let first = &there[0];
-    assert!(!turns.place.ok(&["forget", first]).err.contains(SAYS), "an id says which");
-    assert!(!turns.place.ok(&["cat", &there[1], "notes"]).err.contains(SAYS));
-    // With a name that is over, for the one that has it.
-    let named = |args: &[&str]| {
-        let mut command = turns.place.command(args);
-        command.env("NBAK_NAME", "web-1");
-        Run::of(command)
-    };
-    for text in ["named 1", "named 2"] {
-        fs::write(turns.place.data.join("notes"), text).expect("written");
-        let run = named(&["snapshot"]);
-        assert!(run.code == 0 && !run.err.contains(SAYS), "{run:?}");
-    }
-    assert!(!named(&["doctor"]).out.contains(SAYS));
-    let run = named(&["forget", "--keep-last", "1"]);
-    assert!(run.code == 0 && run.out.contains("1 snapshot forgotten"), "{run:?}");
-    assert_eq!(ids(&turns.place).len(), there.len(), "one was forgotten by its id, and one of the name is new");
+/// Runs `args` by `clock`.
+fn at_time(place: &Place, clock: &Clock, args: &[&str]) -> Run {
+    let mut command = place.command(args);
+    clock.give(&mut command);
+    Run::of(command)
 }
 
-#[test]
-fn what_came_since_is_noticed_before_anything_is_forgotten() {
-    let mut turns = two();
-    take(turns.at("one"), "one 1");
-    take(turns.at("other"), "other 1");
-    let there = ids(&turns.place);
-    refused(&turns.at("one").run(&["forget", "--keep-last", "1"]), 1, &[SAYS]);
-    assert_eq!(ids(&turns.place), there);
-    assert!(turns.place.run(&["doctor"]).out.contains(SAYS), "and is noted");
-}
-
-/// What was taken after it follows it, so it is no other's.
-#[test]
-fn a_directory_that_was_set_back_is_no_alarm() {
-    let place = one();
-    copy(&place.data, &place.path("earlier"));
-    for text in ["1", "2"] {
-        assert!(!is_alarm(&place, text));
-    }
-    fs::remove_dir_all(&place.data).expect("removed");
-    copy(&place.path("earlier"), &place.data);
-    for text in ["3", "4", "5"] {
-        assert!(!is_alarm(&place, text), "{text}");
-    }
-    place.ok(&["forget", "--keep-last", "1"]);
-}
-
-/// Two of one copy: the second does not know of the first, but what it takes does not follow that.
-#[test]
-fn a_copy_with_the_same_memory_is_noticed_when_the_two_take_turns() {
-    let mut turns = Turns::new(&|_| json!({}));
-    remembers(&turns.at("one").data);
-    take(&turns.place, "begin");
-    fs::remove_dir_all(turns.place.path("other")).expect("removed");
-    copy(&turns.place.data, &turns.place.path("other"));
-    assert!(!is_alarm(turns.at("one"), "one 1"));
-    assert!(!is_alarm(turns.at("other"), "other 1"), "it may have been set back");
-    assert!(is_alarm(turns.at("one"), "one 2") && is_alarm(turns.at("other"), "other 2"));
-}
-
-#[test]
-fn a_person_says_that_it_is_over() {
-    let mut turns = two();
-    take(turns.at("one"), "one 1");
-    take(turns.at("other"), "other 1");
-    assert!(is_alarm(turns.at("one"), "one 2"));
-    let place = &turns.place;
-    refused(&place.run(&["forget", "--keep-last", "2"]), 1, &[SAYS, "--as-one"]);
-    place.ok(&["forget", "--keep-last", "2", "--as-one", "--dry-run"]);
-    refused(&place.run(&["forget", "--keep-last", "2"]), 1, &[SAYS]);
-    place.ok(&["forget", "--keep-last", "2", "--as-one"]);
-    assert_eq!(ids(place).len(), 2);
-    assert!(!place.run(&["doctor"]).out.contains(SAYS) && !is_alarm(place, "one 3"));
-    place.ok(&["forget", "--keep-last", "1"]);
-    // Or by the word that accepts a store as it is.
-    take(turns.at("other"), "other 2");
-    assert!(is_alarm(turns.at("one"), "one 4"));
-    turns.place.ok(&["repair", "index"]);
-    assert!(!turns.place.run(&["doctor"]).out.contains(SAYS));
-    turns.place.ok(&["forget", "--keep-last", "1"]);
-}
-
-/// The other store is its own: what is said of this one is not about it.
-#[test]
-fn one_store_is_not_blamed_for_another() {
-    let mut turns = two();
-    let second = turns.place.path("second");
-    let of_second = |place: &Place, args: &[&str]| {
-        let mut command = place.command(args);
-        command.env("NBAK_REPO", &second);
-        Run::of(command)
-    };
-    take(turns.at("one"), "one 1");
-    assert_eq!(of_second(&turns.place, &["snapshot"]).code, 0);
-    take(turns.at("other"), "other 1");
-    assert!(is_alarm(turns.at("one"), "one 2"));
-    let run = of_second(&turns.place, &["forget", "--keep-last", "9"]);
-    assert_eq!(run.code, 0, "{run:?}");
-    refused(&turns.place.run(&["forget", "--keep-last", "9"]), 1, &[SAYS]);
-}
-
-/// Cron starts both in the same second.
-#[test]
-fn two_stores_of_one_directory_at_once_are_no_alarm() {
-    let place = one();
-    let second = place.path("second");
-    for round in 0..15 {
-        fs::write(place.data.join("notes"), format!("{round}")).expect("written");
-        let mut other = place.command(&["snapshot"]);
-        other.env("NBAK_REPO", &second);
-        let other = std::thread::spawn(move || Run::of(other));
-        let own = place.run(&["snapshot"]);
-        let other = other.join().expect("it ends");
-        for run in [own, other] {
-            assert!(run.code == 0 && !run.err.contains(SAYS) && !run.err.contains("remember"), "{round}: {run:?}");
+/// Both take turns; the ids of the four, in turn.
+fn in_turn(turns: &mut Turns) -> Vec<String> {
+    let mut all = Vec::new();
+    for round in 1..=2 {
+        for who in ["one", "other"] {
+            all.push(take(turns.at(who), &format!("{who} {round}")));
         }
     }
-    place.ok(&["forget", "--keep-last", "9"]);
+    all
 }
 
-/// Before a restore, and not by its safety snapshot.
+#[test]
+fn two_that_take_turns_keep_what_is_theirs() {
+    let mut turns = two();
+    assert!(!is_told(turns.at("one"), "one 1") && !is_told(turns.at("one"), "one 2"));
+    // It may have been moved here.
+    assert!(!is_told(turns.at("other"), "other 1"));
+    assert!(!turns.place.run(&["doctor"]).out.contains(SAYS));
+    let its = ids(&turns.place).pop().expect("one");
+    // The first knows better, also before it takes one.
+    let doctor = turns.at("one").run(&["doctor"]);
+    assert!(doctor.code == 1 && doctor.out.contains(SAYS) && doctor.out.contains("nbak.name"), "{doctor:?}");
+    fs::write(turns.place.data.join("notes"), "one 3").expect("written");
+    let run = turns.place.ok(&["snapshot"]);
+    for words in [SAYS, &its[..8], "nbak.name", "NBAK_NAME", "its own store and folder", "--as-one"] {
+        assert!(run.err.contains(words), "{words}: {run:?}");
+    }
+    assert!(is_told(turns.at("other"), "other 2") && is_told(turns.at("one"), "one 4"));
+    let status = json_lines(&turns.place.ok(&["status", "--json"])).remove(0);
+    assert!(status["same_path"].as_str().expect("said").contains(SAYS), "{status}");
+    // What nobody named is one's own.
+    for who in ["one", "other"] {
+        let run = turns.at(who).ok(&["cat", "latest", "notes"]);
+        assert_eq!(run.out, notes(&turns.place));
+        let newest = ids(&turns.place);
+        let status = turns.place.ok(&["status", "--json"]);
+        assert!(
+            newest.contains(&json_lines(&status)[0]["newest_snapshot"]["snapshot"].as_str().unwrap_or_default().into())
+        );
+    }
+    let there = ids(&turns.place);
+    let run = turns.at("one").ok(&["forget", "--keep-last", "1"]);
+    assert!(run.err.contains(SAYS) && run.err.contains("those stay") && run.out.contains("3 snapshots forgotten"));
+    assert_eq!(ids(&turns.place), [&there[2], &there[4], &there[5]].map(Clone::clone));
+    turns.at("other").ok(&["forget", "--keep-last", "1"]);
+    assert_eq!(ids(&turns.place), there[4..]);
+    // An id says which.
+    turns.place.ok(&["forget", &there[5]]);
+    assert_eq!(ids(&turns.place), there[4..5]);
+}
+
+/// Another may have begun here: its policy waits, and the first's has nothing to do with it at once.
+#[test]
+fn one_that_begins_takes_nothing_of_who_was_there_lately() {
+    let mut turns = two();
+    let first = take(turns.at("one"), "one 1");
+    let second = take(turns.at("other"), "other 1");
+    let run = turns.place.ok(&["forget", "--keep-last", "1"]);
+    assert!(run.err.contains(WAITS) && run.out.contains("0 snapshots forgotten"), "{run:?}");
+    turns.at("one").ok(&["forget", "--keep-last", "1"]);
+    assert_eq!(ids(&turns.place), [first, second]);
+}
+
+/// What showed that they are two is forgotten, and one is silent for long: its last snapshot stays all the same.
+#[test]
+fn what_is_known_of_another_outlives_what_showed_it() {
+    let mut turns = two();
+    let all = in_turn(&mut turns);
+    turns.at("one").ok(&["forget", "--keep-last", "1"]);
+    turns.at("other").ok(&["forget", "--keep-last", "1"]);
+    assert_eq!(ids(&turns.place), all[2..]);
+    let mut clock = Clock::new();
+    clock.forward(99 * DAY);
+    for args in [&["forget", "--keep-last", "1"][..], &["gc"], &["repair"], &["forget", "--keep-within", "1d"]] {
+        let run = at_time(turns.at("other"), &clock, args);
+        assert_eq!(run.code, 0, "{run:?}");
+    }
+    assert_eq!(ids(&turns.place), all[2..]);
+    // Nor is it what a third was before, nor what the latest means to that.
+    fs::rename(&turns.place.data, turns.place.path("other")).expect("moved away");
+    fs::create_dir(&turns.place.data).expect("made");
+    let run = at_time(&turns.place, &clock, &["restore", "latest", "--in-place", "--yes"]);
+    refused(&run, 2, &["several data directories with the same path", "by its id"]);
+    assert_eq!(fs::read_dir(&turns.place.data).expect("read").count(), 0);
+}
+
+/// A copy on another disk, or what was restored on a new machine: it goes on with what was there.
+#[test]
+fn a_directory_that_goes_on_elsewhere_keeps_what_it_was() {
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    for text in ["1", "2", "3"] {
+        take(&place, text);
+    }
+    copy(&place.data, &place.path("copy"));
+    fs::remove_dir_all(&place.data).expect("removed");
+    fs::rename(place.path("copy"), &place.data).expect("moved there");
+    // At once for who restores, and in a day for a policy.
+    assert_eq!(place.ok(&["cat", "latest", "notes"]).out, "3");
+    place.ok(&["restore", "latest", "--in-place", "--yes"]);
+    assert!(!is_told(&place, "4") && !is_told(&place, "5"));
+    let doctor = place.run(&["doctor"]);
+    assert!(!doctor.out.contains("same path"), "{doctor:?}");
+    let before = ids(&place);
+    let run = place.ok(&["forget", "--keep-last", "1"]);
+    assert!(run.err.contains(WAITS), "{run:?}");
+    let old = before[..3].to_vec();
+    assert!(old.iter().all(|id| ids(&place).contains(id)), "they stay");
+    let mut clock = Clock::new();
+    clock.forward(2 * DAY);
+    assert_eq!(at_time(&place, &clock, &["forget", "--keep-last", "1"]).code, 0);
+    assert_eq!(ids(&place).len(), 1);
+}
+
+/// A machine that was set back, a lost memory, a moved store, another mount of it: the directory is the same.
+#[test]
+fn what_is_remembered_or_where_the_store_lies_does_not_matter() {
+    let mut turns = two();
+    let all = in_turn(&mut turns);
+    let moved = turns.place.path("moved");
+    copy(&turns.place.repo, &moved);
+    let _ = fs::remove_dir_all(turns.at("one").data.join(".nbak-state"));
+    let mut command = turns.place.command(&["forget", "--keep-last", "1"]);
+    command.env("NBAK_REPO", &moved);
+    let run = Run::of(command);
+    assert!(run.code == 0 && run.out.contains("1 snapshot forgotten"), "{run:?}");
+    for args in [&["repair"][..], &["forget", "--keep-last", "1"]] {
+        turns.at("one").ok(args);
+    }
+    assert_eq!(ids(&turns.place), all[1..]);
+}
+
+/// What another has is not one's own for being equal: it goes by that one's policy.
+#[test]
+fn what_is_equal_to_anothers_is_ones_own_too() {
+    let mut turns = two();
+    for who in ["one", "other", "one", "other"] {
+        fs::write(turns.at(who).data.join("notes"), "the same").expect("written");
+        let config = turns.place.data.join("config.json");
+        let times = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH + DAY);
+        for path in [config, turns.place.data.join("notes")] {
+            fs::File::options().write(true).open(path).expect("opened").set_times(times).expect("set");
+        }
+        fs::File::open(&turns.place.data).expect("opened").set_times(times).expect("set");
+        turns.place.ok(&["snapshot"]);
+    }
+    let there = ids(&turns.place);
+    assert!(there.len() >= 2, "{there:?}");
+    turns.at("one").ok(&["forget", &there[1]]);
+    assert_eq!(turns.place.ok(&["cat", "latest", "notes"]).out, "the same");
+    assert!(turns.place.ok(&["snapshot"]).out.contains("nothing changed"), "it has its own");
+}
+
+#[test]
+fn a_person_says_that_all_is_one() {
+    let mut turns = two();
+    in_turn(&mut turns);
+    let place = turns.at("one");
+    place.ok(&["forget", "--keep-last", "2", "--as-one", "--dry-run"]);
+    assert!(place.ok(&["forget", "--keep-last", "9"]).err.contains(SAYS), "a trial says nothing");
+    place.ok(&["forget", "--keep-last", "2", "--as-one"]);
+    assert_eq!(ids(place).len(), 2);
+    assert!(!place.run(&["doctor"]).out.contains(SAYS) && !is_told(place, "one 3"));
+    place.ok(&["forget", "--keep-last", "1"]);
+    assert_eq!(ids(place).len(), 1);
+    // Or by the word that accepts a store as it is; a third is not meant by it.
+    take(turns.at("other"), "other 3");
+    turns.at("one").ok(&["repair", "index"]);
+    assert!(!turns.place.run(&["doctor"]).out.contains(SAYS));
+}
+
+/// The name of another, or its path: what is there under that was never this one's.
+#[test]
+fn one_that_takes_anothers_name_or_path_takes_nothing_over() {
+    let mut turns = Turns::new(&|name| json!({"name": name}));
+    take(turns.at("one"), "one 1");
+    let its = take(turns.at("other"), "other 1");
+    let mut clock = Clock::new();
+    clock.forward(9 * DAY);
+    let as_other = |place: &Place, args: &[&str]| {
+        let mut command = place.command(args);
+        clock.give(&mut command);
+        command.env("NBAK_NAME", "other");
+        Run::of(command)
+    };
+    fs::write(turns.at("one").data.join("notes"), "one 2").expect("written");
+    let run = as_other(&turns.place, &["snapshot"]);
+    assert!(run.code == 0 && run.err.contains(SAYS), "{run:?}");
+    let run = as_other(&turns.place, &["forget", "--keep-last", "1"]);
+    assert!(run.code == 0 && run.err.contains("those stay"), "{run:?}");
+    assert!(ids(&turns.place).contains(&its));
+    // Two that exchange their paths, without names.
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    let second = place.path("second");
+    fs::create_dir(&second).expect("made");
+    let at = |data: &Path, args: &[&str]| {
+        let mut command = place.command(args);
+        clock.give(command.env("NBAK_DATA_DIR", data));
+        Run::of(command)
+    };
+    for data in [&place.data, &second] {
+        fs::write(data.join("notes"), data.to_str().expect("text")).expect("written");
+        assert_eq!(at(data, &["snapshot"]).code, 0);
+    }
+    for (from, to) in [(&place.data, "x"), (&second, "data"), (&place.path("x"), "second")] {
+        fs::rename(from, place.path(to)).expect("moved");
+    }
+    for data in [&place.data, &second] {
+        fs::write(data.join("notes"), "exchanged").expect("written");
+        assert!(at(data, &["snapshot"]).err.contains(SAYS));
+        assert_eq!(at(data, &["forget", "--keep-last", "1"]).code, 0);
+    }
+    assert_eq!(ids(&place).len(), 4, "none was forgotten");
+}
+
+/// A name that cannot be understood may be the one of another.
+#[test]
+fn nothing_is_restored_in_place_for_a_mistyped_name() {
+    let mut turns = two();
+    take(turns.at("one"), "one 1");
+    fs::write(turns.at("other").data.join("notes"), "other").expect("written");
+    let mut command = turns.place.command(&["restore", "latest", "--in-place", "--yes"]);
+    command.env("NBAK_NAME", "web 1");
+    refused(&Run::of(command), 1, &["cannot be understood", "nothing was changed"]);
+    assert_eq!(notes(&turns.place), "other");
+}
+
 #[test]
 fn what_is_the_others_is_not_restored_in_place_for_the_latest() {
     let mut turns = two();
-    take(turns.at("one"), "one 1");
-    turns.place.ok(&["backup"]);
+    let own = take(turns.at("one"), "one 1");
     take(turns.at("other"), "other 1");
-    let before = ids(&turns.place);
-    refused(&turns.at("one").run(&["restore", "latest", "--in-place", "--yes"]), 2, &[SAYS, "by its id"]);
-    assert_eq!((ids(&turns.place), notes(&turns.place).as_str()), (before.clone(), "one 1"));
-    turns.place.ok(&["restore", &before[0], "--in-place", "--yes"]);
+    fs::write(turns.at("one").data.join("notes"), "spoilt").expect("written");
+    let run = turns.place.ok(&["restore", "latest", "--in-place", "--yes"]);
+    assert!(run.err.contains(&own[..8]) || run.out.contains(&own[..8]), "{run:?}");
     assert_eq!(notes(&turns.place), "one 1");
 }
 
 #[test]
-fn a_directory_that_goes_on_is_no_alarm() {
-    let place = one();
-    // Restored where nothing is remembered.
-    let (run, target) = place.restore("latest", "restored");
-    assert_eq!(run.code, 0, "{run:?}");
-    fs::remove_dir_all(&place.data).expect("removed");
-    fs::rename(&target, &place.data).expect("moved there");
-    assert!(!is_alarm(&place, "restored") && !is_alarm(&place, "and goes on"));
-    remembers(&place.data);
-    assert!(!is_alarm(&place, "remembers") && !is_alarm(&place, "again"));
-    // Copied, with what it remembers.
-    copy(&place.data, &place.path("copy"));
-    fs::remove_dir_all(&place.data).expect("removed");
-    fs::rename(place.path("copy"), &place.data).expect("moved there");
-    assert!(!is_alarm(&place, "copied"));
-    // What a restore takes before it.
-    let first = ids(&place)[0].clone();
-    place.ok(&["restore", &first, "--in-place", "--yes"]);
-    assert!(!is_alarm(&place, "restored in place"));
-    place.ok(&["backup"]);
-    place.ok(&["backup", "restore", "--yes"]);
-    assert!(!is_alarm(&place, "restored a backup"));
-    // What is forgotten and comes back.
-    let newest = ids(&place).pop().expect("one");
-    place.ok(&["forget", &newest]);
-    assert!(!is_alarm(&place, "the newest was forgotten"));
-    place.ok(&["undelete", &newest]);
-    assert!(!is_alarm(&place, "and is back"));
-    // A store that lost a pack, is mended, and gets the pack back.
-    fs::write(place.data.join("large"), noise(1, 3_000_000)).expect("written");
-    let before: Vec<PathBuf> = place.packs();
-    assert!(!is_alarm(&place, "large"));
-    let new: Vec<PathBuf> = place.packs().into_iter().filter(|pack| !before.contains(pack)).collect();
-    let away = |pack: &PathBuf| place.path("away").with_extension(pack.file_name().expect("a name"));
-    for pack in &new {
-        fs::rename(pack, away(pack)).expect("moved away");
-    }
-    let run = place.run(&["repair"]);
-    assert!([0, 13].contains(&run.code), "{run:?}");
-    assert!(!is_alarm(&place, "repaired"));
-    for pack in &new {
-        fs::rename(away(pack), pack).expect("moved back");
-    }
-    assert!(!is_alarm(&place, "the pack is back"));
-    // Two are away, which is accepted, and come back: the chain is forked, and the other end has the higher number.
-    let before: Vec<PathBuf> = place.packs();
-    assert!(!is_alarm(&place, "first") && !is_alarm(&place, "second"));
-    let new: Vec<PathBuf> = place.packs().into_iter().filter(|pack| !before.contains(pack)).collect();
-    for pack in &new {
-        fs::rename(pack, away(pack)).expect("moved away");
-    }
-    place.ok(&["repair", "index"]);
-    assert!(!is_alarm(&place, "without them"));
-    for pack in &new {
-        fs::rename(away(pack), pack).expect("moved back");
-    }
-    assert!(!is_alarm(&place, "with them") && !is_alarm(&place, "and on"));
-    assert!(!place.run(&["doctor"]).out.contains(SAYS));
-    place.ok(&["forget", "--keep-last", "1"]);
-}
-
-/// Killed behind the commit, or on a full disk, or where it may not write: the memory stays what it was.
-#[test]
-fn a_memory_that_could_not_be_kept_is_no_alarm() {
-    let place = one();
-    let before = fs::read(place.data.join(FILE)).expect("read");
-    for text in ["1", "2", "3"] {
-        assert!(!is_alarm(&place, text), "{text}");
-        fs::write(place.data.join(FILE), &before).expect("written");
-    }
-    place.ok(&["forget", "--keep-last", "2"]);
-    assert!(!is_alarm(&place, "4") && !is_alarm(&place, "5"));
-    assert!(!place.run(&["doctor"]).out.contains(SAYS));
-}
-
-/// Root's cron forgets, and the application's user takes the snapshots.
-#[test]
-fn what_root_does_leaves_the_memory_to_who_has_the_directory() {
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
-    let place = one();
-    let owner = |path: &str| fs::metadata(place.data.join(path)).expect("there").uid();
-    for path in ["", ".nbak-state", FILE] {
-        std::os::unix::fs::chown(place.data.join(path), Some(65534), Some(65534)).expect("given away");
-    }
-    take(&place, "1");
-    assert_eq!(owner(FILE), 65534);
-    fs::remove_dir_all(place.data.join(".nbak-state")).expect("removed");
-    place.ok(&["forget", "--keep-last", "9"]);
-    assert!(!place.data.join(FILE).exists(), "it would be root's");
-}
-
-#[test]
-fn who_lets_a_policy_go_over_a_store_elsewhere_begins_to_remember() {
-    let mut turns = Turns::new(&|_| json!({}));
-    take(turns.at("one"), "one 1");
-    assert!(!turns.place.data.join(".nbak-state").exists(), "a snapshot changes nothing there");
-    turns.place.ok(&["forget", "--keep-last", "9", "--dry-run"]);
-    assert!(!turns.place.data.join(".nbak-state").exists(), "nor does a dry run");
-    turns.place.ok(&["forget", "--keep-last", "9"]);
-    assert!(turns.place.data.join(FILE).exists());
-    take(turns.at("other"), "other 1");
-    assert!(is_alarm(turns.at("one"), "one 2"));
-    // A store in the data directory is nobody else's.
-    let place = Place { key: Some(KEY), ..Place::empty() };
-    let own = Place { repo: place.data.join("backups/store"), ..place };
-    take(&own, "1");
-    own.ok(&["forget", "--keep-last", "9"]);
-    assert!(!own.data.join(".nbak-state").exists());
-}
-
-#[test]
-fn what_a_pull_brings_is_no_others() {
-    let cloud = Cloud::new();
-    cloud.grant();
-    remembers(&cloud.place.data);
-    let step = |cloud: &Cloud, text: &str| {
-        take(&cloud.place, text);
-        cloud.ok(&["gdrive", "push"]);
-    };
-    step(&cloud, "1");
-    step(&cloud, "2");
-    let mut other = cloud.on_a_new_machine();
-    copy(&cloud.place.repo, &other.place.repo);
-    copy(&cloud.place.data, &other.place.data);
-    // The other machine, at the same path, goes on for a while.
-    let (own, its, aside) = (cloud.place.data.clone(), other.place.data.clone(), cloud.place.path("aside"));
-    other.place.data.clone_from(&own);
-    fs::rename(&own, &aside).expect("moved away");
-    fs::rename(&its, &own).expect("moved there");
-    step(&other, "3");
-    fs::rename(&own, &its).expect("moved away");
-    fs::rename(&aside, &own).expect("moved back");
-    cloud.ok(&["gdrive", "pull"]);
-    assert_eq!(ids(&cloud.place).len(), 3);
-    assert!(!is_alarm(&cloud.place, "4") && !is_alarm(&cloud.place, "5"));
-    // Where one was noticed, nothing is removed there either.
-    let mut seen: Value = serde_json::from_slice(&fs::read(own.join(FILE)).expect("read")).expect("JSON");
-    for mark in seen.as_object_mut().expect("an object").values_mut() {
-        mark["other"] = json!({"source": mark["known_as"], "own": "00112233", "its": "44556677"});
-    }
-    fs::write(own.join(FILE), seen.to_string()).expect("written");
-    let refused_to = cloud.run(&["backup", "gdrive", "prune"]);
-    refused(&refused_to, 1, &[SAYS, "no backup was removed"]);
-}
-
-#[test]
-fn a_daemon_tells_of_it_and_forgets_nothing() {
+fn a_daemon_tells_of_it_and_forgets_its_own_alone() {
     let mut turns = two();
-    take(turns.at("one"), "one 1");
-    take(turns.at("other"), "other 1");
-    fs::write(turns.at("one").data.join("notes"), "one 2").expect("written");
+    let mut clock = Clock::new();
+    clock.back(100 * DAY);
+    let own = ["one 1", "one 2", "one 3"].map(|text| {
+        fs::write(turns.at("one").data.join("notes"), text).expect("written");
+        id(&at_time(&turns.place, &clock, &["snapshot", "--json"]), "snapshot").expect("an id")
+    });
+    let its = take(turns.at("other"), "other 1");
+    fs::write(turns.at("one").data.join("notes"), "one 4").expect("written");
     let told = turns.place.path("told");
     let line = format!("echo $NBAK_EVENT >> {0}; cat >> {0}.json", told.display());
     let mut command = daemon(&turns.place);
     command.env("NBAK_NOTIFY", json!([{"kind": "command", "command": line}]).to_string());
-    command.env("NBAK_KEEP_WITHIN", "").env("NBAK_KEEP_LAST", "1").env("NBAK_KEEP_HOURLY", "0");
+    command.env("NBAK_KEEP_HOURLY", "0");
     make_due(&turns.place.data, &["backup"]);
     let life = Life::start(command);
-    life.says("forget failed");
     until(LONG, "it is told", || text(&told).contains("config_mistaken"));
+    life.says("gc: done");
     life.end();
     assert!(text(&told.with_extension("json")).contains(SAYS));
-    assert_eq!(ids(&turns.place).len(), 3, "nothing was forgotten");
+    // The oldest of its own stays, and the newest of each day.
+    let there = ids(&turns.place);
+    assert!(there.len() == 4 && there.contains(&its) && !there.contains(&own[1]), "{there:?}");
 }
 
 /// Makes a backup of something new, at the time of `clock`.
-fn made(place: &Place, clock: &Clock, text: &str) -> (PathBuf, String) {
+fn made(place: &Place, clock: &Clock, text: &str) -> PathBuf {
     fs::write(place.data.join("notes"), text).expect("written");
-    let mut command = place.command(&["backup", "--json"]);
-    clock.give(&mut command);
-    let run = Run::of(command);
-    (PathBuf::from(id(&run, "path").expect("a path")), id(&run, "snapshot").expect("an id"))
+    PathBuf::from(id(&at_time(place, clock, &["backup", "--json"]), "path").expect("a path"))
 }
 
+/// A backup does not say which directory it is of, but its store does.
 #[test]
-fn the_retention_of_backups_goes_by_the_alarm_too() {
+fn no_backup_is_pruned_where_it_may_be_anothers() {
     let mut turns = two();
-    let day = Duration::from_hours(24);
     let mut clock = Clock::new();
-    clock.back(60 * day);
-    let (old, _) = made(turns.at("one"), &clock, "one 1");
-    clock.forward(59 * day);
+    clock.back(60 * DAY);
+    let old = made(turns.at("one"), &clock, "one 1");
+    clock.forward(60 * DAY);
     made(turns.at("one"), &clock, "one 2");
+    // It may have been moved here: in a day it is what it was.
     take(turns.at("other"), "other 1");
-    assert!(is_alarm(turns.at("one"), "one 3"));
+    let run = turns.place.ok(&["backup", "prune", "--days", "30", "--dry-run"]);
+    assert!(run.out.contains(WAITS), "{run:?}");
+    turns.place.ok(&["backup", "prune", "--days", "30"]);
+    assert!(old.exists());
+    assert!(is_told(turns.at("one"), "one 3"));
     refused(&turns.place.run(&["backup", "prune", "--days", "30"]), 1, &[SAYS, "no backup was removed"]);
     assert!(old.exists());
     let run = turns.place.ok(&["backup", "verify"]);
     assert!(run.err.contains("may be its"), "{run:?}");
     turns.place.ok(&["backup", "prune", "--days", "30", "--as-one"]);
     assert!(!old.exists());
-    let seen: Value = serde_json::from_slice(&fs::read(turns.place.data.join(FILE)).expect("read")).expect("JSON");
-    assert!(seen.to_string().contains("other"), "a prune forgets no alarm: {seen}");
+    assert!(turns.place.run(&["doctor"]).out.contains(SAYS), "a prune is about backups alone");
+}
+
+#[test]
+fn nor_in_google_drive() {
+    let cloud = Cloud::new();
+    cloud.grant();
+    take(&cloud.place, "1");
+    let (own, aside) = (cloud.place.data.clone(), cloud.place.path("aside"));
+    fs::rename(&own, &aside).expect("moved away");
+    fs::create_dir(&own).expect("made");
+    take(&cloud.place, "another's");
+    fs::rename(&own, cloud.place.path("its")).expect("moved away");
+    fs::rename(&aside, &own).expect("moved back");
+    refused(&cloud.run(&["backup", "gdrive", "prune"]), 1, &[SAYS, "no backup was removed"]);
+}
+
+/// A disk that was not mounted for one snapshot, and is back: nothing is amiss any more.
+#[test]
+fn packs_that_were_away_and_are_back_are_no_store_that_was_put_back() {
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    fs::create_dir_all(place.data.join(".nbak-state")).expect("made");
+    fs::write(place.data.join(".nbak-state/seen.json"), "").expect("written");
+    for text in ["1", "2", "3"] {
+        take(&place, text);
+    }
+    let (packs, away) = (place.repo.join("packs"), place.path("away"));
+    fs::rename(&packs, &away).expect("moved away");
+    fs::create_dir(&packs).expect("made");
+    fs::write(place.data.join("notes"), "4").expect("written");
+    let run = place.run(&["snapshot"]);
+    assert!(run.err.contains("not what this machine has seen"), "{run:?}");
+    for pack in fs::read_dir(&away).expect("read") {
+        let pack = pack.expect("an entry");
+        fs::rename(pack.path(), packs.join(pack.file_name())).expect("moved back");
+    }
+    let checked = place.run(&["check", "--read-data"]);
+    assert!(checked.code == 0 && !checked.err.contains("machine has seen"), "{checked:?}");
+    assert!(!is_told(&place, "5"));
+    let run = place.ok(&["snapshot", "--tag", "more"]);
+    assert!(!run.err.contains("machine has seen"), "{run:?}");
 }

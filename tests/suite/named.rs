@@ -186,7 +186,7 @@ fn a_name_that_is_none_removes_nothing_and_loses_no_snapshot() {
         assert!(id(&run, "source").expect("a source").starts_with("one:/"), "it is called as it was: {run:?}");
         assert!(run.err.contains("`nbak.name`"), "{run:?}");
         for args in [&["forget", "--keep-last", "1"][..], &["backup", "prune", "--days", "1"]] {
-            refused(&place.run(args), 1, &["nothing was removed", "mend `nbak.name`"]);
+            refused(&place.run(args), 1, &["nothing was changed", "mend `nbak.name`"]);
         }
     }
     assert_eq!(ids(place).len(), 5);

@@ -18,7 +18,7 @@ pub struct ForgetArgs {
     /// known as before it got a name, or lay elsewhere [default: those of this data directory]
     #[arg(long, value_name = "SOURCE", conflicts_with = "snapshots")]
     pub of: Option<String>,
-    /// All that has this data directory's path is its own, though it seems that another writes too
+    /// All that has this data directory's path is its own, though another directory took some of it
     #[arg(long)]
     pub as_one: bool,
     #[command(flatten)]

@@ -25,7 +25,6 @@ use crate::store::local::LocalDirectory;
 use crate::store::lock::WriterLock;
 use crate::store::objects::{Key, Kind, Objects};
 use crate::store::pack::{HEADER, Header};
-use crate::upkeep::remembered;
 use crate::upkeep::whole::{is_news, require_present, require_whole};
 
 /// `gdrive`.
@@ -323,8 +322,6 @@ fn pull_store(context: &Context, wanted: Option<&str>, rate: &RateArgs) -> Resul
         require_present(&store).map_err(|error| {
             error.also("all that Google Drive has of it is here").hint("`nbak check` names what is missing")
         })?;
-        // What came is no other's who writes here.
-        let _ = remembered::follow(&context.data_dir()?, &context.known_as()?, &store);
     }
     if !context.json {
         output::advice(

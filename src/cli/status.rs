@@ -5,7 +5,8 @@
 use super::context::Context;
 use super::output::{self, count, line, shown, size, time};
 use crate::error::Result;
-use crate::schedule::checks::Level;
+use crate::schedule::around::key_of_backup;
+use crate::schedule::checks::{Check, Level};
 use crate::schedule::health::{Standing, look};
 use crate::schedule::state::State;
 use crate::snapshot::lack::Lack;
@@ -85,8 +86,14 @@ fn age(ms: i64) -> String {
 /// `doctor`.
 pub fn doctor(context: &Context) -> Result<u8> {
     let (places, state, config) = (context.places()?, State::load(&context.data_dir()?), context.config()?);
-    let standing = look(&places, config, &context.credentials()?, &state, now_ms());
-    let checks = standing.checks(&places, config, &state);
+    let credentials = context.credentials()?;
+    let standing = look(&places, config, &credentials, &state, now_ms());
+    let mut checks = standing.checks(&places, config, &state);
+    if let Some((name, _)) = &standing.backup {
+        key_of_backup(&places.backup_dir.join(name), &credentials, &mut |subject, level, text, remedy: &str| {
+            checks.push(Check { subject, level, text, remedy: remedy.to_owned() });
+        });
+    }
     for check in &checks {
         if context.json {
             output::json(&serde_json::json!({

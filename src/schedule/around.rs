@@ -8,9 +8,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::checks::{Level, Say};
+use crate::crypto::secret::Credential;
 use crate::drive::grant::FILE as GRANT;
 use crate::drive::sessions::WAITING;
+use crate::export::backup::Backup;
 use crate::export::inplace::holders::{Whose, holders, in_words};
+use crate::export::nbak::{self, NbakKeys};
 use crate::snapshot::places::Places;
 use crate::snapshot::scratch::left;
 use crate::snapshot::store::UNFINISHED;
@@ -74,6 +77,27 @@ pub fn leftovers(places: &Places, say: &mut Say<'_>) {
     for path in folders.into_iter().flat_map(left) {
         let text = format!("a command that was killed left plaintext in its scratch space: {}", path.display());
         say("leftovers", Level::Note, text, "the next `nbak snapshot` or `nbak backup` removes it; so may you");
+    }
+}
+
+/// Whether a key that is at hand opens the backup in `folder`: proven on its smallest file, as a restore does first.
+/// Nobody wants to learn in the night of one that it was sealed under a key that is gone.
+pub fn key_of_backup(folder: &Path, credentials: &[Credential], say: &mut Say<'_>) {
+    // What cannot be read is said elsewhere.
+    let Ok(backup) = Backup::open(folder) else { return };
+    let files = backup.manifest.files.iter().filter(|entry| !entry.kind.is_directory());
+    let Some(smallest) = files.min_by_key(|entry| entry.size).filter(|_| backup.manifest.encrypted) else { return };
+    let Ok(mut file) = backup.file(smallest) else { return };
+    let keys = NbakKeys::new(credentials, backup.manifest.dialect);
+    match nbak::prove(&mut file, &folder.join(&smallest.path), &keys) {
+        Ok(_) => say("backup key", Level::Good, format!("a key that is set opens {}", backup.name), ""),
+        Err(error) if error.is_key() => {
+            let text = format!("no key that is set opens {}", backup.name);
+            let remedy = "find the key that it was made with (`nbak backup verify --vault-key-file FILE` tries one); \
+                          `nbak backup` makes one that today's key opens";
+            say("backup key", Level::Bad, text, remedy);
+        }
+        Err(_) => {}
     }
 }
 

@@ -393,6 +393,25 @@ fn doctor_finds_a_newest_backup_that_cannot_be_read() {
     assert!(status(&place)["damaged_backup"].is_null());
 }
 
+/// The store's key was exchanged since: it opens the store, and the newest backup not.
+#[test]
+fn doctor_finds_a_newest_backup_that_no_key_opens() {
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    fs::write(place.data.join("file"), "content").expect("written");
+    place.ok(&["backup"]);
+    let doctor = place.run(&["doctor"]);
+    assert!(doctor.out.contains("a key that is set opens 2"), "{doctor:?}");
+    let new = place.path("new key");
+    fs::write(&new, OTHER_KEY).expect("written");
+    place.ok(&["key", "rotate", "--new-vault-key-file", new.to_str().expect("text")]);
+    let doctor = place.with_key(Some(OTHER_KEY), &["doctor"]);
+    assert!(doctor.code == 1 && doctor.out.contains("no key that is set opens 2"), "{doctor:?}");
+    assert!(doctor.out.contains("it opens; "), "the store does: {doctor:?}");
+    assert_eq!(place.with_key(Some(OTHER_KEY), &["backup"]).code, 0);
+    let doctor = place.with_key(Some(OTHER_KEY), &["doctor"]);
+    assert!(doctor.out.contains("a key that is set opens 2"), "{doctor:?}");
+}
+
 #[test]
 fn doctor_finds_a_store_that_opens_for_everyone() {
     let place = Place::taken(None);

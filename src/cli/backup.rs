@@ -306,6 +306,12 @@ fn prune(context: &Context, days: Option<u32>, dry_run: bool, as_one: bool) -> R
 /// `backup restore`.
 fn restore(context: &Context, args: BackupRestoreArgs) -> Result<u8> {
     let manager = context.backups(None)?;
+    if args.name.is_none()
+        && let Some(other) = manager.others().and_then(|alike| alike.text())
+    {
+        let error = Error::usage(format!("{other}; the newest backup may be its"));
+        return Err(error.hint("name the one that is meant (`nbak backup list`); nothing was changed"));
+    }
     let backup = find_backup(&manager, args.name.as_deref())?;
     restore_this(context, &manager, &backup, args)
 }

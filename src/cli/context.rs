@@ -4,14 +4,11 @@
 //! default.
 
 use std::cell::OnceCell;
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use jiff::ZonedDateTime;
 
 use super::args::{Common, NewKey};
 use super::output::{self, Bars};
@@ -24,16 +21,10 @@ use crate::export::dialect::Dialect;
 use crate::export::list;
 use crate::export::manager::{BackupManager, Settings};
 use crate::schedule::state::State;
-use crate::snapshot::look;
 use crate::snapshot::places::{Places, known_as, real};
-use crate::snapshot::record::Record;
 use crate::snapshot::scratch::sweep;
 use crate::snapshot::store::{Access, Store};
-use crate::upkeep::alike::Alike;
 use crate::upkeep::remembered::{self, Seen};
-
-/// So many data directories are named that the store has snapshots of.
-const NAMED: usize = 5;
 
 /// What the commands work with.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, as it was typed")]
@@ -234,7 +225,7 @@ impl Context {
 
     /// What the data directory is called beside its path. If that cannot be understood, or is not said, as by cron,
     /// what it was called last: neither may make another directory of it.
-    fn name(&self) -> Result<Option<String>> {
+    pub fn name(&self) -> Result<Option<String>> {
         let config = self.config()?;
         if config.name.is_some() || config.unnamed {
             return Ok(config.name.clone());
@@ -333,94 +324,6 @@ impl Context {
         }
     }
 
-    /// Whose what is known as this data directory is in `store`.
-    pub fn alike(&self, store: &Store) -> Result<Alike> {
-        remembered::alike(&self.data_dir()?, &self.known_as()?, store)
-    }
-
-    /// Those of `all` in `store` that are of this data directory.
-    pub fn of_this(&self, store: &Store, all: &[Record]) -> Vec<Record> {
-        // One that is not there yet may be about to be restored.
-        let alike = self.alike(store).ok();
-        all.iter().filter(|record| alike.as_ref().is_some_and(|alike| alike.means(record))).cloned().collect()
-    }
-
-    /// The same, to change something of them. Where there are others' alone it is an error: that takes a name.
-    pub fn own(&self, store: &Store, all: &[Record]) -> Result<Vec<Record>> {
-        let own = self.of_this(store, all);
-        if !own.is_empty() || all.is_empty() {
-            return Ok(own);
-        }
-        let other = self.alike(store)?.text();
-        Err(other.map_or_else(
-            || self.has_none(all),
-            |other| Error::usage(other).hint("name the one that is meant by its id; nothing was changed"),
-        ))
-    }
-
-    /// That there are only snapshots of other data directories, and which those are.
-    fn has_none(&self, all: &[Record]) -> Error {
-        let sources: BTreeSet<&str> = all.iter().map(|record| record.source.as_str()).collect();
-        let named: Vec<_> = sources.iter().take(NAMED).map(|source| output::shown(source)).collect();
-        let more = if sources.len() > NAMED { format!(" and {} more", sources.len() - NAMED) } else { String::new() };
-        let own = self.known_as().map(|own| format!(" ({})", output::shown(&own))).unwrap_or_default();
-        let named = named.join(", ");
-        Error::usage(format!(
-            "none of this data directory's snapshots{own} is in the store, only those of {named}{more}"
-        ))
-        .hint(
-            "name the snapshot by its id (`nbak snapshots`), or the right data directory with --data-dir; nothing was \
-             changed",
-        )
-    }
-
-    /// The snapshot that `name` means to who only looks: any by its id, and otherwise one of this data directory. If it
-    /// has none, one of the only other one there is, which may be this one, at another place; of several nobody can
-    /// tell which is meant, nor where this one has a name, since it has it to be told from others.
-    pub fn select(&self, store: &Store, name: &str) -> Result<Record> {
-        let all = store.records()?;
-        let by_id = is_id(&all, name);
-        let mut records = if by_id { all.clone() } else { self.of_this(store, &all) };
-        let is_other = records.is_empty() && !all.is_empty();
-        if is_other {
-            if self.name()?.is_some() || all.iter().any(|record| record.source != all[0].source) {
-                return Err(self.has_none(&all));
-            }
-            records = all;
-        }
-        let record = pick(store, &records, name)?;
-        if is_other {
-            output::warning(format!(
-                "none of this data directory's snapshots is in the store: {} is of {}",
-                record.id.short(),
-                output::shown(&record.source)
-            ));
-        }
-        Ok(record)
-    }
-
-    /// The same to who restores from it: `latest` passes over what was taken while a restore in place was half done.
-    pub fn select_to_restore(&self, store: &Store, name: &str) -> Result<Record> {
-        self.select(store, name).and_then(|record| pass_over(store, name, record))
-    }
-
-    /// The same to who changes something: another data directory's only by its id.
-    pub fn select_own(&self, store: &Store, name: &str) -> Result<Record> {
-        let all = store.records()?;
-        let records = if is_id(&all, name) {
-            all
-        } else {
-            self.require_name()?;
-            self.own(store, &all)?
-        };
-        pick(store, &records, name)
-    }
-
-    /// The same to who restores from it in place.
-    pub fn select_own_to_restore(&self, store: &Store, name: &str) -> Result<Record> {
-        self.select_own(store, name).and_then(|record| pass_over(store, name, record))
-    }
-
     /// Opens the store for reading.
     pub fn open(&self) -> Result<Store> {
         let seen = self.seen();
@@ -496,47 +399,6 @@ impl Context {
             ));
         }
     }
-}
-
-/// Whether `name` is the beginning of an id of `all`.
-pub fn is_id(all: &[Record], name: &str) -> bool {
-    let id = name.to_ascii_lowercase();
-    name.len() >= 4 && all.iter().any(|record| record.id.to_string().starts_with(&id))
-}
-
-/// The one of `records` that `name` means. Of one that was forgotten it is said that it was.
-fn pick(store: &Store, records: &[Record], name: &str) -> Result<Record> {
-    look::select(records, name, &ZonedDateTime::now()).cloned().map_err(|error| {
-        let history = store.history().ok();
-        let mut forgotten = history.iter().flat_map(|history| history.forgotten());
-        match forgotten.find(|one| is_id(std::slice::from_ref(&one.record), name)) {
-            Some(one) => Error::usage(format!("snapshot {} was forgotten", one.record.id.short())).hint(format!(
-                "`nbak undelete {}` brings it back, if its space was not reclaimed",
-                one.record.id.short()
-            )),
-            None => error,
-        }
-    })
-}
-
-/// What is restored in place of `record`, which `name` means, if that is the newest and a mixture: the newest of the
-/// same data directory that is none. Both are named. Where all are, it stays.
-fn pass_over(store: &Store, name: &str, record: Record) -> Result<Record> {
-    if name != "latest" || !record.lack().mixed {
-        return Ok(record);
-    }
-    let all = store.records()?;
-    let Some(whole) = all.iter().rev().find(|one| one.source == record.source && !one.lack().mixed) else {
-        return Ok(record);
-    };
-    output::warning(format!(
-        "the newest snapshot, {}, was passed over: {}. {} of {} is taken; give the id of the other if that is meant",
-        record.id.short(),
-        record.lack(),
-        whole.id.short(),
-        output::time(whole.started),
-    ));
-    Ok(whole.clone())
 }
 
 fn home() -> Result<PathBuf> {

@@ -19,6 +19,7 @@ mod inplace;
 mod key;
 mod listed;
 mod look;
+mod meant;
 mod output;
 mod repair;
 mod restore;

@@ -8,7 +8,8 @@ use jiff::ZonedDateTime;
 use serde_json::json;
 
 use super::args::{ForgetArgs, GcArgs, PinArgs, Rules, UndeleteArgs, UnpinArgs};
-use super::context::{Context, is_id};
+use super::context::Context;
+use super::meant::is_id;
 use super::output::{self, count, iso, line, size, time};
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
@@ -43,7 +44,7 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         by_policy(context, args.of.as_deref(), &alike, &store, &policy, &now)?
     } else {
         let named: Result<BTreeSet<SnapshotId>> =
-            args.snapshots.iter().map(|name| context.select_own(&store, name).map(|record| record.id)).collect();
+            args.snapshots.iter().map(|name| certain(context, &store, name).map(|record| record.id)).collect();
         let named = named?;
         if !args.force {
             refuse_held(&store, &named, &now)?;
@@ -93,16 +94,31 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
 fn told_apart(context: &Context, args: &ForgetArgs, store: &Store) -> Result<Alike> {
     let (data_dir, own) = (context.data_dir()?, context.known_as()?);
     let source = args.of.as_deref().unwrap_or(&own);
-    let alike = remembered::alike(&data_dir, source, store)?;
+    // Whose it is that goes is said by a person here, whatever this directory was.
+    let alike = match &args.of {
+        Some(source) if *source != own => Alike::seen_by_nobody(&store.head()?, source),
+        _ => remembered::alike(&data_dir, source, store)?,
+    };
     if !args.as_one {
         return Ok(alike);
     }
     if !args.dry_run
-        && let Err(error) = remembered::accept(&data_dir, source, store)
+        && let Err(error) = remembered::accept(&data_dir, &own, source, store)
     {
         output::warning(format!("that all is of this data directory cannot be noted: give --as-one again ({error})"));
     }
     Ok(alike.as_one())
+}
+
+/// The snapshot that `name` means, of which it is certain that it is of this data directory, or that it is meant.
+fn certain(context: &Context, store: &Store, name: &str) -> Result<Record> {
+    let record = context.select_own(store, name)?;
+    let alike = context.alike(store)?;
+    if alike.owns(&record) || is_id(std::slice::from_ref(&record), name) {
+        return Ok(record);
+    }
+    Err(Error::usage(alike.waits().unwrap_or_else(|| "it may be of another data directory".to_owned()))
+        .hint(format!("name it by its id, {}, if it is meant; nothing was forgotten", record.id.short())))
 }
 
 /// Fails if one of `named` is pinned, or the newest that a drill restored.

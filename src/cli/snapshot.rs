@@ -192,6 +192,7 @@ fn record_json(record: &Record) -> Value {
         "started": iso(record.started),
         "ended": iso(record.ended),
         "source": record.source,
+        "instance": record.instance.map(|it| it.to_string()),
         "files": record.totals.files,
         "databases": record.totals.databases,
         "directories": record.totals.directories,

@@ -21,7 +21,7 @@ use crate::index::Index;
 /// The name of the note.
 const NOTE: &str = "heads";
 /// So many others are kept in mind for one directory.
-const MOST_APART: usize = 64;
+pub const MOST_APART: usize = 64;
 
 /// The newest snapshots, and what follows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +69,12 @@ impl Head {
 
     /// The newest of its own that `instance` has of `source`; if it has none, the newest of all.
     pub fn newest_by(&self, source: &str, instance: Option<InstanceId>) -> Option<&Record> {
-        self.newest_of_each(source).find(|record| record.instance == instance).or_else(|| self.newest_of(source))
+        self.own(source, instance).filter(|_| instance.is_some()).or_else(|| self.newest_of(source))
+    }
+
+    /// The newest snapshot that `instance` itself has of `source`.
+    pub fn own(&self, source: &str, instance: Option<InstanceId>) -> Option<&Record> {
+        self.newest_of_each(source).find(|record| record.instance == instance)
     }
 
     /// The newest snapshot of each instance that is known as `source`, the newest first.

@@ -5,6 +5,9 @@
 //! done in it, and nothing has to be kept anywhere to know them again: not by a snapshot that cron takes, not of a
 //! directory that may not be written to. A copy, or what was restored somewhere else, is another directory; the clone
 //! of a whole disk is the same one.
+//!
+//! The top of a file system was made with it, at a whole second and with the same inode as all of them: so that of
+//! ext4, which has an id of its own, counts too. An overlay shows another birth time once something was written.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -12,19 +15,30 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::id::InstanceId;
 
+/// What `statfs` calls the file systems that are asked for more, or not at all.
+const EXT4: rustix::fs::FsWord = 0xEF53;
+const OVERLAY: rustix::fs::FsWord = 0x794C_7630;
 /// What the hash begins with.
 const LABEL: &[u8] = b"nbak data directory";
 
 /// Which one lies at `path`; nothing where its file system does not know when it was made.
 pub fn instance(path: &Path) -> Option<InstanceId> {
     let meta = std::fs::metadata(path).ok()?;
-    of(meta.ino(), meta.created().ok()?)
+    let medium = match rustix::fs::statfs(path).ok()?.f_type {
+        OVERLAY => return None,
+        EXT4 => rustix::fs::statvfs(path).ok()?.f_fsid,
+        _ => 0,
+    };
+    of(medium, meta.ino(), meta.created().ok()?)
 }
 
-fn of(inode: u64, made: SystemTime) -> Option<InstanceId> {
+fn of(medium: u64, inode: u64, made: SystemTime) -> Option<InstanceId> {
     let made = made.duration_since(UNIX_EPOCH).ok().filter(|made| !made.is_zero())?;
     let mut hash = blake3::Hasher::new();
-    hash.update(LABEL).update(&inode.to_le_bytes()).update(&made.as_nanos().to_le_bytes());
+    hash.update(LABEL)
+        .update(&medium.to_le_bytes())
+        .update(&inode.to_le_bytes())
+        .update(&made.as_nanos().to_le_bytes());
     hash.finalize().as_bytes().first_chunk().copied().map(InstanceId)
 }
 
@@ -52,10 +66,11 @@ mod tests {
     }
 
     #[test]
-    fn both_count_and_no_time_is_none() {
+    fn all_of_it_counts_and_no_time_is_none() {
         let at = |nanos| UNIX_EPOCH + Duration::from_nanos(nanos);
-        assert_eq!(of(1, at(0)), None);
-        assert_ne!(of(1, at(1)), of(2, at(1)));
-        assert_ne!(of(1, at(1)), of(1, at(2)));
+        assert_eq!(of(0, 1, at(0)), None);
+        assert_ne!(of(0, 1, at(1)), of(1, 1, at(1)));
+        assert_ne!(of(0, 1, at(1)), of(0, 2, at(1)));
+        assert_ne!(of(0, 1, at(1)), of(0, 1, at(2)));
     }
 }

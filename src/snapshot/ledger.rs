@@ -424,6 +424,7 @@ mod tests {
             parent: None,
             instance: None,
             apart: Vec::new(),
+            since: None,
             started: 0,
             ended: 0,
             source: String::new(),

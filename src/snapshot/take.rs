@@ -118,13 +118,15 @@ impl Taking<'_> {
         let (sequence, previous) = head.next;
         let instance = instance(&self.source);
         let record = head.newest_by(&source_name, instance).cloned();
+        let apart = instance.map(|own| head.apart(&source_name, own)).unwrap_or_default();
 
         let mut first = self.open_early(record.as_ref());
         let early = first.databases.len();
         let mut walked = self.walk()?;
         self.check_place()?;
-        // Whose it is will decide what may go one day: another one's holds nothing for this one, were it the same.
-        let is_own = |record: &&Record| record.instance == instance;
+        // Whose it is will decide what may go one day: another one's holds nothing for this one, were it the same. And
+        // that there is another has to be on record, as early as it shows.
+        let is_own = |record: &&Record| record.instance == instance && record.apart.len() == apart.len();
         let note = self.still_note(record.as_ref().filter(is_own));
         let mut digests = self.digests(&walked, note.as_ref());
         if early == 0
@@ -183,7 +185,7 @@ impl Taking<'_> {
             drop(session);
             return self.again_without(&broken, progress);
         }
-        let id = SnapshotId::random();
+        let (id, started) = (SnapshotId::random(), (began / 1_000_000) as i64);
         let same = parent
             .record
             .as_ref()
@@ -200,9 +202,10 @@ impl Taking<'_> {
                 sequence,
                 previous,
                 parent: parent.record.as_ref().map(|record| record.id),
-                apart: instance.map(|own| head.apart(&source_name, own)).unwrap_or_default(),
+                since: Some(head.own(&source_name, instance).map_or(started, |own| own.since.unwrap_or(own.started))),
+                apart,
                 instance,
-                started: (began / 1_000_000) as i64,
+                started,
                 ended: (ended / 1_000_000) as i64,
                 source: source_name.clone(),
                 tree,

@@ -7,9 +7,10 @@
 //! has taken its own ([`Head::apart`]). So of the snapshots with the same path
 //! - those of the directory that is there now are its own, and those that do not say which they are of;
 //! - those of one that took another when this one had begun are **another's**, for good;
-//! - the rest is taken for **what it was before**, and its own. A policy waits for a day before it does: it may be
-//!   another all the same, whose next snapshot is just not there yet. Where the rest is itself of several that are
-//!   apart, nobody can tell which of them went on here, and none counts.
+//! - the rest is taken for **what it was before**, and its own. A policy waits for eight days from its first snapshot
+//!   on: it may be another all the same, whose next one is just not there yet. (One that finds nothing changed is
+//!   stored if it is the first since another took one.) Where the rest is itself of several that are apart, nobody can
+//!   tell which of them went on here, and none counts; nor does one that goes on at another path.
 //!
 //! A person can say that all is one ([`super::remembered::accept`]). What nothing tells apart are the clones of one
 //! disk, and file systems that do not know when a folder was made.
@@ -19,15 +20,15 @@ use std::collections::BTreeSet;
 use crate::error::Error;
 use crate::error::words::time;
 use crate::id::{InstanceId, SnapshotId};
-use crate::snapshot::head::Head;
+use crate::snapshot::head::{Head, MOST_APART};
 use crate::snapshot::record::Record;
 
 /// What is to be done about it.
 pub const REMEDY: &str = "give each a name of its own (`nbak.name` in config.json, or NBAK_NAME), or its own store and \
                           folder of backups; if all is of this one, `--as-one` with `forget` says so and ends this, as \
                           `nbak repair index` does, and `backup prune` takes it too";
-/// What a directory was before has to be silent for so long until a policy goes over it, in milliseconds.
-const SILENCE: i64 = 86_400_000;
+/// So long a directory has to be there before a policy takes what no other claimed for its own, in milliseconds.
+const SILENCE: i64 = 8 * 86_400_000;
 
 /// What is known as one data directory, told apart.
 #[derive(Debug, Clone)]
@@ -38,8 +39,8 @@ pub struct Alike {
     apart: BTreeSet<InstanceId>,
     /// What it may have been before.
     before: BTreeSet<InstanceId>,
-    /// Those of them that were not silent for long.
-    lately: BTreeSet<InstanceId>,
+    /// It was there for long enough to know.
+    is_settled: bool,
     /// What it may have been before is of several, and nobody can tell which.
     at_odds: bool,
     /// The newest snapshot of those that are not its own by all that is known.
@@ -54,14 +55,19 @@ impl Alike {
         let newest: Vec<&Record> = head.newest_of_each(source).collect();
         let others = |record: &Record| record.instance.filter(|it| Some(*it) != own && !one.contains(it));
         let known = own.map(|own| head.apart(source, own)).unwrap_or_default();
-        let apart: BTreeSet<InstanceId> =
-            newest.iter().filter_map(|record| others(record)).filter(|it| known.contains(it)).collect();
+        // There may have been more than are kept in mind.
+        let lives_elsewhere = |it: &InstanceId| own.is_some() && has_gone_on(head, source, *it);
+        let is_apart = |it: &InstanceId| known.len() >= MOST_APART || known.contains(it) || lives_elsewhere(it);
+        let apart: BTreeSet<InstanceId> = newest.iter().filter_map(|record| others(record)).filter(is_apart).collect();
         let rest = || newest.iter().filter_map(|record| Some((*record, others(record)?)));
         let rest = || rest().filter(|(_, it)| !apart.contains(it));
         let before: BTreeSet<InstanceId> = rest().map(|(_, it)| it).collect();
-        let at_odds = rest().any(|(record, _)| record.apart.iter().any(|it| before.contains(it)));
-        let was_lately = |record: &Record| record.started > now.saturating_sub(SILENCE);
-        let lately = rest().filter(|(record, _)| was_lately(record)).map(|(_, it)| it).collect();
+        // All that are there count: one of two that were apart is not the only one for the other's being known.
+        let there: BTreeSet<InstanceId> = newest.iter().filter_map(|record| others(record)).collect();
+        let at_odds = rest().any(|(record, _)| record.apart.iter().any(|it| there.contains(it)));
+        // What took none since this one began is known by that, and by nothing that another clock says.
+        let since = head.own(source, own).map(|record| record.since.unwrap_or(record.started));
+        let is_settled = own.is_none() || since.is_some_and(|since| since <= now.saturating_sub(SILENCE));
         let is_anothers = |it: InstanceId| apart.contains(&it) || at_odds;
         let its = newest.iter().find(|record| others(record).is_some_and(is_anothers));
         let own_at = newest.iter().position(|record| own.is_some() && record.instance == own);
@@ -73,15 +79,27 @@ impl Alike {
             its: its.map(|record| (record.id, record.started)),
             apart,
             before,
-            lately,
+            is_settled,
             at_odds,
             is_active,
         }
     }
 
+    /// What `head` has of `source` to who is none of the directories that it is of, and says that all may go that is of
+    /// one.
+    pub fn seen_by_nobody(head: &Head, source: &str) -> Alike {
+        Alike::of(head, source, None, &BTreeSet::new(), 0)
+    }
+
     /// Whether a policy of this directory goes over `record`.
     pub fn owns(&self, record: &Record) -> bool {
-        self.means(record) && record.instance.is_none_or(|it| !self.lately.contains(&it))
+        // What does not say whose it is may be that of any.
+        let is_alone = self.apart.is_empty() && self.before.is_empty();
+        let is_it = match record.instance {
+            None => self.own.is_none() || is_alone || self.is_settled && self.apart.is_empty() && !self.at_odds,
+            Some(it) => Some(it) == self.own || self.is_settled || !self.before.contains(&it),
+        };
+        is_it && self.means(record)
     }
 
     /// Whether `record` may be meant by `latest`, a time or a tag.
@@ -93,18 +111,14 @@ impl Alike {
 
     /// Those that are not its own by all that is known.
     pub fn others(&self) -> BTreeSet<InstanceId> {
-        self.apart
-            .iter()
-            .chain(self.before.iter().filter(|it| self.at_odds || self.lately.contains(it)))
-            .copied()
-            .collect()
+        self.apart.iter().chain(self.before.iter().filter(|_| self.at_odds || !self.is_settled)).copied().collect()
     }
 
     /// The same, to whom all that is known as it is one: a person says so.
     #[must_use]
     pub fn as_one(self) -> Alike {
         let none = BTreeSet::new;
-        Alike { apart: none(), before: none(), lately: none(), at_odds: false, its: None, is_active: false, ..self }
+        Alike { apart: none(), before: none(), at_odds: false, its: None, is_active: false, ..self }
     }
 
     /// Another directory of the same path takes snapshots: it did after this one's newest.
@@ -130,15 +144,20 @@ impl Alike {
 
     /// That a policy leaves out for now what may be another's, in words.
     pub fn waits(&self) -> Option<String> {
-        let left = self.lately.iter().filter(|_| !self.at_odds).count();
-        (left > 0).then(|| {
+        let waits = !self.before.is_empty() && !self.at_odds && !self.is_settled;
+        waits.then(|| {
             format!(
                 "some snapshots of {} are of the directory that lay there before, or of another with the same path, \
-                 whose newest is not a day old: those stay for now (`--as-one` goes over them)",
+                 which eight days of this one's snapshots will tell: those stay for now (`--as-one` goes over them)",
                 self.source
             )
         })
     }
+}
+
+/// Whether `it` took a snapshot as something else after the newest that is known as `source`: it lives elsewhere.
+fn has_gone_on(head: &Head, source: &str, it: InstanceId) -> bool {
+    head.newest.iter().find(|record| record.instance == Some(it)).is_some_and(|record| record.source != source)
 }
 
 #[cfg(test)]

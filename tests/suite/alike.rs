@@ -14,7 +14,7 @@ use crate::named::{Turns, id, ids, notes, refused, take};
 use serde_json::json;
 
 const SAYS: &str = "another data directory with the same path writes to this store";
-const WAITS: &str = "whose newest is not a day old";
+const WAITS: &str = "which eight days of this one's snapshots will tell";
 const DAY: Duration = Duration::from_hours(24);
 
 fn two() -> Turns {
@@ -137,6 +137,7 @@ fn a_directory_that_goes_on_elsewhere_keeps_what_it_was() {
     fs::rename(place.path("copy"), &place.data).expect("moved there");
     // At once for who restores, and in a day for a policy.
     assert_eq!(place.ok(&["cat", "latest", "notes"]).out, "3");
+    refused(&place.run(&["forget", "latest"]), 2, &[WAITS, "by its id"]);
     place.ok(&["restore", "latest", "--in-place", "--yes"]);
     assert!(!is_told(&place, "4") && !is_told(&place, "5"));
     let doctor = place.run(&["doctor"]);
@@ -147,9 +148,49 @@ fn a_directory_that_goes_on_elsewhere_keeps_what_it_was() {
     let old = before[..3].to_vec();
     assert!(old.iter().all(|id| ids(&place).contains(id)), "they stay");
     let mut clock = Clock::new();
-    clock.forward(2 * DAY);
+    clock.forward(9 * DAY);
     assert_eq!(at_time(&place, &clock, &["forget", "--keep-last", "1"]).code, 0);
     assert_eq!(ids(&place).len(), 1);
+}
+
+/// One had nothing to change for days, and takes its snapshots all the same; the other began beside it.
+#[test]
+fn one_that_is_idle_is_not_silent() {
+    let mut turns = two();
+    let mut clock = Clock::new();
+    clock.back(5 * DAY);
+    fs::write(turns.at("one").data.join("notes"), "one 1").expect("written");
+    let first = id(&at_time(&turns.place, &clock, &["snapshot", "--json"]), "snapshot").expect("an id");
+    clock.forward(3 * DAY);
+    let idle = |turns: &mut Turns, clock: &Clock| at_time(turns.at("one"), clock, &["snapshot"]);
+    assert!(idle(&mut turns, &clock).out.contains("nothing changed"));
+    fs::write(turns.at("other").data.join("notes"), "other 1").expect("written");
+    assert_eq!(at_time(&turns.place, &clock, &["snapshot"]).code, 0);
+    // It was there before; now that is on record, once.
+    assert!(idle(&mut turns, &clock).out.contains("0 changed"));
+    assert!(idle(&mut turns, &clock).out.contains("nothing changed"));
+    clock.forward(9 * DAY);
+    assert_eq!(at_time(turns.at("other"), &clock, &["forget", "--keep-last", "1"]).code, 0);
+    assert!(ids(&turns.place).contains(&first));
+}
+
+/// The other's name is taken in for once, and is not this one's for it.
+#[test]
+fn what_is_taken_in_gives_no_name() {
+    let mut turns = Turns::new(&|name| if name == "other" { json!({"name": "web-2"}) } else { json!({}) });
+    take(turns.at("one"), "one 1");
+    for text in ["other 1", "other 2"] {
+        take(turns.at("other"), text);
+    }
+    let data = turns.at("one").data.clone();
+    let source = format!("web-2:{}", data.canonicalize().expect("a path").display());
+    let run = turns.place.ok(&["forget", "--of", &source, "--keep-last", "1", "--as-one"]);
+    assert!(run.out.contains("1 snapshot forgotten"), "{run:?}");
+    take(&turns.place, "one 2");
+    let all = json_lines(&turns.place.ok(&["snapshots", "--json"]));
+    let newest = all.last().expect("one")["source"].as_str().expect("a path").to_owned();
+    assert!(!newest.starts_with("web-2"), "{newest}");
+    assert_eq!(turns.place.ok(&["cat", "latest", "notes"]).out, "one 2");
 }
 
 /// A machine that was set back, a lost memory, a moved store, another mount of it: the directory is the same.
@@ -265,15 +306,21 @@ fn nothing_is_restored_in_place_for_a_mistyped_name() {
     assert_eq!(notes(&turns.place), "other");
 }
 
+/// Which of the two lies here may be a mistake, such as a disk that is not mounted: what changes something takes an id.
 #[test]
-fn what_is_the_others_is_not_restored_in_place_for_the_latest() {
+fn what_is_restored_in_place_is_named_by_its_id() {
     let mut turns = two();
-    let own = take(turns.at("one"), "one 1");
-    take(turns.at("other"), "other 1");
-    fs::write(turns.at("one").data.join("notes"), "spoilt").expect("written");
-    let run = turns.place.ok(&["restore", "latest", "--in-place", "--yes"]);
-    assert!(run.err.contains(&own[..8]) || run.out.contains(&own[..8]), "{run:?}");
-    assert_eq!(notes(&turns.place), "one 1");
+    let all = in_turn(&mut turns);
+    turns.at("one").ok(&["backup"]);
+    fs::write(turns.place.data.join("notes"), "spoilt").expect("written");
+    for args in [&["restore", "latest", "--in-place", "--yes"][..], &["backup", "restore", "--yes"]] {
+        refused(&turns.place.run(args), 2, &[SAYS, "name the one that is meant", "nothing was changed"]);
+    }
+    assert_eq!(notes(&turns.place), "spoilt");
+    let looked = turns.place.ok(&["cat", "latest", "notes"]);
+    assert!(looked.out == "one 2" && looked.err.contains(SAYS), "one's own, to who only looks: {looked:?}");
+    turns.place.ok(&["restore", &all[2], "--in-place", "--yes"]);
+    assert_eq!(notes(&turns.place), "one 2");
 }
 
 #[test]
@@ -318,7 +365,7 @@ fn no_backup_is_pruned_where_it_may_be_anothers() {
     let old = made(turns.at("one"), &clock, "one 1");
     clock.forward(60 * DAY);
     made(turns.at("one"), &clock, "one 2");
-    // It may have been moved here: in a day it is what it was.
+    // It may have been moved here: in some days it is what it was.
     take(turns.at("other"), "other 1");
     let run = turns.place.ok(&["backup", "prune", "--days", "30", "--dry-run"]);
     assert!(run.out.contains(WAITS), "{run:?}");
@@ -326,6 +373,10 @@ fn no_backup_is_pruned_where_it_may_be_anothers() {
     assert!(old.exists());
     assert!(is_told(turns.at("one"), "one 3"));
     refused(&turns.place.run(&["backup", "prune", "--days", "30"]), 1, &[SAYS, "no backup was removed"]);
+    // Nor where the store does not say.
+    let mut away = turns.place.command(&["backup", "prune", "--days", "30"]);
+    away.env("NBAK_REPO", turns.place.path("away"));
+    refused(&Run::of(away), 10, &["only the store knows", "--as-one", "no backup was removed"]);
     assert!(old.exists());
     let run = turns.place.ok(&["backup", "verify"]);
     assert!(run.err.contains("may be its"), "{run:?}");

@@ -18,6 +18,7 @@ use crate::export::backup::Backup;
 use crate::export::inplace::pending::pending;
 use crate::export::inplace::{self, Abandoned, Ended, Replaced};
 use crate::export::manager::{BackupManager, Created};
+use crate::export::only;
 use crate::export::restore::{Options, Restored, is_meant};
 use crate::snapshot::lack::Lack;
 use crate::snapshot::look::clean_path;
@@ -187,7 +188,7 @@ pub fn restore_this(
 ) -> Result<u8> {
     let lacks = backup.manifest.lacks();
     let words = |entries| format!("{} not captured", count(entries, "entry was", "entries were"));
-    let missing = missing_of((&lacks.named, lacks.count), &args.only, &words)?;
+    let missing = missing_of((&lacks.named, lacks.count), &only::named(&args.only)?, &words)?;
     let missing = missing.map(|missing| format!("the backup is incomplete: {missing} when it was made"));
     let incomplete = if missing.is_some() { "incomplete " } else { "" };
     let mut what = format!("{incomplete}backup {} of {}", backup.name, time(backup.manifest.created_ms));
@@ -214,7 +215,7 @@ pub fn restore_in_place(context: &Context, snapshot: &str, paths: Vec<PathBuf>, 
     let store = context.open()?;
     let record = context.select_own_to_restore(&store, snapshot)?;
     is_meant(&store, snapshot, &record)?;
-    let missing = missing(&record, &paths)?;
+    let missing = missing(&record, &only::named(&paths)?)?;
     let incomplete = if missing.is_some() { "incomplete " } else { "" };
     let what = format!("{incomplete}snapshot {} of {}", record.id.short(), time(record.started));
     let options = options(paths, false, live, (format!("snapshot {}", record.id.short()), missing));

@@ -20,6 +20,7 @@ pub mod manager;
 pub mod manifest;
 pub mod names;
 pub mod nbak;
+pub mod only;
 pub mod repair;
 pub mod restore;
 pub mod retention;

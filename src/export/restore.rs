@@ -25,6 +25,7 @@ use super::live::{Live, Touch};
 use super::manager::{BEFORE_RESTORE, BackupManager, Created};
 use super::manifest::{FileEntry, Kind};
 use super::nbak::{self, NbakKeys};
+use super::only;
 use crate::crypto::vault::MacSource;
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
@@ -82,6 +83,7 @@ impl BackupManager {
         let data = self.prepare()?;
         let mut remarks = Vec::new();
         let keys = self.nbak_keys(backup);
+        let options = &Options { only: only::of_backup(backup, &options.only)?, ..options.clone() };
         let entries = selected(backup, &options.only)?;
         let sealed = backup.manifest.encrypted.then_some(&keys);
         // Before the manifest is judged: under a wrong key its MAC does not match either, and the key is what to say.
@@ -131,6 +133,7 @@ impl BackupManager {
         on_safety: OnSafety<'_>,
         progress: &dyn Progress,
     ) -> Result<Restored> {
+        let options = &Options { only: only::of_snapshot(store, record, &options.only)?, ..options.clone() };
         let data = self.prepare()?;
         let staging = Staging::begin(&data)?;
         let to_staging =
@@ -185,8 +188,7 @@ impl BackupManager {
         // What was captured once and is asked for now is restored, whatever the globs of today leave out.
         let (never, globs) = (left_out_by(&[])?, left_out_by(&self.settings.exclude)?);
         let ignored = |path: &Path| never.reason(path, data).is_some();
-        let is_graph = |path: &PathBuf| path.components().count() == 1 && inplace::is_graph(path);
-        let graph = options.only.is_empty() || options.only.iter().any(is_graph);
+        let graph = options.only.is_empty() || options.only.iter().any(|path| only::is_whole(path));
         let part = if options.only.is_empty() { "" } else { " and the same paths" };
         let (into_live, again, staged) = (options.into_live, format!("{again}{part}"), staging.root().to_path_buf());
         let touch = Touch { data, staged: &staged, graph, into_live, ignored: &ignored, again: &again };
@@ -344,8 +346,7 @@ fn unsigned(state: MacState) -> &'static str {
 
 /// The entries to restore: all, or those that `only` names and what is below them.
 fn selected<'b>(backup: &'b Backup, only: &[PathBuf]) -> Result<Vec<&'b FileEntry>> {
-    let only = only.iter().map(|path| crate::snapshot::look::clean_path(path)).collect::<Result<Vec<_>>>()?;
-    for path in &only {
+    for path in only {
         if !backup.manifest.files.iter().any(|entry| Path::new(&entry.path).starts_with(path)) {
             return Err(Error::failed("the backup has no such path").at(path).hint("nothing was changed"));
         }

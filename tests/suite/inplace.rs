@@ -14,6 +14,7 @@ mod beside;
 mod excluded;
 mod forged;
 mod given_up;
+mod graph;
 mod interrupted;
 mod lacking;
 mod meanwhile;

@@ -48,5 +48,5 @@ mod trust;
 
 pub use asked::{Abandoned, Ended, Options, Replaced};
 pub use door::{abandon, look_for_openers, recover, recover_untouched, replace};
-pub use plan::{hash_live, is_graph};
+pub use plan::{GRAPH, beside_graph, hash_live, is_graph};
 pub use staging::Staging;

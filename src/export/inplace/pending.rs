@@ -351,21 +351,30 @@ fn is_graph_pending(root: &Root, intent: &Intent) -> Result<bool> {
     Ok(false)
 }
 
-/// What stands of a knowledge graph that the restore is about, and that the intent does not name as moved or cleared.
+/// What stands of a knowledge graph that the restore is about, and that the intent does not name. What lies in a folder
+/// that the restore makes, and is not to come there, came since.
 fn of_graph(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>> {
     let mut all = all_of_graph(root, intent)?;
-    let moves = intent.moves.iter().map(|one| &one.path);
-    let others = intent.clear.iter().map(|one| &one.path).chain(intent.folders.iter().map(|one| &one.path));
-    // Those are looked at by their own stamps.
-    let own: BTreeSet<&Path> = moves.chain(others).map(|name| name.0.as_path()).collect();
-    all.retain(|path, _| !path.ancestors().any(|above| own.contains(above)));
+    let moved: BTreeSet<&Path> = intent.moves.iter().map(|one| one.path.0.as_path()).collect();
+    let made: BTreeSet<&Path> = intent.folders.iter().map(|one| one.path.0.as_path()).collect();
+    let cleared = intent.clear.iter().map(|one| one.path.0.as_path()).filter(|path| !made.contains(path));
+    // Those are looked at by their own stamps, with what is below them, and beside the databases among them.
+    let gone: BTreeSet<&Path> = cleared.chain(moved.iter().copied()).collect();
+    let is_beside_made = |path: &Path| {
+        let base = Sidecar::named(path).map(|(_, base)| base);
+        base.is_some_and(|base| moved.contains(&*base)) && path.ancestors().any(|above| made.contains(above))
+    };
+    all.retain(|path, _| {
+        !made.contains(path.as_path()) && !path.ancestors().any(|above| gone.contains(above)) && !is_beside_made(path)
+    });
     Ok(all)
 }
 
 fn all_of_graph(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>> {
     let mut all = BTreeMap::new();
     let moved = intent.moves.iter().map(|one| &one.path).chain(intent.clear.iter().map(|one| &one.path));
-    let mut about = moved.chain(intent.same.iter().flatten().map(|one| &one.path));
+    let others = intent.folders.iter().map(|one| &one.path);
+    let mut about = moved.chain(others).chain(intent.same.iter().flatten().map(|one| &one.path));
     if !about.any(|name| is_graph(&name.0)) {
         return Ok(all);
     }

@@ -26,7 +26,7 @@ use crate::source::walk::DEEPEST;
 
 const BLOCK: usize = 1 << 20;
 /// The knowledge graph: a folder, or a file with others beside it, at the top of the data directory.
-const GRAPH: &str = "knowledge-graph";
+pub const GRAPH: &str = "knowledge-graph";
 /// What the names of those others end in. What is called in any other way beside it is somebody's own.
 const BESIDE_GRAPH: [&str; 6] = ["wal", "shadow", "tmp", "lock", "checkpoint", "wal.checkpoint"];
 
@@ -71,6 +71,11 @@ pub fn is_graph(path: &Path) -> bool {
     let first = path.components().next().and_then(|first| first.as_os_str().to_str());
     let Some(rest) = first.and_then(|first| first.strip_prefix(GRAPH)) else { return false };
     rest.is_empty() || rest.strip_prefix('.').is_some_and(|end| BESIDE_GRAPH.contains(&end))
+}
+
+/// What may lie beside a knowledge graph, and is of it.
+pub fn beside_graph() -> impl Iterator<Item = PathBuf> {
+    BESIDE_GRAPH.iter().map(|end| PathBuf::from(format!("{GRAPH}.{end}")))
 }
 
 /// The database that a path is the sidecar of, by its name.

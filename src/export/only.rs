@@ -1,0 +1,102 @@
+//! Which paths of a snapshot or a backup a restore in place is about.
+//!
+//! A path can be spelled in many ways, and so can all of it (`.`, `/`). From here on each has one spelling, since what
+//! is done depends on it. And a knowledge graph is one thing, whether it is a folder or a file with others beside it:
+//! an engine plays the log that it finds into the file that it finds. So who names it gets all of it, and none of what
+//! lies beside it is put there by itself.
+
+use std::path::{Path, PathBuf};
+
+use super::backup::Backup;
+use super::inplace::{GRAPH, beside_graph, is_graph};
+use crate::error::{Error, Result};
+use crate::snapshot::look::{clean_path, list_of};
+use crate::snapshot::record::Record;
+use crate::snapshot::store::Store;
+
+/// The paths that `given` names, whether they are there or not; none for everything.
+///
+/// Fails for what lies beside a knowledge graph alone.
+pub fn named(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut named = given.iter().map(|path| clean_path(path)).collect::<Result<Vec<_>>>()?;
+    if named.iter().any(|path| path.as_os_str().is_empty()) {
+        return Ok(Vec::new());
+    }
+    if named.iter().any(|path| path == Path::new(GRAPH)) {
+        named.extend(beside_graph());
+        named.sort_unstable();
+        named.dedup();
+    } else if let Some(part) = named.iter().find(|path| is_whole(path)) {
+        return Err(Error::usage("this belongs to the knowledge graph, and is not put beside another one by itself")
+            .at(part)
+            .hint(format!(
+                "give `{GRAPH}`, which takes along what belongs to it, or restore this to another directory with \
+                 --target; nothing was changed"
+            )));
+    }
+    Ok(named)
+}
+
+/// Whether `path` is a graph, or all of one thing beside it, and no part of that.
+pub(super) fn is_whole(path: &Path) -> bool {
+    path.components().count() == 1 && is_graph(path)
+}
+
+/// The same of what `record` holds.
+pub(super) fn of_snapshot(store: &Store, record: &Record, given: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let named = named(given)?;
+    if !named.iter().any(|path| is_whole(path)) {
+        return Ok(named);
+    }
+    let tops = list_of(store, record, record.tree, Path::new(""), false)?;
+    Ok(there(named, &|path| tops.iter().any(|(top, _)| top == path)))
+}
+
+/// The same of what `backup` holds.
+pub(super) fn of_backup(backup: &Backup, given: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let is_there = |path: &Path| backup.manifest.files.iter().any(|entry| Path::new(&entry.path).starts_with(path));
+    Ok(there(named(given)?, &is_there))
+}
+
+/// Without what may lie beside a graph and does not.
+fn there(mut named: Vec<PathBuf>, is_there: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
+    named.retain(|path| path == Path::new(GRAPH) || !is_whole(path) || is_there(path));
+    named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(given: &[&str]) -> Vec<PathBuf> {
+        named(&given.iter().map(PathBuf::from).collect::<Vec<_>>()).expect("paths")
+    }
+
+    #[test]
+    fn each_path_has_one_spelling() {
+        for all_of_it in [&[][..], &["."], &["/"], &["./"], &["a", "."]] {
+            assert!(all(all_of_it).is_empty(), "{all_of_it:?}");
+        }
+        for path in ["a/b", "./a/b", "/a/b", "a//b/", "a/./b"] {
+            assert_eq!(all(&[path]), [PathBuf::from("a/b")]);
+        }
+        assert!(named(&["a/../b".into()]).is_err());
+    }
+
+    #[test]
+    fn a_graph_is_one_thing() {
+        let whole = all(&["knowledge-graph"]);
+        assert!(whole.contains(&"knowledge-graph.wal".into()) && whole.contains(&"knowledge-graph".into()));
+        for path in ["./knowledge-graph", "/knowledge-graph", "knowledge-graph/"] {
+            assert_eq!(all(&[path]), whole, "{path}");
+        }
+        assert_eq!(all(&["knowledge-graph.wal", "knowledge-graph"]), whole);
+        for part in ["knowledge-graph.wal", "./knowledge-graph.shadow"] {
+            assert!(named(&[part.into()]).expect_err("a part").is_usage(), "{part}");
+        }
+        for other in ["knowledge-graph/data", "knowledge-graph.bak", "knowledge-graph.wal/x"] {
+            assert_eq!(all(&[other]), [PathBuf::from(other)]);
+        }
+        assert_eq!(there(whole, &|_| false), [PathBuf::from("knowledge-graph")]);
+    }
+}

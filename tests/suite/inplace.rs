@@ -22,6 +22,7 @@ pub mod mixed;
 mod scene;
 mod since;
 mod stayed;
+mod through;
 mod unattended;
 
 /// More steps than any restore here has.

@@ -14,7 +14,7 @@ use super::databases::{self, Held, Standing, hold, standing_sidecars};
 use super::holders::{Process, Whose, holders, in_words};
 use super::intent::{Intent, Move, Name, Way};
 use super::old::refuse_copy;
-use super::pending::{Written, in_the_way, is_about, named, standing, still_to_go, written};
+use super::pending::{Written, in_the_way, is_about, named, standing, still_to_go, written, written_through};
 use super::plan::{self, Plan, base_of};
 use super::root::{Kind, Root, Seen, Stamp};
 use super::staging::Staging;
@@ -90,7 +90,8 @@ pub fn recover(data: &Path, progress: &dyn Progress) -> Result<Option<Replaced>>
     }
     refuse_copy(&staging.root, &intent)?;
     no_database_is_open(&staging.root, &intent).map_err(|error| begun(&staging.root, error))?;
-    finish(&staging, intent, progress).map(Some)
+    let through = written_through(&staging.root, &intent)?;
+    finish(&staging, intent, through, progress).map(Some)
 }
 
 /// The same for a command that is about something else and may write, also one that nobody watches: fails if anything
@@ -103,12 +104,15 @@ pub fn recover_untouched(data: &Path, progress: &dyn Progress) -> Result<Option<
         return give_up(root, &intent, progress).map(|ended| Some(Ended::GivenUp(ended)));
     }
     refuse_copy(root, &intent)?;
-    let written = in_the_way(root, &intent)?;
+    let mut written = in_the_way(root, &intent)?;
+    if written.is_empty() {
+        written = written_through(root, &intent)?;
+    }
     if let Some(first) = written.first() {
         return Err(was_written(root, &intent, first, &written));
     }
     nobody_has_it_open(root, &intent).map_err(|error| begun(root, error))?;
-    finish(&staging, intent, progress).map(|replaced| Some(Ended::Finished(replaced)))
+    finish(&staging, intent, Vec::new(), progress).map(|replaced| Some(Ended::Finished(replaced)))
 }
 
 /// Ends an interrupted restore, if there is one, and leaves what is live as it is. What the restore had replaced is
@@ -164,11 +168,11 @@ fn interrupted(data: &Path) -> Result<Option<(Staging, Intent)>> {
     Ok(Some((staging, intent)))
 }
 
-fn finish(staging: &Staging, mut intent: Intent, progress: &dyn Progress) -> Result<Replaced> {
+fn finish(staging: &Staging, mut intent: Intent, through: Vec<PathBuf>, progress: &dyn Progress) -> Result<Replaced> {
     let root = &staging.root;
     // Asked while it can still be told, and noted before anything is moved: whoever ends this has to say it.
     let Written { stays, beside_graph, .. } = written(root, &intent)?;
-    intent.note_stayed(root, stays)?;
+    intent.note_stayed(root, stays.into_iter().chain(through))?;
     progress.begin("finishing an interrupted restore", Run::steps(&intent));
     // It may be that a full disk keeps it from being marked: it is to be finished all the same.
     let _ = staging.mark();

@@ -25,13 +25,14 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use super::apply::Run;
-use super::called::{INTENT, NEW, OLD};
+use super::called::{COMPARED, INTENT, NEW, OLD};
 use super::databases::standing_sidecars;
 use super::intent::{Clear, Intent, Name, Touch, Way};
 use super::old::refuse_copy;
 use super::plan::is_graph;
 use super::root::{Kind, Root, Seen, Stamp};
 use super::staging::Staging;
+use super::through;
 use super::trust;
 use crate::error::{Error, Result};
 use crate::snapshot::sidecar::{Sidecar, is_shared_memory};
@@ -191,7 +192,11 @@ pub(super) fn written(root: &Root, intent: &Intent) -> Result<Written> {
             found.to_come.extend((!is_as_it_was).then(|| path.clone()));
             continue;
         }
-        let is_as_placed = one.way == Way::Through || live.is_some_and(|now| now.stamp == one.staged);
+        let is_as_placed = match one.way {
+            // What it holds is asked by `written_through`.
+            Way::Through => live.is_some_and(|now| now.kind == Kind::File),
+            _ => live.is_some_and(|now| now.stamp == one.staged),
+        };
         found.stays.extend((!is_as_placed).then(|| path.clone()));
         if matches!(one.way, Way::Database | Way::Malformed) {
             let beside = sidecars_with_content(root, path)?;
@@ -248,6 +253,29 @@ pub(super) fn written(root: &Root, intent: &Intent) -> Result<Written> {
             found.beside_graph.insert(path);
         } else if is_other(&path, &stamp) {
             found.stays.insert(path);
+        }
+    }
+    Ok(found)
+}
+
+/// The databases that were written through SQLite, and do not hold that any more, or of which it cannot be told: while
+/// anything live is still to be moved. They are opened and read for that, so who only looks does not ask it.
+pub(super) fn written_through(root: &Root, intent: &Intent) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    if !moves_live(root, intent)? {
+        return Ok(found);
+    }
+    for one in intent.moves.iter().filter(|one| one.way == Way::Through) {
+        let (path, done) = (&one.path.0, Path::new(OLD).join(&one.path.0));
+        // One that is gone counts by that.
+        let Some(live) = root.seen(path)?.filter(|now| now.kind == Kind::File) else { continue };
+        if live.stamp == one.staged || Run::is_pending(root, one)? {
+            continue;
+        }
+        let is_noted = root.seen(&done)?.is_some_and(|seen| seen.stamp.inode == one.staged.inode);
+        let is_same = || through::is_written(&root.place(&done), &root.place(path), &root.place(Path::new(COMPARED)));
+        if !is_noted || !matches!(is_same(), Ok(true)) {
+            found.push(path.clone());
         }
     }
     Ok(found)

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use super::args::Common;
-use crate::error::words::shown;
+use crate::error::words::{self, shown};
 
 /// Flags with their values, as they are typed.
 static GIVEN: OnceLock<Vec<(&str, String)>> = OnceLock::new();
@@ -31,11 +31,10 @@ pub fn complete(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// A path as a shell takes it for one word.
+/// A path as a shell takes it for one word, or as it is shown if it cannot be typed.
 pub fn word(path: &Path) -> String {
-    let text = shown(&path.to_string_lossy()).into_owned();
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:@,=".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    let shown = || format!("'{}'", shown(&path.to_string_lossy()).replace('\'', "'\\''"));
+    words::word(path).unwrap_or_else(shown)
 }
 
 fn flags(common: &Common, variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Vec<(&'static str, String)> {

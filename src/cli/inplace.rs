@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::args::{BackupRestoreArgs, LiveArgs};
 use super::context::Context;
-use super::given::word;
 use super::output::{self, count, line, shown, size, time};
+use crate::error::words::word;
 use crate::error::{Error, Result};
 use crate::export::backup::Backup;
 use crate::export::inplace::pending::pending;
@@ -120,6 +120,8 @@ pub fn abandon(context: &Context) -> Result<u8> {
             "written_into": ended.written.iter().map(text).collect::<Vec<_>>(),
             "maybe_written_into": ended.maybe_written.iter().map(text).collect::<Vec<_>>(),
             "safety_backup": ended.safety,
+            "warnings": ended.not_in_backup.iter().filter(|_| ended.kept.is_some()).chain(&ended.remarks)
+                .collect::<Vec<_>>(),
         }));
         return Ok(code);
     }
@@ -133,9 +135,11 @@ pub fn abandon(context: &Context) -> Result<u8> {
     match ended.kept {
         Some(kept) => {
             line(format!("what it had replaced is kept in {}", kept.display()));
-            let again = places_of(context);
-            let before =
-                ended.safety.map(|name| format!("; `nbak{again} backup restore {name}` goes back to before it"));
+            let but = if ended.not_in_backup.is_empty() { "" } else { ", but for what the warning says is not in it" };
+            let before = ended.safety.map(|safety| match command(context, Path::new(&safety), None) {
+                Some(command) => format!("; `{command}` goes back to before it{but}"),
+                None => format!("; to restore the backup in {} goes back to before it{but}", shown(&safety)),
+            });
             output::advice(format!("the same restore again finishes it{}", before.unwrap_or_default()));
         }
         None => line(if code == 0 { "it had replaced nothing" } else { "it had replaced no file" }),
@@ -143,15 +147,24 @@ pub fn abandon(context: &Context) -> Result<u8> {
     Ok(code)
 }
 
-/// The places, for a command that is to be given: without them it may be about another data directory.
-fn places_of(context: &Context) -> String {
-    let data_dir = context.data_dir().map(|path| format!(" --data-dir {}", word(&path)));
-    let repo = context.repo().map(|path| format!(" --repo {}", word(&path)));
-    data_dir.into_iter().chain(repo).collect()
+/// The command that restores `backup`, or `only` that of it, with the places: without them it may be about another data
+/// directory. None if something of it cannot be typed.
+fn command(context: &Context, backup: &Path, only: Option<&Path>) -> Option<String> {
+    let data_dir =
+        context.data_dir().ok().map_or(Some(String::new()), |path| Some(format!(" --data-dir {}", word(&path)?)))?;
+    let repo = context.repo().ok().map_or(Some(String::new()), |path| Some(format!(" --repo {}", word(&path)?)))?;
+    let only = only.map_or(Some(String::new()), |path| Some(format!(" --only {}", word(path)?)))?;
+    Some(format!("nbak{data_dir}{repo} backup restore {}{only}", word(backup)?))
 }
 
 /// What is worth knowing of one that was given up.
 fn warn_of_given_up(context: &Context, ended: &Abandoned) {
+    if let Some(kept) = &ended.kept {
+        for what in &ended.not_in_backup {
+            output::warning(format!("{what}; what was replaced by now is kept in {}", kept.display()));
+        }
+    }
+    ended.remarks.iter().for_each(output::warning);
     for path in &ended.without_log {
         output::warning(format!(
             "{}: it is in rollback mode, in which the restore had put it; it says the same, and `PRAGMA \
@@ -163,12 +176,11 @@ fn warn_of_given_up(context: &Context, ended: &Abandoned) {
     let maybe = ended.maybe_written.iter().map(|path| (path, "the restore may have written into it"));
     for (path, what) in written.chain(maybe) {
         let before = match &ended.safety {
-            Some(safety) => format!(
-                "in the safety backup {safety} (`nbak{} backup restore {} --only {}`)",
-                places_of(context),
-                Path::new(safety).file_name().unwrap_or_default().to_string_lossy(),
-                path.display()
-            ),
+            Some(safety) => {
+                let name = Path::new(safety).file_name().map(Path::new).unwrap_or(Path::new(safety));
+                let command = command(context, name, Some(path)).map(|command| format!(" (`{command}`)"));
+                format!("in the safety backup {}{}", shown(safety), command.unwrap_or_default())
+            }
             None => "in a safety backup if one was made (`nbak backup list`), and else in none".to_owned(),
         };
         output::warning(format!("{}: {what}, and that stays; what it held before is {before}", path.display()));
@@ -281,11 +293,12 @@ fn carry_out(
         Ok(restored) => restored,
         Err(error) => {
             if let Some((path, _)) = &safety {
+                let name = path.file_name().map(Path::new).unwrap_or(path);
+                let command = command(context, name, None).map(|command| format!(" (`{command}`)"));
                 output::message(format!(
-                    "the state from before the restore is in the safety backup: {} (`nbak{} backup restore {}`)",
+                    "the state from before the restore is in the safety backup: {}{}",
                     path.display(),
-                    places_of(context),
-                    path.file_name().unwrap_or_default().to_string_lossy()
+                    command.unwrap_or_default()
                 ));
             }
             return Err(error);

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::io::Read as _;
+use std::path::Path;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -55,6 +56,15 @@ pub fn shown(text: &str) -> Cow<'_, str> {
         if is_command(c) { plain.extend(c.escape_default()) } else { plain.push(c) }
     }
     Cow::Owned(plain)
+}
+
+/// A path as a shell takes it for one word. None for one that cannot be typed: with control characters, or bytes that
+/// are no text.
+pub fn word(path: &Path) -> Option<String> {
+    let text = path.to_str().filter(|text| !text.contains(char::is_control))?;
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:@,=".contains(c);
+    let is_word = !text.is_empty() && text.chars().all(is_plain);
+    Some(if is_word { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) })
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use super::manifest::{FileEntry, Kind};
 use super::nbak::{self, NbakKeys};
 use super::only;
 use crate::crypto::vault::MacSource;
+use crate::error::words::word;
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
@@ -61,6 +62,16 @@ pub struct Restored {
     pub replaced: Replaced,
     /// What is worth knowing besides.
     pub remarks: Vec<String>,
+}
+
+/// What there is to know of where it comes from.
+struct Origin<'a> {
+    /// It says nothing of owners, and cuts times.
+    keep_owners: bool,
+    /// The command that restores it again.
+    again: &'a str,
+    /// Whether it says mode and time of a folder.
+    described: &'a dyn Fn(&Path) -> bool,
 }
 
 /// Told as soon as there is a safety backup, so that its place is known also if what follows fails.
@@ -120,8 +131,16 @@ impl BackupManager {
         }
         let is_here = backup.path.parent() == Some(self.places.backup_dir.as_path());
         let name = if is_here { Path::new(&backup.name) } else { &backup.path };
-        let again = format!("`nbak backup restore {}`", name.display());
-        self.finish(&data, staging, options, (true, &again), remarks, on_safety, progress)
+        let again = match word(name) {
+            Some(name) => format!("`nbak backup restore {name}`"),
+            None => format!("`nbak backup restore` and {}", name.display()),
+        };
+        // What else is staged of folders is on the way to what the manifest lists.
+        let entries = entries.iter().filter(|entry| entry.mode.is_some() && entry.mtime_ms.is_some());
+        let folders: BTreeSet<&Path> =
+            entries.filter(|entry| entry.kind.is_directory()).map(|entry| Path::new(&entry.path)).collect();
+        let origin = Origin { keep_owners: true, again: &again, described: &|path| folders.contains(path) };
+        self.finish(&data, staging, options, &origin, remarks, on_safety, progress)
     }
 
     /// Restores a snapshot of `store` into the data directory.
@@ -151,7 +170,8 @@ impl BackupManager {
             return Err(error);
         }
         let again = format!("`nbak restore {} --in-place`", record.id.short());
-        self.finish(&data, staging, options, (false, &again), Vec::new(), on_safety, progress)
+        let origin = Origin { keep_owners: false, again: &again, described: &|_| true };
+        self.finish(&data, staging, options, &origin, Vec::new(), on_safety, progress)
     }
 
     fn prepare(&self) -> Result<PathBuf> {
@@ -170,11 +190,12 @@ impl BackupManager {
         data: &Path,
         staging: Staging,
         options: &Options,
-        (keep_owners, again): (bool, &str),
+        origin: &Origin<'_>,
         mut remarks: Vec<String>,
         on_safety: OnSafety<'_>,
         progress: &dyn Progress,
     ) -> Result<Restored> {
+        let Origin { keep_owners, again, described } = *origin;
         if !options.into_live
             && let Err(error) = inplace::look_for_openers(&staging)
         {
@@ -189,6 +210,8 @@ impl BackupManager {
         let (never, globs) = (left_out_by(&[])?, left_out_by(&self.settings.exclude)?);
         let ignored = |path: &Path| never.reason(path, data).is_some();
         let graph = options.only.is_empty() || options.only.iter().any(|path| only::is_whole(path));
+        let is_asked_for =
+            |path: &Path| options.only.is_empty() || options.only.iter().any(|one| path.starts_with(one));
         let part = if options.only.is_empty() { "" } else { " and the same paths" };
         let (into_live, again, staged) = (options.into_live, format!("{again}{part}"), staging.root().to_path_buf());
         let touch = Touch { data, staged: &staged, graph, into_live, ignored: &ignored, again: &again };
@@ -208,7 +231,7 @@ impl BackupManager {
                     lost.extend(only_in_snapshot(&live.without_form(), &created));
                 }
                 Err(error) if options.without_safety_backup => {
-                    remarks.push(format!("there is no safety backup: {error}"));
+                    lost.push(format!("there is no safety backup: {error}"));
                 }
                 Err(error) => {
                     staging.discard()?;
@@ -228,6 +251,7 @@ impl BackupManager {
                 remarks: &lost,
                 what: options.what.as_deref(),
                 lacks: options.lacks.as_deref(),
+                described: &|path| is_asked_for(path) && described(path),
                 ignored: &ignored,
                 excluded: &|path| globs.by_glob(path).is_some(),
             },

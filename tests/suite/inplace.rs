@@ -19,10 +19,13 @@ mod interrupted;
 mod lacking;
 mod meanwhile;
 pub mod mixed;
+mod modes;
+mod owned;
 mod scene;
 mod since;
 mod stayed;
 mod through;
+mod told;
 mod unattended;
 
 /// More steps than any restore here has.

@@ -10,19 +10,19 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::asked::Replaced;
-use super::called::{COMPARED, FOLDER, NEW, OLD};
+use super::called::{COMPARED, NEW, OLD, ending};
 use super::databases::{Held, standing_sidecars};
 use super::holders::{self, Whose};
-use super::intent::{Clear, IN_BACKUP, Intent, Move, Way};
+use super::intent::{Clear, GONE, IN_BACKUP, Intent, Move, Way};
 use super::old::{Noted, Verdict, foreign_sidecars, is_as_noted, is_staged, noted, verdict};
 use super::plan::is_graph;
 use super::root::{Kind, Root, Seen, Stamp};
+use super::staging::clear_away;
 use super::through::{self, Outcome};
 use super::trust;
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::sidecar::sidecars;
-use crate::source::handle::beside;
 
 /// An intent being carried out.
 pub struct Run<'a> {
@@ -149,8 +149,7 @@ impl<'a> Run<'a> {
             if self.root.seen(&name)?.is_none() {
                 break;
             }
-            name = wanted.as_os_str().to_owned().into();
-            name.as_mut_os_string().push(format!(".{number}"));
+            name = ending(wanted, &format!(".{number}"));
         }
         Ok(name)
     }
@@ -168,7 +167,8 @@ impl<'a> Run<'a> {
         self.root.rename(path, &to)
     }
 
-    fn remark(&mut self, path: &Path, what: &str) {
+    /// Notes what is to be known of `path`.
+    pub fn remark(&mut self, path: &Path, what: &str) {
         self.done.remarks.push(format!("{}: {what}", path.display()));
     }
 
@@ -194,7 +194,7 @@ impl<'a> Run<'a> {
             Some(seen) if seen.kind == Kind::Folder => return Ok(()),
             Some(_) => {
                 // Under another name: what belongs in the folder is kept under its own.
-                let kept = self.keep(path, &beside(path, ".since"))?;
+                let kept = self.keep(path, &ending(path, ".since"))?;
                 self.remark(path, &format!("it was made after the restore began, and is kept as {}", kept.display()));
             }
             None => {}
@@ -325,7 +325,9 @@ impl<'a> Run<'a> {
         if !is_as_noted(self.root, noted, old, path, then)? {
             // It is not in the safety backup, as the plan had it.
             let begin = format!("{}: ", path.display());
-            self.done.remarks.retain(|one| !(one.starts_with(&begin) && one.ends_with(IN_BACKUP)));
+            self.done
+                .remarks
+                .retain(|one| !(one.starts_with(&begin) && (one.ends_with(IN_BACKUP) || one.ends_with(GONE))));
             self.done.removed.retain(|one| one != path);
             self.spared.insert(path.to_path_buf());
             self.keep_since(old, path, "it, or something in it, was")?;
@@ -373,24 +375,6 @@ impl<'a> Run<'a> {
             }
         }
         Ok(found)
-    }
-
-    fn attributes(&mut self) -> Result<()> {
-        for touch in &self.intent.touch {
-            let seen = self.root.seen(&touch.path.0)?;
-            // What somebody wrote since keeps the time at which they did.
-            let is_other = touch.live.is_some_and(|then| !touch.is_as_it_was(then, seen));
-            if seen.is_some() && !is_other {
-                self.progress.advance(1);
-                self.root.set(&touch.path.0, touch.mode, touch.owner, touch.mtime)?;
-            }
-        }
-        // The deepest first: a folder that may not be written is closed when all below it is done.
-        for folder in self.intent.folders.iter().rev() {
-            self.progress.advance(1);
-            self.root.set(&folder.path.0, Some(folder.mode), folder.owner, folder.mtime)?;
-        }
-        Ok(())
     }
 
     fn sync(&mut self) -> Result<()> {
@@ -475,8 +459,9 @@ impl<'a> Run<'a> {
         self.progress.advance(1);
         Intent::remove(self.root)?;
         self.progress.advance(1);
-        if let Err(error) = self.root.remove_folder(Path::new(FOLDER)) {
-            self.done.remarks.push(format!("what was replaced could not be removed: {error}"));
+        match clear_away(self.root) {
+            Ok(left) => self.done.remarks.extend(left),
+            Err(error) => self.done.remarks.push(format!("what was replaced could not be removed: {error}")),
         }
         if !self.mismatched.is_empty() {
             return Err(Error::integrity(format!(
@@ -532,6 +517,7 @@ impl<'a> Run<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::called::FOLDER;
     use super::super::intent::Name;
     use super::*;
     use crate::snapshot::progress::Silent;
@@ -550,6 +536,8 @@ mod tests {
             staged: stamp(".nbak-restore/new/a"),
             hash: blake3::hash(b"new").to_hex().to_string(),
             live: Some(stamp("a")),
+            mode: None,
+            owner: None,
         });
         (root, intent)
     }

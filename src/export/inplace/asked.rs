@@ -25,12 +25,16 @@ pub struct Options<'a> {
     pub recheck: &'a dyn Fn(&BTreeSet<PathBuf>) -> Result<()>,
     /// The safety backup that the caller made, as it is shown.
     pub safety: Option<&'a str>,
-    /// What is to be told at the end, also if another command finishes this.
+    /// What the safety backup lacks of what is replaced, or that there is none: to be told at the end, also if another
+    /// command finishes this or gives it up.
     pub remarks: &'a [String],
     /// What is restored, in words: to be told until it is done.
     pub what: Option<&'a str>,
     /// What the origin lacks of what was asked for, in words: to be told also by another command that finishes this.
     pub lacks: Option<&'a str>,
+    /// Whether the origin says mode and time of a staged folder, and that folder was asked for: one that stands there
+    /// gets them. Others are only on the way to what was.
+    pub described: &'a dyn Fn(&Path) -> bool,
     /// Entries that are this program's own or never part of a backup (relative path): never listed, never touched.
     pub ignored: &'a dyn Fn(&Path) -> bool,
     /// Entries that snapshots leave out since the user says so: not listed, and not to go with a folder that is in the
@@ -60,7 +64,7 @@ pub struct Replaced {
     /// was restored is listed once.
     pub extra: Vec<PathBuf>,
     /// What went because it would have mixed old and new (sidecars, files of a knowledge graph), or since an
-    /// entry of another kind is at its path now. It is in the safety backup.
+    /// entry of another kind is at its path now. It is in the safety backup, if one was made.
     pub removed: Vec<PathBuf>,
     /// What could not be opened as a database and was moved aside, and where it is now (never deleted).
     pub aside: Vec<(PathBuf, PathBuf)>,
@@ -95,4 +99,8 @@ pub struct Abandoned {
     pub maybe_written: Vec<PathBuf>,
     /// The safety backup, which has what those held, as it is shown. Older restores did not note it.
     pub safety: Option<String>,
+    /// What that lacks of what was to be replaced, in words.
+    pub not_in_backup: Vec<String>,
+    /// What else there is to know.
+    pub remarks: Vec<String>,
 }

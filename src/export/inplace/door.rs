@@ -29,6 +29,7 @@ use crate::snapshot::progress::Progress;
 pub fn replace(staging: Staging, options: &Options<'_>, progress: &dyn Progress) -> Result<Replaced> {
     let mut staging = staging;
     let mut plan = plan::draw(&staging.root, options)?;
+    plan.intent.remarks.extend(staging.left.take());
     let databases = plan.intent.moves.iter().filter(|one| one.way == Way::Database).count() as u64;
     progress.begin("putting in place", Run::steps(&plan.intent) + databases + 1);
     let replaced = carry_out(&mut staging, &mut plan, options, progress);

@@ -10,12 +10,13 @@ use std::path::Path;
 
 use super::apply::Run;
 use super::asked::Abandoned;
-use super::called::{COMPARED, FOLDER, NEW, OLD};
+use super::called::{COMPARED, NEW, OLD};
 use super::databases::turn_log_on;
 use super::intent::{Intent, Move, Way};
 use super::old::{is_copied, is_staged, noted};
 use super::pending::sidecars_with_content;
 use super::root::Kind;
+use super::staging::clear_away;
 use super::through;
 use crate::error::Result;
 use crate::snapshot::sidecar::sidecars;
@@ -65,10 +66,11 @@ impl Run<'_> {
         self.progress.advance(1);
         Intent::remove(self.root)?;
         self.progress.advance(1);
-        self.root.remove_folder(Path::new(FOLDER))?;
+        let remarks = clear_away(self.root)?.into_iter().collect();
         let is_kept = self.root.seen(self.kept())?.is_some();
         let kept = is_kept.then(|| self.root.place(self.kept()));
-        Ok(Abandoned { kept, without_log, written, maybe_written, safety: self.intent.safety.clone() })
+        let (safety, not_in_backup) = (self.intent.safety.clone(), self.intent.not_in_backup.clone());
+        Ok(Abandoned { kept, without_log, written, maybe_written, safety, not_in_backup, remarks })
     }
 
     fn was_written(&self, one: &Move) -> Result<Written> {

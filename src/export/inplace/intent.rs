@@ -24,6 +24,8 @@ use crate::error::{Error, Result};
 const VERSION: u32 = 1;
 /// What a remark ends with on what goes as a whole.
 pub const IN_BACKUP: &str = "what was in it is in the safety backup";
+/// The same where none was made.
+pub const GONE: &str = "what was in it is gone, since no safety backup was made";
 /// Bytes: millions of files.
 const LARGEST: u64 = 1 << 30;
 const TEMPORARY: &str = ".nbak-restore/intent.tmp";
@@ -117,9 +119,15 @@ pub struct Move {
     pub hash: String,
     /// What stood there.
     pub live: Option<Stamp>,
+    /// The mode of a file, to be set again if somebody changed it before all is done. Older journals do not say.
+    #[serde(default)]
+    pub mode: Option<u32>,
+    /// The owner, where it may be set. Older journals do not say.
+    #[serde(default)]
+    pub owner: Option<(u32, u32)>,
 }
 
-/// A file whose content is right already, and its mode, owner or time is not.
+/// A file whose content is right already, and its mode, owner or time is not; or a folder that stands there.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Touch {
     pub path: Name,
@@ -138,6 +146,12 @@ pub struct Same {
     pub live: Stamp,
     /// It is a database, and nothing stood beside it.
     pub database: bool,
+    /// The mode of a file that it has, or that [`Touch`] gives it. Older journals do not say.
+    #[serde(default)]
+    pub mode: Option<u32>,
+    /// The owner, where it may be set. Older journals do not say.
+    #[serde(default)]
+    pub owner: Option<(u32, u32)>,
 }
 
 impl Same {
@@ -148,6 +162,11 @@ impl Same {
 }
 
 impl Touch {
+    /// Whether it is of a folder, of which a stamp says no time.
+    pub fn is_of_folder(&self) -> bool {
+        self.live.is_some_and(|live| live.mtime == (0, 0) && live.size == 0)
+    }
+
     /// Whether what stands there now is what stood there `then`, with the one time or with the other.
     pub fn is_as_it_was(&self, then: Stamp, now: Option<Seen>) -> bool {
         now.is_some_and(|now| now.stamp == then || now.stamp == Stamp { mtime: self.mtime, ..then })
@@ -199,6 +218,10 @@ pub struct Intent {
     /// The safety backup, as it is shown: no path to act on. Older journals do not say.
     #[serde(default)]
     pub safety: Option<String>,
+    /// What the safety backup lacks of what is replaced, or that there is none, in words: they are among `remarks`, too.
+    /// Older journals do not say.
+    #[serde(default)]
+    pub not_in_backup: Vec<String>,
 }
 
 impl Intent {
@@ -224,13 +247,15 @@ impl Intent {
             what: None,
             lacks: None,
             safety: None,
+            not_in_backup: Vec::new(),
         }
     }
 
     /// Notes that `path` goes, and why.
-    pub fn goes(&mut self, path: &Path, why: &str) {
+    pub fn goes(&mut self, path: &Path, why: &str, is_backed_up: bool) {
         self.removed.push(Name(path.to_path_buf()));
-        self.remarks.push(format!("{}: {why}; {IN_BACKUP}", path.display()));
+        let becomes = if is_backed_up { IN_BACKUP } else { GONE };
+        self.remarks.push(format!("{}: {why}; {becomes}", path.display()));
     }
 
     /// Writes it. When this returns, it is durable.

@@ -30,6 +30,7 @@
 
 mod apply;
 mod asked;
+mod attributes;
 pub mod beside;
 mod called;
 mod databases;

@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use rustix::process::geteuid;
 
 use super::asked::Options;
 use super::called::NEW;
@@ -25,6 +26,8 @@ use crate::source::sqlite::{HEADER_BYTES, Header, looks_like_database};
 use crate::source::walk::DEEPEST;
 
 const BLOCK: usize = 1 << 20;
+/// Of a folder's mode: only the owner of what is in it, or of the folder, may move that.
+const STICKY: u32 = 0o1000;
 /// The knowledge graph: a folder, or a file with others beside it, at the top of the data directory.
 pub const GRAPH: &str = "knowledge-graph";
 /// What the names of those others end in. What is called in any other way beside it is somebody's own.
@@ -89,10 +92,11 @@ pub fn base_of(path: &Path) -> Option<PathBuf> {
 pub fn draw(root: &Root, options: &Options<'_>) -> Result<Plan> {
     let top = root.seen(Path::new(""))?.ok_or_else(|| Error::failed("it is gone").at(root.place(Path::new(""))))?;
     let plan = Plan { intent: Intent::new(kept_name(root)?), databases: BTreeMap::new(), staged: BTreeSet::new() };
-    let may_chown = rustix::process::geteuid().is_root();
+    let may_chown = geteuid().is_root();
     let (sound, moved, cleared) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut planner = Planner { root, options, may_chown, top, sound, moved, cleared, plan };
     planner.plan.intent.remarks.extend_from_slice(options.remarks);
+    planner.plan.intent.not_in_backup.extend_from_slice(options.remarks);
     planner.plan.intent.what = options.what.map(str::to_owned);
     planner.plan.intent.lacks = options.lacks.map(str::to_owned);
     let mut entries = Vec::new();
@@ -114,7 +118,7 @@ pub fn draw(root: &Root, options: &Options<'_>) -> Result<Plan> {
 }
 
 /// A name that is not taken for the folder of what must not be lost.
-fn kept_name(root: &Root) -> Result<String> {
+pub fn kept_name(root: &Root) -> Result<String> {
     let stem = format!(".nbak-kept-{}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
     let mut name = stem.clone();
     for number in 1.. {
@@ -193,7 +197,10 @@ impl Planner<'_> {
     fn folder(&mut self, entry: &Entry) -> Result<()> {
         match entry.live.map(|live| (live, live.kind)) {
             Some((live, Kind::Folder)) => {
-                self.same(&entry.path, live, false);
+                self.same(entry, live, false);
+                if (self.options.described)(&entry.path) {
+                    self.touch_folder(entry, live);
+                }
                 return Ok(());
             }
             Some((_, Kind::Link)) => {
@@ -201,7 +208,7 @@ impl Planner<'_> {
                     .at(self.root.place(&entry.path))
                     .hint("a restore follows no link: move it away; nothing was changed"));
             }
-            Some((live, _)) => self.clear(&entry.path, live),
+            Some((live, _)) => self.clear(&entry.path, live)?,
             None => {}
         }
         let owner = match (self.may_chown, self.options.keep_owners) {
@@ -232,16 +239,21 @@ impl Planner<'_> {
             self.plan.intent.unchanged += 1;
             if let Some(live) = live {
                 self.touch(entry, live);
-                self.same(path, live, is_database);
+                self.same(entry, live, is_database);
             }
             return Ok(());
         }
+        if let Some(live) = live {
+            self.may_move(path, live)?;
+        }
         if live.is_some_and(|live| live.kind == Kind::Folder) {
             self.may_go(path)?;
-            self.plan.intent.goes(path, "a folder stood where a file was restored");
+            let is_backed_up = self.options.safety.is_some();
+            self.plan.intent.goes(path, "a folder stood where a file was restored", is_backed_up);
         }
+        let mut owner = entry.staged.owner;
         if self.may_chown && self.options.keep_owners {
-            let owner = match live {
+            owner = match live {
                 Some(live) => live.owner,
                 None => self.owner_above(path)?,
             };
@@ -258,13 +270,23 @@ impl Planner<'_> {
             staged: entry.staged.stamp,
             hash: measured.hash.to_hex().to_string(),
             live: live.map(|live| live.stamp),
+            mode: (entry.staged.kind == Kind::File).then_some(entry.staged.mode),
+            owner: self.may_chown.then_some(owner),
         });
         Ok(())
     }
 
-    fn same(&mut self, path: &Path, live: Seen, database: bool) {
-        let same = Same { path: Name(path.to_path_buf()), live: live.stamp, database };
+    fn same(&mut self, entry: &Entry, live: Seen, database: bool) {
+        let takes_mode = entry.staged.kind == Kind::File && self.may_set(live);
+        let mode = takes_mode.then_some(entry.staged.mode);
+        let owner = (self.may_chown && !self.options.keep_owners).then_some(entry.staged.owner);
+        let same = Same { path: Name(entry.path.clone()), live: live.stamp, database, mode, owner };
         self.plan.intent.same.get_or_insert_default().push(same);
+    }
+
+    /// Whether mode and time of what is live may be set.
+    fn may_set(&self, live: Seen) -> bool {
+        self.may_chown || live.owner.0 == geteuid().as_raw()
     }
 
     fn touch(&mut self, entry: &Entry, live: Seen) {
@@ -275,6 +297,9 @@ impl Planner<'_> {
         let (seconds, nanos) = live.mtime;
         let is_cut = self.options.keep_owners && staged.mtime == (seconds, nanos / 1_000_000 * 1_000_000);
         if mode.is_some() || takes_owner || staged.mtime != live.mtime && !is_cut {
+            if !self.may_set(live) {
+                return self.leaves(entry, live);
+            }
             let mode = (staged.kind == Kind::File).then_some(staged.mode);
             let owner = takes_owner.then_some(staged.owner);
             let mtime = if is_cut { live.mtime } else { staged.mtime };
@@ -283,10 +308,62 @@ impl Planner<'_> {
         }
     }
 
-    fn clear(&mut self, path: &Path, live: Seen) {
+    /// The same of a folder. What is exchanged in it gives it another time, so that is set whatever it is now.
+    fn touch_folder(&mut self, entry: &Entry, live: Seen) {
+        let staged = entry.staged;
+        if !self.may_set(live) {
+            if staged.mode != live.mode {
+                self.leaves(entry, live);
+            }
+            return;
+        }
+        // No backup has the set-id and sticky bits.
+        let kept = if self.options.keep_owners { live.mode & !0o777 } else { 0 };
+        // Who could not look into it any more could not finish what is begun.
+        let is_closed = !self.may_chown && staged.mode & 0o500 != 0o500;
+        if is_closed && staged.mode != live.mode {
+            let remark = format!("{}: its mode {:03o} was not set", entry.path.display(), staged.mode);
+            self.plan.intent.remarks.push(format!("{remark}: this user could not look into it then"));
+        }
+        let takes_owner = self.may_chown && !self.options.keep_owners && staged.owner != live.owner;
+        self.plan.intent.touch.push(Touch {
+            path: Name(entry.path.clone()),
+            mode: (!is_closed).then_some(staged.mode | kept),
+            owner: takes_owner.then_some(staged.owner),
+            mtime: staged.mtime,
+            live: Some(live.stamp),
+        });
+    }
+
+    fn leaves(&mut self, entry: &Entry, live: Seen) {
+        let (path, user) = (entry.path.display(), live.owner.0);
+        self.plan.intent.remarks.push(format!("{path}: its mode and time stay as they are: it belongs to user {user}"));
+    }
+
+    fn clear(&mut self, path: &Path, live: Seen) -> Result<()> {
+        self.may_move(path, live)?;
         self.cleared.insert(path.to_path_buf());
         self.plan.intent.clear.push(Clear { path: Name(path.to_path_buf()), live: live.stamp });
         self.plan.intent.removed.push(Name(path.to_path_buf()));
+        Ok(())
+    }
+
+    /// What is moved to another folder must be writable itself if it is one, since it has another parent then; and out
+    /// of a sticky folder only who owns either may move it.
+    fn may_move(&self, path: &Path, live: Seen) -> Result<()> {
+        let refuse = |why: &str| {
+            Err(Error::failed(why)
+                .at(self.root.place(path))
+                .hint("change its mode or owner, or restore as its owner; nothing was changed"))
+        };
+        if live.kind == Kind::Folder && !self.root.is_writable(path) {
+            return refuse("this folder is to go, and cannot be moved, since it may not be written");
+        }
+        let above = self.root.seen(path.parent().unwrap_or(Path::new("")))?;
+        if above.is_some_and(|above| above.mode & STICKY != 0 && !self.may_set(above)) && !self.may_set(live) {
+            return refuse("this is another user's, and its folder lets only that one replace it (sticky)");
+        }
+        Ok(())
     }
 
     /// What goes is deleted in the end, so all of it must be in a backup, and none of it mounted.
@@ -342,7 +419,7 @@ impl Planner<'_> {
         self.parent_is_sound(path)?;
         // The sidecars of a database are taken away with it.
         if !base_of(path).is_some_and(|base| self.plan.databases.contains_key(&base)) {
-            self.clear(path, live);
+            self.clear(path, live)?;
         }
         Ok(())
     }

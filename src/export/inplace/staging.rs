@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::called::{FOLDER, INTENT, LOCK, NEW};
+use super::plan::kept_name;
 use super::root::{Kind, Root};
 use super::trust;
 use crate::error::{Error, Result};
@@ -26,8 +27,23 @@ pub struct Staging {
     new: PathBuf,
     /// What is in the staging is not ours to remove, or an intent needs it.
     pub(super) is_needed: bool,
+    /// What an earlier restore left and could not be removed, in words.
+    pub(super) left: Option<String>,
     /// After `new`: it is released last.
     lock: File,
+}
+
+/// Removes the staging, which nothing needs any more. What cannot be removed, since it holds another user's folders,
+/// is moved to where what is kept stands: it is in nobody's way there. Answers what there is to know then.
+pub(super) fn clear_away(root: &Root) -> Result<Option<String>> {
+    let Err(error) = root.remove_folder(Path::new(FOLDER)) else { return Ok(None) };
+    let kept = kept_name(root)?;
+    if root.rename(Path::new(FOLDER), Path::new(&kept)).is_err() {
+        return Err(error);
+    }
+    root.sync_folder(Path::new(""))?;
+    let kept = root.place(Path::new(&kept));
+    Ok(Some(format!("what was replaced could not be removed, and is left in {}: {error}", kept.display())))
 }
 
 impl Staging {
@@ -50,7 +66,7 @@ impl Staging {
                     .at(root.place(Path::new(FOLDER)))
                     .hint("move it away; nothing was changed"));
             }
-            root.remove_folder(Path::new(FOLDER))?;
+            staging.left = clear_away(root)?;
         }
         staging.is_needed = false;
         let folder = staging.root.place(Path::new(FOLDER));
@@ -97,7 +113,7 @@ impl Staging {
             }
         }
         let new = root.place(Path::new(NEW));
-        Ok(Staging { root, new, is_needed: true, lock })
+        Ok(Staging { root, new, is_needed: true, left: None, lock })
     }
 
     /// Whether a process restores here now. The lock is asked for and not kept: it is not made if it is not there.

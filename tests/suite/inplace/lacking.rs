@@ -11,20 +11,33 @@ use crate::common::strace::{can_trace, traced};
 use crate::common::{Place, Run};
 
 /// Runs `args`, killed at a call that exchanges files, as soon as a journal is there.
-fn killed(place: &Place, args: &[&str]) {
+pub fn killed(place: &Place, args: &[&str]) {
+    killed_by(place, &place.command(args));
+}
+
+pub fn killed_by(place: &Place, command: &Command) {
     for nth in 1..40 {
-        let inject = format!("inject=renameat2:signal=KILL:when={nth}");
-        let options = ["-o", "/dev/null", "-e", "trace=renameat2", "-e", &inject];
-        let ended = traced(&place.command(args), &options).output().expect("it runs");
+        let is_killed = kill(command, nth);
         if place.data.join(".nbak-restore/intent").exists() {
             return;
         }
-        assert!(!ended.status.success(), "it was not killed, {nth}: {ended:?}");
+        assert!(is_killed, "it was not killed, {nth}");
     }
     panic!("it was never killed in its middle");
 }
 
-fn said(run: &Run) -> Value {
+/// Runs `args`, killed at the `nth` such call.
+pub fn killed_at(place: &Place, args: &[&str], nth: u32) {
+    assert!(kill(&place.command(args), nth), "{args:?} was not killed");
+}
+
+fn kill(command: &Command, nth: u32) -> bool {
+    let inject = format!("inject=renameat2:signal=KILL:when={nth}");
+    let options = ["-o", "/dev/null", "-e", "trace=renameat2", "-e", &inject];
+    !traced(command, &options).output().expect("it runs").status.success()
+}
+
+pub fn said(run: &Run) -> Value {
     serde_json::from_str(run.out.lines().next().unwrap_or_default()).unwrap_or_else(|_| panic!("{run:?}"))
 }
 

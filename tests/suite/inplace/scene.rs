@@ -87,6 +87,7 @@ pub fn options(into_live: bool) -> Options<'static> {
         remarks: &[],
         what: Some("snapshot 1a2b3c4d"),
         lacks: None,
+        described: &|_| true,
         ignored: &is_ignored,
         excluded: &|_| false,
     }

@@ -1,0 +1,151 @@
+//! What a user may not move: it is seen before anything is changed. And what cannot be removed is in nobody's way.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+
+use rustix::process::geteuid;
+
+use super::lacking::{killed, killed_at, said};
+use crate::common::strace::can_trace;
+use crate::common::{Place, Run, tree};
+
+const NOBODY: u32 = 65534;
+
+fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("its mode");
+}
+
+/// All of `place` belongs to somebody who is not root.
+fn given(place: &Place) {
+    if geteuid().is_root() {
+        chmod(place.folder.path(), 0o755);
+        chown(place.folder.path(), Some(NOBODY), Some(NOBODY)).expect("chown");
+        for path in tree(place.folder.path()).into_keys() {
+            std::os::unix::fs::lchown(place.folder.path().join(path), Some(NOBODY), Some(NOBODY)).expect("chown");
+        }
+    }
+}
+
+fn run(place: &Place, args: &[&str]) -> Run {
+    let mut command = place.command(args);
+    command.env("HOME", place.folder.path());
+    if geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    Run::of(command)
+}
+
+fn write(place: &Place, files: &[(&str, &str)]) {
+    for (path, text) in files {
+        fs::create_dir_all(place.data.join(path).parent().expect("a folder")).expect("made");
+        fs::write(place.data.join(path), text).expect("written");
+    }
+}
+
+/// With a snapshot of a file, a graph and a folder; what is live is other.
+fn place() -> (Place, String) {
+    let place = Place::empty();
+    write(&place, &[("aa/f", "first"), ("knowledge-graph/g", "first"), ("shared/f", "first"), ("x", "first")]);
+    given(&place);
+    let taken = run(&place, &["snapshot", "--json"]);
+    let id = said(&taken)["snapshot"].as_str().expect("an id").to_owned();
+    write(&place, &[("aa/f", "later"), ("shared/f", "later")]);
+    (place, id)
+}
+
+fn assert_refused(place: &Place, id: &str, path: &str, why: &str) {
+    let before = tree(&place.data.join("aa"));
+    let done = run(place, &["restore", id, "--in-place", "--yes"]);
+    assert!(done.code == 1 && done.err.contains(&format!("/data/{path} (")) && done.err.contains(why), "{done:?}");
+    assert!(done.err.contains("nothing was changed"), "{done:?}");
+    assert!(!place.data.join(".nbak-restore").exists() && tree(&place.data.join("aa")) == before);
+}
+
+#[test]
+fn a_folder_that_cannot_be_moved_is_seen_before() {
+    let (place, id) = place();
+    fs::remove_file(place.data.join("x")).expect("removed");
+    write(&place, &[("x/in", "later")]);
+    given(&place);
+    chmod(&place.data.join("x"), 0o555);
+    assert_refused(&place, &id, "x", "cannot be moved");
+    chmod(&place.data.join("x"), 0o755);
+    let done = run(&place, &["restore", &id, "--in-place", "--yes"]);
+    assert!(done.code == 0 && place.data.join("x").is_file(), "{done:?}");
+
+    if !geteuid().is_root() {
+        return;
+    }
+    // Root's, below a graph.
+    write(&place, &[("aa/f", "again"), ("knowledge-graph/rooted/in", "later")]);
+    assert_refused(&place, &id, "knowledge-graph/rooted", "cannot be moved");
+    fs::remove_dir_all(place.data.join("knowledge-graph/rooted")).expect("removed");
+    // Root's, in a folder where only the owner may move things.
+    let shared = place.data.join("shared");
+    write(&place, &[("shared/f", "root's")]);
+    for path in [shared.join("f"), shared.clone()] {
+        chown(&path, Some(0), Some(0)).expect("chown");
+    }
+    chmod(&shared, 0o1777);
+    assert_refused(&place, &id, "shared/f", "sticky");
+    chown(shared.join("f"), Some(NOBODY), Some(NOBODY)).expect("chown");
+    let done = run(&place, &["restore", &id, "--in-place", "--yes"]);
+    assert!(done.code == 0 && done.err.contains("shared: its mode and time stay as they are"), "{done:?}");
+}
+
+#[test]
+fn what_cannot_be_removed_is_in_no_later_restores_way() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let (place, id) = place();
+    let args = ["restore", &*id, "--in-place", "--yes"];
+    write(&place, &[("knowledge-graph/mine/rooted/in", "later")]);
+    chown(place.data.join("knowledge-graph/mine"), Some(NOBODY), Some(NOBODY)).expect("chown");
+    let done = run(&place, &args);
+    assert!(done.code == 0 && done.err.contains("could not be removed, and is left in"), "{done:?}");
+    assert!(!place.data.join(".nbak-restore").exists());
+    let kept = fs::read_dir(&place.data).expect("a list").flatten().map(|entry| entry.path());
+    let kept: Vec<_> = kept.filter(|path| path.to_string_lossy().contains("/.nbak-kept-")).collect();
+    assert!(kept.len() == 1 && kept[0].join("old/knowledge-graph/mine/rooted/in").exists(), "{kept:?}");
+    // One that an older version left.
+    fs::rename(&kept[0], place.data.join(".nbak-restore")).expect("renamed");
+    write(&place, &[("aa/f", "again")]);
+    let done = run(&place, &args);
+    assert!(done.code == 0 && done.err.contains("could not be removed, and is left in"), "{done:?}");
+    assert_eq!(fs::read_to_string(place.data.join("aa/f")).expect("there"), "first");
+    write(&place, &[("aa/f", "again")]);
+    let done = run(&place, &args);
+    assert!(done.code == 0 && !done.err.contains("could not be removed"), "{done:?}");
+}
+
+/// What is kept gets an end to its name.
+#[test]
+fn a_name_of_any_length_is_kept() {
+    if !can_trace() {
+        return;
+    }
+    let place = Place::empty();
+    let name = "d".repeat(252);
+    let put = |text: &str| {
+        for nth in 1..10 {
+            write(&place, &[(&format!("{name}/{nth}"), text)]);
+        }
+    };
+    put("first");
+    let id = said(&place.ok(&["snapshot", "--json"]))["snapshot"].as_str().expect("an id").to_owned();
+    put("later");
+    killed(&place, &["restore", &id, "--in-place", "--yes"]);
+    killed_at(&place, &["restore", "--resume", "--yes"], 2);
+    fs::rename(place.data.join(&name), place.data.join("gone")).expect("moved");
+    fs::write(place.data.join(&name), "since").expect("written");
+    let run = place.run(&["restore", "--resume", "--yes"]);
+    assert_eq!(run.code, 3, "the first was put there, and is gone: {run:?}");
+    assert!(place.data.join(&name).join("9").exists());
+    let kept = tree(&place.data)
+        .into_iter()
+        .find(|(path, one)| path.to_string_lossy().starts_with(".nbak-kept-") && one.bytes == b"since");
+    assert!(kept.is_some_and(|(path, _)| path.to_string_lossy().ends_with("d.since")), "{run:?}");
+}

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use super::args::Common;
-use crate::error::words::{self, shown};
+use crate::error::words;
 
 /// Flags with their values, as they are typed.
 static GIVEN: OnceLock<Vec<(&str, String)>> = OnceLock::new();
@@ -31,10 +31,18 @@ pub fn complete(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// A path as a shell takes it for one word, or as it is shown if it cannot be typed.
+/// A path as a shell takes it for one word; with control characters, as the usual shells do.
 pub fn word(path: &Path) -> String {
-    let shown = || format!("'{}'", shown(&path.to_string_lossy()).replace('\'', "'\\''"));
-    words::word(path).unwrap_or_else(shown)
+    words::word(path).unwrap_or_else(|| {
+        let escaped = |c: char| match c {
+            '\n' => "\\n".to_owned(),
+            '\t' => "\\t".to_owned(),
+            '\\' | '\'' => format!("\\{c}"),
+            c if c.is_control() => format!("\\u{:04x}", u32::from(c)),
+            c => c.to_string(),
+        };
+        format!("$'{}'", path.to_string_lossy().chars().map(escaped).collect::<String>())
+    })
 }
 
 fn flags(common: &Common, variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Vec<(&'static str, String)> {
@@ -110,9 +118,14 @@ mod tests {
 
     #[test]
     fn a_path_is_one_word() {
-        for (path, typed) in
-            [("/a/b-1.x", "/a/b-1.x"), ("", "''"), ("it's", "'it'\\''s'"), ("/ä", "/ä"), ("a$b", "'a$b'")]
-        {
+        for (path, typed) in [
+            ("/a/b-1.x", "/a/b-1.x"),
+            ("", "''"),
+            ("it's", "'it'\\''s'"),
+            ("/ä", "/ä"),
+            ("a$b", "'a$b'"),
+            ("a\n'b", "$'a\\n\\'b'"),
+        ] {
             assert_eq!(word(Path::new(path)), typed);
         }
     }

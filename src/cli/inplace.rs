@@ -177,7 +177,7 @@ fn warn_of_given_up(context: &Context, ended: &Abandoned) {
     for (path, what) in written.chain(maybe) {
         let before = match &ended.safety {
             Some(safety) => {
-                let name = Path::new(safety).file_name().map(Path::new).unwrap_or(Path::new(safety));
+                let name = Path::new(safety).file_name().map_or(Path::new(safety), Path::new);
                 let command = command(context, name, Some(path)).map(|command| format!(" (`{command}`)"));
                 format!("in the safety backup {}{}", shown(safety), command.unwrap_or_default())
             }
@@ -293,7 +293,7 @@ fn carry_out(
         Ok(restored) => restored,
         Err(error) => {
             if let Some((path, _)) = &safety {
-                let name = path.file_name().map(Path::new).unwrap_or(path);
+                let name = path.file_name().map_or(path.as_path(), Path::new);
                 let command = command(context, name, None).map(|command| format!(" (`{command}`)"));
                 output::message(format!(
                     "the state from before the restore is in the safety backup: {}{}",

@@ -61,7 +61,8 @@ pub fn shown(text: &str) -> Cow<'_, str> {
 /// A path as a shell takes it for one word. None for one that cannot be typed: with control characters, or bytes that
 /// are no text.
 pub fn word(path: &Path) -> Option<String> {
-    let text = path.to_str().filter(|text| !text.contains(char::is_control))?;
+    let is_lost = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+    let text = path.to_str().filter(|text| !text.contains(is_lost))?;
     let is_plain = |c: char| c.is_alphanumeric() || "/._-+:@,=".contains(c);
     let is_word = !text.is_empty() && text.chars().all(is_plain);
     Some(if is_word { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) })

@@ -429,7 +429,7 @@ fn a_whole_restore_lists_what_else_is_there() {
     let state = scene.state();
     assert_eq!(state.keys().filter(|path| path.starts_with("knowledge-graph")).count(), 2, "{state:?}");
     assert_eq!(state[".env"], "secret");
-    assert_eq!(state["fresh"], "folder 755", "a folder that exists keeps its mode");
+    assert_eq!(state["fresh"], "folder 750", "a folder that stands there gets the mode of the one that is restored");
 }
 
 #[test]

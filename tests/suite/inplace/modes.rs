@@ -102,14 +102,18 @@ fn a_mode_that_was_changed_since_is_put_right() {
         let put = |text: &str| all[..8].iter().for_each(|path| fs::write(path, text).expect("written"));
         put("first");
         fs::write(&all[8], "same").expect("written");
-        all.iter().for_each(|path| chmod(path, 0o600));
+        for path in &all {
+            chmod(path, 0o600);
+        }
         let id = said(&place.ok(&["snapshot", "--json"]))["snapshot"].as_str().expect("an id").to_owned();
         put("later");
         killed(&place, &["restore", &id, "--in-place", "--yes"]);
         killed_at(&place, &["restore", "--resume", "--yes"], 2);
         let is_new = |path: &&std::path::PathBuf| fs::read_to_string(path).expect("there") == "first";
         assert!((1..8).contains(&all[..8].iter().filter(is_new).count()), "it is half done");
-        all.iter().for_each(|path| chmod(path, 0o666));
+        for path in &all {
+            chmod(path, 0o666);
+        }
         let run = if by_hand { place.ok(&["restore", "--resume", "--yes", "--json"]) } else { place.ok(&["snapshot"]) };
         let since: Value = if by_hand { said(&run)["written_since"].clone() } else { json!([]) };
         assert_eq!(since, json!([]), "{run:?}");

@@ -1,8 +1,8 @@
 //! Setting what is not content, when all content stands in place: mode, owner and time.
 //!
 //! Of folders the deepest come first: one that may not be written is closed when all below it is done. Whoever finishes
-//! an interrupted restore sets them again also of what an earlier process put in place or found as it should be: a stamp
-//! does not tell that somebody changed a mode or an owner since.
+//! an interrupted restore sets them again, also of what an earlier process put in place or found as it should be: a
+//! stamp does not tell that somebody changed a mode or an owner since.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -218,7 +218,7 @@ pub struct Intent {
     /// The safety backup, as it is shown: no path to act on. Older journals do not say.
     #[serde(default)]
     pub safety: Option<String>,
-    /// What the safety backup lacks of what is replaced, or that there is none, in words: they are among `remarks`, too.
+    /// What the safety backup lacks of what is replaced, or that there is none, in words. It is among `remarks`, too.
     /// Older journals do not say.
     #[serde(default)]
     pub not_in_backup: Vec<String>,

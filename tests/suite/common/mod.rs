@@ -41,6 +41,11 @@ impl Random {
         Random(seed | 1)
     }
 
+    /// For what draws nothing, or always the same.
+    pub fn fixed(seed: u64) -> Random {
+        Random(seed | 1)
+    }
+
     pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

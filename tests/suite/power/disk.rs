@@ -31,7 +31,7 @@ pub struct Disk {
     pub inodes: BTreeMap<u64, Node>,
 }
 
-/// One change of one node. A rename is the one that changes two, and it is done or not done.
+/// One change of one node. A rename is the one that may change two folders: [`Disk::apply_halves`].
 #[derive(Clone, Debug)]
 pub enum Change {
     Data {
@@ -114,6 +114,13 @@ impl Disk {
     }
 
     fn write_in(&self, node: Node, path: &Path, placed: &mut BTreeMap<Node, std::path::PathBuf>) {
+        if let Some(first) = placed.get(&node) {
+            // A rename that came to one folder and did not leave the other. Of a folder fsck leaves one name.
+            if !matches!(self.nodes[node], Content::Folder(_)) {
+                fs::hard_link(first, path).expect("a second name");
+            }
+            return;
+        }
         placed.insert(node, path.to_owned());
         match &self.nodes[node] {
             Content::File(bytes) => {
@@ -196,15 +203,52 @@ impl Disk {
             Change::Entry { folder, name, node: None } => {
                 self.names_mut(*folder).remove(name);
             }
-            Change::Rename { from, to, node, back } => {
-                match back {
-                    Some(back) => self.names_mut(from.0).insert(from.1.clone(), *back),
-                    None => self.names_mut(from.0).remove(&from.1),
-                };
-                self.names_mut(to.0).insert(to.1.clone(), *node);
-            }
+            Change::Rename { .. } => self.apply_halves(change, true, true),
             Change::Sync { .. } | Change::SyncAll | Change::Said(_) => {}
         }
+    }
+
+    /// Carries out a rename in the folder that the name leaves, or in the one that it comes to, or in both.
+    pub fn apply_halves(&mut self, change: &Change, gone: bool, come: bool) {
+        let Change::Rename { from, to, node, back } = change else { panic!("no rename: {change:?}") };
+        if gone {
+            match back {
+                Some(back) => self.names_mut(from.0).insert(from.1.clone(), *back),
+                None => self.names_mut(from.0).remove(&from.1),
+            };
+        }
+        if come {
+            self.names_mut(to.0).insert(to.1.clone(), *node);
+        }
+    }
+
+    /// A hash of all names and bytes: of two disks it is the same if they are.
+    pub fn hash(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        // By which name a file was met first: the second is no copy of it.
+        let mut met = BTreeMap::new();
+        let mut waiting = vec![0];
+        while let Some(node) = waiting.pop() {
+            let number = met.len() as u64;
+            if let Some(first) = met.get(&node) {
+                hasher.update(b"again").update(&u64::to_le_bytes(*first));
+                continue;
+            }
+            met.insert(node, number);
+            let parts: Vec<&[u8]> = match &self.nodes[node] {
+                Content::File(bytes) => vec![b"file", bytes],
+                Content::Link(to) => vec![b"link", to.as_bytes()],
+                Content::Folder(names) => {
+                    waiting.extend(names.values());
+                    std::iter::once(&b"folder"[..]).chain(names.keys().map(|name| name.as_bytes())).collect()
+                }
+            };
+            for part in parts {
+                hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+            }
+            hasher.update(b"end");
+        }
+        hasher.finalize()
     }
 
     /// All that is below a node, by path.

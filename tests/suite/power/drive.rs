@@ -8,17 +8,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::image::{LOSSES, Loss, image};
+use super::draws::failures;
+use super::image::{Image, MEDIA, Medium, killed};
 use super::inplace::{self, Origin};
 use super::record::record;
 use crate::common::strace::can_trace;
 use crate::common::{Random, noise, rounds};
 use crate::drive_common::{Cloud, store_grant};
 
-/// Disks of one deed, in one round; a third of them of the end, when it had said that all is done.
-const IMAGES: u64 = 12;
-
-fn fails_at_any_step(name: &str, cloud: &Cloud, args: &[&str], judge: &dyn Fn(&str, &str)) {
+fn fails_at_any_step(name: &str, cloud: &Cloud, args: &[&str], media: &[Medium], judge: &dyn Fn(&str, &str)) {
     if !can_trace() {
         return;
     }
@@ -29,15 +27,17 @@ fn fails_at_any_step(name: &str, cloud: &Cloud, args: &[&str], judge: &dyn Fn(&s
     let count = recording.steps.len() as u64;
     let none = (0, BTreeMap::new());
     let (_, names) = recording.noted.as_ref().unwrap_or(&none);
-    for nth in 0..IMAGES * rounds() {
-        let at = if nth % 3 == 0 { count } else { random.below(count + 1) };
-        let loss = if nth % 5 == 4 { Loss::Nothing } else { LOSSES[(nth / 3) as usize % LOSSES.len()] };
-        let image = image(&recording, at as usize, loss, &mut random);
+    let mut show = |image: Image, what: &str| {
         let placed = image.disk.write(&top);
         inplace::renumber(&cloud.place.data, Origin::Names(names), &placed);
-        judge(&image.said, &format!("{name}: power failed after step {at} of {count}, {loss:?} lost"));
+        judge(&image.said, &format!("{name}, of {count} steps: {what}"));
+    };
+    for _ in 0..2 * rounds() {
+        let at = random.below(count + 1) as usize;
+        show(killed(&recording, at), &format!("killed after {at}"));
     }
-    println!("{name}: {count} steps, {} power failures", IMAGES * rounds());
+    let tally = failures(&recording, media, &mut random, &mut |image, failure| show(image, &format!("{failure:?}")));
+    println!("{name}: {count} steps, {} kills, {tally}", 2 * rounds());
 }
 
 /// With a backup and two snapshots.
@@ -100,7 +100,7 @@ fn of_a_pull() {
         let run = new.run(&["check", "--read-data"]);
         assert_eq!(run.code, 0, "{what}: {run:?}");
     };
-    fails_at_any_step("pull", &new, &["gdrive", "pull"], &|said, what| {
+    fails_at_any_step("pull", &new, &["gdrive", "pull"], &MEDIA, &|said, what| {
         // A store that opens is whole; what is none yet, or may not be, is called so.
         let seen = new.run(&["snapshots"]);
         if !said.is_empty() || seen.code == 0 && !seen.err.contains("gdrive pull") {
@@ -119,7 +119,7 @@ fn of_a_restore_from_drive() {
     let expected = files(&cloud.place.data);
     let new = another(&cloud);
     let args = ["backup", "gdrive", "restore", "--yes"];
-    fails_at_any_step("restore from Drive", &new, &args, &|said, what| {
+    fails_at_any_step("restore from Drive", &new, &args, &[Medium::Journal], &|said, what| {
         // What every command does first: it ends a restore that had begun.
         what_is_listed_is_whole(&new, what);
         if !said.is_empty() {
@@ -140,7 +140,7 @@ fn of_an_upload() {
     let backup =
         fs::read_dir(cloud.place.data.join("backups")).expect("a folder").map(|entry| entry.expect("one").path());
     let backup = backup.filter(|path| path.join("manifest.json").exists()).max().expect("a backup");
-    fails_at_any_step("upload", &cloud, &["backup", "gdrive", "upload"], &|_, what| {
+    fails_at_any_step("upload", &cloud, &["backup", "gdrive", "upload"], &MEDIA, &|_, what| {
         let run = cloud.run(&["backup", "gdrive", "upload"]);
         assert_eq!(run.code, 0, "{what}: {run:?}");
         cloud.assert_holds_once(&backup);
@@ -153,7 +153,7 @@ fn of_an_upload() {
 fn of_a_push() {
     let cloud = machine();
     let expected = cloud.ok(&["snapshots", "--json"]).out;
-    fails_at_any_step("push", &cloud, &["gdrive", "push"], &|_, what| {
+    fails_at_any_step("push", &cloud, &["gdrive", "push"], &MEDIA, &|_, what| {
         let run = cloud.run(&["gdrive", "push"]);
         assert_eq!(run.code, 0, "{what}: {run:?}");
         let new = another(&cloud);

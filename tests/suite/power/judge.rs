@@ -103,6 +103,26 @@ pub fn rotation(scene: &Scene, said: &str, what: &str) {
     assert!(scene.kept.iter().all(|(id, _)| run.out.contains(id)), "{what}: {run:?}");
 }
 
+fn opens_with_another(scene: &Scene) -> bool {
+    scene.place.with_key(Some(OTHER_KEY), &["snapshots"]).code == 0
+}
+
+/// The key that was there opens the store, and the other one does if that was said.
+pub fn key_added(scene: &Scene, said: &str, what: &str) {
+    is_whole(scene, what);
+    assert!(said.is_empty() || opens_with_another(scene), "{what}: it said {said:?}");
+    goes_on(scene, what);
+    is_whole(scene, what);
+}
+
+/// The other one no more, if that was said.
+pub fn key_removed(scene: &Scene, said: &str, what: &str) {
+    is_whole(scene, what);
+    assert!(said.is_empty() || !opens_with_another(scene), "{what}: it said {said:?}");
+    goes_on(scene, what);
+    is_whole(scene, what);
+}
+
 pub fn backup(scene: &Scene, said: &str, what: &str) {
     is_whole(scene, what);
     let whole = |what: &str| {

@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, reason = "a test that was skipped says so, and the others how much they did")]
 
 mod disk;
+mod draws;
 mod drive;
 mod image;
 mod inplace;
@@ -21,13 +22,12 @@ use std::collections::BTreeMap;
 
 use crate::common::strace::can_trace;
 use crate::common::{Random, rounds};
-use image::{Image, LOSSES, Loss, image};
+use draws::{any, failures, is_long};
+use image::{Image, image, killed};
 use inplace::Origin;
 use record::record;
 use scenes::Scene;
 
-/// Images that power failures leave, of a scene, in one round.
-const IMAGES: u64 = 12;
 /// Kills of a scene, in one round.
 const KILLS: u64 = 8;
 /// Of so many images the recovery is recorded too, and fails.
@@ -42,57 +42,44 @@ fn fails_at_any_step(scene: &Scene) {
     let recording = record(&scene.place.command(&scene.args), &top, scene.note.as_deref());
     assert_eq!(recording.code, Some(0), "{}", scene.name);
     let count = recording.steps.len() as u64;
-    // A third of all tries is at the end, when all is acknowledged; a third begins where a journal is there, if one is.
     let none = (0, BTreeMap::new());
     let (noted, names) = recording.noted.as_ref().unwrap_or(&none);
-    let any = |nth: u64, random: &mut Random| {
-        let from = [count, *noted as u64, 0][nth as usize % 3];
-        from + random.below(count + 1 - from)
-    };
     // A journal that was there from the beginning means what was there then.
     let was_there = scene.note.as_deref().is_some_and(|note| recording.before.find(note).is_some());
     let origin = if was_there { Origin::Inodes(&recording.before.inodes) } else { Origin::Names(names) };
-    let show = |image: Image, what: &str| {
+    let show = |image: &Image, what: &str| {
         scene.lay(&image.disk, origin);
         (scene.judge)(scene, &image.said, what);
     };
-    let kills = (KILLS * rounds()).min(count + 1);
+    let kills = if is_long() { count + 1 } else { (KILLS * rounds()).min(count + 1) };
     for nth in 0..kills {
         let at = if kills > count { nth } else { nth * count / (kills - 1) };
         let what = format!("{}: killed after step {at} of {count}", scene.name);
-        show(image(&recording, at as usize, Loss::Nothing, &mut random), &what);
+        show(&killed(&recording, at as usize), &what);
     }
-    for nth in 0..IMAGES * rounds() {
-        let at = any(nth / LOSSES.len() as u64, &mut random);
-        let loss = LOSSES[nth as usize % LOSSES.len()];
-        let what = format!("{}: power failed after step {at} of {count}, {loss:?} lost", scene.name);
-        show(image(&recording, at as usize, loss, &mut random), &what);
-    }
+    let tally = failures(&recording, scene.media, &mut random, &mut |image, failure| {
+        show(&image, &format!("{}: power failed, of {count} steps: {failure:?}", scene.name));
+    });
     let mut nested = 0;
     for nth in 0..rounds() {
-        let (at, loss) = (any(nth, &mut random), LOSSES[nth as usize % LOSSES.len()]);
-        let first = image(&recording, at as usize, loss, &mut random);
+        let failure = any((nth + 1, *noted as u64, count), None, scene.media, &mut random);
+        let first = image(&recording, failure, &mut random);
         scene.lay(&first.disk, origin);
         let recovery = record(&scene.place.command(&scene.next), &top, None);
         let steps = recovery.steps.len() as u64;
         for _ in 0..NESTED {
-            let (again, lost) = (random.below(steps + 1), LOSSES[random.below(4) as usize]);
-            let second = image(&recovery, again as usize, lost, &mut random);
+            let again = any((2, 0, steps), None, scene.media, &mut random);
+            let second = image(&recovery, again, &mut random);
             scene.lay(&second.disk, Origin::Inodes(&recovery.before.inodes));
             let what = format!(
-                "{}: power failed after step {at} of {count}, {loss:?} lost, and in the recovery after step {again} of \
-                 {steps}, {lost:?} lost",
+                "{}: power failed, of {count} steps: {failure:?}, and in the recovery, of {steps} steps: {again:?}",
                 scene.name
             );
             (scene.judge)(scene, &first.said, &what);
             nested += 1;
         }
     }
-    println!(
-        "{}: {count} steps, {kills} kills, {} power failures, {nested} in recovery",
-        scene.name,
-        IMAGES * rounds()
-    );
+    println!("{}: {count} steps, {kills} kills, {tally}, {nested} in recovery", scene.name);
 }
 
 #[test]
@@ -123,6 +110,16 @@ fn of_a_gc() {
 #[test]
 fn of_a_key_rotation() {
     fails_at_any_step(&scenes::rotation());
+}
+
+#[test]
+fn of_a_key_that_is_added() {
+    fails_at_any_step(&scenes::key_added());
+}
+
+#[test]
+fn of_a_key_that_is_removed() {
+    fails_at_any_step(&scenes::key_removed());
 }
 
 #[test]

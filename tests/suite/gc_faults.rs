@@ -11,29 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::common::small_disk::{mount, small_disk};
-use crate::common::strace;
+use crate::common::small_disk::{limited, mount, small_disk};
+use crate::common::strace::{self, CHANGING, Times};
 use crate::common::{self, Place, Random, Run, Thing, assert_equal, copy, noise, objects, rounds, tree};
 use serde_json::Value;
-
-/// Calls that change what is on disk.
-const CALLS: [&str; 12] = [
-    "write",
-    "pwrite64",
-    "fdatasync",
-    "fsync",
-    "rename",
-    "renameat",
-    "renameat2",
-    "unlink",
-    "unlinkat",
-    "ftruncate",
-    "mkdir",
-    "openat",
-];
 
 type Tree = BTreeMap<PathBuf, Thing>;
 
@@ -214,7 +198,7 @@ impl Scene {
     /// The deed, and what calls it makes: thread, call and arguments of each, with the paths of descriptors.
     fn calls(&self) -> Vec<(String, String, String)> {
         let log = self.place.path("calls");
-        let trace = format!("trace={}", CALLS.join(","));
+        let trace = format!("trace=?{}", CHANGING.join(",?"));
         let ended = self.traced(&["-y", "-s", "16", "-o", log.to_str().expect("text"), "-e", &trace]);
         assert_eq!(ended.code, Some(0), "{ended:?}");
         strace::calls(&fs::read_to_string(log).expect("a log"))
@@ -226,46 +210,46 @@ impl Scene {
     }
 }
 
-/// About `most` of the numbers from 1 to `count`, spread evenly, the first and the last among them.
-fn some_of(count: u64, most: u64) -> Vec<u64> {
-    let most = most.max(2);
-    if count <= most {
-        return (1..=count).collect();
-    }
-    (0..most).map(|n| 1 + n * (count - 1) / (most - 1)).collect()
-}
-
 /// Each of the calls fails, once and from then on, with every error.
 fn failing_calls(deed: Deed, most: u64) {
     if !strace::can_trace() {
         return;
     }
     let scene = Scene::new(deed);
-    let (mut runs, mut failed) = (0, 0);
+    let mut random = Random::seeded(&format!("{deed:?}, of which a call fails"));
+    let (mut runs, mut failed, mut killed) = (0, 0, 0);
     for (call, count) in scene.counts() {
-        let mut faults = vec![("error=EIO", ""), ("error=EIO", "+"), ("error=ENOSPC", ""), ("error=ENOSPC", "+")];
         // What is interrupted is tried again, for ever if it must be.
-        faults.push(("error=EINTR", ""));
+        let mut faults = vec![
+            ("error=EIO", Times::Once),
+            ("error=EIO", Times::OnAndOn),
+            ("error=ENOSPC", Times::Once),
+            ("error=ENOSPC", Times::OnAndOn),
+            ("error=EINTR", Times::Five),
+            ("signal=KILL", Times::Once),
+        ];
         if call.contains("write") {
-            faults.push(("retval=0", ""));
+            faults.push(("retval=0", Times::Once));
         }
-        for (nth, (fault, on)) in faults.into_iter().enumerate() {
-            for (turn, at) in some_of(count, most * rounds()).into_iter().enumerate() {
+        for (nth, (fault, times)) in faults.into_iter().enumerate() {
+            for (turn, at) in strace::positions(count, most * rounds(), &mut random).into_iter().enumerate() {
                 // In one round each fault has its own half of the calls.
-                if rounds() == 1 && count > 4 && turn % 2 != nth % 2 {
+                if rounds() == 1 && turn % 2 != nth % 2 {
                     continue;
                 }
                 scene.reset();
-                let inject = format!("inject={call}:{fault}:when={at}{on}");
+                let when = times.when(at);
+                let inject = format!("inject={call}:{fault}:when={when}");
                 let ended = scene.traced(&["-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject]);
                 runs += 1;
-                failed += u64::from(ended.code != Some(0));
-                scene.holds(&ended, &format!("{deed:?}, {call} number {at}{on}: {fault}"));
+                failed += u64::from(ended.code.is_some_and(|code| code != 0));
+                killed += u64::from(ended.code.is_none());
+                scene.holds(&ended, &format!("{deed:?}, {call} number {when}: {fault}"));
             }
         }
     }
-    println!("{deed:?}: {failed} of {runs} failed");
-    assert!(failed > 4, "{failed} of {runs} failed");
+    println!("{deed:?}: {failed} of {runs} failed, {killed} were killed");
+    assert!(failed > 4 && killed > 1, "{failed} of {runs} failed, {killed} were killed");
 }
 
 #[test]
@@ -291,17 +275,7 @@ fn writes_that_are_cut_short() {
         let mut failed = 0;
         for blocks in [1, 2, 8, 50, 200, 400, 1000] {
             scene.reset();
-            let program = scene.place.command(&scene.args);
-            let mut limited = Command::new("sh");
-            limited.args(["-c", "trap '' XFSZ; ulimit -f $0; exec \"$@\"", &blocks.to_string()]);
-            limited.arg(program.get_program()).args(program.get_args());
-            for (name, value) in program.get_envs() {
-                match value {
-                    Some(value) => limited.env(name, value),
-                    None => limited.env_remove(name),
-                };
-            }
-            let run = Run::of(limited);
+            let run = Run::of(limited(&scene.place.command(&scene.args), blocks));
             failed += u64::from(run.code != 0);
             let ended = Ended { code: Some(run.code), out: run.out, err: run.err };
             scene.holds(&ended, &format!("{deed:?}, files of at most {blocks} blocks"));
@@ -379,6 +353,16 @@ fn a_gc_that_is_killed_at_any_moment() {
     assert!(kills >= 2 * rounds(), "{kills} kills are too few to mean anything");
 }
 
+/// How many KiB are left on a disk, from none to `most`: a page more each time in the long form, and in the short one
+/// `step`, from where the seed says.
+fn steps(most: usize, step: usize) -> Vec<usize> {
+    let (step, shift) = match rounds() {
+        1 => (step, Random::seeded("what is left of the disk").below(step as u64 / 4) as usize * 4),
+        _ => (4, 4),
+    };
+    std::iter::once(0).chain((shift.max(4)..=most).step_by(step)).collect()
+}
+
 /// Puts the store of `scene` on a disk of `kib` KiB, and fills that up so that `left` KiB are free.
 fn fill_up(scene: &Scene, disk: &Path, kib: usize, left: usize) {
     mount(disk, kib);
@@ -406,8 +390,7 @@ fn on_a_full_disk_snapshots_can_be_forgotten_and_their_space_freed() {
     let mut scene = Scene::new(Deed::Forget);
     scene.place.repo = disk.join("repo");
     let mut without = 0;
-    let step = if rounds() == 1 { 50 } else { 4 };
-    for left in (0..=256).step_by(step) {
+    for left in steps(256, 48) {
         let what = format!("{left} KiB are left");
         fill_up(&scene, &disk, 8192, left);
         let all = listed(&scene.place).len();
@@ -450,8 +433,7 @@ fn on_a_full_disk_without_a_pack_that_is_all_waste_nothing_is_lost() {
     place.repo = disk.join("repo");
     let names = |place: &Place| place.packs().iter().map(|path| path.file_name().map(Into::into)).collect::<Vec<_>>();
     let (mut without, mut freed) = (0, 0);
-    let step = if rounds() == 1 { 160 } else { 4 };
-    for left in (0..=1024).step_by(step) {
+    for left in steps(1024, 160) {
         let what = format!("{left} KiB are left");
         mount(&disk, 8192);
         copy(&before, &place.repo);

@@ -1,4 +1,5 @@
-//! A small file system for one test, in a mount namespace of its own: nothing of it is left or seen outside.
+//! A small file system for one test, in a mount namespace of its own: nothing of it is left or seen outside. And a limit
+//! on the size of files, which cuts writes short.
 //!
 //! Mounting needs the superuser; without, the tests say so and pass.
 
@@ -36,4 +37,18 @@ pub fn mount(path: &Path, kib: usize) {
     let options = format!("size={kib}k,mode=0700");
     let done = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "small"]).arg(path).output().expect("runs");
     assert!(done.status.success(), "{done:?}");
+}
+
+/// `program`, whose files can have so many blocks of 512 bytes: a write beyond that is cut short, and the next one fails.
+pub fn limited(program: &Command, blocks: u64) -> Command {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f $0; exec \"$@\"", &blocks.to_string()]);
+    limited.arg(program.get_program()).args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited
 }

@@ -6,11 +6,48 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Whether strace is here and may trace. If not, that is said: the test that asks passes without.
+use super::Random;
+
+/// Calls that change what is on disk, and `openat`, which makes files. Where a kernel has none of a name, or the program
+/// makes no such call, nothing is tried.
+pub const CHANGING: [&str; 27] = [
+    "openat",
+    "write",
+    "writev",
+    "pwrite64",
+    "fsync",
+    "fdatasync",
+    "syncfs",
+    "rename",
+    "renameat",
+    "renameat2",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "ftruncate",
+    "mkdir",
+    "mkdirat",
+    "symlink",
+    "symlinkat",
+    "link",
+    "linkat",
+    "fallocate",
+    "copy_file_range",
+    "chmod",
+    "fchmod",
+    "fchmodat",
+    "fchown",
+    "utimensat",
+];
+
+/// Whether strace is here and may trace. If not, that is said, and the test that asks passes without; but not where
+/// `NBAK_TEST_STRACE=required`, as in CI: there it would be said to nobody.
 #[expect(clippy::print_stdout, reason = "a test that was skipped says so")]
 pub fn can_trace() -> bool {
     let works = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
     let works = works.is_ok_and(|status| status.success());
+    let is_required = std::env::var_os("NBAK_TEST_STRACE").is_some_and(|value| value == "required");
+    assert!(works || !is_required, "strace is not installed, or may not trace, and NBAK_TEST_STRACE says that it must");
     if !works {
         println!("skipped: strace is not installed, or may not trace");
     }
@@ -89,4 +126,32 @@ pub fn counts(calls: Vec<(String, String, String)>) -> BTreeMap<String, u64> {
         *most = count.max(*most);
     }
     counts
+}
+
+/// How often a call fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Times {
+    Once,
+    Five,
+    OnAndOn,
+}
+
+impl Times {
+    /// As strace has it, from the call with the number `nth` on.
+    pub fn when(self, nth: u64) -> String {
+        match self {
+            Times::Once => nth.to_string(),
+            Times::Five => format!("{nth}..{}", nth + 4),
+            Times::OnAndOn => format!("{nth}+"),
+        }
+    }
+}
+
+/// So many of the numbers from 1 to `count`, or all of them: one from each part of equal length, where `random` says.
+pub fn positions(count: u64, most: u64, random: &mut Random) -> Vec<u64> {
+    if count <= most {
+        return (1..=count).collect();
+    }
+    let start = |part: u64| part * count / most;
+    (0..most).map(|part| 1 + start(part) + random.below(start(part + 1) - start(part))).collect()
 }

@@ -1,29 +1,39 @@
 //! This machine's disk fails while files go to Drive or come from there: a call of each kind that writes fails, once or
-//! from then on. An exit code of 0 says that all is done; else the same command, on a disk that works, does it. What
+//! from then on, or is interrupted, or the program is killed as it enters it. An exit code of 0 says that all is done; else the same command, on a disk that works, does it. What
 //! was there before is there.
 //!
-//! strace makes the calls fail. Sockets are written to by others than these, so that only files are meant.
+//! strace makes the calls fail, and counts them by thread. Sockets are written to by `write`, which is left alone here,
+//! so that only files are meant. Which calls have their turn the seed says; all, if the rounds are enough.
 #![allow(clippy::print_stdout, reason = "they say how many failed")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::common::{noise, rounds, strace, tree};
+use crate::common::strace::{self, CHANGING, Times};
+use crate::common::{Random, noise, rounds, tree};
 use crate::drive_common::{Cloud, store_grant};
 
-const CALLS: [&str; 10] = [
-    "pwrite64",
-    "fsync",
-    "fdatasync",
-    "rename",
-    "renameat",
-    "renameat2",
-    "unlink",
-    "ftruncate",
-    "mkdir",
-    "copy_file_range",
+/// With what happens to them in one round, in turn.
+const FAULTS: [(&str, Times); 6] = [
+    ("error=EIO", Times::Once),
+    ("error=ENOSPC", Times::OnAndOn),
+    ("signal=KILL", Times::Once),
+    ("error=EIO", Times::OnAndOn),
+    ("error=EINTR", Times::Five),
+    ("error=ENOSPC", Times::Once),
 ];
-const FAULTS: [(&str, &str); 3] = [("error=EIO", ""), ("error=ENOSPC", "+"), ("error=EIO", "+")];
+
+/// How often each call is made when nothing fails, at most, by one thread.
+fn counts(cloud: &Cloud, args: &[&str]) -> BTreeMap<String, u64> {
+    let log = tempfile::NamedTempFile::new().expect("a file for the log");
+    let calls: Vec<&str> = CHANGING.into_iter().filter(|call| !["write", "writev"].contains(call)).collect();
+    let trace = format!("trace=?{}", calls.join(",?"));
+    let options = ["-o", log.path().to_str().expect("text"), "-e", &trace];
+    let output = strace::traced(&cloud.command(args), &options).output().expect("strace runs");
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    strace::counts(strace::calls(&fs::read_to_string(log.path()).expect("a log")))
+}
 
 /// Runs the program with a call that fails; its exit code, and whether the call was made at all.
 fn with_fault(cloud: &Cloud, args: &[&str], call: &str, fault: &str, when: &str) -> (Option<i32>, bool) {
@@ -42,29 +52,33 @@ fn sweep(args: &[&str], begin: &dyn Fn() -> Cloud, is_done: &dyn Fn(&Cloud)) {
     if !strace::can_trace() {
         return;
     }
-    let (mut failed, mut runs) = (0, 0);
-    for (at, call) in CALLS.iter().enumerate() {
-        for turn in 0..2 * rounds() as usize {
-            let (fault, on) = FAULTS[(at + turn) % FAULTS.len()];
-            // Calls are counted by thread: mostly the first few of each are made.
-            let when = format!("{}{on}", 1 + turn % 4);
-            let cloud = begin();
-            let (code, injected) = with_fault(&cloud, args, call, fault, &when);
-            if !injected {
-                break;
-            }
-            runs += 1;
-            failed += u64::from(code != Some(0));
-            if code == Some(0) {
+    let mut random = Random::seeded(&format!("{args:?}, of which a call fails"));
+    let shift = random.below(FAULTS.len() as u64) as usize;
+    let (mut failed, mut killed, mut runs) = (0, 0, 0);
+    for (at, (call, count)) in counts(&begin(), args).into_iter().enumerate() {
+        for (turn, nth) in strace::positions(count, 2 * rounds(), &mut random).into_iter().enumerate() {
+            for (number, (fault, times)) in FAULTS.iter().enumerate() {
+                if rounds() == 1 && number != (shift + at * 2 + turn) % FAULTS.len() {
+                    continue;
+                }
+                let when = times.when(nth);
+                let cloud = begin();
+                let (code, injected) = with_fault(&cloud, args, &call, fault, &when);
+                runs += u64::from(injected || code.is_none());
+                failed += u64::from(code.is_some_and(|code| code != 0));
+                killed += u64::from(code.is_none());
+                if code == Some(0) {
+                    is_done(&cloud);
+                }
+                let again = cloud.run(args);
+                assert_eq!(again.code, 0, "{args:?} after {call} {when} {fault}: {again:?}");
                 is_done(&cloud);
             }
-            let again = cloud.run(args);
-            assert_eq!(again.code, 0, "{args:?} after {call} {when} {fault}: {again:?}");
-            is_done(&cloud);
         }
     }
-    println!("{args:?}: {failed} of {runs} failed");
+    println!("{args:?}: {failed} of {runs} failed, {killed} were killed");
     assert!(runs > 3, "{args:?}: {runs} runs are too few to mean anything");
+    assert!(failed > 0 && killed > 0, "{args:?}: {failed} of {runs} failed, {killed} were killed");
 }
 
 fn machine() -> Cloud {

@@ -16,6 +16,7 @@ use super::output::{self, count, line, size};
 use super::snapshot::{not_captured, unreadable_json};
 use crate::error::{Error, Result};
 use crate::export::backup::MacState;
+use crate::export::manager::Unverified;
 use crate::export::manifest::Manifest;
 use crate::export::write::Written;
 use crate::snapshot::record::Record;
@@ -292,10 +293,12 @@ fn prune(context: &Context, days: Option<u32>, dry_run: bool, as_one: bool) -> R
     if pruned.decisions.iter().any(|decision| decision.by_gap) {
         output::warning(IN_DOUBT);
     }
-    if pruned.unverified {
-        output::warning(
-            "no backup verifies with the keys that are there, so none was removed (`nbak backup verify NAME` says why)",
-        );
+    if let Some(why) = pruned.unverified {
+        let what = "no backup verifies with the keys that are there, so none was removed";
+        return Err(match why {
+            Unverified::NoKey => Error::key(what).hint("give the key of the backups with --vault-key-file"),
+            Unverified::Damaged => Error::integrity(what).hint("`nbak backup verify NAME` says why of each"),
+        });
     }
     if !context.json && !pruned.decisions.iter().any(|decision| !decision.keep) {
         line("no backup is to be removed");

@@ -93,7 +93,16 @@ pub struct Pruned {
     /// The names of those that were removed.
     pub removed: Vec<String>,
     /// Some are old enough, and none was removed, since not a single backup verifies with the keys that are there.
-    pub unverified: bool,
+    pub unverified: Option<Unverified>,
+}
+
+/// Why no backup verifies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unverified {
+    /// At least of one the key is not there.
+    NoKey,
+    /// They have faults.
+    Damaged,
 }
 
 impl BackupManager {
@@ -268,9 +277,9 @@ impl BackupManager {
     /// Removes the backups of this data directory that are older than `days`, or than the retention of the settings.
     pub fn prune_backups(&self, days: Option<u32>, dry_run: bool) -> Result<Pruned> {
         if !write::is_there(&self.places.backup_dir)? {
-            return Ok(Pruned { decisions: Vec::new(), removed: Vec::new(), unverified: false });
+            return Ok(Pruned { decisions: Vec::new(), removed: Vec::new(), unverified: None });
         }
-        let _lock = write::lock(&self.places.backup_dir, self.settings.patience)?;
+        let lock = write::lock_unsigned(&self.places.backup_dir, self.settings.patience)?;
         let days = days.unwrap_or(self.settings.retention_days);
         let backups = self.list_backups()?;
         let now = now_ms();
@@ -278,7 +287,7 @@ impl BackupManager {
         let owns = self.places.owns();
         let (own, others): (Vec<Listed>, Vec<Listed>) =
             backups.into_iter().partition(|one| one.damage.is_some() || owns(&one.source_dir));
-        let mut unverified = false;
+        let mut unverified = None;
         let mut decisions = retention::plan(&own, days, now, None);
         // Verifying costs a whole read: only if something would be removed at all.
         if decisions.iter().any(|decision| !decision.keep) {
@@ -287,13 +296,14 @@ impl BackupManager {
                 return Err(refusal);
             }
             // If none verifies, it is not known which of them is worth keeping: a key may be missing.
-            if let Some(good) = self.newest_good(&own) {
-                decisions = retention::plan(&own, days, now, Some(&good));
-            } else {
-                unverified = true;
-                for decision in decisions.iter_mut().filter(|decision| !decision.keep) {
-                    decision.keep = true;
-                    decision.reason.push_str(", but none verifies with the keys that are there");
+            match self.newest_good(&own) {
+                Ok(good) => decisions = retention::plan(&own, days, now, Some(&good)),
+                Err(why) => {
+                    unverified = Some(why);
+                    for decision in decisions.iter_mut().filter(|decision| !decision.keep) {
+                        decision.keep = true;
+                        decision.reason.push_str(", but none verifies with the keys that are there");
+                    }
                 }
             }
             if let Some(waits) = alike.and_then(|alike| alike.waits()) {
@@ -312,24 +322,33 @@ impl BackupManager {
         decisions.sort_by(|one, other| one.name.cmp(&other.name));
         let mut removed = Vec::new();
         for decision in decisions.iter().filter(|decision| !decision.keep && !dry_run) {
+            lock.sign();
             retention::remove(&self.places.backup_dir.join(&decision.name))?;
             removed.push(decision.name.clone());
         }
         Ok(Pruned { decisions, removed, unverified })
     }
 
-    /// The newest complete backup that verifies without a fault, or else the newest that does.
-    fn newest_good(&self, backups: &[Listed]) -> Option<String> {
-        let good = |listed: &&Listed| {
-            // What a missing key keeps from being looked at is not known to be good.
-            let opens = !listed.encrypted || self.vault(None).is_some();
-            let backup = Backup::open(&listed.path).ok().filter(|_| opens);
-            let verified = backup.and_then(|backup| self.verify_backup(&backup).ok());
-            verified.is_some_and(|verified| verified.faults.is_empty())
-        };
+    /// The newest complete backup that verifies without a fault, or else the newest that does; or why none does.
+    fn newest_good(&self, backups: &[Listed]) -> std::result::Result<String, Unverified> {
+        let mut why = Unverified::Damaged;
         let (complete, others): (Vec<&Listed>, Vec<&Listed>) =
             backups.iter().rev().filter(|one| one.damage.is_none()).partition(|one| one.lacks.count == 0);
-        complete.into_iter().chain(others).find(good).map(|listed| listed.name.clone())
+        for listed in complete.into_iter().chain(others) {
+            // What a missing key keeps from being looked at is not known to be good.
+            if listed.encrypted && self.vault(None).is_none() {
+                why = Unverified::NoKey;
+                continue;
+            }
+            let verified = Backup::open(&listed.path).and_then(|backup| self.verify_backup(&backup));
+            match verified {
+                Ok(verified) if verified.faults.is_empty() => return Ok(listed.name.clone()),
+                Ok(verified) if verified.wrong_key => why = Unverified::NoKey,
+                Err(error) if error.is_key() => why = Unverified::NoKey,
+                _ => {}
+            }
+        }
+        Err(why)
     }
 
     pub(super) fn open_store(&self) -> Result<Store> {

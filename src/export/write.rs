@@ -93,9 +93,14 @@ pub struct Written {
 /// Takes the lock of the backups at `folder`, which is made if it is not there.
 pub fn lock(folder: &Path, patience: Duration) -> Result<WriterLock> {
     crate::store::local::create_folder(folder)?;
-    let lock = WriterLock::acquire_at(&folder.join(LOCK), "making, restoring or removing a backup here", patience)?;
+    let lock = lock_unsigned(folder, patience)?;
     lock.sign();
     Ok(lock)
+}
+
+/// The same of a folder that is there, for those who may turn out to have no key: nothing is written until they sign.
+pub fn lock_unsigned(folder: &Path, patience: Duration) -> Result<WriterLock> {
+    WriterLock::acquire_at(&folder.join(LOCK), "making, restoring or removing a backup here", patience)
 }
 
 /// Writes the snapshot `record` of `store` as a backup.

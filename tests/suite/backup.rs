@@ -598,8 +598,14 @@ fn prune_removes_nothing_if_nothing_verifies() {
     let text = fs::read_to_string(&manifest_of_old).expect("a manifest");
     let created = manifest(&folder.join(&old))["created_at"].as_str().expect("a time").to_owned();
     fs::write(&manifest_of_old, text.replace(&created, &days_ago(100))).expect("written");
-    let run = place.ok(&["backup", "prune"]);
+    let run = place.run(&["backup", "prune"]);
+    assert_eq!(run.code, 12, "the key of one is not there: {run:?}");
     assert!(run.err.contains("no backup verifies") && folder.join(&old).exists(), "{run:?}");
+    // With both keys the other one is known to be good, and it is the only one of which that is known.
+    let former = place.path("former");
+    fs::write(&former, OTHER_KEY).expect("written");
+    place.ok(&["--vault-key-file", former.to_str().expect("a name"), "backup", "prune"]);
+    assert!(folder.join(&old).exists());
 }
 
 #[test]

@@ -75,3 +75,4 @@ mod thrash;
 mod together;
 mod under_fire;
 mod wal_delta;
+mod wrong_key;

@@ -20,9 +20,13 @@ torture ROUNDS="20":
     NBAK_TEST_ROUNDS={{ROUNDS}} NBAK_TEST_THRASH_SECONDS=600 cargo test --locked --no-fail-fast --test suite -- \
         power:: crash:: gc_faults:: damage:: drills:: inplace:: under_fire:: together:: thrash:: model:: drive::faults drive::disk
 
+# An input may make a parser take as much as in tests/fuzz_replay.rs at once, and the process four times as much beside
+# what the sanitizer needs; more is a finding. So is what takes longer than ten seconds.
+#
 # Fuzz one target of fuzz/ for so many seconds: `just fuzz pack_footer 60`.
 fuzz TARGET SECONDS:
-    cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}
+    cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}} -timeout=10 -rss_limit_mb=1024 \
+        -malloc_limit_mb={{ if TARGET == "pack_footer" { "96" } else { "64" } }}
 
 # What Miri can run of the library (with a nightly toolchain that has it): all that calls no C and waits for no thread pool.
 miri:

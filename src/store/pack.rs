@@ -353,6 +353,35 @@ mod tests {
         let mut deep = sample();
         deep.segments[1].depth = MAX_DEPTH + 1;
         assert!(Footer::decode(&deep.encode().expect("encodes"), 100).is_err());
+
+        // Whatever number stands wherever, and wherever it ends: it is read or refused, and nobody waits for that.
+        let encoded = sample().encode().expect("encodes");
+        let length = u32::from_le_bytes(encoded[1..5].try_into().expect("four bytes")) as usize;
+        let codec = if encoded[0] == 0 { Codec::Raw } else { Codec::Zstd };
+        let tables = segment::decompress(codec, &encoded[5..], length, &[]).expect("its own tables");
+        let mut hostile: Vec<Vec<u8>> = (0..tables.len()).map(|cut| tables[..cut].to_vec()).collect();
+        for at in 0..tables.len() {
+            for number in [0, 1, 127, 1 << 16, 1 << 24, 1 << 31, 1 << 40, 1 << 62, u64::MAX] {
+                let mut one = tables[..at].to_vec();
+                put_varint(&mut one, number);
+                one.extend_from_slice(&tables[at + 1..]);
+                hostile.push(one);
+            }
+        }
+        let zeros = vec![0; MAX_PLAIN];
+        let (codec, bomb) = segment::compress(&zeros, &[]).expect("compresses");
+        assert_eq!(codec, Codec::Zstd);
+        let bomb = [&[1][..], &(MAX_PLAIN as u32).to_le_bytes(), &bomb].concat();
+        let took = |act: &dyn Fn()| {
+            let start = std::time::Instant::now();
+            act();
+            start.elapsed()
+        };
+        let longest = hostile.iter().map(|one| took(&|| drop(Footer::decode_tables(one, 100)))).max();
+        let second = std::time::Duration::from_secs(1);
+        assert!(hostile.len() > 500 && longest.is_some_and(|longest| longest < second), "{longest:?}");
+        // A thousandth of a bomb's length is what it takes to send it.
+        assert!(bomb.len() < MAX_PLAIN / 1000 && took(&|| assert!(Footer::decode(&bomb, 100).is_err())) < 10 * second);
     }
 
     #[test]

@@ -84,6 +84,7 @@ fn none_writes_outside_and_none_that_is_refused_changes_a_byte() {
         }
     });
     let [unreadable, refused, restored] = counts.map(AtomicU64::into_inner);
+    println!("seeds 0 to {}", backups - 1);
     println!("{unreadable} could not be opened, {refused} restores were refused, {restored} were carried out");
     assert!(unreadable > backups / 10 && refused > backups / 10);
 }

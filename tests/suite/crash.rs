@@ -3,6 +3,7 @@
 //!
 //! `NBAK_TEST_ROUNDS` multiplies the kills, of which those alone count that ended a process; `NBAK_TEST_SEED` repeats
 //! them, as far as timing can be repeated.
+#![allow(clippy::print_stdout, reason = "they say how many kills there were")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! A small file system for one test, in a mount namespace of its own: nothing of it is left or seen outside. And a limit
-//! on the size of files, which cuts writes short.
+//! A small file system for one test, in a mount namespace of its own: nothing of it is left or seen outside. And a
+//! limit on the size of files, which cuts writes short.
 //!
 //! Mounting needs the superuser; without, the tests say so and pass.
 
@@ -39,7 +39,8 @@ pub fn mount(path: &Path, kib: usize) {
     assert!(done.status.success(), "{done:?}");
 }
 
-/// `program`, whose files can have so many blocks of 512 bytes: a write beyond that is cut short, and the next one fails.
+/// `program`, whose files can have so many blocks of 512 bytes: a write beyond that is cut short, and the next one
+/// fails.
 pub fn limited(program: &Command, blocks: u64) -> Command {
     let mut limited = Command::new("sh");
     limited.args(["-c", "trap '' XFSZ; ulimit -f $0; exec \"$@\"", &blocks.to_string()]);

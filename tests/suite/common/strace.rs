@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::Random;
 
-/// Calls that change what is on disk, and `openat`, which makes files. Where a kernel has none of a name, or the program
-/// makes no such call, nothing is tried.
+/// Calls that change what is on disk, and `openat`, which makes files. Where a kernel has none of a name, or the
+/// program makes no such call, nothing is tried.
 pub const CHANGING: [&str; 27] = [
     "openat",
     "write",

@@ -1,6 +1,6 @@
 //! This machine's disk fails while files go to Drive or come from there: a call of each kind that writes fails, once or
-//! from then on, or is interrupted, or the program is killed as it enters it. An exit code of 0 says that all is done; else the same command, on a disk that works, does it. What
-//! was there before is there.
+//! from then on, or is interrupted, or the program is killed as it enters it. An exit code of 0 says that all is done;
+//! else the same command, on a disk that works, does it. What was there before is there.
 //!
 //! strace makes the calls fail, and counts them by thread. Sockets are written to by `write`, which is left alone here,
 //! so that only files are meant. Which calls have their turn the seed says; all, if the rounds are enough.

@@ -91,6 +91,7 @@ fn whatever_breaks_there_is_one_whole_copy() {
             |root| crate::common::tree(root).into_iter().map(|(path, thing)| (path, thing.bytes)).collect::<Vec<_>>();
         assert!(plain(&folder) == plain(&backup.path), "seed {seed}");
     }
+    println!("scripts of the seeds 0 to {}", SCRIPTS * crate::common::rounds() - 1);
     println!("at most {most} requests for one script");
     assert!(!cloud.place.data.join(".nbak-state/uploads.json").exists(), "nothing has begun that did not end");
 }

@@ -27,7 +27,7 @@ fn fails_at_any_step(name: &str, cloud: &Cloud, args: &[&str], media: &[Medium],
     let count = recording.steps.len() as u64;
     let none = (0, BTreeMap::new());
     let (_, names) = recording.noted.as_ref().unwrap_or(&none);
-    let mut show = |image: Image, what: &str| {
+    let show = |image: Image, what: &str| {
         let placed = image.disk.write(&top);
         inplace::renumber(&cloud.place.data, Origin::Names(names), &placed);
         judge(&image.said, &format!("{name}, of {count} steps: {what}"));

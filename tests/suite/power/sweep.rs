@@ -2,8 +2,8 @@
 //! killed as it enters the call. What has to be so afterwards is what has to be so when the power failed; and an exit
 //! code of 0 says that all is done.
 //!
-//! strace makes the calls fail. It counts them by thread, so that a call that several threads make fails in each of them.
-//! Which of them have their turn the seed says; all of them, if the rounds are enough.
+//! strace makes the calls fail. It counts them by thread, so that a call that several threads make fails in each of
+//! them. Which have their turn the seed says; all of them, if the rounds are enough.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,8 +15,8 @@ use crate::common::small_disk::limited;
 use crate::common::strace::{self, CHANGING, Times};
 use crate::common::{Random, rounds};
 
-/// What happens to a call, from the first number to the last. An interrupted one is tried again, for ever if it must be:
-/// so that happens once, or five times in a row.
+/// What happens to a call, from the first number to the last. An interrupted one is tried again, for ever if it must
+/// be: so that happens once, or five times in a row.
 const FAULTS: [(&str, Times); 7] = [
     ("error=EIO", Times::Once),
     ("error=ENOSPC", Times::OnAndOn),

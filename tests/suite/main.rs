@@ -64,6 +64,7 @@ mod retention;
 mod rollback;
 mod scan;
 mod seals;
+mod secrecy;
 mod shared;
 mod startup;
 mod stats;

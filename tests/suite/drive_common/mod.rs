@@ -26,21 +26,42 @@ use super::fake_drive::{CLIENT_ID, CLIENT_SECRET, FakeDrive, SCOPE};
 pub struct Cloud {
     pub place: Place,
     pub fake: Rc<FakeDrive>,
-    /// All that was printed.
-    pub printed: RefCell<String>,
+    pub printed: Printed,
+}
+
+/// All that was printed on a machine. Whichever test it is: at its end nothing of that may be a secret.
+pub struct Printed {
+    text: RefCell<String>,
+    fake: Rc<FakeDrive>,
+}
+
+impl Printed {
+    fn of(fake: &Rc<FakeDrive>) -> Printed {
+        Printed { text: RefCell::default(), fake: fake.clone() }
+    }
+}
+
+impl Drop for Printed {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let text = self.text.borrow();
+            assert!(!self.fake.secrets().iter().any(|secret| text.contains(secret)), "a secret was printed: {text}");
+        }
+    }
 }
 
 impl Cloud {
     pub fn new() -> Cloud {
         let fake = Rc::new(FakeDrive::start());
         fake.device_interval(0);
-        Cloud { place: Place { key: Some(KEY), ..Place::empty() }, fake, printed: RefCell::default() }
+        let printed = Printed::of(&fake);
+        Cloud { place: Place { key: Some(KEY), ..Place::empty() }, fake, printed }
     }
 
     /// Another machine, with the same account and key, and nothing else.
     pub fn on_a_new_machine(&self) -> Cloud {
         let place = Place { key: self.place.key, ..Place::empty() };
-        Cloud { place, fake: self.fake.clone(), printed: RefCell::default() }
+        Cloud { place, fake: self.fake.clone(), printed: Printed::of(&self.fake) }
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
@@ -59,8 +80,15 @@ impl Cloud {
 
     pub fn run(&self, args: &[&str]) -> Run {
         let run = Run::of(self.command(args));
-        self.printed.borrow_mut().extend([run.out.as_str(), "\n", run.err.as_str(), "\n"]);
+        self.heard(&[&run.out, &run.err]);
         run
+    }
+
+    /// Notes what was printed by a run that was not one of [`Cloud::run`].
+    pub fn heard(&self, texts: &[&str]) {
+        for text in texts {
+            self.printed.text.borrow_mut().extend([text, "\n"]);
+        }
     }
 
     pub fn ok(&self, args: &[&str]) -> Run {
@@ -83,6 +111,7 @@ impl Cloud {
         assert!(visit(&address).contains("Access was granted"));
         let rest: Vec<String> = lines.map_while(Result::ok).collect();
         assert!(child.wait().expect("ended").success(), "{rest:?}");
+        self.heard(&rest.iter().map(String::as_str).collect::<Vec<_>>());
     }
 
     /// Removes all that is there.
@@ -123,7 +152,7 @@ impl Cloud {
 
     /// Nothing that was printed has a token or the address of a session in it; nor has a file that others can read.
     pub fn assert_no_secret_was_shown(&self) {
-        let printed = self.printed.borrow();
+        let printed = self.printed.text.borrow();
         for secret in self.fake.secrets() {
             assert!(!printed.contains(&secret), "a secret was printed");
             for (path, thing) in super::common::tree(&self.place.data) {

@@ -81,6 +81,8 @@ pub(super) struct OAuth {
     pub(super) hasty: u64,
     grants: Vec<Grant>,
     access: HashMap<String, Access>,
+    /// All access tokens, also those that are good no more.
+    given: Vec<String>,
     codes: HashMap<String, Code>,
     devices: HashMap<String, Device>,
 }
@@ -104,6 +106,7 @@ impl OAuth {
             hasty: 0,
             grants: Vec::new(),
             access: HashMap::new(),
+            given: Vec::new(),
             codes: HashMap::new(),
             devices: HashMap::new(),
         }
@@ -114,9 +117,9 @@ impl OAuth {
         self.access.get(token).is_some_and(|access| access.until > Instant::now() && !self.grants[access.grant].revoked)
     }
 
-    /// All tokens that were given and are known still.
+    /// All tokens that were ever given.
     pub(super) fn secrets(&self) -> Vec<String> {
-        self.grants.iter().map(|grant| grant.refresh.clone()).chain(self.access.keys().cloned()).collect()
+        self.grants.iter().map(|grant| grant.refresh.clone()).chain(self.given.iter().cloned()).collect()
     }
 
     /// Kills one access token; its grant lives on.
@@ -144,6 +147,7 @@ impl OAuth {
 
     fn new_access(&mut self, grant: usize) -> String {
         let token = format!("ya29.{}", random_word());
+        self.given.push(token.clone());
         self.access.insert(token.clone(), Access { grant, until: Instant::now() + self.lifetime });
         token
     }

@@ -143,19 +143,44 @@ mod tests {
 
     #[test]
     fn every_use_has_a_key_of_its_own() {
-        let keys = Keys::new(StoreId([1; 16]), &Secret::random());
+        let (store, master) = (StoreId([1; 16]), Secret::random());
+        let keys = Keys::new(store, &master);
+        // All labels of the format, each with what is derived under it.
+        let uses = [
+            ("packs", &keys.packs),
+            ("index", &keys.index),
+            ("chunk ids", &keys.chunk_ids),
+            ("recipe ids", &keys.recipe_ids),
+            ("tree ids", &keys.tree_ids),
+            ("snapshot records", &keys.records),
+            ("index names", &keys.note_names),
+            ("walks", &keys.walks),
+            ("manifests", &keys.manifests),
+        ];
+        let labelled = |label: &str| derive(&store.0, master.expose(), &[b"nbak v1 ", label.as_bytes()]);
+        let mut seen = vec![keys.chunker_seed.to_le_bytes()];
+        assert_eq!(seen[0], labelled("chunker").expose()[..8]);
+        for (label, key) in uses {
+            assert_eq!(key.expose(), labelled(label).expose(), "{label}");
+            // What the chunker has is eight bytes: so many are compared of all.
+            let head: [u8; 8] = key.expose()[..8].try_into().expect("eight bytes");
+            assert!(!seen.contains(&head), "{label} has the key of another use");
+            seen.push(head);
+        }
+        assert_eq!(seen.len(), 10);
+        // And each is used for what it is called: equal bytes have another id under each.
         let text = b"the same bytes";
-        let ids = [
+        let mut ids = vec![
             keys.chunk_id(text).0,
             keys.recipe_id(text).0,
             keys.tree_id(text).0,
             keys.record_mac(text),
+            keys.note_name("the same bytes"),
             keys.walk_digest(std::iter::once(text)),
         ];
-        for (at, id) in ids.iter().enumerate() {
-            assert!(!ids[..at].contains(id));
-        }
-        assert_ne!(keys.packs.expose(), keys.index.expose());
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 6);
     }
 
     #[test]

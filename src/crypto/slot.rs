@@ -263,4 +263,57 @@ mod tests {
             assert!(Slot::parse(&slot.bytes()[..at]).is_err(), "cut at {at}");
         }
     }
+
+    /// The slot with these bytes and a checksum that fits, as whoever can write to the store would make it.
+    fn forged(mut bytes: Vec<u8>) -> Option<Slot> {
+        let body = bytes.len() - 16;
+        let checksum = blake3::hash(&bytes[..body]);
+        bytes[body..].copy_from_slice(&checksum.as_bytes()[..16]);
+        Slot::parse(&bytes).ok()
+    }
+
+    #[test]
+    fn a_flipped_byte_with_a_checksum_that_fits_opens_nothing() {
+        let (master, strong) = (Secret::random(), "c3Ryb25nIGtleSBvZiBmb3J0eS1mb3VyIGNoYXJhY3Rlcg==");
+        let sample = |key: &Credential| Slot::new(StoreId::random(), &master, Some(key), 5, "mine").expect("a key");
+        let (vault, phrase) = (vault(strong), Credential::Passphrase("words".to_owned()));
+        for (key, method) in [(&vault, Method::VaultKey), (&phrase, Method::Passphrase)] {
+            let slot = sample(key);
+            assert_eq!(slot.method, method);
+            assert!(forged(slot.bytes.clone()).expect("unchanged").open(Some(key)).is_some());
+            // With Argon2id every byte would take minutes: one of each field.
+            let all = 0..slot.bytes.len() - 16;
+            let fields = [10, 26, 42, 50, 62, 94, 110, 122, 154, 170, 171];
+            for at in all.filter(|at| method == Method::VaultKey || fields.contains(at)) {
+                let mut bytes = slot.bytes.clone();
+                bytes[at] ^= 1;
+                let opened = forged(bytes).and_then(|slot| slot.open(Some(key)));
+                // The method says that it is not sealed at all: what stands there is no master key of this store.
+                let is_method = at == 9;
+                let is_other = opened.as_ref().is_none_or(|found| is_method && found.expose() != master.expose());
+                assert!(is_other, "{method:?}: byte {at} is not noticed");
+            }
+        }
+    }
+
+    /// AES-GCM does not commit to its key. That this slot's text opens under the key is not enough.
+    #[test]
+    fn a_slot_with_a_wrong_key_check_opens_for_nobody() {
+        let (master, key) = (Secret::random(), vault("c3Ryb25nIGtleSBvZiBmb3J0eS1mb3VyIGNoYXJhY3Rlcg=="));
+        let slot = Slot::new(StoreId::random(), &master, Some(&key), 5, "mine").expect("a key");
+        for flip in [0, 1] {
+            let mut bytes = slot.bytes.clone();
+            bytes[94] ^= flip;
+            let salt: [u8; 32] = bytes[62..94].try_into().expect("32 bytes");
+            let wrapping = Wrapping::derive(&key, slot.method, &salt, (0, 0, 0)).expect("a key");
+            let nonce: [u8; 12] = bytes[HEAD..HEAD + 12].try_into().expect("12 bytes");
+            let mut wrapped = master.expose().to_vec();
+            let aad = [&bytes[..HEAD], b"mine"].concat();
+            seal::seal(&seal::cipher(wrapping.key.expose()), nonce, &aad, &mut wrapped);
+            let end = HEAD + 12 + wrapped.len();
+            bytes[HEAD + 12..end].copy_from_slice(&wrapped);
+            let slot = forged(bytes).expect("it has the form of one");
+            assert_eq!(slot.open(Some(&key)).is_some(), flip == 0, "flipped: {flip}");
+        }
+    }
 }

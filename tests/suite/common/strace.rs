@@ -155,3 +155,37 @@ pub fn positions(count: u64, most: u64, random: &mut Random) -> Vec<u64> {
     let start = |part: u64| part * count / most;
     (0..most).map(|part| 1 + start(part) + random.below(start(part + 1) - start(part))).collect()
 }
+
+/// Syncs and removals that may fail without a word, and why: by what stands in their paths.
+const BEST_EFFORT: [(&str, &str); 5] = [
+    ("/index.redb", "the index is made anew from the packs, and never synced"),
+    ("/repo/note-", "the index's notes: without them the next snapshot looks at more"),
+    (
+        "/.nbak-state",
+        "what is remembered of uploads: without it they begin anew, and what is there is seen to be there",
+    ),
+    ("/.nbak-scratch-", "scratch space: `doctor` names what is left, and the next command that has some sweeps it"),
+    ("/.nbak-restore\", AT_REMOVEDIR", "it is empty by then, and the next one that may write removes it"),
+];
+
+/// Syncs and removals of a `log` with paths (`-y`) that were made to fail by EIO or ENOSPC, without those that are best
+/// effort on purpose. Whoever ends with 0 after one of these says what is not so: the bytes may be there, and nobody
+/// knows whether they stay.
+pub fn passed_over(log: &str) -> Vec<String> {
+    let mut begun: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut failed = Vec::new();
+    for line in log.lines() {
+        let Some((thread, rest)) = line.split_once(' ') else { continue };
+        let rest = rest.trim_start();
+        if let Some((call, _)) = rest.split_once(" <unfinished") {
+            begun.insert(thread, call);
+        }
+        let call = if rest.starts_with("<...") { begun.get(thread).copied().unwrap_or(rest) } else { rest };
+        let is_meant = ["fsync(", "fdatasync(", "unlink(", "unlinkat("].iter().any(|name| call.starts_with(name));
+        let has_failed = rest.contains("(INJECTED)") && (rest.contains(" EIO ") || rest.contains(" ENOSPC "));
+        if is_meant && has_failed && !BEST_EFFORT.iter().any(|(path, _)| call.contains(path)) {
+            failed.push(call.to_owned());
+        }
+    }
+    failed
+}

@@ -39,11 +39,15 @@ fn counts(cloud: &Cloud, args: &[&str]) -> BTreeMap<String, u64> {
 fn with_fault(cloud: &Cloud, args: &[&str], call: &str, fault: &str, when: &str) -> (Option<i32>, bool) {
     let log = tempfile::NamedTempFile::new().expect("a file for the log");
     let (trace, inject) = (format!("trace=?{call}"), format!("inject={call}:{fault}:when={when}"));
-    let options = ["-o", log.path().to_str().expect("text"), "-e", &trace, "-e", &inject];
+    let options = ["-y", "-o", log.path().to_str().expect("text"), "-e", &trace, "-e", &inject];
     let output = strace::traced(&cloud.command(args), &options).output().expect("strace runs");
     let err = String::from_utf8_lossy(&output.stderr);
+    cloud.heard(&[&String::from_utf8_lossy(&output.stdout), &err]);
     assert!(!err.contains("panicked"), "{call} {when} {fault}: {err}");
-    let injected = fs::read_to_string(log.path()).expect("a log").contains("(INJECTED)");
+    let log = fs::read_to_string(log.path()).expect("a log");
+    let (injected, passed_over) = (log.contains("(INJECTED)"), strace::passed_over(&log));
+    let is_lie = output.status.success() && !passed_over.is_empty();
+    assert!(!is_lie, "{args:?}, {call} {when} {fault}: it ended well after {passed_over:?}");
     (output.status.code(), injected)
 }
 

@@ -2,6 +2,10 @@
 //! killed as it enters the call. What has to be so afterwards is what has to be so when the power failed; and an exit
 //! code of 0 says that all is done.
 //!
+//! A file whose sync failed can be read all the same, and so can a folder whose file was not removed: what is looked at
+//! afterwards does not show it. So the exit code is held against the fault too, with the exceptions of
+//! [`strace::passed_over`].
+//!
 //! strace makes the calls fail. It counts them by thread, so that a call that several threads make fails in each of
 //! them. Which have their turn the seed says; all of them, if the rounds are enough.
 
@@ -43,6 +47,25 @@ fn counts(scene: &Scene) -> BTreeMap<String, u64> {
     strace::counts(strace::calls(&fs::read_to_string(log.path()).expect("a log")))
 }
 
+/// Syncs and removals, each of which fails once: nothing of that is to be seen on the disk, so only what is said of it
+/// is looked at, and many can have their turn.
+fn is_told_of_each(scene: &Scene, reset: &dyn Fn(), counts: &BTreeMap<String, u64>) {
+    for call in ["fsync", "fdatasync", "unlink", "unlinkat"] {
+        let count = counts.get(call).copied().unwrap_or(0);
+        let turns = (12 * rounds()).min(count);
+        for turn in 0..turns {
+            let nth = 1 + turn * (count - 1) / (turns - 1).max(1);
+            reset();
+            let log = tempfile::NamedTempFile::new().expect("a file for the log");
+            let (path, inject) = (log.path().to_str().expect("text"), format!("inject={call}:error=EIO:when={nth}"));
+            let (code, _, err) = traced(scene, &["-y", "-o", path, "-e", &format!("trace={call}"), "-e", &inject]);
+            let passed_over = strace::passed_over(&fs::read_to_string(log.path()).expect("a log"));
+            let what = format!("{}, {call} number {nth}: {err}", scene.name);
+            assert!(code != Some(0) || passed_over.is_empty(), "{what}: it ended well after {passed_over:?}");
+        }
+    }
+}
+
 fn fails_at_any_call(scene: &Scene) {
     if !strace::can_trace() {
         return;
@@ -58,6 +81,7 @@ fn fails_at_any_call(scene: &Scene) {
     };
     let counts = counts(scene);
     reset();
+    is_told_of_each(scene, &reset, &counts);
     let (mut runs, mut failed, mut killed) = (0, 0, 0);
     let shift = random.below(FAULTS.len() as u64) as usize;
     for (at, (call, count)) in counts.into_iter().enumerate() {
@@ -70,11 +94,16 @@ fn fails_at_any_call(scene: &Scene) {
                 reset();
                 let when = times.when(nth);
                 let inject = format!("inject={call}:{fault}:when={when}");
-                let ended = traced(scene, &["-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject]);
+                let log = tempfile::NamedTempFile::new().expect("a file for the log");
+                let path = log.path().to_str().expect("text");
+                let ended = traced(scene, &["-y", "-o", path, "-e", &format!("trace={call}"), "-e", &inject]);
+                let what = format!("{}, {call} number {when}: {fault}", scene.name);
+                let passed_over = strace::passed_over(&fs::read_to_string(log.path()).expect("a log"));
+                assert!(ended.0 != Some(0) || passed_over.is_empty(), "{what}: it ended well after {passed_over:?}");
                 runs += 1;
                 failed += u64::from(ended.0.is_some_and(|code| code != 0));
                 killed += u64::from(ended.0.is_none());
-                judged(&ended, &format!("{}, {call} number {when}: {fault}", scene.name));
+                judged(&ended, &what);
             }
         }
     }
@@ -122,6 +151,39 @@ fn of_a_snapshot_of_which_a_call_fails() {
 #[test]
 fn of_a_backup_of_which_a_call_fails() {
     fails_at_any_call(&scenes::backup());
+}
+
+/// Several threads sync the files of a backup, and a call that is chosen by its number fails in each of them, and in the
+/// first one something else that is told. So each file has its turn by its name, in whatever second it is made.
+#[test]
+fn of_a_backup_of_which_a_file_cannot_be_synced() {
+    if !strace::can_trace() {
+        return;
+    }
+    let scene = scenes::backup();
+    let before = Disk::read(&scene.top());
+    // The next one is of another second than the one that is there, and is called by that.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    for file in ["history.db", "engine.db", "graph", "memory/notes.md", "memory/deep/stays"] {
+        scene.lay(&before, Origin::Inodes(&before.inodes));
+        let log = tempfile::NamedTempFile::new().expect("a file for the log");
+        let now = jiff::Timestamp::now();
+        let seconds = (0..30).map(|second| now + jiff::SignedDuration::from_secs(second));
+        let name = |moment: jiff::Timestamp| {
+            let folder = scene.place.data.join(format!("backups/{}.tmp", moment.strftime("%Y%m%dT%H%M%SZ")));
+            ["-P".to_owned(), folder.join(file).to_str().expect("text").to_owned()]
+        };
+        let paths: Vec<String> = seconds.flat_map(name).collect();
+        let path = log.path().to_str().expect("text");
+        let options = ["-y", "-o", path, "-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO"];
+        let options: Vec<&str> = options.into_iter().chain(paths.iter().map(String::as_str)).collect();
+        let (code, out, err) = traced(&scene, &options);
+        let log = fs::read_to_string(log.path()).expect("a log");
+        assert_eq!(strace::passed_over(&log).len(), 1, "{file}: {log}");
+        assert!(code == Some(1) && err.contains(file), "{file}: {code:?}: {err}");
+        assert!(out.is_empty(), "{file}: {out}");
+        (scene.judge)(&scene, "", file);
+    }
 }
 
 #[test]

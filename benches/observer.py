@@ -1,18 +1,23 @@
 #!/usr/bin/env python3
-"""What somebody learns who sees the sizes of packs, and when they appear, and nothing else (S6, S7).
+"""What somebody learns who sees the sizes of packs, and when they come and go, and nothing else (S6, S7).
 
-  observer.py --work DIR [--files N]
+  observer.py --work DIR [--files N] [--same]
 
-There are N known files, whose sizes the observer knows. Each is put into the data directory once, alone and together with
-a spell of use (workload.py age), and a snapshot is taken. The observer takes the growth of the store, subtracts what
-such a snapshot takes without the file (the median of some that were taken for that), and names the known file whose
-size is nearest. Printed: how often that is right, how many files are nearer than the right one, and the same if
-packs were padded as in Padmé (https://bford.info/pub/sec/purb.pdf), which adds at most 12 %. Half of the files do not
-compress; the others are text, of which the observer knows the compressed size too.
+There are N known files. Each is put into a data directory once, alone and together with a spell of use (workload.py
+age), and a snapshot is taken. The observer has the files and nbak: it rehearses each of them alone, in a data directory
+of the same kind and a store of its own, with another key. It takes what such a snapshot takes without a file (the
+median of some) from both, and names the file whose rehearsal is nearest to what it saw; of several that are as near it
+draws one, so that each counts for a part.
+
+It watches the folder all the time, and so knows in which order packs came: the first one of a snapshot is that
+snapshot's, what follows may be upkeep. `growth` is the observer who sees only what a snapshot adds in all. `seconds`
+goes by time alone, from the writing of the lock to the first pack. Printed too: the same if packs were padded as in
+Padmé (https://bford.info/pub/sec/purb.pdf), which adds at most 12 %, in the rehearsal as in the store. Half of the
+files do not compress; the others are text.
 
 NBAK names the program, as for peers.py.
 """
-import argparse, lzma, math, os, random, shutil, statistics, subprocess, sys
+import argparse, math, os, random, shutil, statistics, subprocess, sys, threading, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NBAK = os.environ.get("NBAK", os.path.join(HERE, "../target/release/nbak"))
@@ -29,88 +34,132 @@ def padded(size):
     return (size + mask) & ~mask
 
 
+class Seen:
+    """What one snapshot showed: the sizes of the packs that came, in their order, and seconds to the first."""
+
+    def __init__(self, sizes, seconds):
+        self.sizes, self.seconds = sizes, seconds
+
+    def own(self, pad):
+        return padded(self.sizes[0]) if pad else self.sizes[0]
+
+    def growth(self, pad):
+        return sum(padded(size) if pad else size for size in self.sizes)
+
+
 class Place:
-    def __init__(self, work):
+    def __init__(self, work, key, seed):
         shutil.rmtree(work, ignore_errors=True)
-        self.data, self.store = os.path.join(work, "data"), os.path.join(work, "store")
+        self.data, self.store, self.seed = os.path.join(work, "data"), os.path.join(work, "store"), str(seed)
         os.makedirs(self.data)
-        subprocess.run(WORKLOAD + ["make", self.data, "--scale", "0.2"], check=True)
+        subprocess.run(WORKLOAD + ["make", self.data, "--scale", "0.2", "--seed", self.seed], check=True)
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("NBAK_", "NODYN_", "LYNOX_"))}
-        key = "q0Zk3vB8sYt1nWm6RdX4uJc7HfLp2GaE"
         self.env = dict(clean, NBAK_DATA_DIR=self.data, NBAK_REPO=self.store, NODYN_VAULT_KEY=key)
         self.steps = 0
         self.snapshot()
 
-    def packs(self):
-        folder = os.path.join(self.store, "packs")
-        names = os.listdir(folder) if os.path.isdir(folder) else []
-        return {name: os.path.getsize(os.path.join(folder, name)) for name in names}
-
     def snapshot(self):
-        """The sizes of the packs that appear."""
-        before = self.packs()
+        folder, came, ended = os.path.join(self.store, "packs"), [], threading.Event()
+        known = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+
+        def look():
+            last = False
+            while True:
+                try:
+                    for entry in sorted(os.scandir(folder), key=lambda entry: entry.stat().st_mtime_ns):
+                        if entry.name not in known:
+                            known.add(entry.name)
+                            came.append((entry.stat().st_size, entry.stat().st_mtime))
+                except FileNotFoundError:
+                    pass  # Not there yet, or gone while it was looked at.
+                if last:
+                    return
+                last = ended.is_set()
+                time.sleep(0.001)
+
+        watcher = threading.Thread(target=look)
+        watcher.start()
         subprocess.run([NBAK, "snapshot", "-q"], env=self.env, check=True, stdout=subprocess.DEVNULL)
-        return [size for name, size in self.packs().items() if name not in before]
+        begun = os.path.getmtime(os.path.join(self.store, "lock"))
+        ended.set()
+        watcher.join()
+        return Seen([size for size, _ in came], came[0][1] - begun)
 
     def age(self):
         self.steps += 1
-        subprocess.run(WORKLOAD + ["age", self.data, "--step", str(self.steps)], check=True)
+        subprocess.run(WORKLOAD + ["age", self.data, "--step", str(self.steps), "--seed", self.seed], check=True)
+
+    def without(self, busy):
+        """What some snapshots show in which no known file comes."""
+        seen = []
+        for number in range(15):
+            if busy:
+                self.age()
+            else:
+                open(os.path.join(self.data, "marker"), "w").write(str(number))
+            seen.append(self.snapshot())
+        return seen
+
+    def each(self, known, busy):
+        """What is shown by a snapshot for each of the files."""
+        seen = []
+        for number, body in enumerate(known):
+            if busy:
+                self.age()
+            path = os.path.join(self.data, f"known {number}")
+            open(path, "wb").write(body)
+            seen.append(self.snapshot())
+            os.remove(path)
+            self.snapshot()
+        return seen
+
+
+def named_rightly(seen, candidates):
+    """Which part of those that do not compress, and of the texts, is named rightly."""
+    right = [0.0, 0.0]
+    for number, one in enumerate(seen):
+        far = [abs(candidate - one) for candidate in candidates]
+        if far[number] == min(far):
+            right[number % 2] += 1 / far.count(min(far))
+    return right[1] / (len(seen) // 2), right[0] / ((len(seen) + 1) // 2)
 
 
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("--work", required=True)
     args.add_argument("--files", type=int, default=100)
+    args.add_argument("--same", action="store_true", help="the observer has the very data directory too")
     told = args.parse_args()
     dice = random.Random(7)
     words = ["".join(dice.choices("etaoinshrdlu", k=dice.randint(2, 9))) for _ in range(4000)]
     known = []
     for number in range(told.files):
         size = round(math.exp(dice.uniform(math.log(8_000), math.log(800_000))))
-        if number % 2:
-            body = dice.randbytes(size)
-            known.append((body, len(body)))
-        else:
-            body = " ".join(dice.choices(words, k=size // 6)).encode()
-            known.append((body, len(lzma.compress(body, preset=1))))
-    place = Place(os.path.abspath(told.work))
-    print(f"{len(known)} known files, {min(size for _, size in known)} to {max(size for _, size in known)} bytes")
+        known.append(dice.randbytes(size) if number % 2 else " ".join(dice.choices(words, k=size // 6)).encode())
+    print(f"{len(known)} known files, {min(map(len, known))} to {max(map(len, known))} bytes")
+    work = os.path.abspath(told.work)
+    rehearsal = Place(os.path.join(work, "rehearsal"), "aR8mX2vQ7tLc5nYw9KdJ4sBf6HgZp3uE", 1 if told.same else 2)
+    rehearsed_without, rehearsed = rehearsal.without(False), rehearsal.each(known, False)
+    place = Place(os.path.join(work, "watched"), "q0Zk3vB8sYt1nWm6RdX4uJc7HfLp2GaE", 1)
     for name, busy in (("alone", False), ("with a spell of use", True)):
-        quiet = []
-        for number in range(15):
-            if busy:
-                place.age()
-            else:
-                open(os.path.join(place.data, "marker"), "w").write(str(number))
-            quiet.append(sum(place.snapshot()))
-        usual, spread = statistics.median(quiet), statistics.pstdev(quiet)
-        grown = []
-        for number, (body, _) in enumerate(known):
-            if busy:
-                place.age()
-            path = os.path.join(place.data, f"known {number}")
-            open(path, "wb").write(body)
-            grown.append(place.snapshot())
-            os.remove(path)
-            place.snapshot()
-        for padding in (False, True):
-            right = {True: 0, False: 0}
-            ranks = []
-            for number, packs in enumerate(grown):
-                seen = sum(padded(size) if padding else size for size in packs) - usual
-                far = [abs(size - seen) for _, size in known]
-                rank = sum(one < far[number] for one in far)
-                ranks.append(rank)
-                right[number % 2 == 1] += rank == 0
-            half = len(known) / 2
-            print(
-                f"{name}{', padded' if padding else ''}: named rightly {right[True] / half:.0%} of those that do not"
-                f" compress, {right[False] / half:.0%} of the texts; the right one is nearer than all but"
-                f" {statistics.median(ranks):.0f} of them (median)"
-                + ("" if padding else f"; without a file {usual:.0f} bytes, spread {spread:.0f}")
-            )
-    chance = 1 / len(known)
-    print(f"by chance: {chance:.0%}")
+        without, seen = place.without(busy), place.each(known, busy)
+        counts = sorted({len(one.sizes) for one in seen})
+        took = sorted(one.seconds for one in seen)
+        print(
+            f"{name}: {counts} packs come; the first after {took[len(took) // 2]:.3f} s, {took[0]:.3f} to"
+            f" {took[-1]:.3f}; without a file it has {statistics.median(one.own(False) for one in without):.0f} bytes, spread"
+            f" {statistics.pstdev([one.own(False) for one in without]):.0f}"
+        )
+        ways = [(what, pad, lambda one, what=what, pad=pad: getattr(one, what)(pad)) for what in ("own", "growth")
+                for pad in (False, True)]
+        for what, pad, measure in ways + [("seconds", False, lambda one: one.seconds)]:
+            # Padded sizes of one kind of snapshot are compared as they are: nothing can be taken from them.
+            shift = 0 if pad and not busy else statistics.median(map(measure, without)) - statistics.median(
+                map(measure, rehearsed_without))
+            random_bytes, text = named_rightly(list(map(measure, seen)), [measure(one) + shift for one in rehearsed])
+            print(f"  {what}{', padded' if pad else ''}: named rightly {random_bytes:.0%} of those that do not"
+                  f" compress, {text:.0%} of the texts")
+    print(f"by chance: {1 / len(known):.0%}")
 
 
 if __name__ == "__main__":

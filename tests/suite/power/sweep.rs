@@ -153,8 +153,8 @@ fn of_a_backup_of_which_a_call_fails() {
     fails_at_any_call(&scenes::backup());
 }
 
-/// Several threads sync the files of a backup, and a call that is chosen by its number fails in each of them, and in the
-/// first one something else that is told. So each file has its turn by its name, in whatever second it is made.
+/// Several threads sync the files of a backup, and a call that is chosen by its number fails in each of them, in the
+/// first of all for something else that is told. So each file has its turn by its name, in whatever second it is made.
 #[test]
 fn of_a_backup_of_which_a_file_cannot_be_synced() {
     if !strace::can_trace() {

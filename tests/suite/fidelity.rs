@@ -733,7 +733,10 @@ fn files_that_vanish_are_no_error() {
         });
         for round in 0..rounds(25) {
             let run = place.run(["snapshot", "--json"]);
-            assert_eq!(run.code, Some(0), "round {round}: {run:?}");
+            // On a machine that is busy one may be made anew between all looks at it: then it is named.
+            let is_replaced = |line: &str| line.contains("it was replaced each time before it could be read");
+            let is_named = run.code == Some(3) && run.err.lines().all(is_replaced);
+            assert!(run.code == Some(0) || is_named, "round {round}: {run:?}");
         }
     });
     place.check();

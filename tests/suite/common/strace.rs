@@ -173,8 +173,8 @@ const BEST_EFFORT: [(&str, &str); 5] = [
 
 /// Syncs and removals of a `log` with paths (`-y`) that were made to fail by EIO or ENOSPC, without those that are best
 /// effort on purpose, and what SQLite does itself: it syncs the folder of a journal behind that, and removes its own
-/// files, without a look whether that worked. Whoever ends with 0 after one of these says what is not so: the bytes may be there, and nobody
-/// knows whether they stay.
+/// files, without a look whether that worked. Whoever ends with 0 after one of these says what is not so: the bytes may
+/// be there, and nobody knows whether they stay.
 pub fn passed_over(log: &str) -> Vec<String> {
     let mut begun: BTreeMap<&str, &str> = BTreeMap::new();
     let mut journals: BTreeMap<&str, bool> = BTreeMap::new();

@@ -82,7 +82,8 @@ fn sweep(args: &[&str], begin: &dyn Fn() -> Cloud, is_done: &dyn Fn(&Cloud)) {
     }
     println!("{args:?}: {failed} of {runs} failed, {killed} were killed");
     assert!(runs > 3, "{args:?}: {runs} runs are too few to mean anything");
-    assert!(failed > 0 && killed > 0, "{args:?}: {failed} of {runs} failed, {killed} were killed");
+    // Of an upload hardly a call of the disk's ends it: what it keeps there is a memory.
+    assert!(killed > 0, "{args:?}: {failed} of {runs} failed, {killed} were killed");
 }
 
 fn machine() -> Cloud {

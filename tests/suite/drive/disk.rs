@@ -82,8 +82,9 @@ fn sweep(args: &[&str], begin: &dyn Fn() -> Cloud, is_done: &dyn Fn(&Cloud)) {
     }
     println!("{args:?}: {failed} of {runs} failed, {killed} were killed");
     assert!(runs > 3, "{args:?}: {runs} runs are too few to mean anything");
-    // Of an upload hardly a call of the disk's ends it: what it keeps there is a memory.
-    assert!(killed > 0, "{args:?}: {failed} of {runs} failed, {killed} were killed");
+    // Hardly a call of the disk's ends an upload: what it keeps there is a memory. In one round it may be none.
+    let ended = failed + killed;
+    assert!(ended > 0 || rounds() == 1, "{args:?}: {failed} of {runs} failed, {killed} were killed");
 }
 
 fn machine() -> Cloud {

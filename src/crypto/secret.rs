@@ -71,8 +71,9 @@ impl Credential {
                 .any(|(a, b)| between(*a, *b))
                 || ["op://", "vault:", "secretref:"].iter().any(|scheme| text.starts_with(scheme))
                 || [text.strip_prefix('$'), percent].into_iter().flatten().any(is_name);
-        let words: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
-        is_reference || EXAMPLES.iter().any(|example| words.eq_ignore_ascii_case(example))
+        // Compared as they stand: a copy would be one that nobody wipes.
+        let words = || text.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase());
+        is_reference || EXAMPLES.iter().any(|example| words().eq(example.bytes()))
     }
 
     /// Fails if it only stands for a key. A reference in an environment file or a unit that nobody expands arrives here

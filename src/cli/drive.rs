@@ -384,7 +384,8 @@ fn clear_downloads(backup_dir: &Path, staging: &Path) {
 fn prune(context: &Context, days: Option<u32>, every: bool, dry_run: bool) -> Result<u8> {
     let days = context.days(days)?;
     context.require_name()?;
-    if let Some(refusal) = context.backups(None)?.others().and_then(|other| other.refusal("no backup was removed")) {
+    let alike = context.backups(None)?.told_apart("bring it with `nbak gdrive pull`")?;
+    if let Some(refusal) = alike.refusal("no backup was removed") {
         return Err(refusal);
     }
     let line_ = Line::open(context, &RateArgs::default())?;

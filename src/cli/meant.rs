@@ -60,10 +60,13 @@ impl Context {
     pub fn select(&self, store: &Store, name: &str) -> Result<Record> {
         let all = store.records()?;
         let by_id = is_id(&all, name);
-        if let Some(other) = self.alike(store).ok().filter(|_| !by_id).and_then(|alike| alike.text()) {
+        // One that is not there yet may be about to be restored.
+        let alike = self.alike(store).ok().filter(|_| !by_id);
+        if let Some(other) = alike.as_ref().and_then(Alike::text) {
             output::warning(format!("{other}: name the one that is meant by its id"));
         }
-        let mut records = if by_id { all.clone() } else { self.of_this(store, &all) };
+        let is_meant = |record: &&Record| by_id || alike.as_ref().is_some_and(|alike| alike.means(record));
+        let mut records: Vec<Record> = all.iter().filter(is_meant).cloned().collect();
         let is_other = records.is_empty() && !all.is_empty();
         if is_other {
             if self.name()?.is_some() || all.iter().any(|record| record.source != all[0].source) {

@@ -169,7 +169,7 @@ fn index(context: &Context) -> Result<u8> {
     let remembered =
         context.data_dir().and_then(|data_dir| Ok((data_dir, context.known_as()?))).map(|(data_dir, source)| {
             remembered::remember(&data_dir, &source, &store, false)?;
-            remembered::accept(&data_dir, &source, &source, &store)
+            remembered::accept(&data_dir, &source, &store)
         });
     if let Some(other) = others {
         context.say(format!("{other}: from now on that is taken for this one's"));

@@ -35,6 +35,9 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         context.require_name()?;
     }
     let mut store = open(context, args.dry_run)?;
+    if args.as_one && args.of.is_none() && !args.dry_run {
+        note_as_one(context, &store)?;
+    }
     let verdicts: Vec<(Record, Vec<String>)> = if args.snapshots.is_empty() {
         let known: BTreeSet<&String> = store.history()?.live().flat_map(|record| &record.tags).collect();
         for tag in policy.tags.iter().filter(|tag| !known.contains(tag)) {
@@ -89,25 +92,22 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// Whose what is known as this data directory, or as `--of` says, is in `store`. That all is one is noted, if a person
-/// says so.
+/// Whose what is known as this data directory, or as `--of` says, is in `store`.
 fn told_apart(context: &Context, args: &ForgetArgs, store: &Store) -> Result<Alike> {
-    let (data_dir, own) = (context.data_dir()?, context.known_as()?);
-    let source = args.of.as_deref().unwrap_or(&own);
-    // Whose it is that goes is said by a person here, whatever this directory was.
     let alike = match &args.of {
-        Some(source) if *source != own => Alike::seen_by_nobody(&store.head()?, source),
-        _ => remembered::alike(&data_dir, source, store)?,
+        // Whose it is that goes is said by a person here, whatever this directory was.
+        Some(source) if *source != context.known_as()? => Alike::seen_by_nobody(&store.head()?, source),
+        _ => context.alike(store)?,
     };
-    if !args.as_one {
-        return Ok(alike);
-    }
-    if !args.dry_run
-        && let Err(error) = remembered::accept(&data_dir, &own, source, store)
-    {
+    Ok(if args.as_one { alike.as_one() } else { alike })
+}
+
+/// Notes that all that is known as this data directory is of it, since a person says so.
+fn note_as_one(context: &Context, store: &Store) -> Result<()> {
+    if let Err(error) = remembered::accept(&context.data_dir()?, &context.known_as()?, store) {
         output::warning(format!("that all is of this data directory cannot be noted: give --as-one again ({error})"));
     }
-    Ok(alike.as_one())
+    Ok(())
 }
 
 /// The snapshot that `name` means, of which it is certain that it is of this data directory, or that it is meant.

@@ -117,21 +117,21 @@ impl BackupManager {
         BackupManager { as_one, ..self }
     }
 
-    /// Whose what is known as this data directory is in the store.
-    fn told_apart(&self) -> Result<Alike> {
+    /// Whose what is known as this data directory is in the store, for who is to remove backups. `or` is what else can
+    /// be done where the store does not open.
+    pub fn told_apart(&self, or: &str) -> Result<Alike> {
         let store = self.open_store().map_err(|error| {
-            error.only_hint(
+            error.only_hint(format!(
                 "only the store knows whether another data directory of the same path made some of these backups: \
-                 give the right one with --repo, and its key; or --as-one, if all are of this one; no backup was \
-                 removed",
-            )
+                 give the right one with --repo, and its key; or {or}; no backup was removed"
+            ))
         })?;
         remembered::alike(&self.places.data_dir, &self.places.known_as(), &store)
     }
 
     /// The same for words: nothing is said of a store that does not open.
     pub fn others(&self) -> Option<Alike> {
-        self.told_apart().ok()
+        self.told_apart("").ok()
     }
 
     /// The vault key that seals, if there is one: the one that opened the store, so that what is made today opens with
@@ -291,7 +291,7 @@ impl BackupManager {
         let mut decisions = retention::plan(&own, days, now, None);
         // Verifying costs a whole read: only if something would be removed at all.
         if decisions.iter().any(|decision| !decision.keep) {
-            let alike = if self.as_one { None } else { Some(self.told_apart()?) };
+            let alike = if self.as_one { None } else { Some(self.told_apart("--as-one, if all are of this one")?) };
             if let Some(refusal) = alike.as_ref().and_then(|alike| alike.refusal("no backup was removed")) {
                 return Err(refusal);
             }

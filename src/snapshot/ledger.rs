@@ -411,32 +411,11 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::TreeId;
-    use crate::snapshot::record::Totals;
-    use crate::snapshot::tree::Attributes;
     use proptest::prelude::*;
 
     fn record(sequence: u64) -> Record {
-        Record {
-            id: SnapshotId([sequence as u8; 16]),
-            sequence,
-            previous: (sequence > 1).then(|| mac(sequence - 1)),
-            parent: None,
-            instance: None,
-            apart: Vec::new(),
-            since: None,
-            started: 0,
-            ended: 0,
-            source: String::new(),
-            tree: TreeId([0; 16]),
-            root: Attributes::default(),
-            totals: Totals::default(),
-            unreadable: Vec::new(),
-            unreadable_count: 0,
-            tags: Vec::new(),
-            note: None,
-            program: String::new(),
-        }
+        let id = SnapshotId([sequence as u8; 16]);
+        Record { id, sequence, previous: (sequence > 1).then(|| mac(sequence - 1)), ..Record::empty() }
     }
 
     fn mac(sequence: u64) -> Mac {

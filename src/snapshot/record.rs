@@ -213,6 +213,33 @@ impl Record {
 }
 
 #[cfg(test)]
+impl Record {
+    /// Of an empty directory, for tests that are about some of its fields.
+    pub(crate) fn empty() -> Record {
+        Record {
+            id: SnapshotId([0; 16]),
+            sequence: 1,
+            previous: None,
+            parent: None,
+            instance: None,
+            apart: Vec::new(),
+            since: None,
+            started: 0,
+            ended: 0,
+            source: String::new(),
+            tree: TreeId([0; 16]),
+            root: Attributes::default(),
+            totals: Totals::default(),
+            unreadable: Vec::new(),
+            unreadable_count: 0,
+            tags: Vec::new(),
+            note: None,
+            program: String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -211,15 +211,14 @@ pub fn alike(data_dir: &Path, source: &str, store: &Store) -> Result<Alike> {
     Ok(Alike::of(&store.head()?, source, instance(data_dir), &one, now_ms()))
 }
 
-/// A person says that all that is known as `source` in `store` by now is of this data directory, which is known as
-/// `own`.
-pub fn accept(data_dir: &Path, own: &str, source: &str, store: &Store) -> Result<()> {
+/// A person says that all that is known as `source`, as this data directory is, is of it in `store` by now.
+pub fn accept(data_dir: &Path, source: &str, store: &Store) -> Result<()> {
     let others = alike(data_dir, source, store)?.others();
     if others.is_empty() {
         return Ok(());
     }
     begin(data_dir)?;
-    remember(data_dir, own, store, missing(&seen(data_dir), store, false)?.is_some())?;
+    remember(data_dir, source, store, missing(&seen(data_dir), store, false)?.is_some())?;
     changed(data_dir, |all| {
         if let Some(mark) = all.get_mut(&store.id().to_string()) {
             mark.one.extend(others.iter().map(InstanceId::to_string));

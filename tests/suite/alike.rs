@@ -237,8 +237,12 @@ fn a_person_says_that_all_is_one() {
     let mut turns = two();
     in_turn(&mut turns);
     let place = turns.at("one");
+    refused(&place.run(&["forget", "latest"]), 2, &[SAYS, "by its id"]);
     place.ok(&["forget", "--keep-last", "2", "--as-one", "--dry-run"]);
     assert!(place.ok(&["forget", "--keep-last", "9"]).err.contains(SAYS), "a trial says nothing");
+    // Also for what is named by a word.
+    place.ok(&["forget", "latest", "--as-one"]);
+    assert!(!place.run(&["doctor"]).out.contains(SAYS));
     place.ok(&["forget", "--keep-last", "2", "--as-one"]);
     assert_eq!(ids(place).len(), 2);
     assert!(!place.run(&["doctor"]).out.contains(SAYS) && !is_told(place, "one 3"));
@@ -397,6 +401,9 @@ fn nor_in_google_drive() {
     fs::rename(&own, cloud.place.path("its")).expect("moved away");
     fs::rename(&aside, &own).expect("moved back");
     refused(&cloud.run(&["backup", "gdrive", "prune"]), 1, &[SAYS, "no backup was removed"]);
+    // Nor where the store does not say.
+    fs::rename(&cloud.place.repo, cloud.place.path("away")).expect("moved away");
+    refused(&cloud.run(&["backup", "gdrive", "prune"]), 10, &["only the store knows", "gdrive pull"]);
 }
 
 /// A disk that was not mounted for one snapshot, and is back: nothing is amiss any more.

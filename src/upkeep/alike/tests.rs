@@ -2,9 +2,6 @@
 //! directories sees them.
 
 use super::*;
-use crate::id::TreeId;
-use crate::snapshot::record::Totals;
-use crate::snapshot::tree::Attributes;
 
 const DAY: i64 = SILENCE;
 
@@ -19,22 +16,11 @@ fn record(source: &str, sequence: u64, (who, hours, apart): Snapshot) -> Record 
     Record {
         id: SnapshotId([sequence as u8; 16]),
         sequence,
-        previous: None,
-        parent: None,
         instance: (who > 0).then(|| which(who)),
         apart: apart.iter().map(|it| which(*it)).collect(),
-        since: None,
         started: hours * 3_600_000,
-        ended: hours * 3_600_000,
         source: source.to_owned(),
-        tree: TreeId([0; 16]),
-        root: Attributes { mode: 0o700, uid: 0, gid: 0, mtime: 0, mtime_nanos: 0 },
-        totals: Totals::default(),
-        unreadable: Vec::new(),
-        unreadable_count: 0,
-        tags: Vec::new(),
-        note: None,
-        program: String::new(),
+        ..Record::empty()
     }
 }
 

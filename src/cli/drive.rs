@@ -384,12 +384,14 @@ fn clear_downloads(backup_dir: &Path, staging: &Path) {
 fn prune(context: &Context, days: Option<u32>, every: bool, dry_run: bool) -> Result<u8> {
     let days = context.days(days)?;
     context.require_name()?;
-    let alike = context.backups(None)?.told_apart("bring it with `nbak gdrive pull`")?;
-    if let Some(refusal) = alike.refusal("no backup was removed") {
-        return Err(refusal);
-    }
+    let manager = context.backups(None)?;
+    // Another data directory of the same path on this machine is told apart by nothing in Drive.
+    let may_go = || {
+        let alike = manager.told_apart("bring it with `nbak gdrive pull`")?;
+        alike.refusal("no backup was removed").map_or(Ok(()), Err)
+    };
     let line_ = Line::open(context, &RateArgs::default())?;
-    let decisions = line_.backups().prune(days, every, now_ms(), dry_run)?;
+    let decisions = line_.backups().prune((days, every), now_ms(), dry_run, &may_go)?;
     for (machine, decision) in &decisions {
         if context.json {
             output::json(&json!({

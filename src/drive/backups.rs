@@ -211,14 +211,21 @@ impl Backups<'_> {
     }
 
     /// Removes backups of this machine there that are older than `days`, or of `every` machine; never the newest
-    /// complete one of each, nor what is not known to be one. Answers with what was decided, and of which machine.
-    pub fn prune(&self, days: u32, every: bool, now_ms: i64, dry_run: bool) -> Result<Vec<(String, Decision)>> {
+    /// complete one of each, nor what is not known to be one. `may_go` is asked before anything is removed that is this
+    /// machine's. Answers with what was decided, and of which machine.
+    pub fn prune(
+        &self,
+        (days, every): (u32, bool),
+        now_ms: i64,
+        dry_run: bool,
+        may_go: &dyn Fn() -> Result<()>,
+    ) -> Result<Vec<(String, Decision)>> {
         let all = self.list()?;
         let mut owners: BTreeMap<Owner, Vec<&Stored>> = BTreeMap::new();
         for one in all.iter().filter(|one| every || self.own.owns(&one.owner())) {
             owners.entry(one.owner()).or_default().push(one);
         }
-        let mut decided = Vec::new();
+        let mut decided: Vec<(&Stored, Decision)> = Vec::new();
         for stored in owners.into_values() {
             let listed: Vec<Listed> = stored.iter().map(|one| one.listed.clone()).collect();
             // The newest that has all its files there, by what Drive says of them, and better a complete one. Without
@@ -237,18 +244,21 @@ impl Backups<'_> {
                 }
             }
             let days = if good.is_some() { days } else { 0 };
-            let decisions = retention::plan(&listed, days, now_ms, good);
-            for (one, _) in stored.iter().zip(&decisions).filter(|(_, decision)| !decision.keep && !dry_run) {
-                // Without its manifest it is no backup any more, however the rest ends.
-                for manifest in self.drive.named(&one.id, MANIFEST)? {
-                    self.drive.delete(&manifest.id)?;
-                }
-                self.drive.delete(&one.id)?;
+            decided.extend(stored.into_iter().zip(retention::plan(&listed, days, now_ms, good)));
+        }
+        let going = || decided.iter().filter(|(_, decision)| !decision.keep).map(|(one, _)| one);
+        if going().any(|one| self.own.owns(&one.owner())) {
+            may_go()?;
+        }
+        for one in going().filter(|_| !dry_run) {
+            // Without its manifest it is no backup any more, however the rest ends.
+            for manifest in self.drive.named(&one.id, MANIFEST)? {
+                self.drive.delete(&manifest.id)?;
             }
-            decided.extend(stored.iter().map(|one| one.machine.clone()).zip(decisions));
+            self.drive.delete(&one.id)?;
         }
         decided.sort_by(|(_, one), (_, other)| one.name.cmp(&other.name));
-        Ok(decided)
+        Ok(decided.into_iter().map(|(one, decision)| (one.machine.clone(), decision)).collect())
     }
 
     /// What is not as it should be with a backup there, by its manifest and by what Drive says of its files: nothing is

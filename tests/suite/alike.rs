@@ -393,7 +393,15 @@ fn no_backup_is_pruned_where_it_may_be_anothers() {
 fn nor_in_google_drive() {
     let cloud = Cloud::new();
     cloud.grant();
-    take(&cloud.place, "1");
+    cloud.ok(&["backup"]);
+    std::thread::sleep(Duration::from_millis(1100));
+    cloud.ok(&["backup"]);
+    let uploaded = || {
+        let mut all = cloud.fake.children(&cloud.fake.at("nodyn-backups").expect("a folder").id);
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    };
+    cloud.age(&uploaded()[0].id);
     let (own, aside) = (cloud.place.data.clone(), cloud.place.path("aside"));
     fs::rename(&own, &aside).expect("moved away");
     fs::create_dir(&own).expect("made");
@@ -404,6 +412,10 @@ fn nor_in_google_drive() {
     // Nor where the store does not say.
     fs::rename(&cloud.place.repo, cloud.place.path("away")).expect("moved away");
     refused(&cloud.run(&["backup", "gdrive", "prune"]), 10, &["only the store knows", "gdrive pull"]);
+    refused(&cloud.run(&["backup", "gdrive", "prune", "--every-machine"]), 10, &["only the store knows"]);
+    assert_eq!(uploaded().len(), 2);
+    // Where nothing of this machine is to go, nobody asks it.
+    assert_eq!(cloud.ok(&["backup", "gdrive", "prune", "--days", "200"]).out, "no backup is to be removed\n");
 }
 
 /// A disk that was not mounted for one snapshot, and is back: nothing is amiss any more.

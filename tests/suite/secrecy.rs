@@ -64,6 +64,14 @@ fn mode_of(line: &str) -> Option<u32> {
     call.split(" <unfinished").next()?.trim_end().split(", ").filter_map(number).last()
 }
 
+/// The path that a line of a trace names: what it is called with, since what it ended with may stand in a later line.
+fn path_of(line: &str) -> Option<PathBuf> {
+    let (folder, rest) = line.split_once('"')?;
+    let (name, _) = rest.split_once('"')?;
+    let folder = folder.rsplit_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or("", |(folder, _)| folder);
+    Some(Path::new(folder).join(name))
+}
+
 /// Modes are given when things are made, whatever becomes of them later: nobody can open them in between.
 #[test]
 fn what_is_made_is_private_from_the_call_that_makes_it() {
@@ -97,7 +105,7 @@ fn what_is_made_is_private_from_the_call_that_makes_it() {
         for line in fs::read_to_string(&log).expect("a log").lines().filter(|line| line.contains(&top)) {
             let Some(mode) = mode_of(line) else { continue };
             files += 1;
-            let path = line.rsplit_once('<').map(|(_, path)| path.trim_end().to_owned());
+            let path = path_of(line);
             if mode & !0o700 == 0 {
                 private.extend(path);
             } else if line.contains("O_EXCL") || !path.is_some_and(|path| private.contains(&path)) {

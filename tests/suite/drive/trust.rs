@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::common::{Place, Run, days_ago, noise};
+use crate::common::{Place, Run, noise};
 use crate::drive_common::Cloud;
 use serde_json::Value;
 
@@ -402,7 +402,7 @@ fn machines_do_not_take_each_others() {
     cloud.ok(&["backup"]);
     for folder in cloud.fake.at("nodyn-backups").map(|top| cloud.fake.children(&top.id)).unwrap_or_default() {
         assert!(folder.app_properties.contains_key("nbak_machine"));
-        age(&cloud, &folder.id);
+        cloud.age(&folder.id);
     }
     let count = || third.ok(&["backup", "gdrive", "list"]).out.lines().count();
     assert_eq!(count(), 3);
@@ -546,7 +546,7 @@ fn the_last_that_restores_is_not_pruned() {
     let cloud = machine();
     cloud.ok(&["backup"]);
     let first = newest_backup(&cloud);
-    age(&cloud, &cloud.fake.at("nodyn-backups").map(|top| cloud.fake.children(&top.id)).expect("there")[0].id);
+    cloud.age(&cloud.fake.at("nodyn-backups").map(|top| cloud.fake.children(&top.id)).expect("there")[0].id);
     std::thread::sleep(Duration::from_millis(1100));
     cloud.ok(&["backup"]);
     let second = newest_backup(&cloud).file_name().expect("a name").to_string_lossy().into_owned();
@@ -559,17 +559,6 @@ fn the_last_that_restores_is_not_pruned() {
     cloud.fake.change(&lost.id, |file| file.trashed = false);
     cloud.ok(&["backup", "gdrive", "prune", "--days", "30"]);
     assert_eq!(cloud.run(&["backup", "gdrive", "verify", &name]).code, 10, "now it goes");
-}
-
-/// Makes the backup in this folder there one of long ago, as its manifest says; nobody compares that with its seal.
-fn age(cloud: &Cloud, folder: &str) {
-    let files = cloud.fake.children(folder);
-    let manifest = files.into_iter().find(|file| file.name == "manifest.json").expect("there");
-    let text = String::from_utf8(manifest.content.to_vec()).expect("JSON");
-    let at = text.find("\"created_at\": \"").expect("a date") + 15;
-    let old = format!("{}{}{}", &text[..at], &days_ago(100)[..10], &text[at + 10..]);
-    cloud.fake.remove(&manifest.id);
-    cloud.fake.add_file(folder, "manifest.json", old.as_bytes());
 }
 
 /// What is in a folder that an older manifest names as a whole: nobody can tell which copy is right.

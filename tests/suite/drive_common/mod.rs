@@ -19,7 +19,7 @@ use nbak::drive::http::Http;
 use nbak::drive::limit::Limit;
 use nbak::drive::retry::Patience;
 
-use super::common::{KEY, Place, Run};
+use super::common::{KEY, Place, Run, days_ago};
 use super::fake_drive::{CLIENT_ID, CLIENT_SECRET, FakeDrive, SCOPE};
 
 /// One machine and its Drive. Several machines may have the same.
@@ -161,6 +161,17 @@ impl Cloud {
                 assert!(!found || is_own && thing.mode == 0o600, "a secret stands in {}", path.display());
             }
         }
+    }
+
+    /// Makes the backup in this folder there one of long ago, as its manifest says; nobody compares that with its seal.
+    pub fn age(&self, folder: &str) {
+        let files = self.fake.children(folder);
+        let manifest = files.into_iter().find(|file| file.name == "manifest.json").expect("there");
+        let text = String::from_utf8(manifest.content.to_vec()).expect("JSON");
+        let at = text.find("\"created_at\": \"").expect("a date") + 15;
+        let old = format!("{}{}{}", &text[..at], &days_ago(100)[..10], &text[at + 10..]);
+        self.fake.remove(&manifest.id);
+        self.fake.add_file(folder, "manifest.json", old.as_bytes());
     }
 }
 

@@ -38,6 +38,8 @@ def mac_input(manifest, field):
     for entry in manifest["files"]:
         parts += [text(entry["path"]), entry["size_bytes"].to_bytes(8, "little"), text(entry["checksum_sha256"])]
         parts += [text(entry["type"]), number(entry.get("mode"), 4), number(entry.get("mtime_ms"), 8)]
+    if "instance" in own:
+        parts.append(b"\x02" + bytes.fromhex(own["instance"]))
     if own.get("before_restore"):
         parts.append(b"\x01")
     return b"".join(parts)

@@ -357,7 +357,7 @@ pub enum BackupAction {
         /// Remove nothing; say what would be removed
         #[arg(long)]
         dry_run: bool,
-        /// All that says this data directory's path is its own, though it seems that another shares it
+        /// Go over those that other directories of the same path made too: of what this one was before
         #[arg(long)]
         as_one: bool,
     },

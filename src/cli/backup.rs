@@ -11,7 +11,7 @@ use super::args::{BackupAction, BackupArgs, BackupRestoreArgs, CreateArgs, Expor
 use super::context::Context;
 use super::drive::{self, After};
 use super::inplace::{finish_or_warn, missing, restore_this, warn_of_captured};
-use super::listed::{IN_DOUBT, find_backup, lacks_json, tell_backup, tell_lacks};
+use super::listed::{IN_DOUBT, find_backup, lacks_json, tell_backup, tell_lacks, tell_left};
 use super::output::{self, count, line, size};
 use super::snapshot::{not_captured, unreadable_json};
 use crate::error::{Error, Result};
@@ -269,8 +269,7 @@ fn prune(context: &Context, days: Option<u32>, dry_run: bool, as_one: bool) -> R
     context.sure_of_backups()?;
     context.require_name()?;
     context.sure_of_folder()?;
-    let manager = context.backups(None)?.as_one(as_one);
-    let pruned = manager.prune_backups(Some(days), dry_run)?;
+    let pruned = context.backups(None)?.prune_backups(Some(days), as_one, dry_run)?;
     for decision in &pruned.decisions {
         if context.json {
             output::json(&json!({
@@ -293,6 +292,7 @@ fn prune(context: &Context, days: Option<u32>, dry_run: bool, as_one: bool) -> R
     if pruned.decisions.iter().any(|decision| decision.by_gap) {
         output::warning(IN_DOUBT);
     }
+    tell_left(pruned.left);
     if let Some(why) = pruned.unverified {
         let what = "no backup verifies with the keys that are there, so none was removed";
         return Err(match why {
@@ -309,12 +309,12 @@ fn prune(context: &Context, days: Option<u32>, dry_run: bool, as_one: bool) -> R
 /// `backup restore`.
 fn restore(context: &Context, args: BackupRestoreArgs) -> Result<u8> {
     let manager = context.backups(None)?;
+    let backup = find_backup(&manager, args.name.as_deref())?;
     if args.name.is_none()
-        && let Some(other) = manager.others().and_then(|alike| alike.text())
+        && let Some(other) = manager.others_of(&backup)
     {
         let error = Error::usage(format!("{other}; the newest backup may be its"));
         return Err(error.hint("name the one that is meant (`nbak backup list`); nothing was changed"));
     }
-    let backup = find_backup(&manager, args.name.as_deref())?;
     restore_this(context, &manager, &backup, args)
 }

@@ -11,12 +11,12 @@ use zeroize::Zeroizing;
 use super::args::{BackupRestoreArgs, Gdrive, RateArgs};
 use super::context::Context;
 use super::inplace::{may_replace, restore_this};
-use super::listed::{IN_DOUBT, find_backup, lacks_json, tell_backup, tell_lacks};
+use super::listed::{IN_DOUBT, find_backup, lacks_json, tell_backup, tell_lacks, tell_left};
 use super::output::{self, count, line, shown, size};
 use crate::crypto::secret::Credential;
 use crate::drive::access::{Access, App};
 use crate::drive::api::Drive;
-use crate::drive::backups::{Backups, Stored, Uploaded};
+use crate::drive::backups::{Backups, Stored, Uploaded, Which};
 use crate::drive::bases::Bases;
 use crate::drive::grant::{FILE as GRANT, Keeper};
 use crate::drive::http::Http;
@@ -30,6 +30,7 @@ use crate::export::backup::Backup;
 use crate::export::files::rename_new;
 use crate::export::list::Order;
 use crate::id::StoreId;
+use crate::snapshot::instance::instance;
 use crate::snapshot::now::now_ms;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::store::{Access as ToStore, Store};
@@ -234,7 +235,10 @@ pub fn backups(context: &Context, action: Gdrive) -> Result<u8> {
         Gdrive::Upload { name, rate } => upload(context, name.as_deref(), &rate),
         Gdrive::Restore { restore, rate } => download(context, restore, &rate),
         Gdrive::Verify { name } => verify(context, name.as_deref()),
-        Gdrive::Prune { every_machine, days, dry_run } => prune(context, days, every_machine, dry_run),
+        Gdrive::Prune { every_machine, days, dry_run, as_one } => {
+            let own = instance(&context.data_dir()?);
+            prune(context, Which { every: every_machine, own, as_one }, days, dry_run)
+        }
     }
 }
 
@@ -381,17 +385,11 @@ fn clear_downloads(backup_dir: &Path, staging: &Path) {
     let _ = std::fs::remove_dir(backup_dir.join(DOWNLOADS));
 }
 
-fn prune(context: &Context, days: Option<u32>, every: bool, dry_run: bool) -> Result<u8> {
+fn prune(context: &Context, which: Which, days: Option<u32>, dry_run: bool) -> Result<u8> {
     let days = context.days(days)?;
     context.require_name()?;
-    let manager = context.backups(None)?;
-    // Another data directory of the same path on this machine is told apart by nothing in Drive.
-    let may_go = || {
-        let alike = manager.told_apart("bring it with `nbak gdrive pull`")?;
-        alike.refusal("no backup was removed").map_or(Ok(()), Err)
-    };
     let line_ = Line::open(context, &RateArgs::default())?;
-    let decisions = line_.backups().prune((days, every), now_ms(), dry_run, &may_go)?;
+    let (decisions, left) = line_.backups().prune(which, days, now_ms(), dry_run)?;
     for (machine, decision) in &decisions {
         if context.json {
             output::json(&json!({
@@ -413,6 +411,7 @@ fn prune(context: &Context, days: Option<u32>, every: bool, dry_run: bool) -> Re
     if decisions.iter().any(|(_, decision)| decision.by_gap) {
         output::warning(IN_DOUBT);
     }
+    tell_left(left);
     if !context.json && decisions.iter().all(|(_, decision)| decision.keep) {
         line("no backup is to be removed");
     }

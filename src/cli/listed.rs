@@ -97,3 +97,14 @@ pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &s
         },
     ));
 }
+
+/// That a retention leaves `count` backups to whose they are.
+pub fn tell_left(left: usize) {
+    if left > 0 {
+        let those = count(left as u64, "backup stays", "backups stay");
+        output::warning(format!(
+            "{those} whatever the age: another directory of the same path made them, or what this one was before \
+             (--as-one goes over those too, if that is so)"
+        ));
+    }
+}

@@ -165,15 +165,10 @@ fn index(context: &Context) -> Result<u8> {
         std::fs::remove_file(&unfinished)
             .map_err(|error| Error::io("accept the store as it is", &unfinished, error))?;
     }
-    let others = context.alike(&store).ok().and_then(|alike| alike.text());
-    let remembered =
-        context.data_dir().and_then(|data_dir| Ok((data_dir, context.known_as()?))).map(|(data_dir, source)| {
-            remembered::remember(&data_dir, &source, &store, false)?;
-            remembered::accept(&data_dir, &source, &store)
-        });
-    if let Some(other) = others {
-        context.say(format!("{other}: from now on that is taken for this one's"));
-    }
+    let remembered = context
+        .data_dir()
+        .and_then(|data_dir| Ok((data_dir, context.known_as()?)))
+        .map(|(data_dir, source)| remembered::remember(&data_dir, &source, &store, false));
     if let Ok(Err(error)) = remembered {
         output::warning(format!("it is not remembered that this was accepted, and will be told of again: {error}"));
     }

@@ -13,11 +13,12 @@ use super::meant::is_id;
 use super::output::{self, count, iso, line, size, time};
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
+use crate::snapshot::instance::instance;
 use crate::snapshot::look;
 use crate::snapshot::now::now_ms;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
-use crate::upkeep::alike::{Alike, REMEDY};
+use crate::upkeep::alike::{Alike, REMEDY, UpTo, Which};
 use crate::upkeep::policy::{Candidate, Policy, Reason, candidates, held, parse_duration, plan};
 use crate::upkeep::tend::tend;
 use crate::upkeep::{forget as forgetting, gc as collecting, pin as marking, remembered};
@@ -26,6 +27,9 @@ use crate::upkeep::{forget as forgetting, gc as collecting, pin as marking, reme
 pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
     let now = ZonedDateTime::now();
     let policy = policy(&args.rules)?;
+    if args.as_one && args.snapshots.is_empty() && policy.is_empty() && args.of.is_none() && !args.dry_run {
+        return take_as_one(context);
+    }
     if args.snapshots.is_empty() && policy.is_empty() {
         return Err(Error::usage("it is not said which snapshots to forget")
             .hint("name some, or give a policy such as `--keep-daily 14 --keep-weekly 8 --dry-run`"));
@@ -35,9 +39,6 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         context.require_name()?;
     }
     let mut store = open(context, args.dry_run)?;
-    if args.as_one && args.of.is_none() && !args.dry_run {
-        note_as_one(context, &store)?;
-    }
     let verdicts: Vec<(Record, Vec<String>)> = if args.snapshots.is_empty() {
         let known: BTreeSet<&String> = store.history()?.live().flat_map(|record| &record.tags).collect();
         for tag in policy.tags.iter().filter(|tag| !known.contains(tag)) {
@@ -46,8 +47,11 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         let alike = told_apart(context, args, &store)?;
         by_policy(context, args.of.as_deref(), &alike, &store, &policy, &now)?
     } else {
-        let named: Result<BTreeSet<SnapshotId>> =
-            args.snapshots.iter().map(|name| certain(context, &store, name).map(|record| record.id)).collect();
+        let named: Result<BTreeSet<SnapshotId>> = args
+            .snapshots
+            .iter()
+            .map(|name| certain(context, args.as_one, &store, name).map(|record| record.id))
+            .collect();
         let named = named?;
         if !args.force {
             refuse_held(&store, &named, &now)?;
@@ -95,29 +99,67 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
 /// Whose what is known as this data directory, or as `--of` says, is in `store`.
 fn told_apart(context: &Context, args: &ForgetArgs, store: &Store) -> Result<Alike> {
     let alike = match &args.of {
-        // Whose it is that goes is said by a person here, whatever this directory was.
-        Some(source) if *source != context.known_as()? => Alike::seen_by_nobody(&store.head()?, source),
+        Some(source) if *source != context.known_as()? => told_apart_of(context, source, args.as_one, store)?,
         _ => context.alike(store)?,
     };
     Ok(if args.as_one { alike.as_one() } else { alike })
 }
 
-/// Notes that all that is known as this data directory is of it, since a person says so.
-fn note_as_one(context: &Context, store: &Store) -> Result<()> {
-    if let Err(error) = remembered::accept(&context.data_dir()?, &context.known_as()?, store) {
-        output::warning(format!("that all is of this data directory cannot be noted: give --as-one again ({error})"));
+/// Whose what is known as `source` is: of that, this data directory's own goes, if it has any. Else a person means all
+/// that is there, which is clear if that is of one.
+fn told_apart_of(context: &Context, source: &str, as_one: bool, store: &Store) -> Result<Alike> {
+    let head = store.head()?;
+    let own = context.data_dir().ok().and_then(|data_dir| instance(&data_dir));
+    let all: BTreeSet<Which> = head.newest_of_each(source).map(|record| record.instance).collect();
+    let whose = match all.len() {
+        _ if all.contains(&own) => own,
+        0 | 1 => all.into_iter().next().flatten(),
+        _ if as_one => own,
+        several => {
+            return Err(Error::usage(format!(
+                "{several} data directories wrote to this store as {}, and none of them is this one",
+                output::shown(source)
+            ))
+            .hint("--as-one goes over all that they took by one policy; nothing was forgotten"));
+        }
+    };
+    Ok(Alike::of(&head, source, whose, &UpTo::new()))
+}
+
+/// `--as-one` alone: it forgets nothing, and counts from now on. With names or a policy it is said for that command.
+fn take_as_one(context: &Context) -> Result<u8> {
+    context.require_name()?;
+    let store = open(context, true)?;
+    let others = context.alike(&store)?.others().len();
+    if others > 0 {
+        remembered::accept(&context.data_dir()?, &context.known_as()?, &store)?;
     }
-    Ok(())
+    if context.json {
+        output::json(&json!({"as_one": others}));
+    } else if others == 0 {
+        line("all that is known as this data directory was taken of it, or is known to be its own already");
+    } else {
+        let others = count(others as u64, "other data directory", "other data directories");
+        line(format!("what {others} of the same path took so far counts as this one's from now on"));
+    }
+    Ok(0)
 }
 
 /// The snapshot that `name` means, of which it is certain that it is of this data directory, or that it is meant.
-fn certain(context: &Context, store: &Store, name: &str) -> Result<Record> {
+fn certain(context: &Context, as_one: bool, store: &Store, name: &str) -> Result<Record> {
+    let all = store.records()?;
+    if as_one && !is_id(&all, name) {
+        let alike = context.alike(store)?.as_one();
+        let own: Vec<Record> = all.into_iter().filter(|record| alike.means(record)).collect();
+        context.require_name()?;
+        return look::select(&own, name, &ZonedDateTime::now()).cloned();
+    }
     let record = context.select_own(store, name)?;
     let alike = context.alike(store)?;
-    if alike.owns(&record) || is_id(std::slice::from_ref(&record), name) {
+    if alike.owns(&record) || is_id(&all, name) {
         return Ok(record);
     }
-    Err(Error::usage(alike.waits().unwrap_or_else(|| "it may be of another data directory".to_owned()))
+    Err(Error::usage(alike.leaves().unwrap_or_else(|| "it may be of another data directory".to_owned()))
         .hint(format!("name it by its id, {}, if it is meant; nothing was forgotten", record.id.short())))
 }
 
@@ -227,7 +269,7 @@ fn by_policy(
         ((*record).clone(), keep)
     });
     let all = with_reasons.collect();
-    for word in alike.waits().into_iter().chain(alike.text().map(|other| format!("{other}: those stay ({REMEDY})"))) {
+    for word in alike.leaves().into_iter().chain(alike.text().map(|other| format!("{other}: those stay ({REMEDY})"))) {
         output::warning(word);
     }
     Ok(all)

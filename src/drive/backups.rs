@@ -15,9 +15,11 @@ use super::sessions::Sessions;
 use crate::error::{Error, Result};
 use crate::export::dialect::Dialect;
 use crate::export::list::{Listed, Order, newest_of, remarks};
+use crate::export::manifest::whose::{Whose, is_own};
 use crate::export::manifest::{BYTES_MAX, Manifest};
 use crate::export::names::{self, MANIFEST};
 use crate::export::retention::{self, Decision};
+use crate::id::InstanceId;
 
 pub mod fetch;
 mod send;
@@ -26,6 +28,17 @@ mod send;
 const AT_ONCE: usize = 3;
 /// The top of the account.
 const ROOT: &str = "root";
+
+/// Of whom old backups are to go.
+#[derive(Debug, Clone, Copy)]
+pub struct Which {
+    /// Of every machine that shares the account.
+    pub every: bool,
+    /// Which directory this machine's data directory is.
+    pub own: Option<InstanceId>,
+    /// A person says that it was those before that have its path.
+    pub as_one: bool,
+}
 
 /// A backup in Drive.
 #[derive(Debug, Clone)]
@@ -210,21 +223,28 @@ impl Backups<'_> {
         all.iter().filter(is_later).map(|one| one.listed.name.as_str()).collect()
     }
 
-    /// Removes backups of this machine there that are older than `days`, or of `every` machine; never the newest
-    /// complete one of each, nor what is not known to be one. `may_go` is asked before anything is removed that is this
-    /// machine's. Answers with what was decided, and of which machine.
+    /// Removes backups there that `which` says are older than `days`; never the newest complete one of each directory,
+    /// nor what is not known to be one. Answers with what was decided, and of which machine, and how many of this one
+    /// stay since another directory of the same path made them.
     pub fn prune(
         &self,
-        (days, every): (u32, bool),
+        which: Which,
+        days: u32,
         now_ms: i64,
         dry_run: bool,
-        may_go: &dyn Fn() -> Result<()>,
-    ) -> Result<Vec<(String, Decision)>> {
+    ) -> Result<(Vec<(String, Decision)>, usize)> {
         let all = self.list()?;
-        let mut owners: BTreeMap<Owner, Vec<&Stored>> = BTreeMap::new();
-        for one in all.iter().filter(|one| every || self.own.owns(&one.owner())) {
-            owners.entry(one.owner()).or_default().push(one);
+        let has_path = |one: &Stored| self.own.owns(&one.owner());
+        let said = all.iter().filter(|one| one.listed.damage.is_none() && has_path(one)).map(|one| one.listed.whose);
+        let is_own = is_own(&said.collect::<Vec<_>>(), which.own);
+        let is_own = |one: &Stored| has_path(one) && (which.as_one || is_own(one.listed.whose));
+        let mut owners: BTreeMap<(Owner, Whose), Vec<&Stored>> = BTreeMap::new();
+        let (asked, others): (Vec<&Stored>, Vec<&Stored>) = all.iter().partition(|one| which.every || is_own(one));
+        for one in asked {
+            let whose = if is_own(one) { Whose::Of(which.own) } else { one.listed.whose };
+            owners.entry((one.owner(), whose)).or_default().push(one);
         }
+        let left = others.into_iter().filter(|one| has_path(one) && one.listed.is_past(days, now_ms)).count();
         let mut decided: Vec<(&Stored, Decision)> = Vec::new();
         for stored in owners.into_values() {
             let listed: Vec<Listed> = stored.iter().map(|one| one.listed.clone()).collect();
@@ -246,11 +266,7 @@ impl Backups<'_> {
             let days = if good.is_some() { days } else { 0 };
             decided.extend(stored.into_iter().zip(retention::plan(&listed, days, now_ms, good)));
         }
-        let going = || decided.iter().filter(|(_, decision)| !decision.keep).map(|(one, _)| one);
-        if going().any(|one| self.own.owns(&one.owner())) {
-            may_go()?;
-        }
-        for one in going().filter(|_| !dry_run) {
+        for (one, _) in decided.iter().filter(|(_, decision)| !decision.keep && !dry_run) {
             // Without its manifest it is no backup any more, however the rest ends.
             for manifest in self.drive.named(&one.id, MANIFEST)? {
                 self.drive.delete(&manifest.id)?;
@@ -258,7 +274,7 @@ impl Backups<'_> {
             self.drive.delete(&one.id)?;
         }
         decided.sort_by(|(_, one), (_, other)| one.name.cmp(&other.name));
-        Ok(decided.into_iter().map(|(one, decision)| (one.machine.clone(), decision)).collect())
+        Ok((decided.into_iter().map(|(one, decision)| (one.machine.clone(), decision)).collect(), left))
     }
 
     /// What is not as it should be with a backup there, by its manifest and by what Drive says of its files: nothing is

@@ -17,6 +17,7 @@ use super::backup::Backup;
 use super::dialect::Dialect;
 use super::manifest::Manifest;
 use super::manifest::lacks::Lacks;
+use super::manifest::whose::Whose;
 use super::names::{self, MANIFEST};
 use crate::error::{Error, Result};
 use crate::snapshot::history::History;
@@ -55,6 +56,8 @@ pub struct Listed {
     pub dialect: Option<Dialect>,
     /// The data directory that it was made of.
     pub source_dir: String,
+    /// Which one that was.
+    pub whose: Whose,
     /// What is not in it, by its manifest.
     pub lacks: Lacks,
     /// Why it cannot be read, if it cannot. That its files are whole is only known after verifying.
@@ -155,6 +158,7 @@ impl Listed {
             files: files().count() as u64,
             encrypted: manifest.encrypted,
             dialect: Some(manifest.dialect),
+            whose: manifest.whose(),
             source_dir: manifest.source_dir,
             damage: None,
             version: manifest.version,
@@ -167,6 +171,12 @@ impl Listed {
     /// Whether it says that it was made later than `now`, in milliseconds since 1970.
     pub fn is_ahead(&self, now: i64) -> bool {
         self.damage.is_none() && self.created_ms > Some(now.saturating_add(AHEAD))
+    }
+
+    /// Whether it says that it is older than `days`, which never is anything if that is 0.
+    pub fn is_past(&self, days: u32, now: i64) -> bool {
+        let limit = now.saturating_sub(i64::from(days).saturating_mul(86_400_000));
+        days > 0 && self.damage.is_none() && self.created_ms.is_some_and(|made| made < limit)
     }
 
     /// One that cannot be read, and why.
@@ -184,6 +194,7 @@ impl Listed {
             lacks: Lacks::default(),
             dialect: None,
             source_dir: String::new(),
+            whose: Whose::Unsaid,
             damage: Some(why),
         }
     }

@@ -12,6 +12,7 @@ use super::dialect::Dialect;
 use super::files::open_regular;
 use super::inplace::beside::Watch;
 use super::list::{self, Listed, Order};
+use super::manifest::whose::{Whose, is_own};
 use super::manifest::{Manifest, Own};
 use super::names;
 use super::nbak::{self, NbakKeys};
@@ -22,6 +23,7 @@ use crate::crypto::secret::{Credential, Secret};
 use crate::crypto::vault::{MacSource, mac_key_of_store, mac_key_of_vault};
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
+use crate::snapshot::instance::instance;
 use crate::snapshot::now::now_ms;
 use crate::snapshot::places::{Places, real};
 use crate::snapshot::progress::Progress;
@@ -70,8 +72,6 @@ pub struct BackupManager {
     pub(super) places: Places,
     pub(super) settings: Settings,
     pub(super) credentials: Vec<Credential>,
-    /// All that is known as this data directory is its own, though it seems that another shares its path.
-    as_one: bool,
 }
 
 /// A backup that was made, and the snapshot it was made of.
@@ -92,6 +92,8 @@ pub struct Pruned {
     pub decisions: Vec<Decision>,
     /// The names of those that were removed.
     pub removed: Vec<String>,
+    /// How many are past that age, and stay since another directory of the same path made them.
+    pub left: usize,
     /// Some are old enough, and none was removed, since not a single backup verifies with the keys that are there.
     pub unverified: Option<Unverified>,
 }
@@ -108,30 +110,19 @@ pub enum Unverified {
 impl BackupManager {
     /// The backups of `places`, sealed and opened by the vault keys among `credentials`; the first one seals.
     pub fn new(places: Places, settings: Settings, credentials: Vec<Credential>) -> BackupManager {
-        BackupManager { places, settings, credentials, as_one: false }
+        BackupManager { places, settings, credentials }
     }
 
-    /// The same, to whom all that is known as this data directory is its own, whatever it looks like: a person says so.
-    #[must_use]
-    pub fn as_one(self, as_one: bool) -> BackupManager {
-        BackupManager { as_one, ..self }
-    }
-
-    /// Whose what is known as this data directory is in the store, for who is to remove backups. `or` is what else can
-    /// be done where the store does not open.
-    pub fn told_apart(&self, or: &str) -> Result<Alike> {
-        let store = self.open_store().map_err(|error| {
-            error.only_hint(format!(
-                "only the store knows whether another data directory of the same path made some of these backups: \
-                 give the right one with --repo, and its key; or {or}; no backup was removed"
-            ))
-        })?;
-        remembered::alike(&self.places.data_dir, &self.places.known_as(), &store)
-    }
-
-    /// The same for words: nothing is said of a store that does not open.
+    /// Whose what is known as this data directory is in the store, for words: nothing is said where that does not open.
     pub fn others(&self) -> Option<Alike> {
-        self.told_apart("").ok()
+        let store = self.open_store().ok()?;
+        remembered::alike(&self.places.data_dir, &self.places.known_as(), &store).ok()
+    }
+
+    /// That another directory of the same path may have made `backup`, in words.
+    pub fn others_of(&self, backup: &Backup) -> Option<String> {
+        let is_own = backup.manifest.whose() == Whose::Of(instance(&self.places.data_dir));
+        self.others().filter(|_| !is_own)?.text()
     }
 
     /// The vault key that seals, if there is one: the one that opened the store, so that what is made today opens with
@@ -255,7 +246,7 @@ impl BackupManager {
             return list::find(&self.places, name).map(|backup| (backup, Vec::new()));
         }
         let (backup, mut remarks) = list::newest(&self.places, &self.order())?;
-        let other = self.others().and_then(|alike| alike.text());
+        let other = self.others_of(&backup);
         remarks.extend(other.map(|other| format!("{other}: {} may be its", backup.name)));
         Ok((backup, remarks))
     }
@@ -275,9 +266,10 @@ impl BackupManager {
     }
 
     /// Removes the backups of this data directory that are older than `days`, or than the retention of the settings.
-    pub fn prune_backups(&self, days: Option<u32>, dry_run: bool) -> Result<Pruned> {
+    /// `as_one`: also those of other directories that lay at its path, since a person says that it was those before.
+    pub fn prune_backups(&self, days: Option<u32>, as_one: bool, dry_run: bool) -> Result<Pruned> {
         if !write::is_there(&self.places.backup_dir)? {
-            return Ok(Pruned { decisions: Vec::new(), removed: Vec::new(), unverified: None });
+            return Ok(Pruned { decisions: Vec::new(), removed: Vec::new(), left: 0, unverified: None });
         }
         let lock = write::lock_unsigned(&self.places.backup_dir, self.settings.patience)?;
         let days = days.unwrap_or(self.settings.retention_days);
@@ -285,16 +277,15 @@ impl BackupManager {
         let now = now_ms();
         // Those of another data directory are for its own retention. Whose a damaged one is nobody can tell: it stays.
         let owns = self.places.owns();
+        let has_path = |one: &Listed| one.damage.is_none() && owns(&one.source_dir);
+        let all: Vec<Whose> = backups.iter().filter(|one| has_path(one)).map(|one| one.whose).collect();
+        let is_own = is_own(&all, instance(&self.places.data_dir));
         let (own, others): (Vec<Listed>, Vec<Listed>) =
-            backups.into_iter().partition(|one| one.damage.is_some() || owns(&one.source_dir));
+            backups.into_iter().partition(|one| one.damage.is_some() || has_path(one) && (as_one || is_own(one.whose)));
         let mut unverified = None;
         let mut decisions = retention::plan(&own, days, now, None);
         // Verifying costs a whole read: only if something would be removed at all.
         if decisions.iter().any(|decision| !decision.keep) {
-            let alike = if self.as_one { None } else { Some(self.told_apart("--as-one, if all are of this one")?) };
-            if let Some(refusal) = alike.as_ref().and_then(|alike| alike.refusal("no backup was removed")) {
-                return Err(refusal);
-            }
             // If none verifies, it is not known which of them is worth keeping: a key may be missing.
             match self.newest_good(&own) {
                 Ok(good) => decisions = retention::plan(&own, days, now, Some(&good)),
@@ -306,16 +297,15 @@ impl BackupManager {
                     }
                 }
             }
-            if let Some(waits) = alike.and_then(|alike| alike.waits()) {
-                for decision in decisions.iter_mut().filter(|decision| !decision.keep) {
-                    decision.keep = true;
-                    decision.reason = format!("{}, but {waits}", decision.reason);
-                }
-            }
         }
+        let left = others.iter().filter(|one| has_path(one) && one.is_past(days, now)).count();
         decisions.extend(others.into_iter().map(|one| Decision {
             keep: true,
-            reason: format!("of another data directory, {}", names::quoted(&one.source_dir)),
+            reason: if has_path(&one) {
+                "of another directory of the same path, or of what this one was before".to_owned()
+            } else {
+                format!("of another data directory, {}", names::quoted(&one.source_dir))
+            },
             by_gap: false,
             name: one.name,
         }));
@@ -326,7 +316,7 @@ impl BackupManager {
             retention::remove(&self.places.backup_dir.join(&decision.name))?;
             removed.push(decision.name.clone());
         }
-        Ok(Pruned { decisions, removed, unverified })
+        Ok(Pruned { decisions, removed, left, unverified })
     }
 
     /// The newest complete backup that verifies without a fault, or else the newest that does; or why none does.

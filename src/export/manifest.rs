@@ -13,14 +13,17 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use sha2::{Digest, Sha256};
 
 use self::lacks::Lacks;
+use self::whose::Whose;
 use super::dialect::Dialect;
 use super::names;
 use crate::codec::hex;
 use crate::crypto::vault::MacSource;
 use crate::error::{Error, Result};
+use crate::id::InstanceId;
 
 pub mod lacks;
 mod read;
+pub mod whose;
 
 /// The largest manifest, in bytes.
 pub const BYTES_MAX: u64 = 64 << 20;
@@ -99,6 +102,8 @@ pub struct Own {
     pub mac_key: MacSource,
     /// What its key is derived with. It also has what vouches for `lacks`.
     pub mac_salt: [u8; 32],
+    /// Which data directory that was, if its file system says.
+    pub instance: Option<InstanceId>,
     /// A restore made it, of what it was about to replace: nobody wants to restore that unasked.
     pub before_restore: bool,
     /// What is not in the backup.
@@ -173,6 +178,11 @@ impl Manifest {
         serde_json::to_vec_pretty(self).expect("texts and numbers have a JSON form")
     }
 
+    /// Which directory it says that it was made of.
+    pub fn whose(&self) -> Whose {
+        self.own.as_ref().map_or(Whose::Unsaid, |own| Whose::Of(own.instance))
+    }
+
     /// What is not in the backup, as far as its manifest says.
     pub fn lacks(&self) -> Lacks {
         self.own.as_ref().map(|own| own.lacks.clone()).unwrap_or_default()
@@ -211,8 +221,8 @@ impl Manifest {
     /// | 1 and 4 | 1 and `mode`; or only a 0 if there is none |
     /// | 1 and 8 | 1 and `mtime_ms`, signed; or only a 0 if there is none |
     ///
-    /// and a byte 1 in the end if `nbak.before_restore` is true. What the backup lacks is vouched for by
-    /// `nbak.mac_salt` ([`lacks`]).
+    /// and in the end a byte 2 and 16 bytes if there is `nbak.instance`, and a byte 1 if `nbak.before_restore` is true.
+    /// What the backup lacks is vouched for by `nbak.mac_salt` ([`lacks`]).
     ///
     /// Without [`Own`] there is no MAC: snapshot and key are empty texts then, and the salt is zeros.
     pub fn mac_input(&self) -> Vec<u8> {
@@ -239,6 +249,10 @@ impl Manifest {
             put_text(&mut out, entry.kind.as_str());
             put_option(&mut out, entry.mode.map(u32::to_le_bytes));
             put_option(&mut out, entry.mtime_ms.map(i64::to_le_bytes));
+        }
+        if let Some(instance) = self.own.as_ref().and_then(|own| own.instance) {
+            out.push(2);
+            out.extend_from_slice(&instance.0);
         }
         if self.own.as_ref().is_some_and(|own| own.before_restore) {
             out.push(1);
@@ -303,6 +317,9 @@ impl Serialize for Own {
         map.serialize_entry("mac", &hex(&self.mac))?;
         map.serialize_entry("mac_key", self.mac_key.as_str())?;
         map.serialize_entry("mac_salt", &hex(&self.mac_salt))?;
+        if let Some(instance) = &self.instance {
+            map.serialize_entry("instance", &instance.to_string())?;
+        }
         if self.before_restore {
             map.serialize_entry("before_restore", &true)?;
         }

@@ -159,6 +159,7 @@ pub fn remove(path: &Path) -> Result<()> {
 mod tests {
     use super::*;
     use crate::export::manifest::lacks::Lacks;
+    use crate::export::manifest::whose::Whose;
 
     const NOW: i64 = 1_774_407_600_000;
 
@@ -176,6 +177,7 @@ mod tests {
             lacks: Lacks::default(),
             dialect: None,
             source_dir: String::new(),
+            whose: Whose::Unsaid,
             damage: None,
         }
     }

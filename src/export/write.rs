@@ -370,6 +370,7 @@ fn manifest(
             mac: [0; 32],
             mac_key: source,
             mac_salt: salt,
+            instance: record.instance,
             before_restore: options.before_restore,
             lacks,
         }),

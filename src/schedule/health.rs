@@ -85,6 +85,8 @@ pub struct Standing {
     pub damage: Option<String>,
     /// Another data directory of the same path writes to it.
     pub other: Option<String>,
+    /// What policies leave alone since another directory took it, in words.
+    pub left: Option<String>,
     /// It opens for everyone.
     pub unprotected: bool,
     /// When each job is next, in milliseconds since 1970.
@@ -137,7 +139,8 @@ pub fn look(places: &Places, config: &Config, credentials: &[Credential], state:
         Ok(store) => {
             let alike = remembered::alike(&places.data_dir, &places.known_as(), &store).ok();
             standing.other = alike.as_ref().and_then(Alike::text);
-            order = standing.take(&store, &seen, &|record| alike.as_ref().is_some_and(|alike| alike.means(record)));
+            standing.left = alike.as_ref().and_then(Alike::leaves);
+            order = standing.take(&store, &seen, &|record| alike.as_ref().is_some_and(|alike| alike.owns(record)));
         }
         Err(error) => {
             standing.store_is_closed = !error.is_no_store();
@@ -331,6 +334,7 @@ impl Standing {
             "store_error": self.store_error,
             "damage": self.damage,
             "same_path": self.other,
+            "left_alone": self.left,
             "pending_restore": pending,
             "kept_by_restores": paths(&self.kept),
             "protected": self.store_error.is_none().then_some(!self.unprotected),
@@ -370,6 +374,9 @@ impl Standing {
         }
         if let Some(other) = &self.other {
             say("store", Level::Bad, other.clone(), REMEDY);
+        }
+        if let Some(left) = &self.left {
+            say("retention", Level::Note, left.clone(), "");
         }
         if let Some(pending) = &self.pending {
             say("restore", Level::Bad, pending.text(), pending.remedy());

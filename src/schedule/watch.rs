@@ -347,9 +347,7 @@ impl Watch for Teller<'_> {
         }
         match &standing.other {
             Some(other) => {
-                let text = format!(
-                    "{other}.\nUntil that is mended no policy goes over its, and no backup is pruned: {REMEDY}."
-                );
+                let text = format!("{other}.\nNo policy goes over its snapshots and backups: {REMEDY}.");
                 self.trouble(Event::ConfigMistaken, SAME_PATH, "two data directories are one", &text, config, state);
             }
             None => self.over(Event::ConfigMistaken, SAME_PATH, "two are not one any more", config, state),

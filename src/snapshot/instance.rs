@@ -6,8 +6,9 @@
 //! directory that may not be written to. A copy, or what was restored somewhere else, is another directory; the clone
 //! of a whole disk is the same one.
 //!
-//! The top of a file system was made with it, at a whole second and with the same inode as all of them: so that of
-//! ext4, which has an id of its own, counts too. An overlay shows another birth time once something was written.
+//! The top of a file system was made with it, with the same inode as all of them, and at a whole second or, of those in
+//! memory, in the same tick: so where that has an id of its own which stays with it, that counts too. An overlay shows
+//! another birth time once something was written.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -16,7 +17,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::id::InstanceId;
 
 /// What `statfs` calls the file systems that are asked for more, or not at all.
+const BTRFS: rustix::fs::FsWord = 0x9123_683E;
 const EXT4: rustix::fs::FsWord = 0xEF53;
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 const OVERLAY: rustix::fs::FsWord = 0x794C_7630;
 /// What the hash begins with.
 const LABEL: &[u8] = b"nbak data directory";
@@ -26,7 +29,7 @@ pub fn instance(path: &Path) -> Option<InstanceId> {
     let meta = std::fs::metadata(path).ok()?;
     let medium = match rustix::fs::statfs(path).ok()?.f_type {
         OVERLAY => return None,
-        EXT4 => rustix::fs::statvfs(path).ok()?.f_fsid,
+        BTRFS | EXT4 | TMPFS => rustix::fs::statvfs(path).ok()?.f_fsid,
         _ => 0,
     };
     of(medium, meta.ino(), meta.created().ok()?)

@@ -43,8 +43,6 @@ pub struct Record {
     /// Others of the same path that took snapshots after this one had: they are not what it was before
     /// ([`super::head`]).
     pub apart: Vec<InstanceId>,
-    /// When that directory took its first one: milliseconds since 1970.
-    pub since: Option<i64>,
     /// When the cut began: milliseconds since 1970. The first transaction was opened after it.
     pub started: i64,
     /// When the last file was read: milliseconds since 1970.
@@ -92,8 +90,6 @@ struct Wire {
     instance: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     apart: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    instance_since_ms: Option<i64>,
     started_ms: i64,
     ended_ms: i64,
     source: String,
@@ -156,7 +152,6 @@ impl Record {
             parent: self.parent.map(|id| id.to_string()),
             instance: self.instance.map(|id| id.to_string()),
             apart: self.apart.iter().map(InstanceId::to_string).collect(),
-            instance_since_ms: self.since,
             started_ms: self.started,
             ended_ms: self.ended,
             source: self.source.clone(),
@@ -196,7 +191,6 @@ impl Record {
             parent: wire.parent.map(|parent| id(&parent)).transpose()?,
             instance: wire.instance.as_deref().map(which).transpose()?,
             apart: wire.apart.iter().map(|other| which(other)).collect::<Result<_>>()?,
-            since: wire.instance_since_ms,
             started: wire.started_ms,
             ended: wire.ended_ms,
             source: wire.source,
@@ -223,7 +217,6 @@ impl Record {
             parent: None,
             instance: None,
             apart: Vec::new(),
-            since: None,
             started: 0,
             ended: 0,
             source: String::new(),
@@ -252,7 +245,6 @@ mod tests {
             parent: None,
             instance: Some(InstanceId::random()),
             apart: vec![InstanceId::random()],
-            since: Some(3),
             started: 1,
             ended: -2,
             source: "/d".into(),

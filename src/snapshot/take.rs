@@ -202,7 +202,6 @@ impl Taking<'_> {
                 sequence,
                 previous,
                 parent: parent.record.as_ref().map(|record| record.id),
-                since: Some(head.own(&source_name, instance).map_or(started, |own| own.since.unwrap_or(own.started))),
                 apart,
                 instance,
                 started,

@@ -2,22 +2,24 @@
 //!
 //! A path is all that a data directory without a name is known by, and in a container it is the same each time: two of
 //! them in one store are one to it by that. But each snapshot says which directory it was taken of
-//! ([`instance`](crate::snapshot::instance)), and one directory may have followed on another: it was moved to another
-//! disk, restored on a new machine, made anew with its container. What it was before takes no snapshot any more once it
-//! has taken its own ([`Head::apart`]). So of the snapshots with the same path
-//! - those of the directory that is there now are its own, and those that do not say which they are of;
-//! - those of one that took another when this one had begun are **another's**, for good;
-//! - the rest is taken for **what it was before**, and its own. A policy waits for eight days from its first snapshot
-//!   on: it may be another all the same, whose next one is just not there yet. (One that finds nothing changed is
-//!   stored if it is the first since another took one.) Where the rest is itself of several that are apart, nobody can
-//!   tell which of them went on here, and none counts; nor does one that goes on at another path.
+//! ([`instance`](crate::snapshot::instance)). So a policy goes over those that this very directory took, **and over no
+//! others until a person says that they are this one's too** ([`super::remembered::accept`]). Whether another of the
+//! same path is what this one was before (it was moved to another disk, restored on a new machine, made anew with its
+//! container), or lives beside it, is known to nobody else: neither how long it has been silent nor what both have in
+//! common proves it. What stays by mistake is what was there when this one began, and costs room; what goes by mistake
+//! is lost.
 //!
-//! A person can say that all is one ([`super::remembered::accept`]). What nothing tells apart are the clones of one
-//! disk, and file systems that do not know when a folder was made.
+//! Who looks, or restores, is served better by a likely answer:
+//! - what took a snapshot when this one had begun ([`Head::apart`]) is **another**, for good: nobody means that by
+//!   `latest`;
+//! - the rest is most likely **what it was before**, unless that is itself of several which lived beside each other:
+//!   then nobody can tell which of them is meant.
+//!
+//! What nothing tells apart are the clones of one disk, and directories of file systems that do not know when a folder
+//! was made: those are one to this.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::error::Error;
 use crate::error::words::time;
 use crate::id::{InstanceId, SnapshotId};
 use crate::snapshot::head::{Head, MOST_APART};
@@ -25,105 +27,102 @@ use crate::snapshot::record::Record;
 
 /// What is to be done about it.
 pub const REMEDY: &str = "give each a name of its own (`nbak.name` in config.json, or NBAK_NAME), or its own store and \
-                          folder of backups; if all is of this one, `--as-one` with `forget` says so and ends this, as \
-                          `nbak repair index` does, and `backup prune` takes it too";
-/// So long a directory has to be there before a policy takes what no other claimed for its own, in milliseconds.
-const SILENCE: i64 = 8 * 86_400_000;
+                          folder of backups; what this one was itself, before it was moved or made anew, is said to be \
+                          its own by `nbak forget --as-one`";
+
+/// Which directory, as far as its file system says.
+pub type Which = Option<InstanceId>;
+
+/// Other directories, and of each the number of a snapshot: those up to that one are meant.
+pub type UpTo = BTreeMap<Which, u64>;
 
 /// What is known as one data directory, told apart.
 #[derive(Debug, Clone)]
 pub struct Alike {
     source: String,
-    own: Option<InstanceId>,
-    /// Others, which are not it.
-    apart: BTreeSet<InstanceId>,
-    /// What it may have been before.
-    before: BTreeSet<InstanceId>,
-    /// It was there for long enough to know.
-    is_settled: bool,
+    own: Which,
+    /// What a person said is its own too. That one of them takes snapshots still shows that it is not.
+    one: UpTo,
+    /// All others.
+    others: UpTo,
+    /// Those of them that are not what it was before.
+    apart: BTreeSet<Which>,
     /// What it may have been before is of several, and nobody can tell which.
     at_odds: bool,
     /// The newest snapshot of those that are not its own by all that is known.
     its: Option<(SnapshotId, i64)>,
+    /// It has a snapshot itself.
+    has_begun: bool,
     /// Another took a snapshot after its newest.
     is_active: bool,
 }
 
 impl Alike {
-    /// What `head` has of `source`, as the directory `own` sees it at the time `now`. It is one with those in `one`.
-    pub fn of(head: &Head, source: &str, own: Option<InstanceId>, one: &BTreeSet<InstanceId>, now: i64) -> Alike {
+    /// What `head` has of `source`, as the directory `own` sees it, of which a person said that it is one with `one`.
+    pub fn of(head: &Head, source: &str, own: Which, one: &UpTo) -> Alike {
         let newest: Vec<&Record> = head.newest_of_each(source).collect();
-        let others = |record: &Record| record.instance.filter(|it| Some(*it) != own && !one.contains(it));
+        let is_one = |record: &Record| one.get(&record.instance).is_some_and(|upto| record.sequence <= *upto);
+        let (ones, rest): (Vec<&Record>, Vec<&Record>) =
+            newest.iter().filter(|record| record.instance != own).partition(|record| is_one(record));
+        let begun = newest.iter().position(|record| record.instance == own);
+        let later = newest.iter().take(begun.unwrap_or(0));
+        let later: BTreeSet<Which> = later.map(|record| record.instance).collect();
         let known = own.map(|own| head.apart(source, own)).unwrap_or_default();
         // There may have been more than are kept in mind.
-        let lives_elsewhere = |it: &InstanceId| own.is_some() && has_gone_on(head, source, *it);
-        let is_apart = |it: &InstanceId| known.len() >= MOST_APART || known.contains(it) || lives_elsewhere(it);
-        let apart: BTreeSet<InstanceId> = newest.iter().filter_map(|record| others(record)).filter(is_apart).collect();
-        let rest = || newest.iter().filter_map(|record| Some((*record, others(record)?)));
-        let rest = || rest().filter(|(_, it)| !apart.contains(it));
-        let before: BTreeSet<InstanceId> = rest().map(|(_, it)| it).collect();
+        let is_apart =
+            |it: &Which| known.len() >= MOST_APART || later.contains(it) || it.is_some_and(|it| known.contains(&it));
+        let apart: BTreeSet<Which> = rest.iter().map(|record| record.instance).filter(is_apart).collect();
         // All that are there count: one of two that were apart is not the only one for the other's being known.
-        let there: BTreeSet<InstanceId> = newest.iter().filter_map(|record| others(record)).collect();
-        let at_odds = rest().any(|(record, _)| record.apart.iter().any(|it| there.contains(it)));
-        // What took none since this one began is known by that, and by nothing that another clock says.
-        let since = head.own(source, own).map(|record| record.since.unwrap_or(record.started));
-        let is_settled = own.is_none() || since.is_some_and(|since| since <= now.saturating_sub(SILENCE));
-        let is_anothers = |it: InstanceId| apart.contains(&it) || at_odds;
-        let its = newest.iter().find(|record| others(record).is_some_and(is_anothers));
-        let own_at = newest.iter().position(|record| own.is_some() && record.instance == own);
-        let is_after = |record: &&Record| others(record).is_some_and(|it| apart.contains(&it));
-        let is_active = newest.iter().take(own_at.unwrap_or(newest.len())).copied().any(|record| is_after(&record));
+        let there: BTreeSet<Which> = rest.iter().map(|record| record.instance).collect();
+        let mut before = rest.iter().filter(|record| !apart.contains(&record.instance));
+        let at_odds = before.any(|record| record.apart.iter().any(|it| there.contains(&Some(*it))));
+        let its = rest.iter().find(|record| at_odds || apart.contains(&record.instance));
         Alike {
             source: source.to_owned(),
             own,
+            one: ones.iter().map(|record| (record.instance, one[&record.instance])).collect(),
+            others: rest.iter().map(|record| (record.instance, record.sequence)).collect(),
             its: its.map(|record| (record.id, record.started)),
+            has_begun: begun.is_some(),
+            is_active: rest.iter().any(|record| later.contains(&record.instance)),
             apart,
-            before,
-            is_settled,
             at_odds,
-            is_active,
         }
     }
 
-    /// What `head` has of `source` to who is none of the directories that it is of, and says that all may go that is of
-    /// one.
-    pub fn seen_by_nobody(head: &Head, source: &str) -> Alike {
-        Alike::of(head, source, None, &BTreeSet::new(), 0)
-    }
-
-    /// Whether a policy of this directory goes over `record`.
+    /// Whether `record` is its own: a policy of this directory goes over it.
     pub fn owns(&self, record: &Record) -> bool {
-        // What does not say whose it is may be that of any.
-        let is_alone = self.apart.is_empty() && self.before.is_empty();
-        let is_it = match record.instance {
-            None => self.own.is_none() || is_alone || self.is_settled && self.apart.is_empty() && !self.at_odds,
-            Some(it) => Some(it) == self.own || self.is_settled || !self.before.contains(&it),
-        };
-        is_it && self.means(record)
+        let is_one = || self.one.get(&record.instance).is_some_and(|upto| record.sequence <= *upto);
+        record.source == self.source && (record.instance == self.own || is_one())
     }
 
     /// Whether `record` may be meant by `latest`, a time or a tag.
     pub fn means(&self, record: &Record) -> bool {
-        let is_it =
-            |it| Some(it) == self.own || !(self.apart.contains(&it) || self.at_odds && self.before.contains(&it));
-        record.source == self.source && record.instance.is_none_or(is_it)
+        let is_its = self.others.contains_key(&record.instance);
+        let is_anothers = is_its && (self.at_odds || self.apart.contains(&record.instance));
+        record.source == self.source && !is_anothers
     }
 
-    /// Those that are not its own by all that is known.
-    pub fn others(&self) -> BTreeSet<InstanceId> {
-        self.apart.iter().chain(self.before.iter().filter(|_| self.at_odds || !self.is_settled)).copied().collect()
+    /// All that is not its own, up to the newest of each.
+    pub fn others(&self) -> &UpTo {
+        &self.others
     }
 
     /// The same, to whom all that is known as it is one: a person says so.
     #[must_use]
     pub fn as_one(self) -> Alike {
-        let none = BTreeSet::new;
-        Alike { apart: none(), before: none(), at_odds: false, its: None, is_active: false, ..self }
+        let one = self.one.into_iter().chain(self.others).map(|(it, _)| (it, u64::MAX)).collect();
+        Alike { one, others: UpTo::new(), apart: BTreeSet::new(), at_odds: false, its: None, is_active: false, ..self }
     }
 
     /// Another directory of the same path takes snapshots: it did after this one's newest.
     pub fn is_active(&self) -> bool {
         self.is_active
+    }
+
+    /// It took none itself so far.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     /// That there is another with the same path, in words.
@@ -137,27 +136,18 @@ impl Alike {
         Some(format!("{which}: snapshot {} of {}, taken {}, is not of this one", id.short(), self.source, time(*at)))
     }
 
-    /// That something is not done for it.
-    pub fn refusal(&self, what: &str) -> Option<Error> {
-        Some(Error::failed(self.text()?).hint(format!("{REMEDY}; {what}")))
-    }
-
-    /// That a policy leaves out for now what may be another's, in words.
-    pub fn waits(&self) -> Option<String> {
-        let waits = !self.before.is_empty() && !self.at_odds && !self.is_settled;
-        waits.then(|| {
+    /// That a policy leaves out what may be another's, in words.
+    pub fn leaves(&self) -> Option<String> {
+        let leaves = !self.others.is_empty() && self.its.is_none();
+        leaves.then(|| {
             format!(
-                "some snapshots of {} are of the directory that lay there before, or of another with the same path, \
-                 which eight days of this one's snapshots will tell: those stay for now (`--as-one` goes over them)",
+                "some snapshots of {} were taken of another directory: of what lay there before this one, or of one \
+                 beside it that has the same path. No policy goes over those (if they are of what this one was before, \
+                 `nbak forget --as-one` says so)",
                 self.source
             )
         })
     }
-}
-
-/// Whether `it` took a snapshot as something else after the newest that is known as `source`: it lives elsewhere.
-fn has_gone_on(head: &Head, source: &str, it: InstanceId) -> bool {
-    head.newest.iter().find(|record| record.instance == Some(it)).is_some_and(|record| record.source != source)
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ use std::fmt;
 use jiff::{Span, Timestamp, ZonedDateTime};
 
 use crate::error::{Error, Result};
-use crate::id::SnapshotId;
+use crate::id::{InstanceId, SnapshotId};
 use crate::snapshot::history::History;
 
 /// One snapshot, as far as retention asks.
@@ -47,6 +47,8 @@ pub struct Candidate<'a> {
     pub started: i64,
     /// The data directory.
     pub source: &'a str,
+    /// Which one that was.
+    pub instance: Option<InstanceId>,
     /// Its tags.
     pub tags: &'a [String],
     /// Whether a drill restored it whole, and nothing of it was lost since.
@@ -57,6 +59,13 @@ pub struct Candidate<'a> {
     pub mixed: bool,
     /// Why it is pinned, if it is.
     pub pinned: Option<&'a str>,
+}
+
+impl<'a> Candidate<'a> {
+    /// What it is of, as far as that is told apart from others of the same path.
+    fn directory(&self) -> (&'a str, Option<InstanceId>) {
+        (self.source, self.instance)
+    }
 }
 
 /// What is to be kept. A number of 0 is no rule.
@@ -215,6 +224,7 @@ pub fn candidates(history: &History) -> Vec<Candidate<'_>> {
         id: record.id,
         started: record.started,
         source: &record.source,
+        instance: record.instance,
         tags: &record.tags,
         proven: ledger.proof(record.id).is_some(),
         complete: record.unreadable_count == 0,
@@ -232,9 +242,9 @@ pub fn held(candidates: &[Candidate<'_>], now: &ZonedDateTime) -> Vec<(usize, Re
     let mut held = Vec::new();
     for (place, one) in candidates.iter().enumerate() {
         held.extend(one.pinned.map(|why| (place, Reason::Pinned(why.to_owned()))));
-        if newest.get(one.source) == Some(&place) {
+        if newest.get(&one.directory()) == Some(&place) {
             held.push((place, Reason::Proven));
-        } else if complete.get(one.source) == Some(&place) {
+        } else if complete.get(&one.directory()) == Some(&place) {
             held.push((place, Reason::ProvenComplete));
         }
     }
@@ -246,12 +256,12 @@ fn newest_proven<'a>(
     candidates: &[Candidate<'a>],
     now: &ZonedDateTime,
     only_complete: bool,
-) -> HashMap<&'a str, usize> {
+) -> HashMap<(&'a str, Option<InstanceId>), usize> {
     let now_ms = now.timestamp().as_millisecond();
     let counts = |one: &Candidate<'_>| one.proven && (one.complete || !only_complete) && one.started <= now_ms;
     let mut newest = HashMap::new();
     for (place, one) in candidates.iter().enumerate().filter(|(_, one)| counts(one)) {
-        let known = newest.entry(one.source).or_insert(place);
+        let known = newest.entry(one.directory()).or_insert(place);
         if candidates[*known].started <= one.started {
             *known = place;
         }

@@ -6,7 +6,7 @@
 //! stand in the data directory too, once the daemon has run there. They are no secret. The file is not synced: what is
 //! lost of it is only the memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -14,22 +14,22 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::alike::{Alike, REMEDY};
+use super::alike::{Alike, REMEDY, Which};
 use crate::codec::hex;
 use crate::error::{Error, Result};
 use crate::id::InstanceId;
 use crate::snapshot::instance::instance;
 use crate::snapshot::ledger::Start;
-use crate::snapshot::now::now_ms;
 use crate::snapshot::places::{known_as, name_of_source, real};
 use crate::snapshot::progress::Progress;
-use crate::snapshot::record::Record;
 use crate::snapshot::store::Store;
 use crate::snapshot::take::{self, Options, Taken};
 use crate::source::{named, own};
 
 /// Where it is in the data directory.
 pub const FILE: &str = ".nbak-state/seen.json";
+/// Directories of file systems that do not know when a folder was made.
+const UNKNOWN: &str = "unknown";
 /// It is at most this long, in bytes.
 const MOST: u64 = 1024 * 1024;
 
@@ -52,9 +52,10 @@ struct Mark {
     /// What the data directory was known as in it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     known_as: String,
-    /// Directories of the same path that a person said are this one.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    one: BTreeSet<String>,
+    /// Directories of the same path of which a person said that they are one with another, which is named first, and
+    /// up to which snapshot. A copy of this file in a copy of the data directory says nothing of the copy.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    as_one: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 impl Mark {
@@ -199,39 +200,50 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
     }
     let other = alike.text().filter(|_| alike.is_active());
     taken.remarks.extend(other.map(|other| format!("{other} ({REMEDY}; until then no policy goes over its)")));
+    // Once: `forget` says it each time.
+    taken.remarks.extend(alike.leaves().filter(|_| !alike.has_begun()));
     taken.remarks.extend(behind.into_iter().chain(named));
     Ok(taken)
 }
 
 /// Whose what is known as `source` in `store` is, as the data directory `data_dir` sees it.
 pub fn alike(data_dir: &Path, source: &str, store: &Store) -> Result<Alike> {
-    let Seen(all) = seen(data_dir);
-    let mark = all.get(&store.id().to_string());
-    let one = mark.into_iter().flat_map(|mark| &mark.one).filter_map(|it| InstanceId::parse(it).ok()).collect();
-    Ok(Alike::of(&store.head()?, source, instance(data_dir), &one, now_ms()))
+    let (Seen(all), own) = (seen(data_dir), instance(data_dir));
+    let said = all.get(&store.id().to_string()).and_then(|mark| mark.as_one.get(&text(own)));
+    let one = said.into_iter().flatten().filter_map(|(it, upto)| Some((which(it)?, *upto))).collect();
+    Ok(Alike::of(&store.head()?, source, own, &one))
 }
 
-/// A person says that all that is known as `source`, as this data directory is, is of it in `store` by now.
+/// A person says that all that is known as `source` in `store` by now, as this data directory is, is of it.
 pub fn accept(data_dir: &Path, source: &str, store: &Store) -> Result<()> {
-    let others = alike(data_dir, source, store)?.others();
-    if others.is_empty() {
+    let alike = alike(data_dir, source, store)?;
+    if alike.others().is_empty() {
         return Ok(());
     }
     begin(data_dir)?;
     remember(data_dir, source, store, missing(&seen(data_dir), store, false)?.is_some())?;
     changed(data_dir, |all| {
         if let Some(mark) = all.get_mut(&store.id().to_string()) {
-            mark.one.extend(others.iter().map(InstanceId::to_string));
+            let said = mark.as_one.entry(text(instance(data_dir))).or_default();
+            said.extend(alike.others().iter().map(|(it, upto)| (text(*it), *upto)));
         }
     })
+}
+
+/// What a directory is called in the file.
+fn text(which: Which) -> String {
+    which.map_or_else(|| UNKNOWN.to_owned(), |it| it.to_string())
+}
+
+fn which(text: &str) -> Option<Which> {
+    if text == UNKNOWN { Some(None) } else { InstanceId::parse(text).ok().map(Some) }
 }
 
 /// What it means that nothing in `store` is known as `source`, if there is something that this data directory was
 /// known as before: by what was remembered, or by its `path` alone.
 fn is_named(Seen(all): &Seen, store: &Store, source: &str, path: &Path) -> Result<Option<String>> {
     let (head, own) = (store.head()?, instance(path));
-    let is_own = |record: &Record| own.is_none() || record.instance.is_none() || record.instance == own;
-    let has_own = |source: &str| head.newest_of_each(source).any(is_own);
+    let has_own = |source: &str| head.newest_of_each(source).any(|record| record.instance == own);
     let remembered = all.get(&store.id().to_string()).map(|mark| mark.known_as.clone());
     if has_own(source) || remembered.as_deref() == Some(source) {
         return Ok(None);
@@ -241,8 +253,8 @@ fn is_named(Seen(all): &Seen, store: &Store, source: &str, path: &Path) -> Resul
         format!(
             "this data directory is known as {source} from now on, and its snapshots so far as {before}: those stay, \
              as another one's. `latest`, times, tags and policies mean the new ones alone; the old ones are named by \
-             their ids (`nbak snapshots`), and `nbak forget --of {before} --keep-last 1` goes over them by a policy. \
-             The first snapshot under a name reads everything, and stores what the store does not have"
+             their ids (`nbak snapshots`), and `nbak forget --of {before} --keep-last 1` goes over those that this \
+             directory took. The first snapshot under a name reads everything, and stores what the store does not have"
         )
     }))
 }
@@ -265,7 +277,7 @@ pub fn remember(data_dir: &Path, source: &str, store: &Store, behind: bool) -> R
     let (id, at, now) = (store.id().to_string(), place(store), Mark::of(&store.head()?.next));
     changed(data_dir, |all| {
         let earlier = all.remove(&id);
-        let one = earlier.as_ref().map(|mark| mark.one.clone()).unwrap_or_default();
+        let as_one = earlier.as_ref().map(|mark| mark.as_one.clone()).unwrap_or_default();
         let mark = match earlier {
             Some(mark) if behind && !mark.instead => Mark { behind: true, ..mark },
             _ => Mark { instead: behind, ..now },
@@ -274,6 +286,6 @@ pub fn remember(data_dir: &Path, source: &str, store: &Store, behind: bool) -> R
             // What lay there is no longer expected.
             all.retain(|_, other| other.at != at);
         }
-        all.insert(id, Mark { at, known_as: source.to_owned(), one, ..mark });
+        all.insert(id, Mark { at, known_as: source.to_owned(), as_one, ..mark });
     })
 }

@@ -43,6 +43,7 @@ fn good(dialect: Dialect, own: bool) -> Manifest {
             mac: [1; 32],
             mac_key: MacSource::VaultArgon2id,
             mac_salt: [2; 32],
+            instance: None,
             before_restore: false,
             lacks: Lacks::default(),
         }),

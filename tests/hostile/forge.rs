@@ -81,7 +81,6 @@ impl Forge {
             parent: None,
             instance: None,
             apart: Vec::new(),
-            since: None,
             started: 1,
             ended: 2,
             source: self.place.data.canonicalize().expect("there").to_string_lossy().into_owned(),

@@ -14,7 +14,7 @@ use crate::named::{Turns, id, ids, notes, refused, take};
 use serde_json::json;
 
 const SAYS: &str = "another data directory with the same path writes to this store";
-const WAITS: &str = "which eight days of this one's snapshots will tell";
+const LEAVES: &str = "were taken of another directory";
 const DAY: Duration = Duration::from_hours(24);
 
 fn two() -> Turns {
@@ -90,16 +90,28 @@ fn two_that_take_turns_keep_what_is_theirs() {
     assert_eq!(ids(&turns.place), there[4..5]);
 }
 
-/// Another may have begun here: its policy waits, and the first's has nothing to do with it at once.
+/// Another may have begun here, whatever the time is, and however long the first was silent: a disk may be away, and
+/// cron go on in the folder that it is mounted at.
 #[test]
-fn one_that_begins_takes_nothing_of_who_was_there_lately() {
+fn one_that_begins_takes_nothing_of_who_was_there() {
     let mut turns = two();
-    let first = take(turns.at("one"), "one 1");
-    let second = take(turns.at("other"), "other 1");
-    let run = turns.place.ok(&["forget", "--keep-last", "1"]);
-    assert!(run.err.contains(WAITS) && run.out.contains("0 snapshots forgotten"), "{run:?}");
+    let all = ["one 1", "one 2", "one 3"].map(|text| take(turns.at("one"), text));
+    let mut clock = Clock::new();
+    for days in [0, 9, 400] {
+        clock.forward(days * DAY);
+        fs::write(turns.at("other").data.join("notes"), format!("other {days}")).expect("written");
+        let taken = at_time(&turns.place, &clock, &["snapshot"]);
+        assert!(taken.code == 0 && taken.err.contains(LEAVES) == (days == 0), "it says so once: {taken:?}");
+        for args in [&["forget", "--keep-last", "1"][..], &["repair", "index"], &["forget", "--keep-last", "1"]] {
+            let run = at_time(&turns.place, &clock, args);
+            assert!(run.code == 0 && (args[0] != "forget" || run.err.contains(LEAVES)), "{run:?}");
+        }
+        let doctor = at_time(&turns.place, &clock, &["doctor"]);
+        assert!(doctor.out.contains(LEAVES) && !doctor.out.contains(SAYS), "{doctor:?}");
+        assert!(all.iter().all(|id| ids(&turns.place).contains(id)));
+    }
     turns.at("one").ok(&["forget", "--keep-last", "1"]);
-    assert_eq!(ids(&turns.place), [first, second]);
+    assert_eq!(ids(&turns.place).len(), 2, "one of each");
 }
 
 /// What showed that they are two is forgotten, and one is silent for long: its last snapshot stays all the same.
@@ -135,22 +147,48 @@ fn a_directory_that_goes_on_elsewhere_keeps_what_it_was() {
     copy(&place.data, &place.path("copy"));
     fs::remove_dir_all(&place.data).expect("removed");
     fs::rename(place.path("copy"), &place.data).expect("moved there");
-    // At once for who restores, and in a day for a policy.
+    // At once for who restores; for a policy once a person says so.
     assert_eq!(place.ok(&["cat", "latest", "notes"]).out, "3");
-    refused(&place.run(&["forget", "latest"]), 2, &[WAITS, "by its id"]);
+    refused(&place.run(&["forget", "latest"]), 2, &[LEAVES, "by its id"]);
     place.ok(&["restore", "latest", "--in-place", "--yes"]);
     assert!(!is_told(&place, "4") && !is_told(&place, "5"));
     let doctor = place.run(&["doctor"]);
-    assert!(!doctor.out.contains("same path"), "{doctor:?}");
+    assert!(!doctor.out.contains(SAYS), "{doctor:?}");
     let before = ids(&place);
     let run = place.ok(&["forget", "--keep-last", "1"]);
-    assert!(run.err.contains(WAITS), "{run:?}");
+    assert!(run.err.contains(LEAVES), "{run:?}");
     let old = before[..3].to_vec();
     assert!(old.iter().all(|id| ids(&place).contains(id)), "they stay");
-    let mut clock = Clock::new();
-    clock.forward(9 * DAY);
-    assert_eq!(at_time(&place, &clock, &["forget", "--keep-last", "1"]).code, 0);
+    let run = place.ok(&["forget", "--as-one"]);
+    assert!(run.out.contains("1 other data directory of the same path took so far counts as this one's"), "{run:?}");
+    assert!(place.ok(&["forget", "--as-one"]).out.contains("known to be its own already"));
+    let run = place.ok(&["forget", "--keep-last", "1"]);
+    assert!(!run.err.contains(LEAVES), "{run:?}");
     assert_eq!(ids(&place).len(), 1);
+}
+
+/// What a person said is of one directory, up to that moment: a copy of it is another, and who goes on is too.
+#[test]
+fn what_a_person_said_is_not_said_of_a_copy_nor_of_what_comes() {
+    let mut turns = two();
+    let old = ["one 1", "one 2"].map(|text| take(turns.at("one"), text));
+    take(turns.at("other"), "other 1");
+    turns.place.ok(&["forget", "--as-one"]);
+    // A copy for a second container has the file.
+    let copied = turns.place.path("copied");
+    copy(&turns.place.data, &copied);
+    fs::rename(&turns.place.data, turns.place.path("its")).expect("moved away");
+    fs::rename(&copied, &turns.place.data).expect("moved there");
+    take(&turns.place, "copied 1");
+    turns.place.ok(&["forget", "--keep-last", "1"]);
+    assert!(old.iter().all(|id| ids(&turns.place).contains(id)));
+    fs::rename(&turns.place.data, &copied).expect("moved away");
+    fs::rename(turns.place.path("its"), &turns.place.data).expect("moved back");
+    // It was not what this one was: it goes on.
+    let later = take(turns.at("one"), "one 3");
+    let run = turns.at("other").ok(&["forget", "--keep-last", "1"]);
+    assert!(run.err.contains(SAYS), "{run:?}");
+    assert!(old.iter().chain([&later]).all(|id| ids(&turns.place).contains(id)));
 }
 
 /// One had nothing to change for days, and takes its snapshots all the same; the other began beside it.
@@ -172,6 +210,36 @@ fn one_that_is_idle_is_not_silent() {
     clock.forward(9 * DAY);
     assert_eq!(at_time(turns.at("other"), &clock, &["forget", "--keep-last", "1"]).code, 0);
     assert!(ids(&turns.place).contains(&first));
+}
+
+/// What the first snapshot under a name advises, typed as it stands, goes over what this directory took.
+#[test]
+fn what_it_was_known_as_before_is_what_it_took_itself() {
+    let mut turns = two();
+    let its = ["other 1", "other 2", "other 3"].map(|text| take(turns.at("other"), text));
+    let own = ["one 1", "one 2"].map(|text| take(turns.at("one"), text));
+    let path = turns.place.data.canonicalize().expect("a path").to_str().expect("text").to_owned();
+    let named = |place: &Place, args: &[&str]| {
+        let mut command = place.command(args);
+        command.env("NBAK_NAME", "web-1");
+        Run::of(command)
+    };
+    fs::write(turns.place.data.join("notes"), "one 3").expect("written");
+    let run = named(&turns.place, &["snapshot"]);
+    let advice = format!("`nbak forget --of {path} --keep-last 1`");
+    assert!(run.code == 0 && run.err.contains(&advice), "{run:?}");
+    let run = named(&turns.place, &["forget", "--of", &path, "--keep-last", "1"]);
+    assert!(run.code == 0 && run.out.contains("1 snapshot forgotten"), "{run:?}");
+    let left = ids(&turns.place);
+    assert!(its.iter().chain([&own[1]]).all(|id| left.contains(id)) && left.len() == 5, "{left:?}");
+    // Who is none of several has to say that all are meant.
+    fs::rename(&turns.place.data, turns.place.path("one")).expect("moved away");
+    fs::create_dir(&turns.place.data).expect("made");
+    let third = named(&turns.place, &["forget", "--of", &path, "--keep-last", "1"]);
+    refused(&third, 2, &["2 data directories", "--as-one", "nothing was forgotten"]);
+    assert_eq!(ids(&turns.place), left);
+    assert_eq!(named(&turns.place, &["forget", "--of", &path, "--keep-last", "1", "--as-one"]).code, 0);
+    assert_eq!(ids(&turns.place).len(), 2);
 }
 
 /// The other's name is taken in for once, and is not this one's for it.
@@ -238,20 +306,24 @@ fn a_person_says_that_all_is_one() {
     in_turn(&mut turns);
     let place = turns.at("one");
     refused(&place.run(&["forget", "latest"]), 2, &[SAYS, "by its id"]);
+    // With a policy, or with what is named by a word, it is said for that command; in vain it says nothing.
     place.ok(&["forget", "--keep-last", "2", "--as-one", "--dry-run"]);
-    assert!(place.ok(&["forget", "--keep-last", "9"]).err.contains(SAYS), "a trial says nothing");
-    // Also for what is named by a word.
+    assert_eq!(ids(place).len(), 4);
     place.ok(&["forget", "latest", "--as-one"]);
-    assert!(!place.run(&["doctor"]).out.contains(SAYS));
+    refused(&place.run(&["forget", "nosuchtag", "--as-one"]), 2, &["nosuchtag"]);
+    assert!(place.ok(&["forget", "--keep-last", "9"]).err.contains(SAYS));
     place.ok(&["forget", "--keep-last", "2", "--as-one"]);
     assert_eq!(ids(place).len(), 2);
+    assert!(place.run(&["doctor"]).out.contains(SAYS));
+    // Alone it counts.
+    place.ok(&["forget", "--as-one"]);
     assert!(!place.run(&["doctor"]).out.contains(SAYS) && !is_told(place, "one 3"));
     place.ok(&["forget", "--keep-last", "1"]);
     assert_eq!(ids(place).len(), 1);
-    // Or by the word that accepts a store as it is; a third is not meant by it.
+    // To accept a store as it is says nothing of whose it is.
     take(turns.at("other"), "other 3");
     turns.at("one").ok(&["repair", "index"]);
-    assert!(!turns.place.run(&["doctor"]).out.contains(SAYS));
+    assert!(turns.place.run(&["doctor"]).out.contains(SAYS));
 }
 
 /// The name of another, or its path: what is there under that was never this one's.
@@ -269,10 +341,9 @@ fn one_that_takes_anothers_name_or_path_takes_nothing_over() {
         Run::of(command)
     };
     fs::write(turns.at("one").data.join("notes"), "one 2").expect("written");
-    let run = as_other(&turns.place, &["snapshot"]);
-    assert!(run.code == 0 && run.err.contains(SAYS), "{run:?}");
+    assert_eq!(as_other(&turns.place, &["snapshot"]).code, 0);
     let run = as_other(&turns.place, &["forget", "--keep-last", "1"]);
-    assert!(run.code == 0 && run.err.contains("those stay"), "{run:?}");
+    assert!(run.code == 0 && run.err.contains(LEAVES), "{run:?}");
     assert!(ids(&turns.place).contains(&its));
     // Two that exchange their paths, without names.
     let place = Place { key: Some(KEY), ..Place::empty() };
@@ -292,7 +363,7 @@ fn one_that_takes_anothers_name_or_path_takes_nothing_over() {
     }
     for data in [&place.data, &second] {
         fs::write(data.join("notes"), "exchanged").expect("written");
-        assert!(at(data, &["snapshot"]).err.contains(SAYS));
+        assert_eq!(at(data, &["snapshot"]).code, 0);
         assert_eq!(at(data, &["forget", "--keep-last", "1"]).code, 0);
     }
     assert_eq!(ids(&place).len(), 4, "none was forgotten");
@@ -315,8 +386,8 @@ fn nothing_is_restored_in_place_for_a_mistyped_name() {
 fn what_is_restored_in_place_is_named_by_its_id() {
     let mut turns = two();
     let all = in_turn(&mut turns);
-    turns.at("one").ok(&["backup"]);
-    fs::write(turns.place.data.join("notes"), "spoilt").expect("written");
+    turns.at("other").ok(&["backup"]);
+    fs::write(turns.at("one").data.join("notes"), "spoilt").expect("written");
     for args in [&["restore", "latest", "--in-place", "--yes"][..], &["backup", "restore", "--yes"]] {
         refused(&turns.place.run(args), 2, &[SAYS, "name the one that is meant", "nothing was changed"]);
     }
@@ -324,6 +395,12 @@ fn what_is_restored_in_place_is_named_by_its_id() {
     let looked = turns.place.ok(&["cat", "latest", "notes"]);
     assert!(looked.out == "one 2" && looked.err.contains(SAYS), "one's own, to who only looks: {looked:?}");
     turns.place.ok(&["restore", &all[2], "--in-place", "--yes"]);
+    assert_eq!(notes(&turns.place), "one 2");
+    // A backup says of which of the two it is.
+    std::thread::sleep(Duration::from_millis(1100));
+    turns.place.ok(&["backup"]);
+    fs::write(turns.place.data.join("notes"), "spoilt").expect("written");
+    turns.place.ok(&["backup", "restore", "--yes"]);
     assert_eq!(notes(&turns.place), "one 2");
 }
 
@@ -360,33 +437,34 @@ fn made(place: &Place, clock: &Clock, text: &str) -> PathBuf {
     PathBuf::from(id(&at_time(place, clock, &["backup", "--json"]), "path").expect("a path"))
 }
 
-/// A backup does not say which directory it is of, but its store does.
+/// A backup says which directory it is of, whatever the store says, or if it does not open.
 #[test]
-fn no_backup_is_pruned_where_it_may_be_anothers() {
+fn no_backup_is_pruned_that_is_anothers() {
     let mut turns = two();
     let mut clock = Clock::new();
     clock.back(60 * DAY);
     let old = made(turns.at("one"), &clock, "one 1");
     clock.forward(60 * DAY);
     made(turns.at("one"), &clock, "one 2");
-    // It may have been moved here: in some days it is what it was.
-    take(turns.at("other"), "other 1");
-    let run = turns.place.ok(&["backup", "prune", "--days", "30", "--dry-run"]);
-    assert!(run.out.contains(WAITS), "{run:?}");
-    turns.place.ok(&["backup", "prune", "--days", "30"]);
-    assert!(old.exists());
+    // It may have been moved here, or be another.
+    let run = turns.at("other").ok(&["backup", "prune", "--days", "30", "--dry-run"]);
+    assert!(run.out.contains("or of what this one was before") && run.err.contains("--as-one"), "{run:?}");
+    let run = turns.place.ok(&["backup", "prune", "--days", "30"]);
+    assert!(run.err.contains("1 backup stays") && old.exists(), "{run:?}");
+    take(&turns.place, "other 1");
     assert!(is_told(turns.at("one"), "one 3"));
-    refused(&turns.place.run(&["backup", "prune", "--days", "30"]), 1, &[SAYS, "no backup was removed"]);
-    // Nor where the store does not say.
-    let mut away = turns.place.command(&["backup", "prune", "--days", "30"]);
-    away.env("NBAK_REPO", turns.place.path("away"));
-    refused(&Run::of(away), 10, &["only the store knows", "--as-one", "no backup was removed"]);
-    assert!(old.exists());
-    let run = turns.place.ok(&["backup", "verify"]);
+    let run = turns.at("other").ok(&["backup", "verify"]);
     assert!(run.err.contains("may be its"), "{run:?}");
     turns.place.ok(&["backup", "prune", "--days", "30", "--as-one"]);
     assert!(!old.exists());
     assert!(turns.place.run(&["doctor"]).out.contains(SAYS), "a prune is about backups alone");
+    // Its own goes, also where the store is away.
+    clock.back(60 * DAY);
+    let own = made(turns.at("one"), &clock, "one 4");
+    let mut away = turns.place.command(&["backup", "prune", "--days", "30"]);
+    away.env("NBAK_REPO", turns.place.path("away"));
+    let run = Run::of(away);
+    assert!(run.code == 0 && !own.exists(), "{run:?}");
 }
 
 #[test]
@@ -405,17 +483,28 @@ fn nor_in_google_drive() {
     let (own, aside) = (cloud.place.data.clone(), cloud.place.path("aside"));
     fs::rename(&own, &aside).expect("moved away");
     fs::create_dir(&own).expect("made");
+    cloud.grant();
     take(&cloud.place, "another's");
+    let run = cloud.ok(&["backup", "gdrive", "prune"]);
+    assert!(run.err.contains("1 backup stays") && run.out == "no backup is to be removed\n", "{run:?}");
+    assert_eq!(uploaded().len(), 2);
+    // Whose it is may prune it, also where the store is away.
     fs::rename(&own, cloud.place.path("its")).expect("moved away");
     fs::rename(&aside, &own).expect("moved back");
-    refused(&cloud.run(&["backup", "gdrive", "prune"]), 1, &[SAYS, "no backup was removed"]);
-    // Nor where the store does not say.
     fs::rename(&cloud.place.repo, cloud.place.path("away")).expect("moved away");
-    refused(&cloud.run(&["backup", "gdrive", "prune"]), 10, &["only the store knows", "gdrive pull"]);
-    refused(&cloud.run(&["backup", "gdrive", "prune", "--every-machine"]), 10, &["only the store knows"]);
+    assert!(cloud.ok(&["backup", "gdrive", "prune"]).out.contains("removed"));
+    assert_eq!(uploaded().len(), 1);
+    // And another of which a person says that it was this one before.
+    fs::rename(&own, &aside).expect("moved away");
+    fs::rename(cloud.place.path("its"), &own).expect("moved back");
+    fs::rename(cloud.place.path("away"), &cloud.place.repo).expect("moved back");
+    cloud.age(&uploaded()[0].id);
+    std::thread::sleep(Duration::from_millis(1100));
+    cloud.ok(&["backup"]);
+    cloud.ok(&["backup", "gdrive", "prune"]);
     assert_eq!(uploaded().len(), 2);
-    // Where nothing of this machine is to go, nobody asks it.
-    assert_eq!(cloud.ok(&["backup", "gdrive", "prune", "--days", "200"]).out, "no backup is to be removed\n");
+    cloud.ok(&["backup", "gdrive", "prune", "--as-one"]);
+    assert_eq!(uploaded().len(), 1);
 }
 
 /// A disk that was not mounted for one snapshot, and is back: nothing is amiss any more.

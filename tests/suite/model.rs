@@ -160,6 +160,7 @@ impl Commands for Library<'_> {
                 id: one.id,
                 started: one.started,
                 source: &one.source,
+                instance: None,
                 tags: &one.tags,
                 proven: false,
                 complete: true,

@@ -104,6 +104,9 @@ pub enum Gdrive {
         /// Remove nothing; say what would be removed
         #[arg(long)]
         dry_run: bool,
+        /// Go over those that other directories of the same path made too: of what this one was before
+        #[arg(long)]
+        as_one: bool,
     },
 }
 

@@ -18,7 +18,8 @@ pub struct ForgetArgs {
     /// known as before it got a name, or lay elsewhere [default: those of this data directory]
     #[arg(long, value_name = "SOURCE", conflicts_with = "snapshots")]
     pub of: Option<String>,
-    /// All that has this data directory's path is its own, though another directory took some of it
+    /// What other directories of the same path took is this one's: alone, from now on, of what is there by now; with
+    /// snapshots or a policy, for this command
     #[arg(long)]
     pub as_one: bool,
     #[command(flatten)]

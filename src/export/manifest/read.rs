@@ -14,7 +14,7 @@ use super::{ENTRIES_MAX, FileEntry, Kind, Manifest, NUMBER_MAX, OWN_FORMAT, Own,
 use crate::crypto::vault::MacSource;
 use crate::export::dialect::Dialect;
 use crate::export::names::{self, quoted};
-use crate::id::SnapshotId;
+use crate::id::{InstanceId, SnapshotId};
 
 /// A manifest of which each part is what it should be. That its paths can be there together is not known yet.
 pub(super) struct Parsed(pub(super) Manifest);
@@ -232,6 +232,7 @@ impl<'de> Deserialize<'de> for Own {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Own, A::Error> {
                 let (mut format, mut snapshot, mut mac_key) = (None::<u64>, None::<String>, None::<String>);
                 let (mut mac, mut mac_salt, mut before_restore) = (None::<String>, None::<String>, None::<bool>);
+                let mut instance = None::<String>;
                 let (mut named, mut count) = (None::<Vec<(String, String)>>, None::<u64>);
                 let mut seen = HashSet::new();
                 while let Some(name) = map.next_key::<String>()? {
@@ -241,6 +242,7 @@ impl<'de> Deserialize<'de> for Own {
                         "mac" => once(&mut map, &mut mac, &name)?,
                         "mac_key" => once(&mut map, &mut mac_key, &name)?,
                         "mac_salt" => once(&mut map, &mut mac_salt, &name)?,
+                        "instance" => once(&mut map, &mut instance, &name)?,
                         "before_restore" => once(&mut map, &mut before_restore, &name)?,
                         "lacks" => once(&mut map, &mut named, &name)?,
                         "lacks_count" => once(&mut map, &mut count, &name)?,
@@ -255,6 +257,9 @@ impl<'de> Deserialize<'de> for Own {
                 if SnapshotId::parse(&snapshot).is_err() {
                     return Err(A::Error::custom("`snapshot` is not 32 lower-case hexadecimal digits"));
                 }
+                let instance = instance.as_deref().map(InstanceId::parse).transpose();
+                let instance =
+                    instance.map_err(|_| A::Error::custom("`instance` is not 32 lower-case hexadecimal digits"))?;
                 let mac_key = mac_key.ok_or_else(|| missing("mac_key"))?;
                 let count = whole("lacks_count", count.unwrap_or(0), NUMBER_MAX)?;
                 let lacks = Lacks { named: named.unwrap_or_default(), count };
@@ -265,6 +270,7 @@ impl<'de> Deserialize<'de> for Own {
                     mac_key: MacSource::parse(&mac_key)
                         .ok_or_else(|| A::Error::custom(format!("`mac_key` is unknown: {}", quoted(&mac_key))))?,
                     mac_salt: unhex("mac_salt", &mac_salt.ok_or_else(|| missing("mac_salt"))?)?,
+                    instance,
                     before_restore: before_restore.unwrap_or(false),
                     lacks,
                 })

@@ -14,7 +14,17 @@ fn zoned(text: &str, zone: &str) -> ZonedDateTime {
 
 fn candidate(nth: usize, started: i64) -> Candidate<'static> {
     let id = SnapshotId((nth as u128).to_be_bytes());
-    Candidate { id, started, source: "/data", tags: &[], proven: false, complete: true, mixed: false, pinned: None }
+    Candidate {
+        id,
+        started,
+        source: "/data",
+        instance: None,
+        tags: &[],
+        proven: false,
+        complete: true,
+        mixed: false,
+        pinned: None,
+    }
 }
 
 fn candidates(times: &[&str]) -> Vec<Candidate<'static>> {
@@ -435,4 +445,18 @@ fn beside_a_mixture_the_policy_keeps_whole_ones() {
     assert_eq!(told(&after, &one), ["", "", "the newest one; last: number 1"]);
     // What only lacks something is no mixture, and takes the place of what came before.
     assert_eq!(told(&[all[2], lacking(8, 31)], &one), ["", "the newest one; last: number 1"]);
+}
+
+/// Another directory of the same path that was proven later is not this one's proof.
+#[test]
+fn what_is_proven_is_proven_of_one_directory() {
+    let days = |n: i64| n * 24 * 3_600_000;
+    let of = |which: u8| Some(InstanceId([which; 16]));
+    let all = [
+        Candidate { proven: true, instance: of(1), ..candidate(0, days(1)) },
+        Candidate { proven: true, instance: of(2), ..candidate(1, days(2)) },
+        Candidate { proven: true, instance: of(2), ..candidate(2, days(3)) },
+    ];
+    let held: Vec<usize> = held(&all, &zoned("1970-02-01T00:00:00Z", "UTC")).into_iter().map(|(nth, _)| nth).collect();
+    assert_eq!(held, [0, 2]);
 }

@@ -144,6 +144,7 @@ impl Workshop {
                     mac: [0; 32],
                     mac_key: MacSource::Vault,
                     mac_salt: [3; 32],
+                    instance: None,
                     before_restore: false,
                     lacks: Lacks::default(),
                 }),

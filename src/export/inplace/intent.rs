@@ -157,19 +157,20 @@ pub struct Same {
 impl Same {
     /// Whether it is a folder, of which a stamp says no time.
     pub fn is_folder(&self) -> bool {
-        self.live.mtime == (0, 0) && !self.database
+        self.live.is_of_folder()
     }
 }
 
 impl Touch {
     /// Whether it is of a folder, of which a stamp says no time.
     pub fn is_of_folder(&self) -> bool {
-        self.live.is_some_and(|live| live.mtime == (0, 0) && live.size == 0)
+        self.live.is_some_and(|live| live.is_of_folder())
     }
 
     /// Whether what stands there now is what stood there `then`, with the one time or with the other.
     pub fn is_as_it_was(&self, then: Stamp, now: Option<Seen>) -> bool {
-        now.is_some_and(|now| now.stamp == then || now.stamp == Stamp { mtime: self.mtime, ..then })
+        let set = Stamp { mtime: Stamp::time(self.mtime), ..then };
+        now.is_some_and(|now| now.stamp == then || now.stamp == set)
     }
 }
 

@@ -39,8 +39,22 @@ pub struct Stamp {
     pub inode: u64,
     /// Bytes; 0 for a directory, whose size says nothing.
     pub size: u64,
-    /// Last modification, in seconds since 1970 and nanoseconds; 0 for a directory, which others may use.
+    /// Last modification, in seconds since 1970 and nanoseconds; 0 for a directory, which others may use, and for
+    /// nothing else ([`Stamp::time`]).
     pub mtime: (i64, u32),
+}
+
+impl Stamp {
+    /// How a stamp has the time of what is no directory. The first moment of 1970 would say that it is one, so that is
+    /// written as the last second before and a whole one.
+    pub fn time(mtime: (i64, u32)) -> (i64, u32) {
+        if mtime == (0, 0) { (-1, 1_000_000_000) } else { mtime }
+    }
+
+    /// Whether it is of a directory.
+    pub fn is_of_folder(&self) -> bool {
+        self.mtime == (0, 0) && self.size == 0
+    }
 }
 
 /// What stands at a path.
@@ -109,7 +123,7 @@ impl Root {
             _ => Kind::Other,
         };
         let mtime = (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
-        let (size, stamped) = if kind == Kind::Folder { (0, (0, 0)) } else { (stat.stx_size, mtime) };
+        let (size, stamped) = if kind == Kind::Folder { (0, (0, 0)) } else { (stat.stx_size, Stamp::time(mtime)) };
         let has_mount = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
         Ok(Seen {
             kind,

@@ -121,3 +121,49 @@ fn a_mode_that_was_changed_since_is_put_right() {
         assert_eq!(all[..8].iter().filter(is_new).count(), 8);
     }
 }
+
+/// A folder has no time in a journal; a file of the first second of 1970 has one.
+#[test]
+fn a_file_of_1970_is_no_folder() {
+    if !can_trace() {
+        return;
+    }
+    for deed in ["folder", "chmod", "no more"] {
+        let place = Place::empty();
+        let put = |text: &str| {
+            for name in ["a", "b", "z"] {
+                fs::write(place.data.join(name), text).expect("written");
+            }
+        };
+        put("first");
+        let (file, empty) = (place.data.join("f"), place.data.join("e"));
+        for (path, text) in [(&file, "text"), (&empty, "")] {
+            fs::write(path, text).expect("written");
+            let open = fs::File::options().write(true).open(path).expect("opened");
+            open.set_modified(std::time::UNIX_EPOCH).expect("its time");
+            chmod(path, 0o600);
+        }
+        let id = said(&place.ok(&["snapshot", "--json"]))["snapshot"].as_str().expect("an id").to_owned();
+        put("later");
+        // The time of one is to be put right as well.
+        chmod(&empty, 0o640);
+        killed(&place, &["restore", &id, "--in-place", "--yes"]);
+        for path in [&file, &empty] {
+            match deed {
+                "chmod" => chmod(path, 0o666),
+                _ => fs::remove_file(path).expect("removed"),
+            }
+            if deed == "folder" {
+                fs::create_dir(path).expect("made");
+                fs::write(path.join("new"), "since").expect("written");
+            }
+        }
+        let run = place.run(&["restore", "--resume", "--yes", "--json"]);
+        if deed == "chmod" {
+            assert_eq!((run.code, mode(&file), mode(&empty)), (0, 0o600, 0o600), "{run:?}");
+            continue;
+        }
+        assert_eq!((run.code, &said(&run)["written_since"]), (3, &json!(["e", "f"])), "{deed}: {run:?}");
+        assert!(deed != "folder" || mode(&empty) & 0o700 == 0o700, "no file's mode for a folder");
+    }
+}

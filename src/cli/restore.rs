@@ -2,6 +2,8 @@
 //!
 //! Files that lost data are named one by one; everything else is restored, and the exit code is 13.
 
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::time::Instant;
 
 use serde_json::json;
@@ -15,9 +17,26 @@ use super::snapshot::unreadable_json;
 use crate::error::{Error, Result};
 use crate::snapshot::places::{meet, real, source_of_name};
 use crate::snapshot::restore::{Options, restore as restore_snapshot};
+use crate::source::exclude::of_table;
 
 /// The exit code where all that the snapshot holds was restored, and it lacks some of what was asked for.
 const INCOMPLETE: u8 = 3;
+
+/// Warns that the target lies `within` the data directory. Fails if it lies among what is this program's own there.
+fn lies_in_the_data(within: &Path) -> Result<()> {
+    let first = within.components().next().map(|first| first.as_os_str().as_bytes()).unwrap_or_default();
+    if first.starts_with(b".nbak-") {
+        return Err(Error::usage(
+            "what is called .nbak-… in the data directory is this program's own: no snapshot contains it, and some of \
+             it is removed unasked",
+        )
+        .hint("name another with --target; nothing was changed"));
+    }
+    let then =
+        if of_table(first).is_some() { "no snapshot will contain it" } else { "later snapshots will contain it too" };
+    output::warning(format!("the target lies in the data directory: {then}"));
+    Ok(())
+}
 
 /// Restores a snapshot into a directory.
 pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
@@ -56,8 +75,9 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
             record.id.short()
         )));
     }
-    if live.is_some_and(|data| really.starts_with(real(&data))) {
-        output::warning("the target lies in the data directory: later snapshots will contain it too");
+    let within = live.and_then(|data| really.strip_prefix(real(&data)).ok().map(Path::to_path_buf));
+    if let Some(within) = within {
+        lies_in_the_data(&within).map_err(|error| error.at(&target))?;
     }
     let missing = missing(record, &args.paths)?;
     let options = Options { target, paths: args.paths, overwrite: args.overwrite };

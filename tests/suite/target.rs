@@ -146,6 +146,25 @@ fn the_data_directory_is_no_target_to_write_over() {
     assert!(!place.data.join("a/a").exists());
 }
 
+/// What lies there is in no snapshot, and some of it is removed by the next command.
+#[test]
+fn a_name_of_our_own_in_the_data_directory_is_no_target() {
+    let place = taken();
+    for name in [".nbak-x", ".nbak-restore", ".nbak-x/below"] {
+        let target = place.data.join(name);
+        let args = ["restore", "latest", "--target", target.to_str().expect("text")];
+        let run = run(&mut place.nbak(args)).exits(2);
+        let _ = run.says(&[".nbak-", "nothing was changed"]);
+        assert!(!target.exists());
+    }
+    let cases = [("x.lock", "no snapshot will contain it"), ("x", "later snapshots will contain it too")];
+    for (name, words) in cases {
+        let target = place.data.join(name);
+        let args = ["restore", "latest", "--target", target.to_str().expect("text")];
+        let _ = run(&mut place.nbak(args)).exits(0).says(&[words]);
+    }
+}
+
 /// A folder that was there has the mode that somebody chose; one that is made has that of the data directory.
 #[test]
 fn a_target_that_was_there_keeps_its_mode_and_time() {

@@ -80,11 +80,17 @@ impl<'a> Run<'a> {
 
     /// How many times the progress is advanced, about.
     pub fn steps(intent: &Intent) -> u64 {
-        (intent.folders.len() * 2 + intent.clear.len() + intent.moves.len() + intent.touch.len() + 3) as u64
+        (intent.folders.len() * 2
+            + intent.clear.len()
+            + intent.moves.len()
+            + intent.touch.len()
+            + intent.opened.len() * 2
+            + 3) as u64
     }
 
     /// Does it all, and ends the staging.
     pub fn finish(mut self) -> Result<Replaced> {
+        self.open_folders()?;
         for path in std::mem::take(&mut self.beside_graph) {
             // What is below a folder went with it.
             if self.root.seen(&path)?.is_some() {

@@ -52,6 +52,30 @@ impl Run<'_> {
                 self.root.set(one.path, one.mode, one.owner, one.mtime)?;
             }
         }
+        self.close_folders(true)
+    }
+
+    /// Opens the folders that are to be opened, also again after a crash.
+    pub fn open_folders(&self) -> Result<()> {
+        for one in &self.intent.opened {
+            if let Some((mode, now)) = one.to_open(self.root.seen(&one.path.0)?) {
+                self.progress.advance(1);
+                self.root.set(&one.path.0, Some(mode), None, now.mtime)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives those that are open the mode that they had; but, at the end of a restore that `is_done`, not those that
+    /// were given another by it.
+    pub fn close_folders(&self, is_done: bool) -> Result<()> {
+        let has_mode = |path: &Name| self.intent.touch.iter().any(|one| one.path == *path && one.mode.is_some());
+        for one in self.intent.opened.iter().rev().filter(|one| !(is_done && has_mode(&one.path))) {
+            if let Some((mode, now)) = one.to_close(self.root.seen(&one.path.0)?) {
+                self.progress.advance(1);
+                self.root.set(&one.path.0, Some(mode), None, now.mtime)?;
+            }
+        }
         Ok(())
     }
 

@@ -49,6 +49,7 @@ impl Run<'_> {
             }
         }
         self.keep_everything()?;
+        self.close_folders(false)?;
         let (mut written, mut maybe_written) = (Vec::new(), Vec::new());
         for one in self.intent.moves.iter().filter(|one| one.way == Way::Through) {
             match self.was_written(one)? {

@@ -87,6 +87,14 @@ pub struct Folder {
     pub mtime: (i64, u32),
 }
 
+/// A folder that its owner, who restores, may not write, and in which something is put, moved or removed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Opened {
+    pub path: Name,
+    /// Its mode before, which it has again in the end, unless [`Touch`] says another.
+    pub mode: u32,
+}
+
 /// Something live that is moved away, and what is put in its place is another entry, or none.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Clear {
@@ -187,6 +195,9 @@ pub struct Intent {
     pub clear: Vec<Clear>,
     pub moves: Vec<Move>,
     pub touch: Vec<Touch>,
+    /// Folders that are opened for it, and closed again. Older journals have none.
+    #[serde(default)]
+    pub opened: Vec<Opened>,
     /// What the restore is about and leaves, to tell what is written to it before this is finished. Older journals do
     /// not say.
     #[serde(default)]
@@ -236,6 +247,7 @@ impl Intent {
             clear: Vec::new(),
             moves: Vec::new(),
             touch: Vec::new(),
+            opened: Vec::new(),
             same: Some(Vec::new()),
             stayed: Vec::new(),
             standing: None,

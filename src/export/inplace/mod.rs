@@ -39,6 +39,7 @@ mod given_up;
 pub mod holders;
 mod intent;
 mod old;
+mod opened;
 mod origin;
 pub mod pending;
 mod plan;

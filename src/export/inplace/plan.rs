@@ -17,6 +17,7 @@ use super::asked::Options;
 use super::called::NEW;
 use super::databases::{self, SUFFIXES, standing_sidecars};
 use super::intent::{Clear, Folder, Intent, Move, Name, Same, Touch, Way, is_own};
+use super::opened::{refuse_database, writes_in};
 use super::root::{Kind, Root, Seen};
 use crate::error::{Error, Result};
 use crate::snapshot::sidecar::sidecars;
@@ -28,6 +29,8 @@ use crate::source::walk::DEEPEST;
 const BLOCK: usize = 1 << 20;
 /// Of a folder's mode: only the owner of what is in it, or of the folder, may move that.
 const STICKY: u32 = 0o1000;
+/// Of a folder's mode: its owner may list it, and look at what is in it.
+const LOOK: u32 = 0o500;
 /// The knowledge graph: a folder, or a file with others beside it, at the top of the data directory.
 pub const GRAPH: &str = "knowledge-graph";
 /// What the names of those others end in. What is called in any other way beside it is somebody's own.
@@ -62,6 +65,8 @@ struct Planner<'a> {
     top: Seen,
     /// Folders that were looked at.
     sound: BTreeSet<PathBuf>,
+    /// Folders in which something is put, moved or removed.
+    written: BTreeSet<PathBuf>,
     /// Paths that get another entry.
     moved: BTreeSet<PathBuf>,
     /// Paths whose entry goes.
@@ -93,8 +98,9 @@ pub fn draw(root: &Root, options: &Options<'_>) -> Result<Plan> {
     let top = root.seen(Path::new(""))?.ok_or_else(|| Error::failed("it is gone").at(root.place(Path::new(""))))?;
     let plan = Plan { intent: Intent::new(kept_name(root)?), databases: BTreeMap::new(), staged: BTreeSet::new() };
     let may_chown = geteuid().is_root();
-    let (sound, moved, cleared) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let mut planner = Planner { root, options, may_chown, top, sound, moved, cleared, plan };
+    let (sound, written) = (BTreeSet::new(), BTreeSet::new());
+    let (moved, cleared) = (BTreeSet::new(), BTreeSet::new());
+    let mut planner = Planner { root, options, may_chown, top, sound, written, moved, cleared, plan };
     planner.plan.intent.remarks.extend_from_slice(options.remarks);
     planner.plan.intent.not_in_backup.extend_from_slice(options.remarks);
     planner.plan.intent.what = options.what.map(str::to_owned);
@@ -176,12 +182,16 @@ impl Planner<'_> {
         if seen.mount != self.top.mount || seen.device != self.top.device {
             return Err(self.other_mount(parent));
         }
-        if !self.root.is_writable(parent) {
-            return Err(Error::failed("this folder may not be written")
-                .at(self.root.place(parent))
-                .hint("change its mode, or restore as its owner; nothing was changed"));
-        }
         Ok(())
+    }
+
+    /// Something is put at `path`, or moved away from there.
+    fn changes(&mut self, path: &Path) -> Result<()> {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        if !self.written.insert(parent.to_path_buf()) {
+            return Ok(());
+        }
+        writes_in(self.root, &mut self.plan.intent, parent)
     }
 
     /// The owner of the nearest folder above that is there.
@@ -209,7 +219,7 @@ impl Planner<'_> {
                     .hint("a restore follows no link: move it away; nothing was changed"));
             }
             Some((live, _)) => self.clear(&entry.path, live)?,
-            None => {}
+            None => self.changes(&entry.path)?,
         }
         let owner = match (self.may_chown, self.options.keep_owners) {
             (false, _) => None,
@@ -217,7 +227,12 @@ impl Planner<'_> {
             (true, true) => Some(self.owner_above(&entry.path)?),
         };
         let path = Name(entry.path.clone());
-        let (mode, mtime) = (entry.staged.mode, entry.staged.mtime);
+        let (mut mode, mtime) = (entry.staged.mode, entry.staged.mtime);
+        if self.closes(mode) {
+            mode |= LOOK;
+            let remark = format!("{}: its mode is {mode:03o}, and not {:03o}", path.0.display(), entry.staged.mode);
+            self.plan.intent.remarks.push(format!("{remark}: this user could not look into it then"));
+        }
         self.plan.intent.folders.push(Folder { path, mode, owner, mtime });
         Ok(())
     }
@@ -245,6 +260,10 @@ impl Planner<'_> {
         }
         if let Some(live) = live {
             self.may_move(path, live)?;
+        }
+        self.changes(path)?;
+        if is_database && is_file {
+            refuse_database(root, &self.plan.intent, path)?;
         }
         if live.is_some_and(|live| live.kind == Kind::Folder) {
             self.may_go(path)?;
@@ -289,23 +308,35 @@ impl Planner<'_> {
         self.may_chown || live.owner.0 == geteuid().as_raw()
     }
 
+    /// Whether a user who restores that mode could not look into the folder any more, and so not finish what is begun.
+    fn closes(&self, mode: u32) -> bool {
+        !self.may_chown && mode & LOOK != LOOK
+    }
+
     fn touch(&mut self, entry: &Entry, live: Seen) {
+        match self.wants(entry, live) {
+            Some(touch) if self.may_set(live) => self.plan.intent.touch.push(touch),
+            Some(_) => self.leaves(entry, live),
+            None => {}
+        }
+    }
+
+    /// What is to be set of what is live.
+    fn wants(&self, entry: &Entry, live: Seen) -> Option<Touch> {
         let staged = entry.staged;
         let mode = (staged.kind == Kind::File && staged.mode != live.mode).then_some(staged.mode);
         let takes_owner = self.may_chown && !self.options.keep_owners && staged.owner != live.owner;
         // A backup, which records no owners, records milliseconds: a time that is the same up to there stays.
         let (seconds, nanos) = live.mtime;
         let is_cut = self.options.keep_owners && staged.mtime == (seconds, nanos / 1_000_000 * 1_000_000);
-        if mode.is_some() || takes_owner || staged.mtime != live.mtime && !is_cut {
-            if !self.may_set(live) {
-                return self.leaves(entry, live);
-            }
-            let mode = (staged.kind == Kind::File).then_some(staged.mode);
-            let owner = takes_owner.then_some(staged.owner);
-            let mtime = if is_cut { live.mtime } else { staged.mtime };
-            let (path, live) = (Name(entry.path.clone()), Some(live.stamp));
-            self.plan.intent.touch.push(Touch { path, mode, owner, mtime, live });
-        }
+        let is_other = mode.is_some() || takes_owner || staged.mtime != live.mtime && !is_cut;
+        is_other.then(|| Touch {
+            path: Name(entry.path.clone()),
+            mode: (staged.kind == Kind::File).then_some(staged.mode),
+            owner: takes_owner.then_some(staged.owner),
+            mtime: if is_cut { live.mtime } else { staged.mtime },
+            live: Some(live.stamp),
+        })
     }
 
     /// The same of a folder. What is exchanged in it gives it another time, so that is set whatever it is now.
@@ -319,8 +350,7 @@ impl Planner<'_> {
         }
         // No backup has the set-id and sticky bits.
         let kept = if self.options.keep_owners { live.mode & !0o777 } else { 0 };
-        // Who could not look into it any more could not finish what is begun.
-        let is_closed = !self.may_chown && staged.mode & 0o500 != 0o500;
+        let is_closed = self.closes(staged.mode);
         if is_closed && staged.mode != live.mode {
             let remark = format!("{}: its mode {:03o} was not set", entry.path.display(), staged.mode);
             self.plan.intent.remarks.push(format!("{remark}: this user could not look into it then"));
@@ -342,6 +372,7 @@ impl Planner<'_> {
 
     fn clear(&mut self, path: &Path, live: Seen) -> Result<()> {
         self.may_move(path, live)?;
+        self.changes(path)?;
         self.cleared.insert(path.to_path_buf());
         self.plan.intent.clear.push(Clear { path: Name(path.to_path_buf()), live: live.stamp });
         self.plan.intent.removed.push(Name(path.to_path_buf()));
@@ -356,7 +387,7 @@ impl Planner<'_> {
                 .at(self.root.place(path))
                 .hint("change its mode or owner, or restore as its owner; nothing was changed"))
         };
-        if live.kind == Kind::Folder && !self.root.is_writable(path) {
+        if live.kind == Kind::Folder && self.root.may_write(path).is_err() {
             return refuse("this folder is to go, and cannot be moved, since it may not be written");
         }
         let above = self.root.seen(path.parent().unwrap_or(Path::new("")))?;

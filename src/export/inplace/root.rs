@@ -187,10 +187,10 @@ impl Root {
         Ok(names)
     }
 
-    /// Whether entries of a folder may be replaced.
-    pub fn is_writable(&self, path: &Path) -> bool {
+    /// Whether entries of a folder may be replaced, or why not.
+    pub fn may_write(&self, path: &Path) -> rustix::io::Result<()> {
         let may = |at: OwnedFd| accessat(at, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
-        self.folder(path).and_then(may).is_ok()
+        self.folder(path).and_then(may)
     }
 
     /// What a symbolic link says.

@@ -4,10 +4,12 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use rustix::process::geteuid;
 
-use super::lacking::{killed, killed_at, said};
+use super::lacking::{killed, killed_at, killed_by, said};
+use super::scene::{database, insert};
 use crate::common::strace::can_trace;
 use crate::common::{Place, Run, tree};
 
@@ -148,4 +150,136 @@ fn a_name_of_any_length_is_kept() {
         .into_iter()
         .find(|(path, one)| path.to_string_lossy().starts_with(".nbak-kept-") && one.bytes == b"since");
     assert!(kept.is_some_and(|(path, _)| path.to_string_lossy().ends_with("d.since")), "{run:?}");
+}
+
+/// The command of `args` as that user, of which strace can be told.
+fn traceable(place: &Place, args: &[&str]) -> Command {
+    let plain = place.command(args);
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.env("HOME", place.folder.path());
+    if geteuid().is_root() { command } else { plain }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("there").permissions().mode() & 0o7777
+}
+
+/// What a user's own folder that may not be written holds, and what is to be there: opened, and closed again.
+#[test]
+fn a_folder_that_its_owner_may_not_write_is_opened_for_the_restore() {
+    let place = Place::empty();
+    let (read_only, inner) = (place.data.join("ro"), place.data.join("ro/in"));
+    let all = ["a", "b", "ro/f", "ro/in/g", "ro/in/link/h"];
+    let put = |text: &str| {
+        [&read_only, &inner].into_iter().filter(|path| path.exists()).for_each(|path| chmod(path, 0o755));
+        write(&place, &all.map(|path| (path, text)));
+        given(&place);
+        chmod(&inner, 0o555);
+        chmod(&read_only, 0o555);
+    };
+    let holds =
+        |text: &str| all.iter().all(|path| fs::read_to_string(place.data.join(path)).is_ok_and(|found| found == text));
+    put("first");
+    let id = said(&run(&place, &["snapshot", "--json"]))["snapshot"].as_str().expect("an id").to_owned();
+    let args = ["restore", &*id, "--in-place", "--yes"];
+
+    // Nothing in it is moved.
+    write(&place, &[("a", "later")]);
+    let done = run(&place, &args);
+    assert!(done.code == 0 && holds("first") && mode(&read_only) == 0o555, "{done:?}");
+    // All of it is; and one is to come that is gone, with its folder.
+    put("later");
+    chmod(&inner, 0o755);
+    fs::remove_dir_all(inner.join("link")).expect("removed");
+    chmod(&inner, 0o555);
+    let done = run(&place, &args);
+    assert!(done.code == 0 && holds("first"), "{done:?}");
+    assert_eq!((mode(&read_only), mode(&inner)), (0o555, 0o555));
+    // One path alone: the folder above keeps what it has.
+    put("later");
+    chmod(&read_only, 0o550);
+    let done = run(&place, &["restore", &id, "ro/f", "--in-place", "--yes"]);
+    assert!(done.code == 0 && mode(&read_only) == 0o550 && mode(&inner) == 0o555, "{done:?}");
+    assert_eq!(fs::read_to_string(read_only.join("f")).expect("there"), "first");
+    if !can_trace() {
+        return;
+    }
+    // Killed with the folder open, and finished, or given up.
+    for end in ["--resume", "--abandon"] {
+        put("later");
+        killed_by(&place, &traceable(&place, &args));
+        let stands = |path: &str| place.data.join(".nbak-restore").join(path).exists();
+        assert!(stands("intent") && mode(&read_only) == 0o755, "it is open while it is half done");
+        let done = run(&place, &["restore", end, "--yes"]);
+        assert!(done.code == 0 && !stands("intent"), "{end}: {done:?}");
+        assert_eq!((mode(&read_only), mode(&inner)), (0o555, 0o555), "{end}");
+        assert!(end == "--abandon" || holds("first"), "{end}");
+    }
+}
+
+/// SQLite writes beside a database before anything is noted that would close the folder again.
+#[test]
+fn a_database_in_a_folder_that_may_not_be_written_is_refused_with_the_next_step() {
+    let place = Place::empty();
+    write(&place, &[("aa/f", "first"), ("ro/f", "first")]);
+    drop(database(&place.data.join("ro/d.db"), "DELETE", "first", 2));
+    given(&place);
+    let id = said(&run(&place, &["snapshot", "--json"]))["snapshot"].as_str().expect("an id").to_owned();
+    write(&place, &[("aa/f", "later")]);
+    let conn = rusqlite::Connection::open(place.data.join("ro/d.db")).expect("opened");
+    insert(&conn, "later", 2);
+    drop(conn);
+    given(&place);
+    chmod(&place.data.join("ro"), 0o555);
+    assert_refused(&place, &id, "ro", "chmod u+w ");
+    assert_eq!(mode(&place.data.join("ro")), 0o555);
+    chmod(&place.data.join("ro"), 0o755);
+    let done = run(&place, &["restore", &id, "--in-place", "--yes"]);
+    assert_eq!(done.code, 0, "{done:?}");
+}
+
+/// Root's snapshot has folders that their owner may not look into. Who closed them could not finish the restore.
+#[test]
+fn a_new_folder_stays_open_for_who_restores() {
+    if !geteuid().is_root() {
+        return;
+    }
+    for (closed, becomes) in [(0o300, 0o700), (0o000, 0o500), (0o024, 0o524)] {
+        let place = Place::empty();
+        let sealed = place.data.join("sealed");
+        write(&place, &[("aa/f", "first"), ("sealed/f", "first"), ("sealed/in/g", "first"), ("z", "first")]);
+        chmod(&sealed, closed);
+        let id = said(&place.run(&["snapshot", "--json"]))["snapshot"].as_str().expect("an id").to_owned();
+        let take = || {
+            fs::remove_dir_all(&sealed).expect("removed");
+            write(&place, &[("aa/f", "later"), ("z", "later")]);
+            given(&place);
+        };
+        let assert_done = |done: &Run| {
+            assert!(done.code == 0 && done.err.contains("sealed: its mode"), "{closed:o}: {done:?}");
+            assert_eq!(mode(&sealed), becomes, "{closed:o}");
+            assert_eq!(fs::read_to_string(sealed.join("in/g")).expect("there"), "first");
+            assert!(!place.data.join(".nbak-restore").exists());
+        };
+        let args = ["restore", &*id, "--in-place", "--yes"];
+        take();
+        assert_done(&run(&place, &args));
+        // One that is there already is an obstacle, of which is heard before anything is changed.
+        write(&place, &[("aa/f", "later")]);
+        let done = run(&place, &args);
+        assert!(done.code == 1 && !place.data.join(".nbak-restore").exists(), "{closed:o}: {done:?}");
+        assert_eq!(fs::read_to_string(place.data.join("aa/f")).expect("there"), "later");
+        if can_trace() {
+            take();
+            killed_by(&place, &traceable(&place, &args));
+            assert_done(&run(&place, &["restore", "--resume", "--yes"]));
+        }
+    }
 }

@@ -38,6 +38,7 @@ mod door;
 mod given_up;
 pub mod holders;
 mod intent;
+mod linked;
 mod old;
 mod opened;
 mod origin;

@@ -17,6 +17,7 @@ use super::asked::Options;
 use super::called::NEW;
 use super::databases::{self, SUFFIXES, standing_sidecars};
 use super::intent::{Clear, Folder, Intent, Move, Name, Same, Touch, Way, is_own};
+use super::linked::Links;
 use super::opened::{refuse_database, writes_in};
 use super::root::{Kind, Root, Seen};
 use crate::error::{Error, Result};
@@ -67,6 +68,8 @@ struct Planner<'a> {
     sound: BTreeSet<PathBuf>,
     /// Folders in which something is put, moved or removed.
     written: BTreeSet<PathBuf>,
+    /// What has second names.
+    links: Links,
     /// Paths that get another entry.
     moved: BTreeSet<PathBuf>,
     /// Paths whose entry goes.
@@ -98,9 +101,9 @@ pub fn draw(root: &Root, options: &Options<'_>) -> Result<Plan> {
     let top = root.seen(Path::new(""))?.ok_or_else(|| Error::failed("it is gone").at(root.place(Path::new(""))))?;
     let plan = Plan { intent: Intent::new(kept_name(root)?), databases: BTreeMap::new(), staged: BTreeSet::new() };
     let may_chown = geteuid().is_root();
-    let (sound, written) = (BTreeSet::new(), BTreeSet::new());
+    let (sound, written, links) = (BTreeSet::new(), BTreeSet::new(), Links::default());
     let (moved, cleared) = (BTreeSet::new(), BTreeSet::new());
-    let mut planner = Planner { root, options, may_chown, top, sound, written, moved, cleared, plan };
+    let mut planner = Planner { root, options, may_chown, top, sound, written, links, moved, cleared, plan };
     planner.plan.intent.remarks.extend_from_slice(options.remarks);
     planner.plan.intent.not_in_backup.extend_from_slice(options.remarks);
     planner.plan.intent.what = options.what.map(str::to_owned);
@@ -113,6 +116,8 @@ pub fn draw(root: &Root, options: &Options<'_>) -> Result<Plan> {
         planner.folder(entry)?;
     }
     let measured = others.par_iter().map(|entry| measure(root, entry)).collect::<Result<Vec<Measured>>>()?;
+    let same = others.iter().zip(&measured).filter(|(_, measured)| measured.is_same);
+    planner.links = Links::of(same.filter_map(|(entry, _)| Some((entry.staged, entry.live?))));
     for (entry, measured) in others.iter().zip(measured) {
         planner.entry(entry, &measured)?;
     }
@@ -250,7 +255,8 @@ impl Planner<'_> {
             || (live.is_some_and(|live| is_file && live.stamp.size == 0) && !beside.is_empty());
         // Taking a database makes its sidecars vanish, so they are never what they were.
         let is_sidecar = base_of(path).is_some_and(|base| self.plan.staged.contains(&base));
-        if measured.is_same && !is_sidecar && (!is_database || beside.is_empty()) {
+        let is_linked = live.is_some_and(|live| self.is_other_by_its_link(entry, live));
+        if measured.is_same && !is_sidecar && !is_linked && (!is_database || beside.is_empty()) {
             self.plan.intent.unchanged += 1;
             if let Some(live) = live {
                 self.touch(entry, live);
@@ -311,6 +317,11 @@ impl Planner<'_> {
     /// Whether a user who restores that mode could not look into the folder any more, and so not finish what is begun.
     fn closes(&self, mode: u32) -> bool {
         !self.may_chown && mode & LOOK != LOOK
+    }
+
+    /// Whether another name of what is live keeps it from getting what it is to have: that would be set of both.
+    fn is_other_by_its_link(&self, entry: &Entry, live: Seen) -> bool {
+        self.may_set(live) && self.wants(entry, live).is_some() && !self.links.agree(live)
     }
 
     fn touch(&mut self, entry: &Entry, live: Seen) {

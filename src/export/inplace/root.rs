@@ -64,6 +64,8 @@ pub struct Seen {
     pub kind: Kind,
     /// Which version of it.
     pub stamp: Stamp,
+    /// Its names. Of a directory that says nothing.
+    pub links: u64,
     /// Permission bits.
     pub mode: u32,
     /// Owner and group.
@@ -128,6 +130,7 @@ impl Root {
         Ok(Seen {
             kind,
             stamp: Stamp { inode: stat.stx_ino, size, mtime: stamped },
+            links: stat.stx_nlink.into(),
             mode: u32::from(stat.stx_mode) & 0o7777,
             owner: (stat.stx_uid, stat.stx_gid),
             mtime,

@@ -122,6 +122,57 @@ fn a_mode_that_was_changed_since_is_put_right() {
     }
 }
 
+/// Two names of one file that were two, with modes of their own: what is set by the one name is set by the other.
+#[test]
+fn a_second_name_takes_no_mode_of_another_file() {
+    let place = Place::empty();
+    let at = |name: &str| place.data.join(name);
+    let outside = place.folder.path().join("outside");
+    let hour = |hour: u64| std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000 + hour * 3600);
+    let put = |path: &Path, text: &str, mode: u32, time: std::time::SystemTime| {
+        let _ = fs::remove_file(path);
+        fs::write(path, text).expect("written");
+        fs::File::options().write(true).open(path).expect("opened").set_modified(time).expect("its time");
+        chmod(path, mode);
+    };
+    for (name, text, mode) in [("secret", "x", 0o600), ("public", "x", 0o644), ("mine", "m", 0o600), ("q", "q", 0o644)]
+    {
+        put(&at(name), text, mode, hour(1));
+    }
+    put(&at("old"), "y", 0o644, hour(1));
+    put(&at("new"), "z", 0o644, hour(2));
+    put(&at("one"), "o", 0o640, hour(3));
+    fs::hard_link(at("one"), at("two")).expect("linked");
+    let id = said(&place.ok(&["snapshot", "--json"]))["snapshot"].as_str().expect("an id").to_owned();
+
+    let link = |from: &Path, to: &Path| {
+        let _ = fs::remove_file(to);
+        fs::hard_link(from, to).expect("linked");
+    };
+    put(&outside, "m", 0o644, hour(1));
+    let modes = |names: &[&str]| names.iter().map(|name| mode(&at(name))).collect::<Vec<_>>();
+    for start in [0o600, 0o644] {
+        put(&at("secret"), "x", start, hour(1));
+        link(&at("secret"), &at("public"));
+        link(&outside, &at("mine"));
+        // Of one the content is to be another, of the other only the time.
+        put(&at("new"), "z", 0o644, hour(4));
+        link(&at("new"), &at("old"));
+        put(&at("one"), "o", 0o600, hour(5));
+        link(&at("one"), &at("two"));
+        put(&at("q"), "later", 0o644, hour(6));
+        let run = place.ok(&["restore", &id, "--in-place", "--yes"]);
+        assert_eq!(modes(&["secret", "public", "mine"]), [0o600, 0o644, 0o600], "{start:o}: {run:?}");
+        assert_eq!(mode(&outside), 0o644, "it is not restored: {run:?}");
+        assert_eq!(fs::read_to_string(at("old")).expect("there"), "y");
+        assert_eq!(fs::metadata(at("new")).expect("there").modified().expect("a time"), hour(2));
+        assert!(!run.err.contains("kept"), "nobody wrote: {run:?}");
+        // Where both are to be the same they may stay one.
+        assert_eq!(modes(&["one", "two"]), [0o640; 2]);
+        assert_eq!(fs::metadata(at("one")).expect("there").ino(), fs::metadata(at("two")).expect("there").ino());
+    }
+}
+
 /// A folder has no time in a journal; a file of the first second of 1970 has one.
 #[test]
 fn a_file_of_1970_is_no_folder() {

@@ -4,9 +4,9 @@
 //! would be gone with the exchange. So all that a restore replaces, removes or moves away is looked at before, and
 //! again right before the first change; any difference ends it (I16). That is
 //!
-//! - what stands where a file or a link is to come, also if it is a folder, with all that is below it, and what lies
-//!   beside it under the names of a database's sidecars;
+//! - what stands where a file or a link is to come, also if it is a folder, with all that is below it;
 //! - what stands where a folder is to come and is none;
+//! - what lies beside either under the names of a database's sidecars, or of what belongs to a knowledge graph's file;
 //! - if a knowledge graph is to come, all that belongs to the one that is there.
 //!
 //! What is not there counts as well: a log that appears is taken away as one that grew would be.
@@ -20,7 +20,7 @@ use std::time::Duration;
 use super::inplace;
 use super::names::check_path;
 use crate::error::{Error, Result};
-use crate::snapshot::sidecar::{Sidecar, is_shared_memory, sidecars};
+use crate::snapshot::sidecar::{Sidecar, is_shared_memory};
 use crate::source::clock::Clock;
 use crate::source::handle::FileHandle;
 use crate::source::mounts::Mounts;
@@ -133,19 +133,20 @@ impl Touch<'_> {
                 if (self.ignored)(&path) {
                     continue;
                 }
-                let is_folder = |root: &Path| std::fs::symlink_metadata(root.join(&path)).is_ok_and(|m| m.is_dir());
-                match (is_folder(self.staged), is_folder(self.data)) {
-                    (true, true) => folders.push(path),
-                    (true, false) => self.see(path, &mut seen)?,
-                    (false, _) => {
-                        for beside in sidecars(&path) {
-                            if !std::fs::symlink_metadata(self.data.join(&beside)).is_ok_and(|meta| meta.is_dir()) {
-                                self.see(beside, &mut seen)?;
-                            }
-                        }
-                        self.see(path, &mut seen)?;
+                let is_folder = |root: &Path, path: &Path| {
+                    std::fs::symlink_metadata(root.join(path)).is_ok_and(|meta| meta.is_dir())
+                };
+                if is_folder(self.staged, &path) && is_folder(self.data, &path) {
+                    folders.push(path);
+                    continue;
+                }
+                // What belongs to it goes with it, whatever comes in its place.
+                for beside in inplace::company(&path) {
+                    if !is_folder(self.data, &beside) || inplace::is_graph(&beside) {
+                        self.see(beside, &mut seen)?;
                     }
                 }
+                self.see(path, &mut seen)?;
             }
         }
         let is_graph = |path: &PathBuf| inplace::is_graph(path);

@@ -32,6 +32,7 @@ use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
 use crate::snapshot::restore as from_store;
+use crate::snapshot::sidecar::Sidecar;
 use crate::snapshot::store::Store;
 use crate::source::exclude::Exclusions;
 
@@ -277,6 +278,7 @@ impl BackupManager {
         let replaced = |path: &Path| {
             let under = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
             there(path).is_some()
+                || Sidecar::named(path).is_some_and(|(_, base)| there(&base).is_some())
                 || under.into_iter().any(|above| there(above).is_some_and(|meta| !meta.is_dir()))
                 || graph && inplace::is_graph(path)
         };

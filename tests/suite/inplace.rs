@@ -11,6 +11,7 @@ use nbak::export::inplace::{Staging, recover};
 use scene::{Hook, Opener, ROLE, STATES, Scene, database, live_database, options, restored, rows, scene as a_scene};
 
 mod beside;
+mod company;
 mod excluded;
 mod forged;
 mod given_up;

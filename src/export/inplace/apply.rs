@@ -11,12 +11,12 @@ use rayon::prelude::*;
 
 use super::asked::Replaced;
 use super::called::{COMPARED, NEW, OLD, ending};
+use super::company::{is_graph, is_own, sidecars_with_content};
 use super::databases::{Held, standing_sidecars};
 use super::holders::{self, Whose};
-use super::intent::{Clear, GONE, IN_BACKUP, Intent, Move, Way};
-use super::old::{Noted, Verdict, foreign_sidecars, is_as_noted, is_staged, noted, verdict};
-use super::plan::is_graph;
-use super::root::{Kind, Root, Seen, Stamp};
+use super::intent::{Clear, Intent, Move, Way};
+use super::old::{Noted, Verdict, is_staged, noted, verdict};
+use super::root::{Kind, Root, Seen};
 use super::staging::clear_away;
 use super::through::{self, Outcome};
 use super::trust;
@@ -44,6 +44,7 @@ pub struct Run<'a> {
     /// What was put in place by this process.
     placed: BTreeSet<PathBuf>,
     staged: BTreeSet<&'a Path>,
+    noted: Noted<'a>,
     mismatched: Vec<String>,
     /// Others wrote to what was put in place.
     was_written: bool,
@@ -64,6 +65,7 @@ impl<'a> Run<'a> {
             spared: BTreeSet::new(),
             placed: BTreeSet::new(),
             staged: intent.moves.iter().map(|one| one.path.0.as_path()).collect(),
+            noted: noted(intent),
             mismatched: Vec::new(),
             was_written: false,
             done: Replaced {
@@ -118,6 +120,7 @@ impl<'a> Run<'a> {
         }
         self.attributes()?;
         self.keep_written()?;
+        self.keep_company()?;
         self.sync()?;
         self.compare()?;
         self.end()
@@ -182,7 +185,10 @@ impl<'a> Run<'a> {
         let path = &one.path.0;
         let Some(seen) = self.root.seen(path)? else { return Ok(()) };
         if seen.stamp == one.live {
-            return self.set_aside(path);
+            self.take_along(path, Way::File)?;
+            self.set_aside(path)?;
+            self.held.remove(path);
+            return Ok(());
         }
         let was_done = self.root.seen(&Path::new(OLD).join(path))?.is_some();
         let is_folder_now = seen.kind == Kind::Folder && self.intent.folders.iter().any(|made| made.path.0 == *path);
@@ -192,7 +198,11 @@ impl<'a> Run<'a> {
         if is_folder_now || is_of_new {
             return Ok(());
         }
-        self.keep_since(path, path, "it was")
+        self.take_along(path, Way::File)?;
+        self.unsay(path);
+        self.keep_since(path, path, "it was")?;
+        self.held.remove(path);
+        Ok(())
     }
 
     fn make_folder(&mut self, path: &Path) -> Result<()> {
@@ -200,7 +210,15 @@ impl<'a> Run<'a> {
             Some(seen) if seen.kind == Kind::Folder => return Ok(()),
             Some(_) => {
                 // Under another name: what belongs in the folder is kept under its own.
-                let kept = self.keep(path, &ending(path, ".since"))?;
+                let name = ending(path, ".since");
+                for (beside, to) in sidecars(path).into_iter().zip(sidecars(&name)) {
+                    let stands = self.root.seen(&beside)?.is_some_and(|seen| seen.kind != Kind::Folder);
+                    if stands && !self.has_its_turn(&beside) {
+                        self.keep(&beside, &to)?;
+                    }
+                }
+                let kept = self.keep(path, &name)?;
+                self.held.remove(path);
                 self.remark(path, &format!("it was made after the restore began, and is kept as {}", kept.display()));
             }
             None => {}
@@ -219,10 +237,7 @@ impl<'a> Run<'a> {
             return if is_pending && is_there { self.write_through(one) } else { self.place_anew(one, is_pending) };
         }
         if is_pending {
-            let keeps = one.way == Way::Malformed || self.malformed.contains(path);
-            if one.way != Way::File {
-                self.clear_sidecars(path, keeps)?;
-            }
+            self.take_along(path, one.way)?;
             self.progress.advance(1);
             self.swap(&staged, path)?;
             self.placed.insert(path.clone());
@@ -244,7 +259,7 @@ impl<'a> Run<'a> {
     fn place_anew(&mut self, one: &Move, is_pending: bool) -> Result<()> {
         let path = &one.path.0;
         if is_pending {
-            self.clear_sidecars(path, true)?;
+            self.take_along(path, Way::Malformed)?;
             self.progress.advance(1);
             self.root.rename(&Path::new(NEW).join(path), path)?;
         }
@@ -278,73 +293,43 @@ impl<'a> Run<'a> {
         self.root.rename(&staged, &done)
     }
 
-    /// Takes away what stands beside a database before another one comes there.
-    fn clear_sidecars(&mut self, path: &Path, keeps: bool) -> Result<()> {
-        for beside in standing_sidecars(self.root, path)? {
-            if keeps {
+    /// Takes away what stands beside `path` under the names of sidecars, before that is replaced or goes.
+    fn take_along(&mut self, path: &Path, way: Way) -> Result<()> {
+        let keeps = way == Way::Malformed || self.malformed.contains(path);
+        let standing = standing_sidecars(self.root, path)?;
+        if standing.is_empty() {
+            return Ok(());
+        }
+        let with_content = sidecars_with_content(self.root, path)?;
+        for beside in standing {
+            let is_replaced = self.staged.contains(beside.as_path());
+            if !is_replaced && self.has_its_turn(&beside) || is_replaced && !self.is_to_come(&beside)? {
+                continue;
+            }
+            let is_noted = with_content.get(&beside).is_none_or(|now| self.noted.get(&*beside) == Some(now));
+            let is_own = || Ok(!is_replaced && way == Way::File && is_own(self.root, &beside, path)?);
+            if !keeps && !is_noted && !is_replaced {
+                self.keep_since(&beside, &beside, "it was")?;
+            } else if keeps || is_own()? {
+                // The plan says so.
                 self.keep(&beside, &beside)?;
             } else {
                 self.set_aside(&beside)?;
-                let is_replaced = self.staged.contains(beside.as_path());
                 self.done.removed.extend((!is_replaced).then_some(beside));
             }
         }
         Ok(())
     }
 
-    /// Before a database is taken in a recovery: what came beside it since would be gone with that.
-    pub fn keep_beside(&mut self, database: &Path) -> Result<()> {
-        for beside in foreign_sidecars(self.root, &noted(self.intent), database)? {
-            self.keep_since(&beside, &beside, "it was")?;
-        }
-        Ok(())
+    /// Whether the intent says by itself what becomes of what stands there.
+    fn has_its_turn(&self, path: &Path) -> bool {
+        self.staged.contains(path) || self.intent.clear.iter().any(|one| one.path.0 == *path)
     }
 
-    /// Keeps what is to go in the end and was written to since the intent, here or by an earlier process: asked of all
-    /// that was taken away, where nobody finds it any more.
-    fn keep_written(&mut self) -> Result<()> {
-        let intent = self.intent;
-        let noted = noted(intent);
-        for one in &intent.clear {
-            self.spare(&noted, &Path::new(OLD).join(&one.path.0), &one.path.0, Some(one.live))?;
-        }
-        for one in &intent.moves {
-            if one.way != Way::Through {
-                for old in self.old_versions(one)? {
-                    self.spare(&noted, &old, &one.path.0, one.live)?;
-                }
-            }
-            if one.way != Way::File {
-                for beside in sidecars(&one.path.0) {
-                    let old = Path::new(OLD).join(&beside);
-                    let is_empty = |seen: Seen| seen.kind == Kind::File && seen.stamp.size == 0;
-                    if !self.staged.contains(&*beside) && !self.root.seen(&old)?.is_none_or(is_empty) {
-                        self.spare(&noted, &old, &beside, noted.get(&*beside).copied())?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn spare(&mut self, noted: &Noted<'_>, old: &Path, path: &Path, then: Option<Stamp>) -> Result<()> {
-        if !is_as_noted(self.root, noted, old, path, then)? {
-            // It is not in the safety backup, as the plan had it.
-            let begin = format!("{}: ", path.display());
-            self.done
-                .remarks
-                .retain(|one| !(one.starts_with(&begin) && (one.ends_with(IN_BACKUP) || one.ends_with(GONE))));
-            self.done.removed.retain(|one| one != path);
-            self.spared.insert(path.to_path_buf());
-            self.keep_since(old, path, "it, or something in it, was")?;
-        }
-        Ok(())
-    }
-
-    fn keep_since(&mut self, from: &Path, path: &Path, what: &str) -> Result<()> {
-        let kept = self.keep(from, path)?;
-        self.remark(path, &format!("{what} written after the restore began, and is kept as {}", kept.display()));
-        Ok(())
+    /// Whether it is one that is still to be put in place.
+    fn is_to_come(&self, path: &Path) -> Result<bool> {
+        let one = self.intent.moves.iter().find(|one| one.path.0 == *path);
+        one.map_or(Ok(false), |one| Run::is_pending(self.root, one))
     }
 
     /// Somebody may have removed a folder above `path` since, or put a file in its place, which is kept.
@@ -446,9 +431,10 @@ impl<'a> Run<'a> {
                 self.keep(&old, &one.path.0)?;
             }
         }
-        let beside = self.intent.moves.iter().flat_map(|one| sidecars(&one.path.0));
-        let cleared = self.intent.clear.iter().map(|one| one.path.0.clone());
-        for path in cleared.chain(beside) {
+        let cleared = self.intent.clear.iter().map(|one| &one.path.0);
+        let bases = self.intent.moves.iter().map(|one| &one.path.0).chain(cleared.clone());
+        let beside = bases.flat_map(|path| sidecars(path));
+        for path in cleared.cloned().chain(beside) {
             let old = Path::new(OLD).join(&path);
             if self.root.seen(&old)?.is_some() {
                 self.keep(&old, &path)?;
@@ -521,62 +507,6 @@ impl<'a> Run<'a> {
     }
 }
 
+mod since;
 #[cfg(test)]
-mod tests {
-    use super::super::called::FOLDER;
-    use super::super::intent::Name;
-    use super::*;
-    use crate::snapshot::progress::Silent;
-
-    /// A restore of `a` over another `a`, as far as the journal.
-    fn begun(data: &Path) -> (Root, Intent) {
-        std::fs::create_dir_all(data.join(NEW)).expect("made");
-        std::fs::write(data.join("a"), "old").expect("written");
-        std::fs::write(data.join(NEW).join("a"), "new").expect("written");
-        let root = Root::open(data).expect("opened");
-        let stamp = |path: &str| root.seen(Path::new(path)).expect("seen").expect("there").stamp;
-        let mut intent = Intent::new(".nbak-kept-test".to_owned());
-        intent.moves.push(Move {
-            path: Name("a".into()),
-            way: Way::File,
-            staged: stamp(".nbak-restore/new/a"),
-            hash: blake3::hash(b"new").to_hex().to_string(),
-            live: Some(stamp("a")),
-            mode: None,
-            owner: None,
-        });
-        (root, intent)
-    }
-
-    #[test]
-    fn without_an_exchange_it_takes_two_steps_and_goes_on_between_them() {
-        for steps in 0..=2 {
-            let folder = tempfile::TempDir::new().expect("a folder");
-            let (root, intent) = begun(folder.path());
-            let run = Run::new(&root, &intent, &Silent);
-            match steps {
-                1 => run.set_aside(Path::new("a")).expect("the first step"),
-                2 => run.swap_in_two(&Path::new(NEW).join("a"), Path::new("a")).expect("both"),
-                _ => {}
-            }
-            let old = std::fs::read(folder.path().join(OLD).join("a"));
-            assert_eq!(old.is_ok(), steps > 0, "nothing is gone");
-            let done = run.finish().expect("finished");
-            assert_eq!(std::fs::read(folder.path().join("a")).expect("there"), b"new");
-            assert!(done.remarks.is_empty() && !folder.path().join(FOLDER).exists(), "{steps}: {done:?}");
-        }
-    }
-
-    #[test]
-    fn what_was_made_between_two_steps_is_kept() {
-        let folder = tempfile::TempDir::new().expect("a folder");
-        let (root, intent) = begun(folder.path());
-        let run = Run::new(&root, &intent, &Silent);
-        run.set_aside(Path::new("a")).expect("the first step");
-        std::fs::write(folder.path().join("a"), "meanwhile").expect("written");
-        run.swap_in_two(&Path::new(NEW).join("a"), Path::new("a")).expect("again");
-        assert_eq!(std::fs::read(folder.path().join("a")).expect("there"), b"new");
-        assert_eq!(std::fs::read(folder.path().join(".nbak-kept-test/a")).expect("kept"), b"meanwhile");
-        assert_eq!(std::fs::read(folder.path().join(OLD).join("a")).expect("there"), b"old");
-    }
-}
+mod tests;

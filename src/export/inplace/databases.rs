@@ -27,9 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The bytes that a journal begins with, and ends with if it names a super-journal.
 const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 
-/// What SQLite puts beside a database.
-pub const SUFFIXES: [&str; 3] = ["-wal", "-shm", "-journal"];
-
 /// The sidecars that stand beside `database`. A folder of such a name is none.
 pub fn standing_sidecars(root: &Root, database: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
@@ -47,6 +44,12 @@ pub fn header(root: &Root, path: &Path) -> Option<Header> {
     let file = FileHandle::open(&root.place(path)).ok()?;
     let got = file.read_at(&mut head, 0).ok()?;
     looks_like_database(&head[..got])
+}
+
+/// Whether a database stands at `path`: by its header, or since something lies beside an empty file.
+pub fn stands(root: &Root, path: &Path) -> Result<bool> {
+    let Some(seen) = root.seen(path)?.filter(|seen| seen.kind == Kind::File) else { return Ok(false) };
+    Ok(header(root, path).is_some() || (seen.stamp.size == 0 && !standing_sidecars(root, path)?.is_empty()))
 }
 
 /// A database that nobody else can open for as long as this lives.

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use super::apply::Run;
 use super::asked::{Abandoned, Ended, Options, Replaced};
 use super::called::{FOLDER, INTENT, NEW};
+use super::company::{base_of, is_own};
 use super::databases::{self, Held, Standing, hold, standing_sidecars};
 use super::holders::{Process, Whose, holders, in_words};
 use super::intent::{Intent, Move, Name, Way};
 use super::old::refuse_copy;
 use super::pending::{Written, in_the_way, is_about, named, standing, still_to_go, written, written_through};
-use super::plan::{self, Plan, base_of};
+use super::plan::{self, Plan};
 use super::root::{Kind, Root, Seen, Stamp};
 use super::staging::Staging;
 use super::trust;
@@ -50,8 +51,8 @@ fn carry_out(
     (options.recheck)(&changed(plan, &held))?;
     progress.advance(1);
     // A journal that was there for a moment is gone for good before it is noted that none is there.
-    let databases = plan.intent.moves.iter().filter(|one| one.way != Way::File);
-    let folders: BTreeSet<&Path> = databases.filter_map(|one| one.path.0.parent()).collect();
+    let databases = plan.intent.moves.iter().filter(|one| one.way != Way::File).map(|one| &one.path.0);
+    let folders: BTreeSet<&Path> = databases.chain(held.keys()).filter_map(|path| path.parent()).collect();
     folders.into_iter().try_for_each(|folder| staging.root.sync_folder(folder))?;
     let switched = held.iter().filter(|(_, one)| one.was_switched());
     plan.intent.switched = switched.map(|(path, _)| Name(path.clone())).collect();
@@ -286,7 +287,15 @@ fn take(
     let mut live = Vec::new();
     for (at, one) in plan.intent.moves.iter().enumerate().filter(|(_, one)| one.way == Way::Database) {
         if let Some(seen) = root.seen(&one.path.0)?.filter(|seen| seen.kind == Kind::File) {
-            live.push((at, one.path.0.clone(), seen));
+            live.push((Some(at), one.path.0.clone(), seen));
+        }
+    }
+    // And what is a database and goes, since something else is to stand there.
+    for one in &plan.intent.clear {
+        if let Some(seen) = root.seen(&one.path.0)?
+            && databases::stands(root, &one.path.0)?
+        {
+            live.push((None, one.path.0.clone(), seen));
         }
     }
     // Before any of them is opened here: nothing at all is touched if one is in use.
@@ -309,12 +318,13 @@ fn take(
                 held.insert(path.clone(), one);
             }
             Standing::Malformed(why) => {
+                let Some(at) = at else { continue };
                 plan.intent.moves[*at].way = Way::Malformed;
                 let kept = root.place(Path::new(&plan.intent.kept));
                 let remark = format!("{}: {why}; it is kept in {}", path.display(), kept.display());
                 plan.intent.remarks.push(remark);
             }
-            Standing::Busy if options.into_live => plan.intent.moves[*at].way = Way::Through,
+            Standing::Busy if options.into_live => through(plan, *at),
             Standing::Busy => return Err(refuse(path, &[])),
         }
     }
@@ -326,10 +336,17 @@ fn take(
             return Err(refuse(path, who));
         }
         held.remove(path);
-        plan.intent.moves[*at].way = Way::Through;
+        through(plan, *at);
     }
-    settle(root, plan)?;
+    settle(root, plan, &held)?;
     Ok(held)
+}
+
+/// One that goes and is in use goes all the same: there is nothing to write into it.
+fn through(plan: &mut Plan, at: Option<usize>) {
+    if let Some(at) = at {
+        plan.intent.moves[at].way = Way::Through;
+    }
 }
 
 /// The databases that are not as they were before they were taken.
@@ -339,16 +356,21 @@ fn changed(plan: &Plan, held: &BTreeMap<PathBuf, Held>) -> BTreeSet<PathBuf> {
         Way::Database => held.get(&one.path.0).is_some_and(Held::was_switched),
         Way::Malformed | Way::Through => true,
     };
-    plan.intent.moves.iter().filter(is_changed).map(|one| one.path.0.clone()).collect()
+    let cleared = plan.intent.clear.iter().map(|one| &one.path.0);
+    let cleared = cleared.filter(|path| held.get(*path).is_some_and(Held::was_switched));
+    plan.intent.moves.iter().filter(is_changed).map(|one| &one.path.0).chain(cleared).cloned().collect()
 }
 
 /// Notes how things stand now that the databases were taken.
-fn settle(root: &Root, plan: &mut Plan) -> Result<()> {
+fn settle(root: &Root, plan: &mut Plan, held: &BTreeMap<PathBuf, Held>) -> Result<()> {
     let paths: BTreeSet<PathBuf> =
         plan.intent.moves.iter().filter(|one| one.way != Way::File).map(|one| one.path.0.clone()).collect();
     for at in 0..plan.intent.moves.len() {
         let Move { path: Name(path), way, .. } = plan.intent.moves[at].clone();
         let is_sidecar = base_of(&path).is_some_and(|base| paths.contains(&base));
+        if way == Way::File {
+            note_company(root, plan, &path)?;
+        }
         if way == Way::File && !is_sidecar {
             continue;
         }
@@ -360,6 +382,37 @@ fn settle(root: &Root, plan: &mut Plan) -> Result<()> {
             let left = standing_sidecars(root, &path)?;
             let gone = left.into_iter().filter(|beside| !plan.staged.contains(beside)).map(Name);
             plan.intent.removed.extend(gone);
+        }
+    }
+    for at in 0..plan.intent.clear.len() {
+        let path = plan.intent.clear[at].path.0.clone();
+        let is_beside_held = base_of(&path).is_some_and(|base| held.contains_key(&base));
+        if (held.contains_key(&path) || is_beside_held)
+            && let Some(seen) = root.seen(&path)?
+        {
+            plan.intent.clear[at].live = seen.stamp;
+        }
+        note_company(root, plan, &path)?;
+    }
+    Ok(())
+}
+
+/// Notes what goes with `path`, and what does not since it is somebody's own.
+fn note_company(root: &Root, plan: &mut Plan, path: &Path) -> Result<()> {
+    for beside in standing_sidecars(root, path)? {
+        if plan.staged.contains(&beside) || plan.intent.clear.iter().any(|one| one.path.0 == beside) {
+            continue;
+        }
+        if is_own(root, &beside, path)? {
+            let kept = root.place(Path::new(&plan.intent.kept));
+            plan.intent.remarks.push(format!(
+                "{}: it is named as if it belonged to {}, which is replaced; it is kept in {}",
+                beside.display(),
+                path.display(),
+                kept.display()
+            ));
+        } else {
+            plan.intent.removed.push(Name(beside));
         }
     }
     Ok(())
@@ -406,12 +459,24 @@ fn has_room(root: &Root, intent: &Intent) -> Result<()> {
 
 /// Takes the databases that an interrupted restore did not come to.
 fn retake(run: &mut Run<'_>) -> Result<()> {
+    let root = run.root;
     let mut live = Vec::new();
-    for one in run.intent.moves.iter().filter(|one| matches!(one.way, Way::Database | Way::Malformed)) {
-        if Run::is_pending(run.root, one)?
-            && let Some(seen) = run.root.seen(&one.path.0)?.filter(|seen| seen.kind == Kind::File)
+    // Whatever is to come there: by what stands there now.
+    for one in run.intent.moves.iter().filter(|one| one.way != Way::Through) {
+        if Run::is_pending(root, one)?
+            && let Some(seen) = root.seen(&one.path.0)?.filter(|seen| seen.kind == Kind::File)
+            && (one.way != Way::File || databases::stands(root, &one.path.0)?)
         {
             live.push((&one.path.0, seen));
+        }
+    }
+    let cleared = run.intent.clear.iter().map(|one| &one.path.0);
+    let cleared: BTreeSet<&PathBuf> = cleared.chain(run.intent.folders.iter().map(|one| &one.path.0)).collect();
+    for path in cleared {
+        if let Some(seen) = root.seen(path)?
+            && databases::stands(root, path)?
+        {
+            live.push((path, seen));
         }
     }
     let files: Vec<_> = live.iter().map(|(_, seen)| file_of(seen)).collect();
@@ -420,7 +485,7 @@ fn retake(run: &mut Run<'_>) -> Result<()> {
         for (path, _) in &live {
             run.progress.advance(1);
             run.keep_beside(path)?;
-            match hold(run.root, path)? {
+            match hold(root, path)? {
                 Standing::Absent => {}
                 Standing::Held(mut held) => {
                     held.commit();

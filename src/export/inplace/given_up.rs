@@ -11,11 +11,11 @@ use std::path::Path;
 use super::apply::Run;
 use super::asked::Abandoned;
 use super::called::{COMPARED, NEW, OLD};
+use super::company::sidecars_with_content;
 use super::databases::turn_log_on;
-use super::intent::{Intent, Move, Way};
+use super::intent::{Clear, Intent, Move, Way};
 use super::old::{is_copied, is_staged, noted};
-use super::pending::sidecars_with_content;
-use super::root::Kind;
+use super::root::{Kind, Stamp};
 use super::staging::clear_away;
 use super::through;
 use crate::error::Result;
@@ -48,6 +48,7 @@ impl Run<'_> {
                 self.root.sync_folder(path.parent().unwrap_or(Path::new("")))?;
             }
         }
+        self.put_company_back()?;
         self.keep_everything()?;
         self.close_folders(false)?;
         let (mut written, mut maybe_written) = (Vec::new(), Vec::new());
@@ -64,6 +65,11 @@ impl Run<'_> {
                 without_log.push(one.path.0.clone());
             }
         }
+        for one in self.intent.clear.iter().filter(|one| self.intent.switched.contains(&one.path)) {
+            if self.is_still_there(one)? && !turn_log_on(self.root, &one.path.0) {
+                without_log.push(one.path.0.clone());
+            }
+        }
         self.progress.advance(1);
         Intent::remove(self.root)?;
         self.progress.advance(1);
@@ -72,6 +78,40 @@ impl Run<'_> {
         let kept = is_kept.then(|| self.root.place(self.kept()));
         let (safety, not_in_backup) = (self.intent.safety.clone(), self.intent.not_in_backup.clone());
         Ok(Abandoned { kept, without_log, written, maybe_written, safety, not_in_backup, remarks })
+    }
+
+    /// What was taken away with something that stands there still belongs beside that.
+    fn put_company_back(&self) -> Result<()> {
+        let mut bases = Vec::new();
+        for one in self.intent.moves.iter().filter(|one| one.way != Way::Through) {
+            if self.is_still_staged(one)? && self.root.seen(&one.path.0)?.is_some() {
+                bases.push(&one.path.0);
+            }
+        }
+        for one in &self.intent.clear {
+            if self.is_still_there(one)? {
+                bases.push(&one.path.0);
+            }
+        }
+        let noted = noted(self.intent);
+        for beside in bases.into_iter().flat_map(|base| sidecars(base)) {
+            for place in [Path::new(OLD), self.kept()] {
+                let from = place.join(&beside);
+                let is_it = |now: Stamp| self.is_copied || noted.get(&*beside) == Some(&now);
+                if self.root.seen(&beside)?.is_none() && self.root.seen(&from)?.is_some_and(|now| is_it(now.stamp)) {
+                    self.progress.advance(1);
+                    self.root.rename(&from, &beside)?;
+                    self.root.sync_folder(beside.parent().unwrap_or(Path::new("")))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what was to go was not taken away.
+    fn is_still_there(&self, one: &Clear) -> Result<bool> {
+        let is_away = self.root.seen(&Path::new(OLD).join(&one.path.0))?.is_some();
+        Ok(!is_away && self.root.seen(&one.path.0)?.is_some_and(|now| self.is_copied || now.stamp == one.live))
     }
 
     fn was_written(&self, one: &Move) -> Result<Written> {

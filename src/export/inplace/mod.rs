@@ -15,7 +15,8 @@
 //!   staging itself. A path is never without a file in between.
 //! - **No old log beside a new database.** A database is switched to a rollback journal first, which only works if
 //!   nobody else has it open, and takes its write-ahead log and shared memory away; it is then held exclusively until
-//!   it was exchanged. What stands beside it all the same goes before the database does.
+//!   it was exchanged. What stands beside it all the same goes before the database does; and so does what stands beside
+//!   anything else under such names ([`company`]), which may be a database all the same.
 //! - **Forward only.** A move is still to be done if the staged file, told by its inode, stands in the staging; so a
 //!   move is done once, and never swapped back. The inode alone is compared, since device numbers change when a
 //!   machine starts again. A copy of the directory, where all inodes are others, is told ([`origin`]), and is not
@@ -33,6 +34,7 @@ mod asked;
 mod attributes;
 pub mod beside;
 mod called;
+mod company;
 mod databases;
 mod door;
 mod given_up;
@@ -50,6 +52,7 @@ mod through;
 mod trust;
 
 pub use asked::{Abandoned, Ended, Options, Replaced};
+pub use company::{GRAPH, beside_graph, is_graph, of as company};
 pub use door::{abandon, look_for_openers, recover, recover_untouched, replace};
-pub use plan::{GRAPH, beside_graph, hash_live, is_graph};
+pub use plan::hash_live;
 pub use staging::Staging;

@@ -9,14 +9,14 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::called::{INTENT, NEW};
+use super::company::is_true;
 use super::databases::standing_sidecars;
 use super::intent::{Intent, Move, Way};
 use super::origin::Origin;
 use super::plan::hash_live;
 use super::root::{Kind, Root, Stamp};
 use crate::error::{Error, Result};
-use crate::snapshot::sidecar::{HEAD, Sidecar, is_shared_memory};
-use crate::source::handle::FileHandle;
+use crate::snapshot::sidecar::Sidecar;
 
 /// What an intent noted of what it does not name one by one, by path.
 pub type Noted<'a> = BTreeMap<&'a Path, Stamp>;
@@ -24,6 +24,13 @@ pub type Noted<'a> = BTreeMap<&'a Path, Stamp>;
 /// Empty for a journal of an older version: then nothing is known of any of it.
 pub fn noted(intent: &Intent) -> Noted<'_> {
     intent.standing.iter().flatten().map(|one| (one.path.0.as_path(), one.live)).collect()
+}
+
+/// What stood at `path` when `intent` was written.
+pub fn stood(intent: &Intent, noted: &Noted<'_>, path: &Path) -> Option<Stamp> {
+    let cleared = intent.clear.iter().find(|one| one.path.0 == *path).map(|one| one.live);
+    let moved = || intent.moves.iter().find(|one| one.path.0 == *path).and_then(|one| one.live);
+    cleared.or_else(moved).or_else(|| noted.get(path).copied())
 }
 
 /// Whether what stands at `at`, and was `path`, is what stood there `then`, and has nothing below it that was not.
@@ -50,19 +57,8 @@ pub fn foreign_sidecars(root: &Root, noted: &Noted<'_>, database: &Path) -> Resu
     let mut found = Vec::new();
     for path in standing_sidecars(root, database)? {
         let Some(now) = root.seen(&path)?.filter(|now| now.stamp.size > 0) else { continue };
-        let is_true = match Sidecar::named(&path).map(|(which, _)| which) {
-            Some(Sidecar::Memory) => is_shared_memory(&root.place(&path)),
-            Some(Sidecar::Log) if now.kind == Kind::File => {
-                let mut head = [0; HEAD];
-                let place = root.place(&path);
-                let got = FileHandle::open(&place).and_then(|file| file.read_at(&mut head, 0));
-                let got = got.map_err(|error| Error::io("read what is beside a database", place, error))?;
-                Sidecar::Log.is_true(&head[..got])
-            }
-            Some(Sidecar::Log) => false,
-            Some(Sidecar::Journal) | None => true,
-        };
-        if !is_true && noted.get(&*path) != Some(&now.stamp) {
+        let is_journal = matches!(Sidecar::named(&path), Some((Sidecar::Journal, _)));
+        if !is_journal && !is_true(root, &path, &now)? && noted.get(&*path) != Some(&now.stamp) {
             found.push(path);
         }
     }

@@ -5,9 +5,10 @@
 //! the rest: it is finished by the next command that may write. If not, somebody did, and only a person can say which
 //! of both is to be there. What counts as written is
 //!
-//! - what stands where something is still to come, if it is not what the intent saw, and what is below it or, of a
-//!   database, beside it;
-//! - what was put in place, or was as it should be, and changed since: the rest would come beside it;
+//! - what stands where something is still to come, if it is not what the intent saw, and what is below it, or beside it
+//!   under the names of sidecars;
+//! - what was put in place, or was as it should be, and changed since, or has such a thing beside it: the rest would
+//!   come beside it;
 //! - what appeared or changed among the files of a knowledge graph that the restore is about.
 //!
 //! A person who has it finished over that gets the first kept aside, and what appeared beside a graph that is not
@@ -26,16 +27,14 @@ use std::time::UNIX_EPOCH;
 
 use super::apply::Run;
 use super::called::{COMPARED, INTENT, NEW, OLD};
-use super::databases::standing_sidecars;
+use super::company::{base_of, is_graph, sidecars_with_content};
 use super::intent::{Clear, Intent, Name, Touch, Way};
 use super::old::refuse_copy;
-use super::plan::is_graph;
 use super::root::{Kind, Root, Seen, Stamp};
 use super::staging::Staging;
 use super::through;
 use super::trust;
 use crate::error::{Error, Result};
-use crate::snapshot::sidecar::{Sidecar, is_shared_memory};
 
 /// So many paths are named in a message.
 const NAMED: usize = 5;
@@ -198,7 +197,8 @@ pub(super) fn written(root: &Root, intent: &Intent) -> Result<Written> {
             _ => live.is_some_and(|now| now.stamp == one.staged),
         };
         found.stays.extend((!is_as_placed).then(|| path.clone()));
-        if matches!(one.way, Way::Database | Way::Malformed) {
+        // A program may be at work in one that was written through SQLite.
+        if one.way != Way::Through {
             let beside = sidecars_with_content(root, path)?;
             found.stays.extend(beside.into_keys().filter(|beside| !is_staged(beside)));
         }
@@ -228,9 +228,6 @@ pub(super) fn written(root: &Root, intent: &Intent) -> Result<Written> {
             None => now.is_some_and(|now| now.stamp == one.live),
         };
         found.stays.extend((!is_as_it_was).then(|| one.path.0.clone()));
-        if one.database {
-            found.stays.extend(sidecars_with_content(root, &one.path.0)?.into_keys());
-        }
     }
     for one in &intent.touch {
         let is_written = one.live.is_some_and(|then| !one.is_as_it_was(then, root.seen(&one.path.0).ok().flatten()));
@@ -239,11 +236,14 @@ pub(super) fn written(root: &Root, intent: &Intent) -> Result<Written> {
     let now = beside_and_below(root, intent)?;
     let Some(then) = &intent.standing else {
         found.to_come.extend(now.into_keys());
+        found.stays.extend(beside_same(root, intent)?.into_keys());
         return Ok(found);
     };
     let then: BTreeMap<&Path, Stamp> = then.iter().map(|one| (one.path.0.as_path(), one.live)).collect();
     let is_other = |path: &Path, stamp: &Stamp| then.get(path) != Some(stamp);
     found.to_come.extend(now.into_iter().filter(|(path, stamp)| is_other(path, stamp)).map(|(path, _)| path));
+    let now = beside_same(root, intent)?;
+    found.stays.extend(now.into_iter().filter(|(path, stamp)| is_other(path, stamp)).map(|(path, _)| path));
     if !graph {
         found.stays.extend(written_to_graph(root, intent, &then)?);
         return Ok(found);
@@ -284,6 +284,7 @@ pub(super) fn written_through(root: &Root, intent: &Intent) -> Result<Vec<PathBu
 /// Stamps of what the intent does not name one by one, and what goes with it: for [`in_the_way`] to compare with.
 pub(super) fn standing(root: &Root, intent: &Intent) -> Result<Vec<Clear>> {
     let mut all = beside_and_below(root, intent)?;
+    all.extend(beside_same(root, intent)?);
     all.extend(of_graph(root, intent)?);
     Ok(all.into_iter().map(|(path, live)| Clear { path: Name(path), live }).collect())
 }
@@ -339,26 +340,61 @@ pub(super) fn is_about(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf,
     Ok(found)
 }
 
-/// What stands beside databases that are still to be exchanged, and below folders that are still to go.
+/// What stands beside what is still to be exchanged or to go, under the names of sidecars, and below folders of that.
 fn beside_and_below(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>> {
     let mut found = BTreeMap::new();
     for one in &intent.moves {
         if !Run::is_pending(root, one)? {
             continue;
         }
-        if one.way != Way::File {
-            found.extend(sidecars_with_content(root, &one.path.0)?);
-        }
+        found.extend(sidecars_with_content(root, &one.path.0)?);
         if root.seen(&one.path.0)?.is_some_and(|now| now.kind == Kind::Folder) {
             below(root, &one.path.0, &mut found)?;
         }
     }
     for one in &intent.clear {
-        if root.seen(&one.path.0)?.is_some_and(|now| now.stamp == one.live && now.kind == Kind::Folder) {
-            below(root, &one.path.0, &mut found)?;
+        let Some(now) = root.seen(&one.path.0)?.filter(|now| !is_made(intent, one, now)) else { continue };
+        if now.kind == Kind::Folder {
+            if now.stamp == one.live {
+                below(root, &one.path.0, &mut found)?;
+            }
+        } else if now.stamp == one.live || !was_cleared(root, one)? {
+            found.extend(sidecars_with_content(root, &one.path.0)?);
+        }
+    }
+    for one in &intent.folders {
+        if root.seen(&one.path.0)?.is_some_and(|now| now.kind != Kind::Folder) {
+            found.extend(sidecars_with_content(root, &one.path.0)?);
         }
     }
     Ok(found)
+}
+
+/// What stands beside files that are as they are to be, under the names of sidecars, and is none of what the intent
+/// names.
+fn beside_same(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>> {
+    let mut found = BTreeMap::new();
+    let named = intent.moves.iter().map(|one| &one.path).chain(intent.clear.iter().map(|one| &one.path));
+    let named = named.chain(intent.same.iter().flatten().map(|one| &one.path));
+    let named: BTreeSet<&Path> = named.map(|name| name.0.as_path()).collect();
+    let same = files_that_are_same(intent);
+    // Folder by folder: there are many of them, and few have anything beside them.
+    let folders: BTreeSet<&Path> = same.iter().filter_map(|path| path.parent()).collect();
+    for folder in folders {
+        for path in root.names(folder)? {
+            let Some(base) = base_of(&path).filter(|base| same.contains(base.as_path())) else { continue };
+            if !named.contains(path.as_path()) && !found.contains_key(&path) {
+                found.extend(sidecars_with_content(root, &base)?);
+            }
+        }
+    }
+    found.retain(|path, _| !named.contains(path.as_path()));
+    Ok(found)
+}
+
+fn files_that_are_same(intent: &Intent) -> BTreeSet<&Path> {
+    let same = intent.same.iter().flatten().filter(|one| !one.is_folder());
+    same.map(|one| one.path.0.as_path()).collect()
 }
 
 /// Whether a knowledge graph is not wholly exchanged: some of it is still to come, or to go.
@@ -386,14 +422,12 @@ fn of_graph(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>> {
     let moved: BTreeSet<&Path> = intent.moves.iter().map(|one| one.path.0.as_path()).collect();
     let made: BTreeSet<&Path> = intent.folders.iter().map(|one| one.path.0.as_path()).collect();
     let cleared = intent.clear.iter().map(|one| one.path.0.as_path()).filter(|path| !made.contains(path));
-    // Those are looked at by their own stamps, with what is below them, and beside the databases among them.
+    // Those are looked at by their own stamps, with what is below and beside them.
     let gone: BTreeSet<&Path> = cleared.chain(moved.iter().copied()).collect();
-    let is_beside_made = |path: &Path| {
-        let base = Sidecar::named(path).map(|(_, base)| base);
-        base.is_some_and(|base| moved.contains(&*base)) && path.ancestors().any(|above| made.contains(above))
-    };
+    let same = files_that_are_same(intent);
+    let is_beside = |path: &Path| base_of(path).is_some_and(|base| moved.contains(&*base) || same.contains(&*base));
     all.retain(|path, _| {
-        !made.contains(path.as_path()) && !path.ancestors().any(|above| gone.contains(above)) && !is_beside_made(path)
+        !made.contains(path.as_path()) && !path.ancestors().any(|above| gone.contains(above)) && !is_beside(path)
     });
     Ok(all)
 }
@@ -420,22 +454,25 @@ fn all_of_graph(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>
 /// What came, changed or went beside and below a knowledge graph that is as it is to be: an engine that has opened it
 /// plays that into it. `then` stood there when the intent was written.
 fn written_to_graph(root: &Root, intent: &Intent, then: &BTreeMap<&Path, Stamp>) -> Result<BTreeSet<PathBuf>> {
-    let moves = intent.moves.iter().map(|one| &one.path);
+    let moved: BTreeSet<&Path> = intent.moves.iter().map(|one| one.path.0.as_path()).collect();
     let cleared = intent.clear.iter().map(|one| &one.path).filter(|path| !is_folder_to_be(intent, path));
-    let gone: BTreeSet<&Path> = moves.chain(cleared).map(|name| name.0.as_path()).collect();
+    let gone: BTreeSet<&Path> = cleared.map(|name| name.0.as_path()).chain(moved.iter().copied()).collect();
+    let same = files_that_are_same(intent);
     let folders = intent.folders.iter().map(|one| &one.path);
     let known = folders.chain(intent.same.iter().flatten().map(|one| &one.path));
     let known: BTreeSet<&Path> = known.map(|name| name.0.as_path()).collect();
-    // All of those are looked at by their own stamps, and what is beside databases with them.
+    // All of those are looked at by their own stamps, and what is beside files with them.
     let is_looked_at = |path: &Path| {
-        let base = Sidecar::named(path).map(|(_, base)| base);
+        let is_file = |base: &Path| moved.contains(base) || same.contains(base);
         known.contains(path)
             || path.ancestors().any(|above| gone.contains(above))
-            || base.is_some_and(|base| known.contains(&*base) || gone.contains(&*base))
+            || base_of(path).is_some_and(|base| is_file(&base))
     };
+    let went_along = |path: &Path| base_of(path).is_some_and(|base| gone.contains(&*base));
     let now = all_of_graph(root, intent)?;
     let other = now.iter().filter(|(path, stamp)| then.get(path.as_path()) != Some(stamp)).map(|(path, _)| &**path);
-    let gone_since = then.keys().copied().filter(|path| is_graph(path) && !now.contains_key(*path));
+    let gone_since = then.keys().copied();
+    let gone_since = gone_since.filter(|path| is_graph(path) && !now.contains_key(*path) && !went_along(path));
     Ok(other.chain(gone_since).filter(|path| !is_looked_at(path)).map(Path::to_path_buf).collect())
 }
 
@@ -448,21 +485,6 @@ fn below(root: &Root, folder: &Path, found: &mut BTreeMap<PathBuf, Stamp>) -> Re
         found.insert(path, now.stamp);
     }
     Ok(())
-}
-
-/// But for those that readers make: shared memory, and a log or a journal without a byte.
-pub(super) fn sidecars_with_content(root: &Root, database: &Path) -> Result<BTreeMap<PathBuf, Stamp>> {
-    let mut found = BTreeMap::new();
-    for path in standing_sidecars(root, database)? {
-        let is_memory = matches!(Sidecar::named(&path), Some((Sidecar::Memory, _)));
-        if is_memory && is_shared_memory(&root.place(&path)) {
-            continue;
-        }
-        if let Some(now) = root.seen(&path)?.filter(|now| now.stamp.size > 0 || now.kind != Kind::File) {
-            found.insert(path, now.stamp);
-        }
-    }
-    Ok(found)
 }
 
 /// Whether the restore itself took it away.

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +14,8 @@ use rustix::process::geteuid;
 
 use super::asked::Options;
 use super::called::NEW;
-use super::databases::{self, SUFFIXES, standing_sidecars};
+use super::company::{GRAPH, base_of, beside_graph, has_log, is_graph};
+use super::databases::{self, standing_sidecars};
 use super::intent::{Clear, Folder, Intent, Move, Name, Same, Touch, Way, is_own};
 use super::linked::Links;
 use super::opened::{refuse_database, writes_in};
@@ -32,10 +32,6 @@ const BLOCK: usize = 1 << 20;
 const STICKY: u32 = 0o1000;
 /// Of a folder's mode: its owner may list it, and look at what is in it.
 const LOOK: u32 = 0o500;
-/// The knowledge graph: a folder, or a file with others beside it, at the top of the data directory.
-pub const GRAPH: &str = "knowledge-graph";
-/// What the names of those others end in. What is called in any other way beside it is somebody's own.
-const BESIDE_GRAPH: [&str; 6] = ["wal", "shadow", "tmp", "lock", "checkpoint", "wal.checkpoint"];
 
 /// What is to be done.
 pub struct Plan {
@@ -75,25 +71,6 @@ struct Planner<'a> {
     /// Paths whose entry goes.
     cleared: BTreeSet<PathBuf>,
     plan: Plan,
-}
-
-/// Whether `path` is of the knowledge graph.
-pub fn is_graph(path: &Path) -> bool {
-    let first = path.components().next().and_then(|first| first.as_os_str().to_str());
-    let Some(rest) = first.and_then(|first| first.strip_prefix(GRAPH)) else { return false };
-    rest.is_empty() || rest.strip_prefix('.').is_some_and(|end| BESIDE_GRAPH.contains(&end))
-}
-
-/// What may lie beside a knowledge graph, and is of it.
-pub fn beside_graph() -> impl Iterator<Item = PathBuf> {
-    BESIDE_GRAPH.iter().map(|end| PathBuf::from(format!("{GRAPH}.{end}")))
-}
-
-/// The database that a path is the sidecar of, by its name.
-pub fn base_of(path: &Path) -> Option<PathBuf> {
-    let name = path.as_os_str().as_bytes();
-    let base = SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix.as_bytes()))?;
-    (!base.is_empty() && !base.ends_with(b"/")).then(|| PathBuf::from(std::ffi::OsStr::from_bytes(base)))
 }
 
 /// Looks at what is staged and what is live.
@@ -223,7 +200,12 @@ impl Planner<'_> {
                     .at(self.root.place(&entry.path))
                     .hint("a restore follows no link: move it away; nothing was changed"));
             }
-            Some((live, _)) => self.clear(&entry.path, live)?,
+            Some((live, _)) => {
+                self.clear(&entry.path, live)?;
+                if entry.path == Path::new(GRAPH) {
+                    beside_graph().try_for_each(|path| self.graph_entry(&path))?;
+                }
+            }
             None => self.changes(&entry.path)?,
         }
         let owner = match (self.may_chown, self.options.keep_owners) {
@@ -245,18 +227,17 @@ impl Planner<'_> {
     fn entry(&mut self, entry: &Entry, measured: &Measured) -> Result<()> {
         let (root, path) = (self.root, &entry.path);
         let live = entry.live;
-        let is_file = live.is_some_and(|live| live.kind == Kind::File);
         let beside = standing_sidecars(root, path)?;
         if let Some(header) = measured.header {
             self.plan.databases.insert(path.clone(), header);
         }
-        let is_database = measured.header.is_some()
-            || (is_file && databases::header(root, path).is_some())
-            || (live.is_some_and(|live| is_file && live.stamp.size == 0) && !beside.is_empty());
+        let is_database = measured.header.is_some() || databases::stands(root, path)?;
         // Taking a database makes its sidecars vanish, so they are never what they were.
         let is_sidecar = base_of(path).is_some_and(|base| self.plan.staged.contains(&base));
+        // One without a header is told to be a database by its log.
+        let is_all = if is_database { beside.is_empty() } else { beside.is_empty() || !has_log(root, path)? };
         let is_linked = live.is_some_and(|live| self.is_other_by_its_link(entry, live));
-        if measured.is_same && !is_sidecar && !is_linked && (!is_database || beside.is_empty()) {
+        if measured.is_same && !is_sidecar && !is_linked && is_all {
             self.plan.intent.unchanged += 1;
             if let Some(live) = live {
                 self.touch(entry, live);
@@ -268,7 +249,7 @@ impl Planner<'_> {
             self.may_move(path, live)?;
         }
         self.changes(path)?;
-        if is_database && is_file {
+        if is_database && live.is_some_and(|live| live.kind == Kind::File) {
             refuse_database(root, &self.plan.intent, path)?;
         }
         if live.is_some_and(|live| live.kind == Kind::Folder) {
@@ -383,8 +364,13 @@ impl Planner<'_> {
 
     fn clear(&mut self, path: &Path, live: Seen) -> Result<()> {
         self.may_move(path, live)?;
+        if !self.cleared.insert(path.to_path_buf()) {
+            return Ok(());
+        }
         self.changes(path)?;
-        self.cleared.insert(path.to_path_buf());
+        if databases::stands(self.root, path)? {
+            refuse_database(self.root, &self.plan.intent, path)?;
+        }
         self.plan.intent.clear.push(Clear { path: Name(path.to_path_buf()), live: live.stamp });
         self.plan.intent.removed.push(Name(path.to_path_buf()));
         Ok(())
@@ -480,7 +466,8 @@ impl Planner<'_> {
                 continue;
             }
             let is_sidecar = base_of(&path).is_some_and(|base| {
-                self.plan.databases.contains_key(&base) || databases::header(self.root, &base).is_some()
+                let goes = self.moved.contains(&base) || self.cleared.contains(&base);
+                goes || self.plan.databases.contains_key(&base) || databases::header(self.root, &base).is_some()
             });
             if !self.cleared.contains(&path) && !is_sidecar {
                 self.plan.intent.extra.push(Name(path));

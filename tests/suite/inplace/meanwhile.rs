@@ -107,6 +107,43 @@ fn the_log_of_a_knowledge_graph() {
     }
 }
 
+/// The live database goes, and what is committed to it is in its log alone.
+#[test]
+fn a_database_that_stands_where_a_folder_is_to_come() {
+    let place = place();
+    append(&place.data.join("m/in"), "a file in a folder");
+    let id = snapshot(&place);
+    fs::remove_dir_all(place.data.join("m")).expect("removed");
+    let (aside, [database, log]) = (place.path("aside"), ["m", "m-wal"].map(|name| place.data.join(name)));
+    let conn = Connection::open(&aside).expect("opened");
+    conn.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(())).expect("set");
+    conn.execute_batch("PRAGMA wal_autocheckpoint=0; CREATE TABLE t(a)").expect("made");
+    fs::copy(&aside, &database).expect("copied");
+    fs::copy(place.path("aside-wal"), &log).expect("copied");
+    conn.execute_batch("INSERT INTO t VALUES('meanwhile')").expect("committed");
+    refused(&place, &id, "m-wal", || assert!(fs::copy(place.path("aside-wal"), &log).expect("copied") > 0));
+    assert_eq!(fs::read_to_string(database.join("in")).expect("read"), "a file in a folder");
+    assert!(!log.exists());
+}
+
+/// A part of a graph is asked for that is a folder, and the one that is there is a file: it goes, with its log.
+#[test]
+fn the_log_of_a_graph_that_is_a_file_where_a_folder_is_to_come() {
+    let place = place();
+    append(&place.data.join("knowledge-graph/data"), "a graph");
+    let id = snapshot(&place);
+    fs::remove_dir_all(place.data.join("knowledge-graph")).expect("removed");
+    append(&place.data.join("knowledge-graph"), "another");
+    let log = place.data.join("knowledge-graph.wal");
+    append(&log, "its log");
+    let args = [&*id, "knowledge-graph/data"];
+    let run = restore(&place, &args, || append(&log, "meanwhile"));
+    assert!(run.code == 11 && run.err.contains("knowledge-graph.wal"), "{run:?}");
+    let run = place.ok(&["restore", args[0], args[1], "--in-place", "--yes"]);
+    assert!(run.err.contains("knowledge-graph.wal"), "{run:?}");
+    assert!(!log.exists() && place.data.join("knowledge-graph/data").exists());
+}
+
 /// To the folder at a path.
 type Deed = fn(&Path);
 

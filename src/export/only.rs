@@ -3,16 +3,19 @@
 //! A path can be spelled in many ways, and so can all of it (`.`, `/`). From here on each has one spelling, since what
 //! is done depends on it. And a knowledge graph is one thing, whether it is a folder or a file with others beside it:
 //! an engine plays the log that it finds into the file that it finds. So who names it gets all of it, and none of what
-//! lies beside it is put there by itself.
+//! lies beside it is put there by itself. It is the same with a file that was captured beside a log or a journal: it
+//! may be a database that is encrypted by itself, and who names it gets both.
 
 use std::path::{Path, PathBuf};
 
 use super::backup::Backup;
 use super::inplace::{GRAPH, beside_graph, is_graph};
 use crate::error::{Error, Result};
-use crate::snapshot::look::{clean_path, list_of};
+use crate::snapshot::look::{Place, clean_path, find, list_of};
 use crate::snapshot::record::Record;
+use crate::snapshot::sidecar::sidecars;
 use crate::snapshot::store::Store;
+use crate::snapshot::tree::Node;
 
 /// The paths that `given` names, whether they are there or not; none for everything.
 ///
@@ -44,7 +47,11 @@ pub(super) fn is_whole(path: &Path) -> bool {
 
 /// The same of what `record` holds.
 pub(super) fn of_snapshot(store: &Store, record: &Record, given: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let named = named(given)?;
+    let is_file = |path: &Path| match find(store, record, path) {
+        Ok(Place::Entry(entry)) => !matches!(entry.node, Node::Directory(_)),
+        _ => false,
+    };
+    let named = with_company(named(given)?, &is_file);
     if !named.iter().any(|path| is_whole(path)) {
         return Ok(named);
     }
@@ -55,7 +62,20 @@ pub(super) fn of_snapshot(store: &Store, record: &Record, given: &[PathBuf]) -> 
 /// The same of what `backup` holds.
 pub(super) fn of_backup(backup: &Backup, given: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let is_there = |path: &Path| backup.manifest.files.iter().any(|entry| Path::new(&entry.path).starts_with(path));
-    Ok(there(named(given)?, &is_there))
+    let is_file = |path: &Path| {
+        let mut files = backup.manifest.files.iter().filter(|entry| !entry.kind.is_directory());
+        files.any(|entry| Path::new(&entry.path) == path)
+    };
+    Ok(there(with_company(named(given)?, &is_file), &is_there))
+}
+
+/// With what was captured beside each file under the names of a database's sidecars. Beside an image is nothing of
+/// them.
+fn with_company(mut named: Vec<PathBuf>, is_file: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
+    let files: Vec<&PathBuf> = named.iter().filter(|path| is_file(path)).collect();
+    let beside: Vec<PathBuf> = files.into_iter().flat_map(|path| sidecars(path)).filter(|path| is_file(path)).collect();
+    named.extend(beside.into_iter().filter(|path| !named.contains(path)).collect::<Vec<_>>());
+    named
 }
 
 /// Without what may lie beside a graph and does not.
@@ -81,6 +101,16 @@ mod tests {
             assert_eq!(all(&[path]), [PathBuf::from("a/b")]);
         }
         assert!(named(&["a/../b".into()]).is_err());
+    }
+
+    #[test]
+    fn a_file_and_its_log_are_one_thing() {
+        let is_file = |path: &Path| ["a/c.db", "a/c.db-wal", "b-wal"].iter().any(|file| path == Path::new(file));
+        let with = |given: &[&str]| with_company(all(given), &is_file);
+        let both = [PathBuf::from("a/c.db"), PathBuf::from("a/c.db-wal")];
+        assert_eq!(with(&["a/c.db"]), both);
+        assert_eq!(with(&["a/c.db", "a/c.db-wal"]), both);
+        assert_eq!((with(&["a"]), with(&["b"])), (vec!["a".into()], vec!["b".into()]));
     }
 
     #[test]

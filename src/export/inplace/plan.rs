@@ -14,7 +14,7 @@ use rustix::process::geteuid;
 
 use super::asked::Options;
 use super::called::NEW;
-use super::company::{GRAPH, base_of, beside_graph, has_log, is_graph};
+use super::company::{GRAPH, base_of, beside_graph, has_log, is_graph, is_log};
 use super::databases::{self, standing_sidecars};
 use super::intent::{Clear, Folder, Intent, Move, Name, Same, Touch, Way, is_own};
 use super::linked::Links;
@@ -227,6 +227,7 @@ impl Planner<'_> {
     fn entry(&mut self, entry: &Entry, measured: &Measured) -> Result<()> {
         let (root, path) = (self.root, &entry.path);
         let live = entry.live;
+        self.is_not_alone(path)?;
         let beside = standing_sidecars(root, path)?;
         if let Some(header) = measured.header {
             self.plan.databases.insert(path.clone(), header);
@@ -280,6 +281,24 @@ impl Planner<'_> {
             owner: self.may_chown.then_some(owner),
         });
         Ok(())
+    }
+
+    /// A log that was asked for by itself would be played into whatever database stands there.
+    fn is_not_alone(&self, path: &Path) -> Result<()> {
+        let Some(base) = base_of(path).filter(|base| !self.options.whole && !self.plan.staged.contains(base)) else {
+            return Ok(());
+        };
+        let stands = self.root.seen(&base)?.is_some_and(|seen| seen.kind == Kind::File);
+        if !stands || !is_log(self.root, &Path::new(NEW).join(path))? {
+            return Ok(());
+        }
+        Err(Error::usage("this belongs to a database, and is not put beside another one by itself").at(path).hint(
+            format!(
+                "give `{}`, which takes it along, or restore this to another directory with --target; nothing was \
+                 changed",
+                base.display()
+            ),
+        ))
     }
 
     fn same(&mut self, entry: &Entry, live: Seen, database: bool) {

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::beside;
 use super::lacking::{killed, killed_at, said};
@@ -313,4 +313,28 @@ fn what_has_no_header_is_kept_as_a_pair() {
         let after = ["c.db", "c.db-wal"].map(|name| fs::read(kept(&place).join(name)).expect("kept"));
         assert!(before == after, "{is_log}: {run:?}");
     }
+}
+
+#[test]
+fn a_file_and_the_log_that_was_captured_beside_it_are_one_thing() {
+    let log = |seed| [&LOG_MAGIC[..], &noise(seed, 4148)].concat();
+    let place = Place::empty();
+    encrypted(&place, 1, &log(3));
+    let run = place.ok(&["backup", "--json"]);
+    let backup = said(&run)["name"].as_str().expect("a name").to_owned();
+    let id = said(&place.ok(&["snapshots", "--json"]))["snapshot"].as_str().expect("an id").to_owned();
+    let of_snapshot = |path| vec!["restore", &*id, path, "--in-place", "--yes"];
+    for args in [of_snapshot("c.db"), vec!["backup", "restore", &*backup, "--yes", "--only", "c.db"]] {
+        encrypted(&place, 2, &log(4));
+        place.ok(&args);
+        assert_eq!(fs::read(place.data.join("c.db")).expect("read"), noise(1, 8192), "{args:?}");
+        assert!(fs::read(place.data.join("c.db-wal")).expect("read") == log(3), "{args:?}");
+    }
+    // It would be played into the one that is there.
+    encrypted(&place, 2, &log(4));
+    let run = place.run(&of_snapshot("c.db-wal"));
+    assert!(run.code == 2 && run.err.contains("give `c.db`") && run.err.contains("nothing was changed"), "{run:?}");
+    assert!(fs::read(place.data.join("c.db-wal")).expect("read") == log(4));
+    let both = said(&place.ok(&["restore", &id, "c.db", "c.db-wal", "--in-place", "--yes", "--json"]));
+    assert_eq!(both["restored_files"], Value::from(2));
 }

@@ -313,7 +313,7 @@ fn restore(context: &Context, args: BackupRestoreArgs) -> Result<u8> {
     if args.name.is_none()
         && let Some(other) = manager.others_of(&backup)
     {
-        let error = Error::usage(format!("{other}; the newest backup may be its"));
+        let error = Error::usage(format!("{other}; the newest backup is not known to be this one's"));
         return Err(error.hint("name the one that is meant (`nbak backup list`); nothing was changed"));
     }
     restore_this(context, &manager, &backup, args)

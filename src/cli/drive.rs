@@ -30,7 +30,6 @@ use crate::export::backup::Backup;
 use crate::export::files::rename_new;
 use crate::export::list::Order;
 use crate::id::StoreId;
-use crate::snapshot::instance::instance;
 use crate::snapshot::now::now_ms;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::store::{Access as ToStore, Store};
@@ -236,8 +235,8 @@ pub fn backups(context: &Context, action: Gdrive) -> Result<u8> {
         Gdrive::Restore { restore, rate } => download(context, restore, &rate),
         Gdrive::Verify { name } => verify(context, name.as_deref()),
         Gdrive::Prune { every_machine, days, dry_run, as_one } => {
-            let own = instance(&context.data_dir()?);
-            prune(context, Which { every: every_machine, own, as_one }, days, dry_run)
+            let known = context.backups(None)?.known();
+            prune(context, &Which { every: every_machine, known, as_one }, days, dry_run)
         }
     }
 }
@@ -385,7 +384,7 @@ fn clear_downloads(backup_dir: &Path, staging: &Path) {
     let _ = std::fs::remove_dir(backup_dir.join(DOWNLOADS));
 }
 
-fn prune(context: &Context, which: Which, days: Option<u32>, dry_run: bool) -> Result<u8> {
+fn prune(context: &Context, which: &Which, days: Option<u32>, dry_run: bool) -> Result<u8> {
     let days = context.days(days)?;
     context.require_name()?;
     let line_ = Line::open(context, &RateArgs::default())?;

@@ -109,6 +109,17 @@ impl Context {
         pick(store, &records, name)
     }
 
+    /// The same, where it has to be certain that it is of this very directory: what is taken from another stays so.
+    pub fn select_certain(&self, store: &Store, name: &str) -> Result<Record> {
+        let record = self.select_own(store, name)?;
+        let alike = self.alike(store)?;
+        if alike.owns(&record) || is_id(std::slice::from_ref(&record), name) {
+            return Ok(record);
+        }
+        Err(Error::usage(alike.leaves().unwrap_or_else(|| "it may be of another data directory".to_owned()))
+            .hint(format!("name it by its id, {}, if it is meant; nothing was changed", record.id.short())))
+    }
+
     /// The same to who restores from it in place.
     pub fn select_own_to_restore(&self, store: &Store, name: &str) -> Result<Record> {
         self.select_own(store, name).and_then(|record| self.pass_over(store, name, record))

@@ -15,27 +15,19 @@ use super::inplace::{abandon, missing, restore_in_place, resume};
 use super::output::{self, count, line, size, time};
 use super::snapshot::unreadable_json;
 use crate::error::{Error, Result};
-use crate::snapshot::places::{meet, real, source_of_name};
+use crate::snapshot::places::{meet, real, refuse_own, source_of_name};
 use crate::snapshot::restore::{Options, restore as restore_snapshot};
 use crate::source::exclude::of_table;
 
 /// The exit code where all that the snapshot holds was restored, and it lacks some of what was asked for.
 const INCOMPLETE: u8 = 3;
 
-/// Warns that the target lies `within` the data directory. Fails if it lies among what is this program's own there.
-fn lies_in_the_data(within: &Path) -> Result<()> {
+/// Warns that the target lies `within` the data directory.
+fn lies_in_the_data(within: &Path) {
     let first = within.components().next().map(|first| first.as_os_str().as_bytes()).unwrap_or_default();
-    if first.starts_with(b".nbak-") {
-        return Err(Error::usage(
-            "what is called .nbak-… in the data directory is this program's own: no snapshot contains it, and some of \
-             it is removed unasked",
-        )
-        .hint("name another with --target; nothing was changed"));
-    }
-    let then =
-        if of_table(first).is_some() { "no snapshot will contain it" } else { "later snapshots will contain it too" };
+    let is_left_out = of_table(first).is_some() || first == b"backups";
+    let then = if is_left_out { "no snapshot will contain it" } else { "later snapshots will contain it too" };
     output::warning(format!("the target lies in the data directory: {then}"));
-    Ok(())
 }
 
 /// Restores a snapshot into a directory.
@@ -75,9 +67,9 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
             record.id.short()
         )));
     }
-    let within = live.and_then(|data| really.strip_prefix(real(&data)).ok().map(Path::to_path_buf));
-    if let Some(within) = within {
-        lies_in_the_data(&within).map_err(|error| error.at(&target))?;
+    if let Some(data) = live.map(|data| real(&data)) {
+        refuse_own(&data, &really)?;
+        really.strip_prefix(&data).into_iter().for_each(lies_in_the_data);
     }
     let missing = missing(record, &args.paths)?;
     let options = Options { target, paths: args.paths, overwrite: args.overwrite };

@@ -13,12 +13,11 @@ use super::meant::is_id;
 use super::output::{self, count, iso, line, size, time};
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
-use crate::snapshot::instance::instance;
 use crate::snapshot::look;
 use crate::snapshot::now::now_ms;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
-use crate::upkeep::alike::{Alike, REMEDY, UpTo, Which};
+use crate::upkeep::alike::{Alike, REMEDY, UpTo};
 use crate::upkeep::policy::{Candidate, Policy, Reason, candidates, held, parse_duration, plan};
 use crate::upkeep::tend::tend;
 use crate::upkeep::{forget as forgetting, gc as collecting, pin as marking, remembered};
@@ -27,8 +26,9 @@ use crate::upkeep::{forget as forgetting, gc as collecting, pin as marking, reme
 pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
     let now = ZonedDateTime::now();
     let policy = policy(&args.rules)?;
-    if args.as_one && args.snapshots.is_empty() && policy.is_empty() && args.of.is_none() && !args.dry_run {
-        return take_as_one(context);
+    let is_alone = args.snapshots.is_empty() && policy.is_empty() && args.of.is_none() && !args.dry_run;
+    if is_alone && (args.as_one || args.as_one_with.is_some()) {
+        return take_as_one(context, args.as_one_with.as_deref());
     }
     if args.snapshots.is_empty() && policy.is_empty() {
         return Err(Error::usage("it is not said which snapshots to forget")
@@ -47,11 +47,8 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
         let alike = told_apart(context, args, &store)?;
         by_policy(context, args.of.as_deref(), &alike, &store, &policy, &now)?
     } else {
-        let named: Result<BTreeSet<SnapshotId>> = args
-            .snapshots
-            .iter()
-            .map(|name| certain(context, args.as_one, &store, name).map(|record| record.id))
-            .collect();
+        let named: Result<BTreeSet<SnapshotId>> =
+            args.snapshots.iter().map(|name| context.select_certain(&store, name).map(|record| record.id)).collect();
         let named = named?;
         if !args.force {
             refuse_held(&store, &named, &now)?;
@@ -98,69 +95,61 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
 
 /// Whose what is known as this data directory, or as `--of` says, is in `store`.
 fn told_apart(context: &Context, args: &ForgetArgs, store: &Store) -> Result<Alike> {
-    let alike = match &args.of {
-        Some(source) if *source != context.known_as()? => told_apart_of(context, source, args.as_one, store)?,
-        _ => context.alike(store)?,
-    };
-    Ok(if args.as_one { alike.as_one() } else { alike })
-}
-
-/// Whose what is known as `source` is: of that, this data directory's own goes, if it has any. Else a person means all
-/// that is there, which is clear if that is of one.
-fn told_apart_of(context: &Context, source: &str, as_one: bool, store: &Store) -> Result<Alike> {
-    let head = store.head()?;
-    let own = context.data_dir().ok().and_then(|data_dir| instance(&data_dir));
-    let all: BTreeSet<Which> = head.newest_of_each(source).map(|record| record.instance).collect();
-    let whose = match all.len() {
-        _ if all.contains(&own) => own,
-        0 | 1 => all.into_iter().next().flatten(),
-        _ if as_one => own,
-        several => {
-            return Err(Error::usage(format!(
-                "{several} data directories wrote to this store as {}, and none of them is this one",
-                output::shown(source)
-            ))
-            .hint("--as-one goes over all that they took by one policy; nothing was forgotten"));
+    let Some(source) = args.of.as_ref().filter(|source| context.known_as().ok().as_ref() != Some(source)) else {
+        let alike = context.alike(store)?;
+        if !args.as_one {
+            return Ok(alike);
         }
+        let these = alike.before()?;
+        return Ok(alike.with(these));
     };
-    Ok(Alike::of(&head, source, whose, &UpTo::new()))
+    require_known(source, &store.history()?.live().collect::<Vec<_>>())?;
+    let alike = remembered::alike(&context.data_dir()?, source, store)?;
+    if args.as_one {
+        // Whose that was is no matter to who says that all may go by one policy.
+        let these = alike.others().clone();
+        return Ok(alike.with(these));
+    }
+    if !store.history()?.live().any(|record| alike.owns(record)) {
+        return Err(Error::usage(format!(
+            "none of the snapshots of {} that are there was taken of this data directory",
+            output::shown(source)
+        ))
+        .hint("--as-one goes over all of them by one policy, whoever took them; nothing was forgotten"));
+    }
+    Ok(alike)
 }
 
-/// `--as-one` alone: it forgets nothing, and counts from now on. With names or a policy it is said for that command.
-fn take_as_one(context: &Context) -> Result<u8> {
+/// `--as-one` or `--as-one-with` alone: it forgets nothing, and counts from now on. With names or a policy it is said
+/// for that command.
+fn take_as_one(context: &Context, with: Option<&str>) -> Result<u8> {
     context.require_name()?;
     let store = open(context, true)?;
-    let others = context.alike(&store)?.others().len();
-    if others > 0 {
-        remembered::accept(&context.data_dir()?, &context.known_as()?, &store)?;
-    }
+    let (alike, source) = (context.alike(&store)?, context.known_as()?);
+    let these: UpTo = match with {
+        None => alike.before()?,
+        Some(name) => {
+            let all: Vec<Record> = store.records()?.into_iter().filter(|record| record.source == source).collect();
+            let meant = look::select(&all, name, &ZonedDateTime::now())?.instance;
+            alike.others().iter().filter(|(it, _)| **it == meant).map(|(it, upto)| (*it, *upto)).collect()
+        }
+    };
+    remembered::accept(&context.data_dir()?, &source, &store, &these)?;
+    let left = context.alike(&store)?;
     if context.json {
-        output::json(&json!({"as_one": others}));
-    } else if others == 0 {
-        line("all that is known as this data directory was taken of it, or is known to be its own already");
+        output::json(&json!({"as_one": these.len(), "others": left.others().len()}));
+        return Ok(0);
+    }
+    if these.is_empty() {
+        line("nothing is known as this data directory that it may have been before, and that is not its own already");
     } else {
-        let others = count(others as u64, "other data directory", "other data directories");
+        let others = count(these.len() as u64, "other data directory", "other data directories");
         line(format!("what {others} of the same path took so far counts as this one's from now on"));
     }
+    if let Some(other) = left.text() {
+        output::warning(format!("{other}: that stays another's ({REMEDY})"));
+    }
     Ok(0)
-}
-
-/// The snapshot that `name` means, of which it is certain that it is of this data directory, or that it is meant.
-fn certain(context: &Context, as_one: bool, store: &Store, name: &str) -> Result<Record> {
-    let all = store.records()?;
-    if as_one && !is_id(&all, name) {
-        let alike = context.alike(store)?.as_one();
-        let own: Vec<Record> = all.into_iter().filter(|record| alike.means(record)).collect();
-        context.require_name()?;
-        return look::select(&own, name, &ZonedDateTime::now()).cloned();
-    }
-    let record = context.select_own(store, name)?;
-    let alike = context.alike(store)?;
-    if alike.owns(&record) || is_id(&all, name) {
-        return Ok(record);
-    }
-    Err(Error::usage(alike.leaves().unwrap_or_else(|| "it may be of another data directory".to_owned()))
-        .hint(format!("name it by its id, {}, if it is meant; nothing was forgotten", record.id.short())))
 }
 
 /// Fails if one of `named` is pinned, or the newest that a drill restored.
@@ -183,7 +172,7 @@ fn refuse_held(store: &Store, named: &BTreeSet<SnapshotId>, now: &ZonedDateTime)
 /// Keeps a snapshot, whatever a policy says.
 pub fn pin(context: &Context, args: &PinArgs) -> Result<u8> {
     let mut store = open(context, false)?;
-    let record = context.select_own(&store, &args.snapshot)?;
+    let record = context.select_certain(&store, &args.snapshot)?;
     let reason = args.reason.trim();
     marking::pin(&mut store, record.id, reason, now_ms())?;
     if context.json {
@@ -197,7 +186,7 @@ pub fn pin(context: &Context, args: &PinArgs) -> Result<u8> {
 /// Lets it go like any other again.
 pub fn unpin(context: &Context, args: &UnpinArgs) -> Result<u8> {
     let mut store = open(context, false)?;
-    let record = context.select_own(&store, &args.snapshot)?;
+    let record = context.select_certain(&store, &args.snapshot)?;
     let was = marking::unpin(&mut store, record.id)?;
     if context.json {
         output::json(&json!({"snapshot": record.id.to_string(), "pinned": false, "was_pinned": was}));
@@ -241,13 +230,13 @@ fn by_policy(
     now: &ZonedDateTime,
 ) -> Result<Vec<(Record, Vec<String>)>> {
     let records: Vec<&Record> = store.history()?.live().collect();
-    match of {
-        Some(source) => require_known(source, &records)?,
-        None => drop(context.own(store, &store.records()?)?),
+    if of.is_none() {
+        drop(context.own(store, &store.records()?)?);
     }
     let is_own: HashSet<SnapshotId> = records.iter().filter(|one| alike.owns(one)).map(|one| one.id).collect();
-    let own: Vec<Candidate<'_>> =
-        candidates(store.history()?).into_iter().filter(|one| is_own.contains(&one.id)).collect();
+    let own = candidates(store.history()?).into_iter().filter(|one| is_own.contains(&one.id));
+    // What it was before and what it is are one here.
+    let own: Vec<Candidate<'_>> = own.map(|one| Candidate { instance: None, ..one }).collect();
     let mut verdicts: HashMap<SnapshotId, Vec<String>> = plan(&own, policy, now)
         .into_iter()
         .map(|verdict| (verdict.id, verdict.keep.iter().map(ToString::to_string).collect()))

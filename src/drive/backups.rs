@@ -15,11 +15,10 @@ use super::sessions::Sessions;
 use crate::error::{Error, Result};
 use crate::export::dialect::Dialect;
 use crate::export::list::{Listed, Order, newest_of, remarks};
-use crate::export::manifest::whose::{Whose, is_own};
+use crate::export::manifest::whose::{Known, Whose};
 use crate::export::manifest::{BYTES_MAX, Manifest};
 use crate::export::names::{self, MANIFEST};
 use crate::export::retention::{self, Decision};
-use crate::id::InstanceId;
 
 pub mod fetch;
 mod send;
@@ -30,13 +29,13 @@ const AT_ONCE: usize = 3;
 const ROOT: &str = "root";
 
 /// Of whom old backups are to go.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Which {
     /// Of every machine that shares the account.
     pub every: bool,
     /// Which directory this machine's data directory is.
-    pub own: Option<InstanceId>,
-    /// A person says that it was those before that have its path.
+    pub known: Known,
+    /// A person says that it was all those before that have its path.
     pub as_one: bool,
 }
 
@@ -228,7 +227,7 @@ impl Backups<'_> {
     /// stay since another directory of the same path made them.
     pub fn prune(
         &self,
-        which: Which,
+        which: &Which,
         days: u32,
         now_ms: i64,
         dry_run: bool,
@@ -236,12 +235,12 @@ impl Backups<'_> {
         let all = self.list()?;
         let has_path = |one: &Stored| self.own.owns(&one.owner());
         let said = all.iter().filter(|one| one.listed.damage.is_none() && has_path(one)).map(|one| one.listed.whose);
-        let is_own = is_own(&said.collect::<Vec<_>>(), which.own);
-        let is_own = |one: &Stored| has_path(one) && (which.as_one || is_own(one.listed.whose));
+        let owns = which.known.clone().owns(&said.collect::<Vec<_>>());
+        let is_own = |one: &Stored| has_path(one) && (which.as_one || owns(one.listed.whose));
         let mut owners: BTreeMap<(Owner, Whose), Vec<&Stored>> = BTreeMap::new();
         let (asked, others): (Vec<&Stored>, Vec<&Stored>) = all.iter().partition(|one| which.every || is_own(one));
         for one in asked {
-            let whose = if is_own(one) { Whose::Of(which.own) } else { one.listed.whose };
+            let whose = if is_own(one) { Whose::Of(which.known.own) } else { one.listed.whose };
             owners.entry((one.owner(), whose)).or_default().push(one);
         }
         let left = others.into_iter().filter(|one| has_path(one) && one.listed.is_past(days, now_ms)).count();

@@ -12,7 +12,7 @@ use super::dialect::Dialect;
 use super::files::open_regular;
 use super::inplace::beside::Watch;
 use super::list::{self, Listed, Order};
-use super::manifest::whose::{Whose, is_own};
+use super::manifest::whose::{Known, Whose};
 use super::manifest::{Manifest, Own};
 use super::names;
 use super::nbak::{self, NbakKeys};
@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::id::SnapshotId;
 use crate::snapshot::instance::instance;
 use crate::snapshot::now::now_ms;
-use crate::snapshot::places::{Places, real};
+use crate::snapshot::places::{Places, real, refuse_own};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
@@ -119,10 +119,31 @@ impl BackupManager {
         remembered::alike(&self.places.data_dir, &self.places.known_as(), &store).ok()
     }
 
+    /// Which directory this is, as far as the store and what a person said tell.
+    pub fn known(&self) -> Known {
+        let alike = self.others();
+        Known {
+            own: instance(&self.places.data_dir),
+            ones: alike.as_ref().map(Alike::ones).unwrap_or_default(),
+            is_alone: alike.is_some_and(|alike| alike.others().is_empty()),
+        }
+    }
+
     /// That another directory of the same path may have made `backup`, in words.
     pub fn others_of(&self, backup: &Backup) -> Option<String> {
-        let is_own = backup.manifest.whose() == Whose::Of(instance(&self.places.data_dir));
-        self.others().filter(|_| !is_own)?.text()
+        let (known, owns) = (self.known(), self.places.owns());
+        let is_own = known.owns(&[]);
+        if is_own(backup.manifest.whose()) {
+            return None;
+        }
+        if let Some(other) = self.others().and_then(|alike| alike.text()) {
+            return Some(other);
+        }
+        // Where the store says nothing, its own that lies there does.
+        let all = self.list_backups().unwrap_or_default();
+        let mut its = all.iter().rev().filter(|one| one.damage.is_none() && owns(&one.source_dir));
+        let its = its.find(|one| one.whose != Whose::Unsaid && is_own(one.whose))?;
+        Some(format!("{} was made of another directory of the same path, and {} of this one", backup.name, its.name))
     }
 
     /// The vault key that seals, if there is one: the one that opened the store, so that what is made today opens with
@@ -192,6 +213,7 @@ impl BackupManager {
         progress: &dyn Progress,
     ) -> Result<Written> {
         let folder = folder.unwrap_or_else(|| self.places.backup_dir.clone());
+        refuse_own(&real(&self.places.data_dir), &real(&folder))?;
         // A copy of the store's packs elsewhere would take it along.
         if real(&folder).starts_with(real(store.root())) {
             return Err(Error::usage("the folder for the backup lies in the store: plaintext does not belong there")
@@ -279,7 +301,7 @@ impl BackupManager {
         let owns = self.places.owns();
         let has_path = |one: &Listed| one.damage.is_none() && owns(&one.source_dir);
         let all: Vec<Whose> = backups.iter().filter(|one| has_path(one)).map(|one| one.whose).collect();
-        let is_own = is_own(&all, instance(&self.places.data_dir));
+        let is_own = self.known().owns(&all);
         let (own, others): (Vec<Listed>, Vec<Listed>) =
             backups.into_iter().partition(|one| one.damage.is_some() || has_path(one) && (as_one || is_own(one.whose)));
         let mut unverified = None;

@@ -126,6 +126,7 @@ impl Places {
             if really == source {
                 continue;
             }
+            refuse_own(&source, &really)?;
             folders.push((really, what));
             if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
                 folders.push((real(parent).join(name), what));
@@ -134,6 +135,20 @@ impl Places {
         folders.push((source.join("backups"), "backups of this directory"));
         Ok(folders)
     }
+}
+
+/// Fails if `path` lies among what is this program's own in the data directory `data`; both as [`real`] has them.
+pub fn refuse_own(data: &Path, path: &Path) -> Result<()> {
+    let first = path.strip_prefix(data).ok().and_then(|within| within.components().next());
+    if first.is_none_or(|first| !first.as_os_str().as_bytes().starts_with(b".nbak-")) {
+        return Ok(());
+    }
+    Err(Error::usage(
+        "what is called .nbak-… in the data directory is this program's own: no snapshot contains it, and some of it \
+         is removed unasked",
+    )
+    .at(path)
+    .hint("name another place; nothing was changed"))
 }
 
 /// The path with all links followed, as far as it exists, and without `..`: where that would lead once the folders that

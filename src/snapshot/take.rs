@@ -116,7 +116,7 @@ impl Taking<'_> {
         self.since = self.clock.now().min(self.since);
         let head = self.store.head()?;
         let (sequence, previous) = head.next;
-        let instance = instance(&self.source);
+        let instance = instance(self.top.through());
         let record = head.newest_by(&source_name, instance).cloned();
         let apart = instance.map(|own| head.apart(&source_name, own)).unwrap_or_default();
 

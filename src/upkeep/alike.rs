@@ -3,7 +3,8 @@
 //! A path is all that a data directory without a name is known by, and in a container it is the same each time: two of
 //! them in one store are one to it by that. But each snapshot says which directory it was taken of
 //! ([`instance`](crate::snapshot::instance)). So a policy goes over those that this very directory took, **and over no
-//! others until a person says that they are this one's too** ([`super::remembered::accept`]). Whether another of the
+//! others until a person says that they are this one's too** ([`super::remembered::accept`]): those of all that may be
+//! what this one was before, or of one that is named. Whether another of the
 //! same path is what this one was before (it was moved to another disk, restored on a new machine, made anew with its
 //! container), or lives beside it, is known to nobody else: neither how long it has been silent nor what both have in
 //! common proves it. What stays by mistake is what was there when this one began, and costs room; what goes by mistake
@@ -21,14 +22,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::words::time;
+use crate::error::{Error, Result};
 use crate::id::{InstanceId, SnapshotId};
 use crate::snapshot::head::{Head, MOST_APART};
 use crate::snapshot::record::Record;
 
 /// What is to be done about it.
 pub const REMEDY: &str = "give each a name of its own (`nbak.name` in config.json, or NBAK_NAME), or its own store and \
-                          folder of backups; what this one was itself, before it was moved or made anew, is said to be \
-                          its own by `nbak forget --as-one`";
+                          folder of backups; if this one was that one, before it was moved or made anew, `nbak forget \
+                          --as-one-with SNAPSHOT` says so, with one of its snapshots";
+/// What took nothing for so long, and this one did, is no other that takes turns with it here, in milliseconds. Words
+/// end by that, and nothing else.
+const QUIET: i64 = 8 * 86_400_000;
 
 /// Which directory, as far as its file system says.
 pub type Which = Option<InstanceId>;
@@ -69,14 +74,20 @@ impl Alike {
         let later: BTreeSet<Which> = later.map(|record| record.instance).collect();
         let known = own.map(|own| head.apart(source, own)).unwrap_or_default();
         // There may have been more than are kept in mind.
-        let is_apart =
-            |it: &Which| known.len() >= MOST_APART || later.contains(it) || it.is_some_and(|it| known.contains(&it));
-        let apart: BTreeSet<Which> = rest.iter().map(|record| record.instance).filter(is_apart).collect();
+        let is_apart = |record: &&&Record| {
+            let it = record.instance;
+            let has_this = own.is_some_and(|own| record.apart.contains(&own));
+            known.len() >= MOST_APART || has_this || later.contains(&it) || it.is_some_and(|it| known.contains(&it))
+        };
+        let apart: BTreeSet<Which> = rest.iter().filter(is_apart).map(|record| record.instance).collect();
         // All that are there count: one of two that were apart is not the only one for the other's being known.
         let there: BTreeSet<Which> = rest.iter().map(|record| record.instance).collect();
         let mut before = rest.iter().filter(|record| !apart.contains(&record.instance));
         let at_odds = before.any(|record| record.apart.iter().any(|it| there.contains(&Some(*it))));
-        let its = rest.iter().find(|record| at_odds || apart.contains(&record.instance));
+        let own_newest = begun.map(|at| newest[at].started);
+        let is_quiet = |record: &Record| own_newest.is_some_and(|own| record.started < own.saturating_sub(QUIET));
+        let is_its = |record: &&&Record| (at_odds && begun.is_none()) || apart.contains(&record.instance);
+        let its = rest.iter().filter(is_its).find(|record| !is_quiet(record));
         Alike {
             source: source.to_owned(),
             own,
@@ -108,11 +119,34 @@ impl Alike {
         &self.others
     }
 
-    /// The same, to whom all that is known as it is one: a person says so.
+    /// Those of them that it may have been before, which a person may take together. Where these are of several that
+    /// lived beside each other, that takes a name.
+    pub fn before(&self) -> Result<UpTo> {
+        if self.at_odds {
+            return Err(Error::usage(format!(
+                "the directories that took snapshots of {} before lived beside each other: it was not all of them",
+                self.source
+            ))
+            .hint("`nbak forget --as-one-with SNAPSHOT` names one of them (`nbak snapshots --json` has `instance`)"));
+        }
+        Ok(self.others.iter().filter(|(it, _)| !self.apart.contains(it)).map(|(it, upto)| (*it, *upto)).collect())
+    }
+
+    /// The same, to whom `these` are its own too, up to their newest by now.
     #[must_use]
-    pub fn as_one(self) -> Alike {
-        let one = self.one.into_iter().chain(self.others).map(|(it, _)| (it, u64::MAX)).collect();
-        Alike { one, others: UpTo::new(), apart: BTreeSet::new(), at_odds: false, its: None, is_active: false, ..self }
+    pub fn with(mut self, these: UpTo) -> Alike {
+        self.others.retain(|it, _| !these.contains_key(it));
+        self.apart.retain(|it| !these.contains_key(it));
+        self.one.extend(these);
+        if self.others.is_empty() {
+            (self.at_odds, self.its, self.is_active) = (false, None, false);
+        }
+        self
+    }
+
+    /// Which directories are its own, as a person said.
+    pub fn ones(&self) -> BTreeSet<Which> {
+        self.one.keys().copied().collect()
     }
 
     /// Another directory of the same path takes snapshots: it did after this one's newest.
@@ -143,7 +177,7 @@ impl Alike {
             format!(
                 "some snapshots of {} were taken of another directory: of what lay there before this one, or of one \
                  beside it that has the same path. No policy goes over those (if they are of what this one was before, \
-                 `nbak forget --as-one` says so)",
+                 `nbak forget --as-one` says so; if there is one beside it, give each a name)",
                 self.source
             )
         })

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::alike::{Alike, REMEDY, Which};
+use super::alike::{Alike, REMEDY, UpTo, Which};
 use crate::codec::hex;
 use crate::error::{Error, Result};
 use crate::id::InstanceId;
@@ -214,10 +214,10 @@ pub fn alike(data_dir: &Path, source: &str, store: &Store) -> Result<Alike> {
     Ok(Alike::of(&store.head()?, source, own, &one))
 }
 
-/// A person says that all that is known as `source` in `store` by now, as this data directory is, is of it.
-pub fn accept(data_dir: &Path, source: &str, store: &Store) -> Result<()> {
-    let alike = alike(data_dir, source, store)?;
-    if alike.others().is_empty() {
+/// A person says that what `these` took in `store` by now of what is known as `source`, as this data directory is, is
+/// of it.
+pub fn accept(data_dir: &Path, source: &str, store: &Store, these: &UpTo) -> Result<()> {
+    if these.is_empty() {
         return Ok(());
     }
     begin(data_dir)?;
@@ -225,7 +225,7 @@ pub fn accept(data_dir: &Path, source: &str, store: &Store) -> Result<()> {
     changed(data_dir, |all| {
         if let Some(mark) = all.get_mut(&store.id().to_string()) {
             let said = mark.as_one.entry(text(instance(data_dir))).or_default();
-            said.extend(alike.others().iter().map(|(it, upto)| (text(*it), *upto)));
+            said.extend(these.iter().map(|(it, upto)| (text(*it), *upto)));
         }
     })
 }
@@ -274,10 +274,20 @@ pub fn remember(data_dir: &Path, source: &str, store: &Store, behind: bool) -> R
     if data_dir.join(FILE).symlink_metadata().is_err() {
         return Ok(());
     }
-    let (id, at, now) = (store.id().to_string(), place(store), Mark::of(&store.head()?.next));
+    let (id, at, head) = (store.id().to_string(), place(store), store.head()?);
+    let now = Mark::of(&head.next);
+    // Who goes on is not what this one was, and that stays so when what showed it is forgotten.
+    let goes_on = |it: &str, upto: u64| {
+        which(it).is_none_or(|it| head.own(source, it).is_some_and(|record| record.sequence > upto))
+    };
     changed(data_dir, |all| {
         let earlier = all.remove(&id);
-        let as_one = earlier.as_ref().map(|mark| mark.as_one.clone()).unwrap_or_default();
+        let mut as_one = earlier.as_ref().map(|mark| mark.as_one.clone()).unwrap_or_default();
+        for said in as_one.values_mut() {
+            said.retain(|it, upto| !goes_on(it, *upto));
+        }
+        // In a store that was put back the numbers are given once more.
+        as_one.retain(|_, said| !said.is_empty() && earlier.as_ref().is_none_or(|mark| mark.next <= now.next));
         let mark = match earlier {
             Some(mark) if behind && !mark.instead => Mark { behind: true, ..mark },
             _ => Mark { instead: behind, ..now },

@@ -63,7 +63,7 @@ fn two_that_take_turns_keep_what_is_theirs() {
     assert!(doctor.code == 1 && doctor.out.contains(SAYS) && doctor.out.contains("nbak.name"), "{doctor:?}");
     fs::write(turns.place.data.join("notes"), "one 3").expect("written");
     let run = turns.place.ok(&["snapshot"]);
-    for words in [SAYS, &its[..8], "nbak.name", "NBAK_NAME", "its own store and folder", "--as-one"] {
+    for words in [SAYS, &its[..8], "nbak.name", "NBAK_NAME", "its own store and folder", "--as-one-with"] {
         assert!(run.err.contains(words), "{words}: {run:?}");
     }
     assert!(is_told(turns.at("other"), "other 2") && is_told(turns.at("one"), "one 4"));
@@ -161,7 +161,7 @@ fn a_directory_that_goes_on_elsewhere_keeps_what_it_was() {
     assert!(old.iter().all(|id| ids(&place).contains(id)), "they stay");
     let run = place.ok(&["forget", "--as-one"]);
     assert!(run.out.contains("1 other data directory of the same path took so far counts as this one's"), "{run:?}");
-    assert!(place.ok(&["forget", "--as-one"]).out.contains("known to be its own already"));
+    assert!(place.ok(&["forget", "--as-one"]).out.contains("nothing is known"));
     let run = place.ok(&["forget", "--keep-last", "1"]);
     assert!(!run.err.contains(LEAVES), "{run:?}");
     assert_eq!(ids(&place).len(), 1);
@@ -236,10 +236,10 @@ fn what_it_was_known_as_before_is_what_it_took_itself() {
     fs::rename(&turns.place.data, turns.place.path("one")).expect("moved away");
     fs::create_dir(&turns.place.data).expect("made");
     let third = named(&turns.place, &["forget", "--of", &path, "--keep-last", "1"]);
-    refused(&third, 2, &["2 data directories", "--as-one", "nothing was forgotten"]);
+    refused(&third, 2, &["was taken of this data directory", "--as-one", "nothing was forgotten"]);
     assert_eq!(ids(&turns.place), left);
     assert_eq!(named(&turns.place, &["forget", "--of", &path, "--keep-last", "1", "--as-one"]).code, 0);
-    assert_eq!(ids(&turns.place).len(), 2);
+    assert_eq!(ids(&turns.place).len(), 2, "one of each name");
 }
 
 /// The other's name is taken in for once, and is not this one's for it.
@@ -300,30 +300,99 @@ fn what_is_equal_to_anothers_is_ones_own_too() {
     assert!(turns.place.ok(&["snapshot"]).out.contains("nothing changed"), "it has its own");
 }
 
+/// One that lives beside it, and takes snapshots, is not said to be this one with the rest: that takes one of its
+/// snapshots.
 #[test]
-fn a_person_says_that_all_is_one() {
+fn a_person_says_which_it_was() {
     let mut turns = two();
-    in_turn(&mut turns);
+    let all = in_turn(&mut turns);
     let place = turns.at("one");
     refused(&place.run(&["forget", "latest"]), 2, &[SAYS, "by its id"]);
-    // With a policy, or with what is named by a word, it is said for that command; in vain it says nothing.
-    place.ok(&["forget", "--keep-last", "2", "--as-one", "--dry-run"]);
-    assert_eq!(ids(place).len(), 4);
-    place.ok(&["forget", "latest", "--as-one"]);
-    refused(&place.run(&["forget", "nosuchtag", "--as-one"]), 2, &["nosuchtag"]);
-    assert!(place.ok(&["forget", "--keep-last", "9"]).err.contains(SAYS));
+    let run = place.ok(&["forget", "--as-one"]);
+    assert!(
+        run.out.contains("nothing is known") && run.err.contains(SAYS) && run.err.contains("--as-one-with"),
+        "{run:?}"
+    );
     place.ok(&["forget", "--keep-last", "2", "--as-one"]);
-    assert_eq!(ids(place).len(), 2);
+    assert_eq!(ids(place), all);
     assert!(place.run(&["doctor"]).out.contains(SAYS));
-    // Alone it counts.
-    place.ok(&["forget", "--as-one"]);
+    // It was this one all the same.
+    place.ok(&["forget", "--as-one-with", &all[1]]);
     assert!(!place.run(&["doctor"]).out.contains(SAYS) && !is_told(place, "one 3"));
     place.ok(&["forget", "--keep-last", "1"]);
     assert_eq!(ids(place).len(), 1);
-    // To accept a store as it is says nothing of whose it is.
-    take(turns.at("other"), "other 3");
+    // To accept a store as it is says nothing of whose it is. It goes on, and so it was not; nor is it when what showed
+    // that is forgotten.
+    let its = [take(turns.at("other"), "other 3"), take(&turns.place, "other 4")];
     turns.at("one").ok(&["repair", "index"]);
-    assert!(turns.place.run(&["doctor"]).out.contains(SAYS));
+    assert!(turns.place.run(&["doctor"]).out.contains(SAYS) && is_told(&turns.place, "one 4"));
+    turns.place.ok(&["forget", &its[1]]);
+    turns.place.ok(&["forget", "--keep-last", "1"]);
+    assert!(ids(&turns.place).contains(&its[0]));
+}
+
+/// All of one's own is forgotten: what is left is another's all the same, whatever is asked by a name.
+#[test]
+fn without_any_of_its_own_it_takes_nothing_of_anothers() {
+    let mut turns = two();
+    let all = in_turn(&mut turns);
+    turns.at("other").ok(&["snapshot", "--tag", "gold"]);
+    for id in [&all[0], &all[2]] {
+        turns.at("one").ok(&["forget", id]);
+    }
+    fs::write(turns.place.data.join("notes"), "mine").expect("written");
+    for args in [&["restore", "latest", "--in-place", "--yes"][..], &["unpin", "gold"], &["pin", "latest"]] {
+        refused(&turns.place.run(args), 2, &["by its id"]);
+    }
+    assert_eq!(notes(&turns.place), "mine");
+    let path = turns.place.data.canonicalize().expect("a path").to_str().expect("text").to_owned();
+    let mut command = turns.place.command(&["forget", "--of", &path, "--keep-last", "1"]);
+    command.env("NBAK_NAME", "web-1");
+    refused(&Run::of(command), 2, &["was taken of this data directory", "nothing was forgotten"]);
+    assert_eq!(ids(&turns.place).len(), 3);
+}
+
+/// The application's own backups say a path alone: they may be of any directory that the store knows.
+#[test]
+fn a_backup_that_does_not_say_whose_it_is_stays_where_there_are_two() {
+    let mut turns = two();
+    let mut clock = Clock::new();
+    clock.back(60 * DAY);
+    let old = made(turns.at("one"), &clock, "one 1");
+    clock.forward(30 * DAY);
+    made(&turns.place, &clock, "one 2");
+    // As the application makes them.
+    for backup in fs::read_dir(old.parent().expect("a folder")).expect("read").flatten() {
+        let path = backup.path().join("manifest.json");
+        let Ok(bytes) = fs::read(&path) else { continue };
+        let mut manifest: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+        manifest.as_object_mut().expect("an object").remove("nbak");
+        for entry in manifest["files"].as_array_mut().expect("a list") {
+            let entry = entry.as_object_mut().expect("an object");
+            entry.retain(|name, _| !["mode", "mtime_ms"].contains(&name.as_str()));
+        }
+        fs::write(path, serde_json::to_vec_pretty(&manifest).expect("JSON")).expect("written");
+    }
+    take(turns.at("other"), "other 1");
+    let run = turns.place.ok(&["backup", "prune", "--days", "40"]);
+    assert!(old.exists() && run.err.contains("1 backup stays"), "{run:?}");
+    turns.place.ok(&["forget", "--as-one"]);
+    turns.place.ok(&["backup", "prune", "--days", "40"]);
+    assert!(!old.exists());
+}
+
+/// The store is away: which of the two made a backup is in its manifest.
+#[test]
+fn a_restore_without_a_name_asks_the_manifests_too() {
+    let mut turns = two();
+    turns.at("one").ok(&["backup"]);
+    std::thread::sleep(Duration::from_millis(1100));
+    turns.at("other").ok(&["backup"]);
+    fs::write(turns.at("one").data.join("notes"), "mine").expect("written");
+    let mut command = turns.place.command(&["backup", "restore", "--yes", "--without-safety-backup"]);
+    command.env("NBAK_REPO", turns.place.path("away"));
+    refused(&Run::of(command), 2, &["was made of another directory of the same path", "nothing was changed"]);
+    assert_eq!(notes(&turns.place), "mine");
 }
 
 /// The name of another, or its path: what is there under that was never this one's.

@@ -152,12 +152,20 @@ fn a_name_of_our_own_in_the_data_directory_is_no_target() {
     let place = taken();
     for name in [".nbak-x", ".nbak-restore", ".nbak-x/below"] {
         let target = place.data.join(name);
-        let args = ["restore", "latest", "--target", target.to_str().expect("text")];
-        let run = run(&mut place.nbak(args)).exits(2);
-        let _ = run.says(&[".nbak-", "nothing was changed"]);
+        let path = target.to_str().expect("text");
+        for args in [["restore", "latest", "--target", path], ["export", "latest", "--to", path]] {
+            let run = run(&mut place.nbak(args)).exits(2);
+            let _ = run.says(&[".nbak-", "nothing was changed"]);
+            assert!(!target.exists());
+        }
+        let _ = run(place.nbak(["snapshot"]).env("NBAK_REPO", path)).exits(2).says(&[".nbak-"]);
         assert!(!target.exists());
     }
-    let cases = [("x.lock", "no snapshot will contain it"), ("x", "later snapshots will contain it too")];
+    let cases = [
+        ("x.lock", "no snapshot will contain it"),
+        ("backups/x", "no snapshot will contain it"),
+        ("x", "later snapshots will contain it too"),
+    ];
     for (name, words) in cases {
         let target = place.data.join(name);
         let args = ["restore", "latest", "--target", target.to_str().expect("text")];

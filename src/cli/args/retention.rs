@@ -18,10 +18,13 @@ pub struct ForgetArgs {
     /// known as before it got a name, or lay elsewhere [default: those of this data directory]
     #[arg(long, value_name = "SOURCE", conflicts_with = "snapshots")]
     pub of: Option<String>,
-    /// What other directories of the same path took is this one's: alone, from now on, of what is there by now; with
-    /// snapshots or a policy, for this command
-    #[arg(long)]
+    /// What this data directory was before, as far as that can be told, is this one: alone, from now on, of what is
+    /// there by now; with a policy, for this command; with --of, whoever took it
+    #[arg(long, conflicts_with = "snapshots")]
     pub as_one: bool,
+    /// The directory of the same path that took this snapshot was this one, from now on, of what is there by now
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["snapshots", "rules", "of", "as_one", "dry_run"])]
+    pub as_one_with: Option<String>,
     #[command(flatten)]
     pub rules: Rules,
 }

@@ -5,6 +5,8 @@
 //! another that shares the folder, and of what this one was before it was moved or made anew, until a person says that
 //! it was this one. The application's own backups say a path alone.
 
+use std::collections::BTreeSet;
+
 use crate::id::InstanceId;
 
 /// Which directory a backup was made of.
@@ -16,13 +18,28 @@ pub enum Whose {
     Of(Option<InstanceId>),
 }
 
-/// Whether what says whose it is is of `own`, among `all` that name its path.
-pub fn is_own(all: &[Whose], own: Option<InstanceId>) -> impl Fn(Whose) -> bool + use<> {
-    // What says nothing may be of any that is known.
-    let is_alone = all.iter().all(|one| matches!(one, Whose::Unsaid) || *one == Whose::Of(own));
-    move |one| match one {
-        Whose::Unsaid => is_alone,
-        Whose::Of(it) => it == own,
+/// A data directory, as far as it is known which one it is.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Which one it is, if its file system says.
+    pub own: Option<InstanceId>,
+    /// Those that a person said it was before.
+    pub ones: BTreeSet<Option<InstanceId>>,
+    /// The store knows of no other with its path.
+    pub is_alone: bool,
+}
+
+impl Known {
+    /// Which of those is its own that name its path, which are `all`.
+    pub fn owns(self, all: &[Whose]) -> impl Fn(Whose) -> bool + use<> {
+        let is_it = move |it: Option<InstanceId>| it == self.own || self.ones.contains(&it);
+        // What says nothing may be of any that is known.
+        let is_alone =
+            self.is_alone && all.iter().all(|one| matches!(one, Whose::Of(it) if is_it(*it)) || *one == Whose::Unsaid);
+        move |one| match one {
+            Whose::Unsaid => is_alone,
+            Whose::Of(it) => is_it(it),
+        }
     }
 }
 
@@ -33,12 +50,21 @@ mod tests {
     #[test]
     fn only_what_says_so_is_ones_own_where_there_are_others() {
         let [one, other] = [1, 2].map(|which| Some(InstanceId([which; 16])));
-        let of = |own, all: &[Whose]| all.iter().map(|whose| is_own(all, own)(*whose)).collect::<Vec<_>>();
+        let known = |own| Known { own, is_alone: true, ..Known::default() };
+        let by = |known: Known, all: &[Whose]| {
+            let owns = known.owns(all);
+            all.iter().map(|whose| owns(*whose)).collect::<Vec<_>>()
+        };
+        let of = |own, all: &[Whose]| by(known(own), all);
         assert_eq!(of(one, &[Whose::Unsaid, Whose::Of(one)]), [true, true]);
         assert_eq!(of(one, &[Whose::Unsaid, Whose::Of(one), Whose::Of(other)]), [false, true, false]);
         assert_eq!(of(one, &[Whose::Unsaid]), [true]);
         assert_eq!(of(one, &[Whose::Of(None)]), [false]);
         assert_eq!(of(None, &[Whose::Of(None), Whose::Unsaid]), [true, true]);
         assert_eq!(of(None, &[Whose::Of(one), Whose::Of(None), Whose::Unsaid]), [false, true, false]);
+        let said = Known { ones: [other].into(), ..known(one) };
+        assert_eq!(by(said, &[Whose::Unsaid, Whose::Of(one), Whose::Of(other)]), [true; 3]);
+        let beside = Known { is_alone: false, ..known(one) };
+        assert_eq!(by(beside, &[Whose::Unsaid, Whose::Of(one)]), [false, true], "the store knows of another");
     }
 }

@@ -101,7 +101,8 @@ fn a_person_can_say_that_all_is_one() {
     let others = seen(&head, 1, &UpTo::new()).others().clone();
     assert_eq!(others, [(Some(which(2)), 3)].into());
     let said = seen(&head, 1, &others);
-    for one in [&said, &seen(&head, 1, &UpTo::new()).as_one()] {
+    let all = seen(&head, 1, &UpTo::new()).with(others.clone());
+    for one in [&said, &all] {
         assert!(head.newest.iter().all(|record| one.owns(record) && one.means(record)));
         assert!(one.text().is_none() && one.leaves().is_none() && one.others().is_empty());
     }
@@ -113,6 +114,36 @@ fn a_person_can_say_that_all_is_one() {
     let alike = seen(&later, 1, &others);
     assert!(alike.is_active() && alike.text().is_some());
     assert!(!alike.owns(&record("/d", 3, (2, &[]))) && !alike.means(&record("/d", 3, (2, &[]))));
+}
+
+/// What it may have been before is taken together; what lived beside it, or beside each other, takes a name.
+#[test]
+fn what_lived_beside_it_is_not_taken_with_the_rest() {
+    let before = |own, all: &[Snapshot]| seen(&head(all), own, &UpTo::new()).before().ok();
+    assert_eq!(before(3, &[(1, &[]), (2, &[]), (3, &[])]), Some([(Some(which(1)), 1), (Some(which(2)), 2)].into()));
+    assert_eq!(before(3, &[(1, &[]), (2, &[]), (3, &[]), (2, &[])]), Some([(Some(which(1)), 1)].into()));
+    assert_eq!(before(1, &[(1, &[]), (2, &[])]), Some(UpTo::new()));
+    assert!(before(3, &[(1, &[]), (2, &[]), (1, &[2])]).is_none());
+    // All of its own was forgotten; the other's know of it.
+    assert_eq!(to(1, &[(2, &[1])]), "-");
+    assert_eq!(before(1, &[(2, &[1])]), Some(UpTo::new()));
+}
+
+/// Words end once the other took nothing for so long; what is whose does not.
+#[test]
+fn one_that_is_quiet_is_not_told_of_for_ever() {
+    let at = |mut record: Record, days: i64| {
+        record.started = days * 86_400_000;
+        record
+    };
+    let its = at(record("/d", 2, (2, &[1])), 1);
+    let alike = |days| {
+        let newest = vec![at(record("/d", 3, (1, &[2])), days), its.clone()];
+        seen(&Head { next: (4, None), newest }, 1, &UpTo::new())
+    };
+    assert!(alike(2).text().is_some() && alike(9).text().is_some());
+    let quiet = alike(10);
+    assert!(quiet.text().is_none() && quiet.leaves().is_some() && !quiet.owns(&its) && !quiet.means(&its));
 }
 
 /// More than are kept in mind: whoever is not known is not taken for what it was.

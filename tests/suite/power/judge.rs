@@ -137,7 +137,10 @@ pub fn backup(scene: &Scene, said: &str, what: &str) {
         assert!(before.contains(&name), "{what}: it said that it made {name}");
     }
     for name in &before {
-        ok(scene, &["backup", "verify", name], what);
+        let run = scene.place.run(&["backup", "verify", name]);
+        // One that could not read all of the source says so for ever, and whoever made it did not end well.
+        let is_incomplete = run.code == 3 && said.is_empty() && run.out.contains("but is incomplete");
+        assert!(run.code == 0 || is_incomplete, "{what}: {name}: {run:?}");
     }
     ok(scene, &["backup"], what);
     ok(scene, &["backup", "verify"], what);

@@ -130,6 +130,10 @@ fn take_as_one(context: &Context, with: Option<&str>) -> Result<u8> {
         None => alike.before()?,
         Some(name) => {
             let all: Vec<Record> = store.records()?.into_iter().filter(|record| record.source == source).collect();
+            if !is_id(&all, name) {
+                return Err(Error::usage(format!("no snapshot of {} has this id: {name}", output::shown(&source)))
+                    .hint("name one by its id (`nbak snapshots`), no tag and no time; nothing was noted"));
+            }
             let meant = look::select(&all, name, &ZonedDateTime::now())?.instance;
             alike.others().iter().filter(|(it, _)| **it == meant).map(|(it, upto)| (*it, *upto)).collect()
         }

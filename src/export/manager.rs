@@ -30,6 +30,7 @@ use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
 use crate::snapshot::take::{self, Taken};
+use crate::source::named;
 use crate::upkeep::alike::Alike;
 use crate::upkeep::remembered;
 
@@ -121,11 +122,19 @@ impl BackupManager {
 
     /// Which directory this is, as far as the store and what a person said tell.
     pub fn known(&self) -> Known {
-        let alike = self.others();
+        let (alike, path) = (self.others(), self.places.known_as());
+        let path = named::split(&path).1;
+        // Another that has a name, or none, may have the same path all the same.
+        let others = |store: Store| {
+            let head = store.head().ok()?;
+            let own = self.places.known_as();
+            Some(head.newest.iter().any(|record| record.source != own && named::split(&record.source).1 == path))
+        };
+        let has_others = self.open_store().ok().and_then(others);
         Known {
             own: instance(&self.places.data_dir),
             ones: alike.as_ref().map(Alike::ones).unwrap_or_default(),
-            is_alone: alike.is_some_and(|alike| alike.others().is_empty()),
+            is_alone: has_others == Some(false) && alike.is_some_and(|alike| alike.others().is_empty()),
         }
     }
 

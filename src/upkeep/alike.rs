@@ -72,11 +72,14 @@ impl Alike {
         let begun = newest.iter().position(|record| record.instance == own);
         let later = newest.iter().take(begun.unwrap_or(0));
         let later: BTreeSet<Which> = later.map(|record| record.instance).collect();
-        let known = own.map(|own| head.apart(source, own)).unwrap_or_default();
+        let mut known = own.map(|own| head.apart(source, own)).unwrap_or_default();
+        // What lived beside what it was before lived beside it.
+        known.extend(ones.iter().flat_map(|record| record.apart.iter()));
+        let itself: BTreeSet<Which> = ones.iter().map(|record| record.instance).chain([own]).collect();
         // There may have been more than are kept in mind.
         let is_apart = |record: &&&Record| {
             let it = record.instance;
-            let has_this = own.is_some_and(|own| record.apart.contains(&own));
+            let has_this = record.apart.iter().any(|it| itself.contains(&Some(*it)));
             known.len() >= MOST_APART || has_this || later.contains(&it) || it.is_some_and(|it| known.contains(&it))
         };
         let apart: BTreeSet<Which> = rest.iter().filter(is_apart).map(|record| record.instance).collect();

@@ -209,9 +209,12 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
 /// Whose what is known as `source` in `store` is, as the data directory `data_dir` sees it.
 pub fn alike(data_dir: &Path, source: &str, store: &Store) -> Result<Alike> {
     let (Seen(all), own) = (seen(data_dir), instance(data_dir));
-    let said = all.get(&store.id().to_string()).and_then(|mark| mark.as_one.get(&text(own)));
+    let head = store.head()?;
+    // In a store that was put back the numbers are given once more: what was said of them is said anew.
+    let mark = all.get(&store.id().to_string()).filter(|mark| mark.next <= head.next.0 && !mark.behind);
+    let said = mark.and_then(|mark| mark.as_one.get(&text(own)));
     let one = said.into_iter().flatten().filter_map(|(it, upto)| Some((which(it)?, *upto))).collect();
-    Ok(Alike::of(&store.head()?, source, own, &one))
+    Ok(Alike::of(&head, source, own, &one))
 }
 
 /// A person says that what `these` took in `store` by now of what is known as `source`, as this data directory is, is

@@ -331,6 +331,47 @@ fn a_person_says_which_it_was() {
     assert!(ids(&turns.place).contains(&its[0]));
 }
 
+/// One of two that lived beside each other was moved: which one a person says, and the other stays another.
+#[test]
+fn who_says_which_of_two_it_was_leaves_the_other_alone() {
+    let mut turns = two();
+    let all = in_turn(&mut turns);
+    let moved = turns.place.path("moved");
+    copy(&turns.at("one").data, &moved);
+    fs::rename(&turns.place.data, turns.place.path("gone")).expect("moved away");
+    fs::rename(&moved, &turns.place.data).expect("moved there");
+    let place = &turns.place;
+    refused(&place.run(&["forget", "--as-one"]), 2, &["lived beside each other", "--as-one-with"]);
+    refused(&place.run(&["forget", "--as-one-with", "latest"]), 2, &["by its id", "nothing was noted"]);
+    place.ok(&["forget", "--as-one-with", &all[2]]);
+    refused(&place.run(&["restore", "latest", "--in-place", "--yes"]), 2, &[SAYS, "by its id"]);
+    take(place, "one 3");
+    let run = place.ok(&["forget", "--as-one"]);
+    assert!(run.out.contains("nothing is known") && run.err.contains(SAYS), "{run:?}");
+    place.ok(&["forget", "--keep-last", "1"]);
+    let left = ids(place);
+    assert!(left.len() == 3 && left.contains(&all[1]) && left.contains(&all[3]), "{left:?}");
+}
+
+/// The numbers of a store that was put back are given once more: what was said of them does not count.
+#[test]
+fn what_a_person_said_ends_when_the_store_is_put_back() {
+    let mut turns = two();
+    take(turns.at("one"), "one 1");
+    let earlier = turns.place.path("earlier");
+    copy(&turns.place.repo, &earlier);
+    let _ = [take(&turns.place, "one 2"), take(&turns.place, "one 3")];
+    take(turns.at("other"), "other 1");
+    turns.place.ok(&["forget", "--as-one"]);
+    fs::remove_dir_all(&turns.place.repo).expect("removed");
+    fs::rename(&earlier, &turns.place.repo).expect("put back");
+    let its = [take(turns.at("one"), "one 2 again"), take(&turns.place, "one 3 again")];
+    for args in [&["forget", "--keep-last", "1"][..], &["repair", "index"], &["forget", "--keep-last", "1"]] {
+        let _ = turns.at("other").run(args);
+        assert!(its.iter().all(|id| ids(&turns.place).contains(id)), "{args:?}");
+    }
+}
+
 /// All of one's own is forgotten: what is left is another's all the same, whatever is asked by a name.
 #[test]
 fn without_any_of_its_own_it_takes_nothing_of_anothers() {
@@ -377,7 +418,15 @@ fn a_backup_that_does_not_say_whose_it_is_stays_where_there_are_two() {
     let run = turns.place.ok(&["backup", "prune", "--days", "40"]);
     assert!(old.exists() && run.err.contains("1 backup stays"), "{run:?}");
     turns.place.ok(&["forget", "--as-one"]);
+    // Nor where the other has a name.
+    let mut command = turns.place.command(&["snapshot"]);
+    command.env("NBAK_NAME", "web-1");
+    assert_eq!(Run::of(command).code, 0);
+    let _ = fs::remove_dir_all(turns.place.data.join(".nbak-state"));
+    turns.place.ok(&["forget", "--as-one"]);
     turns.place.ok(&["backup", "prune", "--days", "40"]);
+    assert!(old.exists());
+    turns.place.ok(&["backup", "prune", "--days", "40", "--as-one"]);
     assert!(!old.exists());
 }
 

@@ -129,6 +129,20 @@ fn what_lived_beside_it_is_not_taken_with_the_rest() {
     assert_eq!(before(1, &[(2, &[1])]), Some(UpTo::new()));
 }
 
+/// What lived beside what it was before lived beside it.
+#[test]
+fn what_was_beside_what_it_was_is_another() {
+    // 1 and 2 lived beside each other; 1 was moved, and is 3 now.
+    let all: &[Snapshot] = &[(1, &[]), (2, &[]), (1, &[2]), (2, &[1]), (3, &[])];
+    for own_taken in [true, false] {
+        let head = head(&all[..all.len() - usize::from(!own_taken)]);
+        let alike = seen(&head, 3, &[(Some(which(1)), 3)].into());
+        assert_eq!(alike.before().expect("not at odds"), UpTo::new());
+        assert!(alike.owns(&record("/d", 3, (1, &[]))) && !alike.means(&record("/d", 4, (2, &[]))));
+        assert!(alike.text().is_some() && alike.leaves().is_none());
+    }
+}
+
 /// Words end once the other took nothing for so long; what is whose does not.
 #[test]
 fn one_that_is_quiet_is_not_told_of_for_ever() {

@@ -4,8 +4,11 @@
 //! is done depends on it. And a knowledge graph is one thing, whether it is a folder or a file with others beside it:
 //! an engine plays the log that it finds into the file that it finds. So who names it gets all of it, and none of what
 //! lies beside it is put there by itself. It is the same with a file that was captured beside a log or a journal: it
-//! may be a database that is encrypted by itself, and who names it gets both.
+//! may be a database that is encrypted by itself, and who names it gets both. Not so what is only called alike: two
+//! texts `notes` and `notes-journal` are two things, and who names one gets that one.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::backup::Backup;
@@ -13,9 +16,10 @@ use super::inplace::{GRAPH, beside_graph, is_graph};
 use crate::error::{Error, Result};
 use crate::snapshot::look::{Place, clean_path, find, list_of};
 use crate::snapshot::record::Record;
-use crate::snapshot::sidecar::sidecars;
+use crate::snapshot::sidecar::{HEAD, Sidecar, fits_shared_memory, sidecars};
 use crate::snapshot::store::Store;
 use crate::snapshot::tree::Node;
+use crate::source::handle::FileHandle;
 
 /// The paths that `given` names, whether they are there or not; none for everything.
 ///
@@ -76,6 +80,45 @@ fn with_company(mut named: Vec<PathBuf>, is_file: &dyn Fn(&Path) -> bool) -> Vec
     let beside: Vec<PathBuf> = files.into_iter().flat_map(|path| sidecars(path)).filter(|path| is_file(path)).collect();
     named.extend(beside.into_iter().filter(|path| !named.contains(path)).collect::<Vec<_>>());
     named
+}
+
+/// Takes out of what is `staged` what goes along with what was `given` by its name alone, and is somebody's own by its
+/// bytes: nobody named it.
+pub(super) fn leave_own(staged: &Path, given: &[PathBuf], all: &[PathBuf]) -> Result<()> {
+    let given = named(given)?;
+    for path in all.iter().filter(|path| !given.contains(path)) {
+        let place = staged.join(path);
+        if Sidecar::named(path).is_some_and(|(which, _)| is_own(which, &place)) {
+            remove(&place).map_err(|error| Error::io("leave out what was not asked for", &place, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the file at `place` is none of what it is called. What cannot be read is taken for that.
+fn is_own(which: Sidecar, place: &Path) -> bool {
+    let Ok(meta) = std::fs::symlink_metadata(place) else { return false };
+    if !meta.is_file() {
+        return true;
+    }
+    if which == Sidecar::Memory {
+        return !fits_shared_memory(meta.len());
+    }
+    let mut head = [0; HEAD];
+    let got = FileHandle::open(place).and_then(|file| file.read_at(&mut head, 0));
+    // One that is empty, or zeros, says nothing, and nothing is torn without it.
+    got.is_ok_and(|got| !which.is_true(&head[..got]) || head.iter().all(|byte| *byte == 0))
+}
+
+/// Removes a staged file, also from a folder that its owner may not write; that keeps its mode and time.
+fn remove(place: &Path) -> std::io::Result<()> {
+    let parent = place.parent().unwrap_or(place);
+    let meta = std::fs::symlink_metadata(parent)?;
+    let mode = |mode: u32| std::fs::set_permissions(parent, Permissions::from_mode(mode));
+    mode(meta.permissions().mode() | 0o700)?;
+    std::fs::remove_file(place)?;
+    std::fs::File::open(parent)?.set_modified(meta.modified()?)?;
+    mode(meta.permissions().mode())
 }
 
 /// Without what may lie beside a graph and does not.

@@ -95,7 +95,8 @@ impl BackupManager {
         let data = self.prepare()?;
         let mut remarks = Vec::new();
         let keys = self.nbak_keys(backup);
-        let options = &Options { only: only::of_backup(backup, &options.only)?, ..options.clone() };
+        let given = &options.only;
+        let options = &Options { only: only::of_backup(backup, given)?, ..options.clone() };
         let entries = selected(backup, &options.only)?;
         let sealed = backup.manifest.encrypted.then_some(&keys);
         // Before the manifest is judged: under a wrong key its MAC does not match either, and the key is what to say.
@@ -126,6 +127,7 @@ impl BackupManager {
         let from = Source { backup, keys: sealed, vouched: mac == MacState::Valid };
         let staging = Staging::begin(&data)?;
         let staged = from.stage(&entries, staging.root(), &data, progress);
+        let staged = staged.and_then(|()| only::leave_own(staging.root(), given, &options.only));
         if let Err(error) = staged {
             staging.discard()?;
             return Err(error);
@@ -153,7 +155,8 @@ impl BackupManager {
         on_safety: OnSafety<'_>,
         progress: &dyn Progress,
     ) -> Result<Restored> {
-        let options = &Options { only: only::of_snapshot(store, record, &options.only)?, ..options.clone() };
+        let given = &options.only;
+        let options = &Options { only: only::of_snapshot(store, record, given)?, ..options.clone() };
         let data = self.prepare()?;
         let staging = Staging::begin(&data)?;
         let to_staging =
@@ -166,6 +169,7 @@ impl BackupManager {
                     .hint("restore another snapshot, or what is whole of this one into a new directory with --target")),
             }
         });
+        let staged = staged.and_then(|()| only::leave_own(staging.root(), given, &options.only));
         if let Err(error) = staged {
             staging.discard()?;
             return Err(error);

@@ -22,6 +22,7 @@ mod meanwhile;
 pub mod mixed;
 mod modes;
 mod owned;
+mod pairs;
 mod scene;
 mod since;
 mod stayed;

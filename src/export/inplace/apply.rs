@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::asked::Replaced;
-use super::called::{COMPARED, NEW, OLD, ending};
-use super::company::{is_graph, is_own, sidecars_with_content};
+use super::called::{COMPARED, NEW, OLD};
+use super::company::{GRAPH, beside_graph, is_graph, is_own, sidecars_with_content};
 use super::databases::{Held, standing_sidecars};
 use super::holders::{self, Whose};
 use super::intent::{Clear, Intent, Move, Way};
@@ -19,7 +19,7 @@ use super::old::{Noted, Verdict, is_staged, noted, verdict};
 use super::root::{Kind, Root, Seen};
 use super::staging::clear_away;
 use super::through::{self, Outcome};
-use super::trust;
+use super::versions::Versions;
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::sidecar::sidecars;
@@ -44,7 +44,10 @@ pub struct Run<'a> {
     /// What was put in place by this process.
     placed: BTreeSet<PathBuf>,
     staged: BTreeSet<&'a Path>,
+    moves: BTreeMap<&'a Path, &'a Move>,
+    cleared: BTreeMap<&'a Path, &'a Clear>,
     noted: Noted<'a>,
+    versions: Versions<'a>,
     mismatched: Vec<String>,
     /// Others wrote to what was put in place.
     was_written: bool,
@@ -65,7 +68,10 @@ impl<'a> Run<'a> {
             spared: BTreeSet::new(),
             placed: BTreeSet::new(),
             staged: intent.moves.iter().map(|one| one.path.0.as_path()).collect(),
+            moves: intent.moves.iter().map(|one| (one.path.0.as_path(), one)).collect(),
+            cleared: intent.clear.iter().map(|one| (one.path.0.as_path(), one)).collect(),
             noted: noted(intent),
+            versions: Versions::of(intent),
             mismatched: Vec::new(),
             was_written: false,
             done: Replaced {
@@ -112,9 +118,15 @@ impl<'a> Run<'a> {
         };
         let mut moves: Vec<&Move> = self.intent.moves.iter().collect();
         moves.sort_by_key(rank);
+        let mut left = BTreeSet::new();
         for one in moves {
-            if self.is_recovery && Run::is_pending(self.root, one)? {
+            if self.is_recovery && one.is_pending(self.root)? {
                 self.make_way(&one.path.0)?;
+            }
+            if self.comes_too_late(one)? {
+                left.insert(&one.path.0);
+                self.done.stayed.extend((!self.done.stayed.contains(&one.path.0)).then(|| one.path.0.clone()));
+                continue;
             }
             self.place(one)?;
         }
@@ -122,45 +134,13 @@ impl<'a> Run<'a> {
         self.keep_written()?;
         self.keep_company()?;
         self.sync()?;
-        self.compare()?;
+        self.compare(&left)?;
         self.end()
-    }
-
-    /// Whether the staged entry still stands in the staging.
-    pub fn is_pending(root: &Root, one: &Move) -> Result<bool> {
-        let staged = root.seen(&Path::new(NEW).join(&one.path.0))?;
-        Ok(staged.is_some_and(|seen| seen.stamp.inode == one.staged.inode))
     }
 
     /// The folder of what must not be lost.
     pub fn kept(&self) -> &Path {
         Path::new(&self.intent.kept)
-    }
-
-    /// Moves `from`, a version of `path`, to where it is not lost.
-    fn keep(&self, from: &Path, path: &Path) -> Result<PathBuf> {
-        let to = self.free_name(&self.kept().join(path))?;
-        self.progress.advance(1);
-        self.make_kept(&to)?;
-        self.root.rename(from, &to)?;
-        Ok(to)
-    }
-
-    /// Makes the folders of what is kept as `to`. Somebody else's may stand there by the name that ours was to have.
-    fn make_kept(&self, to: &Path) -> Result<()> {
-        self.root.make_folder(to.parent().unwrap_or(self.kept()))?;
-        trust::is_own_folder(self.root, self.kept())
-    }
-
-    fn free_name(&self, wanted: &Path) -> Result<PathBuf> {
-        let mut name = wanted.to_path_buf();
-        for number in 1.. {
-            if self.root.seen(&name)?.is_none() {
-                break;
-            }
-            name = ending(wanted, &format!(".{number}"));
-        }
-        Ok(name)
     }
 
     /// Moves `path` to `old/`, which goes in the end; to where it is kept, if something from there is in `old/`
@@ -194,7 +174,7 @@ impl<'a> Run<'a> {
         let is_folder_now = seen.kind == Kind::Folder && self.intent.folders.iter().any(|made| made.path.0 == *path);
         // Once the whole new graph stands in place, what appears beside it belongs to it.
         let mut graph = self.intent.moves.iter().filter(|one| is_graph(&one.path.0));
-        let is_of_new = was_done && !graph.try_fold(false, |any, one| Ok(any || Run::is_pending(self.root, one)?))?;
+        let is_of_new = was_done && !graph.try_fold(false, |any, one| Ok(any || one.is_pending(self.root)?))?;
         if is_folder_now || is_of_new {
             return Ok(());
         }
@@ -210,14 +190,12 @@ impl<'a> Run<'a> {
             Some(seen) if seen.kind == Kind::Folder => return Ok(()),
             Some(_) => {
                 // Under another name: what belongs in the folder is kept under its own.
-                let name = ending(path, ".since");
-                for (beside, to) in sidecars(path).into_iter().zip(sidecars(&name)) {
-                    let stands = self.root.seen(&beside)?.is_some_and(|seen| seen.kind != Kind::Folder);
-                    if stands && !self.has_its_turn(&beside) {
-                        self.keep(&beside, &to)?;
+                for beside in standing_sidecars(self.root, path)? {
+                    if !self.has_its_turn(&beside) {
+                        self.keep_as(&beside, &beside, ".since")?;
                     }
                 }
-                let kept = self.keep(path, &name)?;
+                let kept = self.keep_as(path, path, ".since")?;
                 self.held.remove(path);
                 self.remark(path, &format!("it was made after the restore began, and is kept as {}", kept.display()));
             }
@@ -230,7 +208,7 @@ impl<'a> Run<'a> {
     fn place(&mut self, one: &Move) -> Result<()> {
         let path = &one.path.0;
         let staged = Path::new(NEW).join(path);
-        let is_pending = Run::is_pending(self.root, one)?;
+        let is_pending = one.is_pending(self.root)?;
         let live = if is_pending { self.root.seen(path)? } else { None };
         if one.way == Way::Through && live.is_none_or(|live| live.kind == Kind::File) {
             let is_there = live.is_some();
@@ -271,7 +249,7 @@ impl<'a> Run<'a> {
         let staged = Path::new(NEW).join(path);
         if self.is_recovery {
             // No safety backup has what was committed since the restore was begun.
-            let kept = self.free_name(&self.kept().join(path))?;
+            let kept = self.free_stem(path)?;
             self.make_kept(&kept)?;
             through::keep(&self.root.place(path), &self.root.place(&kept))?;
             self.remark(path, &format!("as it was when the restore was finished, it is kept as {}", kept.display()));
@@ -296,7 +274,10 @@ impl<'a> Run<'a> {
     /// Takes away what stands beside `path` under the names of sidecars, before that is replaced or goes.
     fn take_along(&mut self, path: &Path, way: Way) -> Result<()> {
         let keeps = way == Way::Malformed || self.malformed.contains(path);
-        let standing = standing_sidecars(self.root, path)?;
+        let mut standing = standing_sidecars(self.root, path)?;
+        if path == Path::new(GRAPH) {
+            standing.extend(self.of_graph_to_come()?);
+        }
         if standing.is_empty() {
             return Ok(());
         }
@@ -307,12 +288,18 @@ impl<'a> Run<'a> {
                 continue;
             }
             let is_noted = with_content.get(&beside).is_none_or(|now| self.noted.get(&*beside) == Some(now));
-            let is_own = || Ok(!is_replaced && way == Way::File && is_own(self.root, &beside, path)?);
+            // Where a log is to come, too: that is no other version of it.
+            let may_be_own = !is_replaced || self.is_part(&Path::new(NEW).join(&beside))?;
+            let is_own = || Ok(may_be_own && way == Way::File && is_own(self.root, &beside, path)?);
             if !keeps && !is_noted && !is_replaced {
+                self.unsay(&beside);
                 self.keep_since(&beside, &beside, "it was")?;
             } else if keeps || is_own()? {
-                // The plan says so.
-                self.keep(&beside, &beside)?;
+                let kept = self.keep(&beside, &beside)?;
+                // Of what is not replaced the plan says so.
+                if is_replaced && !keeps {
+                    self.remark(&beside, &format!("it was none of a database, and is kept as {}", kept.display()));
+                }
             } else {
                 self.set_aside(&beside)?;
                 self.done.removed.extend((!is_replaced).then_some(beside));
@@ -321,15 +308,26 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// What stands beside a knowledge graph in the place of what is to come there. The rest is gone already.
+    fn of_graph_to_come(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for path in beside_graph().filter(|path| self.staged.contains(path.as_path())) {
+            if self.root.seen(&path)?.is_some_and(|seen| seen.kind != Kind::Folder) {
+                found.push(path);
+            }
+        }
+        Ok(found)
+    }
+
     /// Whether the intent says by itself what becomes of what stands there.
     fn has_its_turn(&self, path: &Path) -> bool {
-        self.staged.contains(path) || self.intent.clear.iter().any(|one| one.path.0 == *path)
+        self.staged.contains(path) || self.cleared.contains_key(path)
     }
 
     /// Whether it is one that is still to be put in place.
     fn is_to_come(&self, path: &Path) -> Result<bool> {
-        let one = self.intent.moves.iter().find(|one| one.path.0 == *path);
-        one.map_or(Ok(false), |one| Run::is_pending(self.root, one))
+        let one = self.moves.get(path);
+        one.map_or(Ok(false), |one| one.is_pending(self.root))
     }
 
     /// Somebody may have removed a folder above `path` since, or put a file in its place, which is kept.
@@ -390,8 +388,9 @@ impl<'a> Run<'a> {
     }
 
     /// Holds what is live against what was staged, and asserts that no sidecar was left.
-    fn compare(&mut self) -> Result<()> {
-        let checked: Vec<&Move> = self.intent.moves.iter().filter(|one| one.way != Way::Through).collect();
+    fn compare(&mut self, left: &BTreeSet<&PathBuf>) -> Result<()> {
+        let checked = self.intent.moves.iter().filter(|one| one.way != Way::Through && !left.contains(&one.path.0));
+        let checked: Vec<&Move> = checked.collect();
         let (root, placed) = (self.root, &self.placed);
         let verdict = |one: &&Move| verdict(root, one, placed.contains(&one.path.0));
         let verdicts = checked.par_iter().map(verdict).collect::<Result<Vec<Verdict>>>()?;
@@ -407,6 +406,7 @@ impl<'a> Run<'a> {
                         for old in self.old_versions(one)? {
                             self.keep(&old, path)?;
                         }
+                        self.keep_old_company(path)?;
                     }
                     if !self.done.stayed.contains(path) {
                         self.remark(path, "something wrote to it after it was put in place");
@@ -492,6 +492,14 @@ impl<'a> Run<'a> {
                 }
             }
         }
+        for name in &self.intent.removed {
+            // By a process that was killed: it was not removed.
+            let is_in = |place: &str| Ok(self.root.seen(&Path::new(place).join(&name.0))?.is_some());
+            if is_in(&self.intent.kept)? && !is_in(OLD)? && !is_in(NEW)? {
+                self.spared.insert(name.0.clone());
+            }
+        }
+        let done = &mut self.done;
         let removed = self.intent.removed.iter().filter(|name| !self.spared.contains(&name.0));
         done.removed.extend(removed.map(|name| name.0.clone()));
         done.removed.sort_unstable();
@@ -507,6 +515,7 @@ impl<'a> Run<'a> {
     }
 }
 
+mod kept;
 mod since;
 #[cfg(test)]
 mod tests;

@@ -40,6 +40,12 @@ pub fn base_of(path: &Path) -> Option<PathBuf> {
     Sidecar::named(path).map(|(_, base)| base)
 }
 
+/// The same, and the graph for what lies beside that.
+pub fn whole_of(path: &Path) -> Option<PathBuf> {
+    let is_beside_graph = path != Path::new(GRAPH) && path.components().count() == 1 && is_graph(path);
+    if is_beside_graph { Some(PathBuf::from(GRAPH)) } else { base_of(path) }
+}
+
 /// The names of all that goes with the file at `path`.
 pub fn of(path: &Path) -> Vec<PathBuf> {
     let mut all = sidecars(path).to_vec();

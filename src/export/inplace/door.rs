@@ -20,6 +20,7 @@ use super::plan::{self, Plan};
 use super::root::{Kind, Root, Seen, Stamp};
 use super::staging::Staging;
 use super::trust;
+use super::versions;
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
 
@@ -174,7 +175,8 @@ fn finish(staging: &Staging, mut intent: Intent, through: Vec<PathBuf>, progress
     let root = &staging.root;
     // Asked while it can still be told, and noted before anything is moved: whoever ends this has to say it.
     let Written { stays, beside_graph, .. } = written(root, &intent)?;
-    intent.note_stayed(root, stays.into_iter().chain(through))?;
+    let now = versions::now(root, &intent)?;
+    intent.note(root, stays.into_iter().chain(through), now)?;
     progress.begin("finishing an interrupted restore", Run::steps(&intent));
     // It may be that a full disk keeps it from being marked: it is to be finished all the same.
     let _ = staging.mark();
@@ -463,7 +465,7 @@ fn retake(run: &mut Run<'_>) -> Result<()> {
     let mut live = Vec::new();
     // Whatever is to come there: by what stands there now.
     for one in run.intent.moves.iter().filter(|one| one.way != Way::Through) {
-        if Run::is_pending(root, one)?
+        if one.is_pending(root)?
             && let Some(seen) = root.seen(&one.path.0)?.filter(|seen| seen.kind == Kind::File)
             && (one.way != Way::File || databases::stands(root, &one.path.0)?)
         {

@@ -13,9 +13,9 @@ use super::asked::Abandoned;
 use super::called::{COMPARED, NEW, OLD};
 use super::company::sidecars_with_content;
 use super::databases::turn_log_on;
-use super::intent::{Clear, Intent, Move, Way};
+use super::intent::{Intent, Move, Way};
 use super::old::{is_copied, is_staged, noted};
-use super::root::{Kind, Stamp};
+use super::root::Kind;
 use super::staging::clear_away;
 use super::through;
 use crate::error::Result;
@@ -42,13 +42,14 @@ impl Run<'_> {
                 && one.live.is_some()
                 && self.is_still_staged(one)?
                 && self.root.seen(&old)?.is_some_and(|seen| self.is_copied || Some(seen.stamp) == one.live)
+                // What goes with another goes where that goes.
+                && !(self.goes_with_another(path) && self.is_part(&old)?)
             {
-                self.progress.advance(1);
-                self.root.rename(&old, path)?;
-                self.root.sync_folder(path.parent().unwrap_or(Path::new("")))?;
+                self.step_back(&old, path)?;
             }
         }
         self.put_company_back()?;
+        self.complete_pairs()?;
         self.keep_everything()?;
         self.close_folders(false)?;
         let (mut written, mut maybe_written) = (Vec::new(), Vec::new());
@@ -78,40 +79,6 @@ impl Run<'_> {
         let kept = is_kept.then(|| self.root.place(self.kept()));
         let (safety, not_in_backup) = (self.intent.safety.clone(), self.intent.not_in_backup.clone());
         Ok(Abandoned { kept, without_log, written, maybe_written, safety, not_in_backup, remarks })
-    }
-
-    /// What was taken away with something that stands there still belongs beside that.
-    fn put_company_back(&self) -> Result<()> {
-        let mut bases = Vec::new();
-        for one in self.intent.moves.iter().filter(|one| one.way != Way::Through) {
-            if self.is_still_staged(one)? && self.root.seen(&one.path.0)?.is_some() {
-                bases.push(&one.path.0);
-            }
-        }
-        for one in &self.intent.clear {
-            if self.is_still_there(one)? {
-                bases.push(&one.path.0);
-            }
-        }
-        let noted = noted(self.intent);
-        for beside in bases.into_iter().flat_map(|base| sidecars(base)) {
-            for place in [Path::new(OLD), self.kept()] {
-                let from = place.join(&beside);
-                let is_it = |now: Stamp| self.is_copied || noted.get(&*beside) == Some(&now);
-                if self.root.seen(&beside)?.is_none() && self.root.seen(&from)?.is_some_and(|now| is_it(now.stamp)) {
-                    self.progress.advance(1);
-                    self.root.rename(&from, &beside)?;
-                    self.root.sync_folder(beside.parent().unwrap_or(Path::new("")))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether what was to go was not taken away.
-    fn is_still_there(&self, one: &Clear) -> Result<bool> {
-        let is_away = self.root.seen(&Path::new(OLD).join(&one.path.0))?.is_some();
-        Ok(!is_away && self.root.seen(&one.path.0)?.is_some_and(|now| self.is_copied || now.stamp == one.live))
     }
 
     fn was_written(&self, one: &Move) -> Result<Written> {
@@ -148,14 +115,5 @@ impl Run<'_> {
     fn is_log_as_noted(&self, database: &Path) -> Result<bool> {
         let (now, noted) = (sidecars_with_content(self.root, database)?, noted(self.intent));
         Ok(sidecars(database).iter().all(|beside| now.get(&**beside) == noted.get(&**beside)))
-    }
-
-    /// Whether it is, also in a copy of the directory.
-    fn is_still_staged(&self, one: &Move) -> Result<bool> {
-        if self.is_copied {
-            is_staged(self.root, &Path::new(NEW).join(&one.path.0), one)
-        } else {
-            Run::is_pending(self.root, one)
-        }
     }
 }

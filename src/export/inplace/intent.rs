@@ -7,7 +7,7 @@
 //! checked when read, although the folder is ours ([`trust`]): a `..` in a journal would move files outside of the data
 //! directory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::called::{FOLDER, GIVEN_UP, INTENT};
+use super::called::{FOLDER, GIVEN_UP, INTENT, NEW};
 use super::origin::Origin;
 use super::root::{Root, Seen, Stamp};
 use super::trust;
@@ -100,6 +100,13 @@ pub struct Opened {
 pub struct Clear {
     pub path: Name,
     pub live: Stamp,
+}
+
+/// What stood at a path when somebody went on with a restore, or that nothing did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Since {
+    pub path: Name,
+    pub live: Option<Stamp>,
 }
 
 /// How a staged entry gets to its place.
@@ -210,6 +217,10 @@ pub struct Intent {
     /// Older journals do not say.
     #[serde(default)]
     pub standing: Option<Vec<Clear>>,
+    /// What stood there, and beside it, when somebody went on with this and found it to be another. Older journals do
+    /// not say.
+    #[serde(default)]
+    pub since: Vec<Since>,
     /// Databases whose write-ahead log was turned off, to be turned on again if this is given up. Older journals do not
     /// say.
     #[serde(default)]
@@ -251,6 +262,7 @@ impl Intent {
             same: Some(Vec::new()),
             stayed: Vec::new(),
             standing: None,
+            since: Vec::new(),
             switched: Vec::new(),
             unchanged: 0,
             extra: Vec::new(),
@@ -278,13 +290,20 @@ impl Intent {
         root.sync_folder(Path::new(FOLDER))
     }
 
-    /// Notes in it what was written to and stays. It keeps the time at which it was written first.
-    pub fn note_stayed(&mut self, root: &Root, stayed: impl IntoIterator<Item = PathBuf>) -> Result<()> {
+    /// Notes in it what was written to and stays, and what stands `now` of what is still to go. It keeps the time at
+    /// which it was written first.
+    pub fn note(&mut self, root: &Root, stayed: impl IntoIterator<Item = PathBuf>, now: Vec<Since>) -> Result<()> {
         let known = self.stayed.len();
+        let is_known = now.iter().all(|one| self.since.contains(one));
+        if !is_known {
+            let all = std::mem::take(&mut self.since).into_iter().chain(now);
+            let latest: BTreeMap<Name, Option<Stamp>> = all.map(|one| (one.path, one.live)).collect();
+            self.since = latest.into_iter().map(|(path, live)| Since { path, live }).collect();
+        }
         let mut all: BTreeSet<Name> = std::mem::take(&mut self.stayed).into_iter().collect();
         all.extend(stayed.into_iter().map(Name));
         self.stayed = all.into_iter().collect();
-        if self.stayed.len() == known {
+        if self.stayed.len() == known && is_known {
             return Ok(());
         }
         // Somebody may have been killed at this.
@@ -373,6 +392,14 @@ impl Lines for [u8] {
     fn rsplit_once_newline(&self) -> Option<(&[u8], &[u8])> {
         let at = self.iter().rposition(|&byte| byte == b'\n')?;
         Some((&self[..at], &self[at + 1..]))
+    }
+}
+
+impl Move {
+    /// Whether the staged entry still stands in the staging.
+    pub fn is_pending(&self, root: &Root) -> Result<bool> {
+        let staged = root.seen(&Path::new(NEW).join(&self.path.0))?;
+        Ok(staged.is_some_and(|seen| seen.stamp.inode == self.staged.inode))
     }
 }
 

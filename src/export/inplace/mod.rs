@@ -50,6 +50,7 @@ mod root;
 mod staging;
 mod through;
 mod trust;
+mod versions;
 
 pub use asked::{Abandoned, Ended, Options, Replaced};
 pub use company::{GRAPH, beside_graph, is_graph, of as company};

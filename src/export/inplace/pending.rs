@@ -25,7 +25,6 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use super::apply::Run;
 use super::called::{COMPARED, INTENT, NEW, OLD};
 use super::company::{base_of, is_graph, sidecars_with_content};
 use super::intent::{Clear, Intent, Name, Touch, Way};
@@ -180,7 +179,7 @@ pub(super) fn written(root: &Root, intent: &Intent) -> Result<Written> {
     let is_staged = |path: &Path| intent.moves.iter().any(|other| other.path.0 == *path);
     for one in &intent.moves {
         let (path, live) = (&one.path.0, root.seen(&one.path.0)?);
-        if Run::is_pending(root, one)? {
+        if one.is_pending(root)? {
             let is_as_it_was = match (live, one.live) {
                 (Some(now), Some(then)) => now.stamp == then,
                 // Between the two steps of an exchange nothing stands there.
@@ -269,7 +268,7 @@ pub(super) fn written_through(root: &Root, intent: &Intent) -> Result<Vec<PathBu
         let (path, done) = (&one.path.0, Path::new(OLD).join(&one.path.0));
         // One that is gone counts by that.
         let Some(live) = root.seen(path)?.filter(|now| now.kind == Kind::File) else { continue };
-        if live.stamp == one.staged || Run::is_pending(root, one)? {
+        if live.stamp == one.staged || one.is_pending(root)? {
             continue;
         }
         let is_noted = root.seen(&done)?.is_some_and(|seen| seen.stamp.inode == one.staged.inode);
@@ -296,7 +295,7 @@ pub(super) fn still_to_go(root: &Root, intent: &Intent) -> Result<BTreeMap<PathB
     for one in &intent.moves {
         let live = root.seen(&one.path.0)?;
         if let Some(now) = live.filter(|now| one.way != Way::Through || now.kind != Kind::File)
-            && Run::is_pending(root, one)?
+            && one.is_pending(root)?
         {
             found.insert(one.path.0.clone(), now.stamp);
         }
@@ -344,7 +343,7 @@ pub(super) fn is_about(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf,
 fn beside_and_below(root: &Root, intent: &Intent) -> Result<BTreeMap<PathBuf, Stamp>> {
     let mut found = BTreeMap::new();
     for one in &intent.moves {
-        if !Run::is_pending(root, one)? {
+        if !one.is_pending(root)? {
             continue;
         }
         found.extend(sidecars_with_content(root, &one.path.0)?);
@@ -400,7 +399,7 @@ fn files_that_are_same(intent: &Intent) -> BTreeSet<&Path> {
 /// Whether a knowledge graph is not wholly exchanged: some of it is still to come, or to go.
 fn is_graph_pending(root: &Root, intent: &Intent) -> Result<bool> {
     for one in intent.moves.iter().filter(|one| is_graph(&one.path.0)) {
-        if Run::is_pending(root, one)? {
+        if one.is_pending(root)? {
             return Ok(true);
         }
     }
@@ -510,7 +509,7 @@ fn was_cleared(root: &Root, one: &Clear) -> Result<bool> {
 /// Whether finishing it takes anything from where it is live.
 fn moves_live(root: &Root, intent: &Intent) -> Result<bool> {
     for one in &intent.moves {
-        if Run::is_pending(root, one)? {
+        if one.is_pending(root)? {
             return Ok(true);
         }
     }

@@ -249,6 +249,10 @@ impl Planner<'_> {
         if let Some(live) = live {
             self.may_move(path, live)?;
         }
+        // Beside one that is written through SQLite nothing is moved.
+        if !(is_database && self.options.into_live) {
+            self.may_go_along(path)?;
+        }
         self.changes(path)?;
         if is_database && live.is_some_and(|live| live.kind == Kind::File) {
             refuse_database(root, &self.plan.intent, path)?;
@@ -386,6 +390,7 @@ impl Planner<'_> {
         if !self.cleared.insert(path.to_path_buf()) {
             return Ok(());
         }
+        self.may_go_along(path)?;
         self.changes(path)?;
         if databases::stands(self.root, path)? {
             refuse_database(self.root, &self.plan.intent, path)?;
@@ -409,6 +414,18 @@ impl Planner<'_> {
         let above = self.root.seen(path.parent().unwrap_or(Path::new("")))?;
         if above.is_some_and(|above| above.mode & STICKY != 0 && !self.may_set(above)) && !self.may_set(live) {
             return refuse("this is another user's, and its folder lets only that one replace it (sticky)");
+        }
+        Ok(())
+    }
+
+    /// What lies beside `path` under the names of sidecars goes where that goes, so it has to be movable, too.
+    fn may_go_along(&self, path: &Path) -> Result<()> {
+        for beside in standing_sidecars(self.root, path)? {
+            let Some(live) = self.root.seen(&beside)? else { continue };
+            if live.mount != self.top.mount || live.device != self.top.device {
+                return Err(self.other_mount(&beside));
+            }
+            self.may_move(&beside, live)?;
         }
         Ok(())
     }

@@ -338,3 +338,46 @@ fn a_file_and_the_log_that_was_captured_beside_it_are_one_thing() {
     let both = said(&place.ok(&["restore", &id, "c.db", "c.db-wal", "--in-place", "--yes", "--json"]));
     assert_eq!(both["restored_files"], Value::from(2));
 }
+
+/// Two texts that are called as a database and its journal are: who names one gets that one.
+#[test]
+fn somebodys_own_does_not_come_along_by_its_name() {
+    let place = Place::empty();
+    for name in ["in/notes", "in/notes-journal"] {
+        put(&place, name, "first");
+    }
+    let run = place.ok(&["backup", "--json"]);
+    let backup = said(&run)["name"].as_str().expect("a name").to_owned();
+    let id = said(&place.ok(&["snapshots", "--json"]))["snapshot"].as_str().expect("an id").to_owned();
+    let of_snapshot = vec!["restore", &*id, "in/notes", "--in-place", "--yes", "--without-safety-backup"];
+    let of_backup = vec!["backup", "restore", &*backup, "--yes", "--only", "in/notes", "--without-safety-backup"];
+    for args in [of_snapshot, of_backup] {
+        put(&place, "in/notes", "later");
+        put(&place, "in/notes-journal", "today's diary");
+        let run = place.ok(&args);
+        assert_eq!(fs::read_to_string(place.data.join("in/notes")).expect("there"), "first", "{args:?}");
+        assert!(!place.data.join("in/notes-journal").exists(), "{args:?}: {run:?}");
+        let diary = kept(&place).join("in/notes-journal");
+        assert_eq!(fs::read_to_string(&diary).expect("kept"), "today's diary", "{args:?}: {run:?}");
+        assert!(run.err.contains("in/notes-journal: it is named as if it belonged to"), "{args:?}: {run:?}");
+        fs::remove_dir_all(kept(&place)).expect("removed");
+    }
+    // Who names both gets both.
+    put(&place, "in/notes-journal", "today's diary");
+    place.ok(&["restore", &id, "in/notes", "in/notes-journal", "--in-place", "--yes"]);
+    assert_eq!(fs::read_to_string(place.data.join("in/notes-journal")).expect("there"), "first");
+}
+
+/// A log comes along, and what stands there is somebody's own.
+#[test]
+fn somebodys_own_is_kept_where_a_log_comes_along() {
+    let log = [&LOG_MAGIC[..], &noise(3, 4148)].concat();
+    let place = Place::empty();
+    encrypted(&place, 1, &log);
+    let id = snapshot(&place);
+    encrypted(&place, 2, b"somebody's walrus");
+    let run = place.ok(&["restore", &id, "c.db", "--in-place", "--yes", "--without-safety-backup"]);
+    assert!(fs::read(place.data.join("c.db-wal")).expect("read") == log);
+    assert_eq!(fs::read(kept(&place).join("c.db-wal")).expect("kept"), b"somebody's walrus");
+    assert!(run.err.contains("c.db-wal: it was none of a database, and is kept as"), "{run:?}");
+}

@@ -31,7 +31,7 @@ pub fn killed_at(place: &Place, args: &[&str], nth: u32) {
     assert!(kill(&place.command(args), nth), "{args:?} was not killed");
 }
 
-fn kill(command: &Command, nth: u32) -> bool {
+pub fn kill(command: &Command, nth: u32) -> bool {
     let inject = format!("inject=renameat2:signal=KILL:when={nth}");
     let options = ["-o", "/dev/null", "-e", "trace=renameat2", "-e", &inject];
     !traced(command, &options).output().expect("it runs").status.success()

@@ -79,7 +79,7 @@ fn what_is_known_at_a_glance_hides_nothing() {
     let place = crate::live_common::Place::new();
     fs::write(place.data.join("letter"), "Dear reader").expect("written");
     let taken = |beside: bool| {
-        let mut store = Store::open_or_create(&place.repo, &[], Duration::ZERO, 0).expect("a store");
+        let mut store = Store::open_or_create(&place.repo, &[], Duration::from_secs(10), 0).expect("a store");
         let beside = Beside::asking(move || beside);
         let options = Options { source: place.data.clone(), beside, ..Options::default() };
         take(&mut store, &options, &Silent).expect("a snapshot")

@@ -97,6 +97,57 @@ fn a_folder_that_cannot_be_moved_is_seen_before() {
     assert!(done.code == 0 && done.err.contains("shared: its mode and time stay as they are"), "{done:?}");
 }
 
+/// What lies beside it under the name of a journal goes where it goes.
+#[test]
+fn what_goes_along_and_cannot_be_moved_is_seen_before() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let (place, id) = place();
+    let shared = place.data.join("shared");
+    chown(&shared, Some(0), Some(0)).expect("chown");
+    chmod(&shared, 0o1777);
+    for beside in ["shared/f-journal", "shared/f-wal"] {
+        write(&place, &[(beside, "root's")]);
+        assert_refused(&place, &id, beside, "sticky");
+        fs::remove_file(place.data.join(beside)).expect("removed");
+    }
+    // Also where something is to go.
+    fs::remove_file(shared.join("f")).expect("removed");
+    write(&place, &[("shared/f-wal", "root's")]);
+    assert_refused(&place, &id, "shared/f-wal", "sticky");
+    chown(shared.join("f-wal"), Some(NOBODY), Some(NOBODY)).expect("chown");
+    let done = run(&place, &["restore", &id, "--in-place", "--yes"]);
+    assert_eq!(done.code, 0, "{done:?}");
+}
+
+/// A file can be a mount by itself, as containers have them.
+#[test]
+fn what_goes_along_and_is_mounted_is_seen_before() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let (place, id) = place();
+    write(&place, &[("x-journal", "")]);
+    fs::write(place.path("diary"), "a diary").expect("written");
+    fs::write(place.data.join("x"), "later").expect("written");
+    let (to, from) = (place.data.join("x-journal"), place.path("diary"));
+    let plain = place.command(&["restore", &id, "--in-place", "--yes"]);
+    let mut command = Command::new("unshare");
+    let script = "mount --bind \"$1\" \"$2\" 2>/dev/null || exit 77; shift 2; exec \"$@\"";
+    command.args(["-m", "sh", "-c", script, "sh"]).args([&from, &to]).arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    let Ok(output) = command.output() else { return };
+    let err = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(77) || err.contains("unshare failed") {
+        return;
+    }
+    assert!(output.status.code() == Some(1) && err.contains("x-journal") && err.contains("mount"), "{output:?}");
+    assert!(err.contains("nothing was changed") && !place.data.join(".nbak-restore").exists(), "{output:?}");
+}
+
 #[test]
 fn what_cannot_be_removed_is_in_no_later_restores_way() {
     if !geteuid().is_root() {

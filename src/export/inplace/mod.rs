@@ -16,7 +16,7 @@
 //! - **No old log beside a new database.** A database is switched to a rollback journal first, which only works if
 //!   nobody else has it open, and takes its write-ahead log and shared memory away; it is then held exclusively until
 //!   it was exchanged. What stands beside it all the same goes before the database does; and so does what stands beside
-//!   anything else under such names ([`company`]), which may be a database all the same.
+//!   anything else under such names ([`mod@company`]), which may be a database all the same.
 //! - **Forward only.** A move is still to be done if the staged file, told by its inode, stands in the staging; so a
 //!   move is done once, and never swapped back. The inode alone is compared, since device numbers change when a
 //!   machine starts again. A copy of the directory, where all inodes are others, is told ([`origin`]), and is not

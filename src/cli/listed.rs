@@ -98,7 +98,7 @@ pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &s
     ));
 }
 
-/// That a retention leaves `count` backups to whose they are.
+/// That a retention leaves so many backups to whose they are.
 pub fn tell_left(left: usize) {
     if left > 0 {
         let those = count(left as u64, "backup stays", "backups stay");

@@ -120,8 +120,8 @@ fn told_apart(context: &Context, args: &ForgetArgs, store: &Store) -> Result<Ali
     Ok(alike)
 }
 
-/// `--as-one` or `--as-one-with` alone: it forgets nothing, and counts from now on. With names or a policy it is said
-/// for that command.
+/// `--as-one` or `--as-one-with` alone: it forgets nothing, and counts from now on. With a policy it is said for that
+/// command.
 fn take_as_one(context: &Context, with: Option<&str>) -> Result<u8> {
     context.require_name()?;
     let store = open(context, true)?;

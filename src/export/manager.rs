@@ -114,38 +114,35 @@ impl BackupManager {
         BackupManager { places, settings, credentials }
     }
 
-    /// Whose what is known as this data directory is in the store, for words: nothing is said where that does not open.
-    pub fn others(&self) -> Option<Alike> {
-        let store = self.open_store().ok()?;
-        remembered::alike(&self.places.data_dir, &self.places.known_as(), &store).ok()
+    /// Which directory this is, as far as the store and what a person said tell; and what is known as it there.
+    fn look(&self) -> (Known, Option<Alike>) {
+        let (store, source) = (self.open_store().ok(), self.places.known_as());
+        let alike = store.as_ref().and_then(|store| remembered::alike(&self.places.data_dir, &source, store).ok());
+        // Another that has a name, or none, may have the same path all the same.
+        let has_path = |known: &str| known != source && named::split(known).1 == named::split(&source).1;
+        let head = store.and_then(|store| store.head().ok());
+        let is_alone = head.is_some_and(|head| !head.newest.iter().any(|record| has_path(&record.source)));
+        let known = Known {
+            own: instance(&self.places.data_dir),
+            ones: alike.as_ref().map(Alike::ones).unwrap_or_default(),
+            is_alone: is_alone && alike.as_ref().is_some_and(|alike| alike.others().is_empty()),
+        };
+        (known, alike)
     }
 
     /// Which directory this is, as far as the store and what a person said tell.
     pub fn known(&self) -> Known {
-        let (alike, path) = (self.others(), self.places.known_as());
-        let path = named::split(&path).1;
-        // Another that has a name, or none, may have the same path all the same.
-        let others = |store: Store| {
-            let head = store.head().ok()?;
-            let own = self.places.known_as();
-            Some(head.newest.iter().any(|record| record.source != own && named::split(&record.source).1 == path))
-        };
-        let has_others = self.open_store().ok().and_then(others);
-        Known {
-            own: instance(&self.places.data_dir),
-            ones: alike.as_ref().map(Alike::ones).unwrap_or_default(),
-            is_alone: has_others == Some(false) && alike.is_some_and(|alike| alike.others().is_empty()),
-        }
+        self.look().0
     }
 
     /// That another directory of the same path may have made `backup`, in words.
     pub fn others_of(&self, backup: &Backup) -> Option<String> {
-        let (known, owns) = (self.known(), self.places.owns());
-        let is_own = known.owns(&[]);
+        let (known, alike) = self.look();
+        let (is_own, owns) = (known.owns(&[]), self.places.owns());
         if is_own(backup.manifest.whose()) {
             return None;
         }
-        if let Some(other) = self.others().and_then(|alike| alike.text()) {
+        if let Some(other) = alike.and_then(|alike| alike.text()) {
             return Some(other);
         }
         // Where the store says nothing, its own that lies there does.

@@ -157,7 +157,7 @@ impl Alike {
         self.is_active
     }
 
-    /// It took none itself so far.
+    /// It took a snapshot itself.
     pub fn has_begun(&self) -> bool {
         self.has_begun
     }

@@ -21,7 +21,8 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-use crate::source::passing::sweep;
+use super::output;
+use crate::source::passing::{left, sweep};
 
 /// What people, supervisors (the watchdog of one sends SIGABRT), timers and limits end a process with.
 const ENDING: [i32; 11] =
@@ -60,6 +61,16 @@ pub fn outlive_large_files() {
 pub fn await_end() {
     while ENDS.load(Ordering::SeqCst) {
         std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// Names what was to be gone by now, and could not be removed.
+pub fn tell_left() {
+    for path in left() {
+        output::warning(format!(
+            "{}: this could not be removed, and may hold plaintext: remove it, or the next such command does",
+            path.display()
+        ));
     }
 }
 

@@ -56,6 +56,7 @@ pub fn main() -> u8 {
     start_threads();
     let done = run(&args.common, &context, args.command).and_then(|code| output::complete().map(|()| code));
     ending::await_end();
+    ending::tell_left();
     match done {
         Ok(code) => code,
         Err(error) => {

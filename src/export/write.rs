@@ -435,8 +435,7 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         if !self.0.as_os_str().is_empty() {
-            let _ = remove_tree(&self.0);
-            passing::forget(&self.0);
+            passing::end(&self.0);
         }
     }
 }

@@ -72,8 +72,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if self.made.get_mut().is_some() {
-            let _ = remove_tree(&self.path);
-            passing::forget(&self.path);
+            passing::end(&self.path);
         }
     }
 }

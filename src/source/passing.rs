@@ -41,6 +41,20 @@ pub fn forget(path: &Path) {
     places().remove(path);
 }
 
+/// Removes it, and forgets it. What cannot be removed stays noted, and is [`left`].
+pub fn end(path: &Path) {
+    match remove_tree(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {}
+        _ => forget(path),
+    }
+}
+
+/// What is noted, and there: where everything else was removed, what could not be.
+pub fn left() -> Vec<PathBuf> {
+    let noted = places();
+    noted.iter().filter(|path| std::fs::symlink_metadata(path).is_ok()).cloned().collect()
+}
+
 /// Removes all of them, as far as it can be done. Only for a process that ends right after it.
 pub fn sweep() {
     let noted = places();

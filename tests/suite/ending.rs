@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::common::strace::{can_trace, traced};
 use crate::common::{KEY, Place, noise};
 
 /// So much that each command takes a moment for it.
@@ -159,6 +160,29 @@ fn what_a_killed_drill_left_is_named_and_goes() {
         place.ok(&[args]);
         assert!(passing(&place).is_empty(), "{args}: {:?}", passing(&place));
         assert!(!is_named(&doctor()));
+    }
+}
+
+/// The command does what it was asked to, and says what is left of it. The next one removes that.
+#[test]
+fn what_cannot_be_removed_is_named() {
+    if !can_trace() {
+        return;
+    }
+    let place = Place { key: Some(KEY), ..Place::empty() };
+    fs::write(place.data.join("file"), noise(1, 20_000)).expect("written");
+    place.ok(&["snapshot"]);
+    for args in [&["drill"][..], &["backup", "verify"]] {
+        place.ok(&["backup"]);
+        let options = ["-o", "/dev/null", "-e", "trace=unlinkat", "-e", "inject=unlinkat:error=EIO"];
+        let output = traced(&place.command(args), &options).output().expect("it runs");
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {}: {err}", output.status);
+        let [left] = &passing(&place)[..] else { panic!("{args:?}: {err}") };
+        let warning = format!("warning: {}: this could not be removed", left.display());
+        assert!(err.contains(&warning), "{args:?}: {err}");
+        let run = place.ok(args);
+        assert!(passing(&place).is_empty() && !run.err.contains("could not be removed"), "{args:?}: {run:?}");
     }
 }
 

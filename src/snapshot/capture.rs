@@ -14,9 +14,13 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
+use rayon::Scope;
+
+use super::against::Expected;
 use super::ahead::Ahead;
 use super::captured::{Bytes, Captured, Instead, Opening};
 use super::frames::{self, Earlier};
+use super::images::{Differing, Lent};
 use super::marks::Mark;
 use super::receipt::Receipt;
 use super::save::{Failure, Session};
@@ -25,6 +29,7 @@ use super::sidecar::{HEAD, Sidecar, is_shared_memory, sidecar_stamps};
 use super::tree::{Attributes, Consistency, Content};
 use crate::chunk::Cut;
 use crate::error::Result;
+use crate::index::catalog::Catalog;
 use crate::source::sqlite::{Database, HEADER_BYTES, Opened, Refusal, View, looks_like_database};
 use crate::source::walk::{Found, Identity, Stamp, identity, lies_in, stamp};
 use crate::store::segment::Content as Segment;
@@ -79,14 +84,44 @@ impl Early {
 
 /// A file that has a database's header.
 pub struct Open {
-    state: std::result::Result<Opened, Refusal>,
+    state: State,
     receipt: Receipt,
     attributes: Attributes,
     /// Where the log stood when it was captured the last time.
     earlier: Option<Earlier>,
 }
 
+enum State {
+    Here(std::result::Result<Opened, Refusal>),
+    /// Another core holds it against the parent's.
+    Lent(Lent),
+}
+
 impl Open {
+    /// Has other cores begin with it, if all of it is to be read and `expected` says that this is worth it.
+    pub(super) fn lent<'s>(
+        self,
+        scope: &Scope<'s>,
+        catalog: &'s Catalog,
+        expected: impl FnOnce(&Database) -> Option<Expected>,
+    ) -> Open {
+        let state = match self.state {
+            State::Here(Ok(Opened::Whole(database))) => match expected(&database) {
+                Some(expected) => State::Lent(Lent::to(scope, catalog, database, expected)),
+                None => State::Here(Ok(Opened::Whole(database))),
+            },
+            state => state,
+        };
+        Open { state, ..self }
+    }
+
+    /// Closes it. Nobody has it open any more when this returns.
+    pub(super) fn close(self) {
+        if let State::Lent(lent) = self.state {
+            drop(lent.back());
+        }
+    }
+
     /// The file that is open.
     pub fn identity(&self) -> Identity {
         identity(&self.receipt.stamp)
@@ -95,8 +130,8 @@ impl Open {
     /// Whether writers wait for it to be captured.
     pub fn blocks_writers(&self) -> bool {
         match &self.state {
-            Ok(Opened::Whole(database)) => matches!(database.view(), View::Quiet | View::Rollback),
-            Ok(Opened::Changes(_)) | Err(_) => false,
+            State::Here(Ok(Opened::Whole(database))) => matches!(database.view(), View::Quiet | View::Rollback),
+            State::Here(_) | State::Lent(_) => false,
         }
     }
 }
@@ -146,7 +181,7 @@ pub fn open_database(
     let after = sidecar_stamps(&held);
     let attributes = attributes_at(found, before.stamp);
     let receipt = Receipt::of_database(before.stamp, as_opened(beside, after));
-    Ok(Some(Open { state, receipt, attributes, earlier }))
+    Ok(Some(Open { state: State::Here(state), receipt, attributes, earlier }))
 }
 
 /// Opens the database at `path` in `folder`, which must be the file `who`. By name SQLite opens first it and then its
@@ -194,6 +229,14 @@ pub fn capture_database(
 ) -> Result<Captured> {
     let path = opening.source.join(&found.path);
     let Open { state, receipt, attributes, earlier } = open;
+    let mut differing = None;
+    let state = match state {
+        State::Here(state) => state,
+        State::Lent(lent) => lent.back().map_or(Err(Refusal::Busy("nobody could read it".to_owned())), |back| {
+            differing = back.1;
+            Ok(Opened::Whole(back.0))
+        }),
+    };
     let who = identity(&receipt.stamp);
     let live = || in_place(&path, folder, who, || Database::open_live_with(&path, opening.hot));
     let copied =
@@ -227,7 +270,7 @@ pub fn capture_database(
             }
             Err(refusal) => break refusal,
         };
-        match save_image(session, database, before, earlier.as_ref(), &receipt)? {
+        match save_image(session, database, before, earlier.as_ref(), &receipt, differing.take())? {
             Ok(captured) => return Ok(all_of(captured)),
             Err(Disturbed::Io(error)) => {
                 return Ok(Captured::failed(error));
@@ -275,25 +318,20 @@ fn save_image(
     before: Option<&Content>,
     earlier: Option<&Earlier>,
     receipt: &Receipt,
+    differing: Option<Differing>,
 ) -> Result<std::result::Result<Captured, Disturbed>> {
     let listed = earlier.and_then(|earlier| database.changed_since(&earlier.mark.log).ok()?);
     let mark = database.wal_mark().and_then(|log| Mark::new(log, database.len(), receipt));
-    if listed.is_some() {
-        session.watch();
-    }
     // Databases share no segment with other files.
     session.sink.close_segment(Segment::Data)?;
-    let (length, mut offset) = (database.len(), 0);
-    let saved = session.save(Cut::for_database(database.page_size()), before, &mut |buffer| {
-        let amount = buffer.len().min((length - offset) as usize);
-        database.read_at(offset, &mut buffer[..amount])?;
-        offset += amount as u64;
-        Ok(amount)
-    });
+    let saved = match differing.map(|it| save_differing(session, &mut database, &it)) {
+        Some(Ok(None)) | None => save_whole(session, &mut database, before),
+        Some(Ok(Some(saved))) => Ok(saved),
+        Some(Err(error)) => Err(error),
+    };
     // Also when it failed half way: what was saved of it shares no segment either.
     session.sink.close_segment(Segment::Data)?;
-    let differing = session.watched();
-    let (size, content) = match saved {
+    let ((size, content), differing) = match saved {
         Ok(saved) => saved,
         Err(Failure::Store(error)) => return Err(error),
         Err(Failure::Source(error)) if error.kind() == ErrorKind::Interrupted => return Ok(Err(Disturbed::Again)),
@@ -309,6 +347,42 @@ fn save_image(
         Ok(false) => Ok(Err(Disturbed::Again)),
         Err(error) => Ok(Err(Disturbed::Io(error))),
     }
+}
+
+/// An image that was saved: its size in bytes, its content, and the pages that differ from the parent's, as far as both
+/// go.
+type Saved = ((u64, Content), Vec<u32>);
+
+/// Saves all of `database`.
+fn save_whole(
+    session: &mut Session<'_>,
+    database: &mut Database,
+    before: Option<&Content>,
+) -> std::result::Result<Saved, Failure> {
+    session.watch();
+    let (length, mut offset) = (database.len(), 0);
+    let saved = session.save(Cut::for_database(database.page_size()), before, &mut |buffer| {
+        let amount = buffer.len().min((length - offset) as usize);
+        database.read_at(offset, &mut buffer[..amount])?;
+        offset += amount as u64;
+        Ok(amount)
+    });
+    let differing = session.watched();
+    Ok((saved?, differing))
+}
+
+/// Saves the pages of `database` that are `differing`. Nothing comes of it if what the parent has cannot be loaded:
+/// then all has to be read.
+fn save_differing(
+    session: &mut Session<'_>,
+    database: &mut Database,
+    differing: &Differing,
+) -> std::result::Result<Option<Saved>, Failure> {
+    let page_size = u64::from(database.page_size());
+    let pages = (database.len() / page_size) as u32;
+    let mut read = |page: u32, into: &mut [u8]| database.read_at(u64::from(page - 1) * page_size, into);
+    let saved = session.save_changed(differing.before.paged(), pages, &differing.changed, &mut read)?;
+    Ok(saved.map(|saved| (saved, differing.of_both().to_vec())))
 }
 
 /// Saves the bytes of a file in `folder`, unless they turn out to be those of a database, or of the sidecar that lies

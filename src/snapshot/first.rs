@@ -40,7 +40,8 @@ impl First {
 
     /// Closes this file, unless it is open as `path`. It is opened again when its turn comes.
     pub(super) fn close_others(&mut self, who: Identity, path: &Path) {
-        self.databases.retain(|other, open| other == path || open.identity() != who);
+        let is_other = |other: &PathBuf, open: &mut Open| other != path && open.identity() == who;
+        self.databases.extract_if(is_other).for_each(|(_, open)| open.close());
     }
 }
 

@@ -3,6 +3,9 @@
 //!
 //! Files that are named like sidecars come last: then it is known which databases are images, and the verdict about
 //! what lies beside them is given on the bytes that are read ([`super::sidecar`]).
+//!
+//! Large files that were there before are begun with on other cores at once: databases that have to be read in full
+//! ([`super::images`]), and what consists of pages ([`super::scan`]). Only what differs is saved in their turn.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -15,6 +18,7 @@ use super::captured::{Captured, Instead, Opening};
 use super::complete::Asking;
 use super::contents::Contents;
 use super::first::First;
+use super::images;
 use super::parent::Parent;
 use super::progress::Progress;
 use super::same;
@@ -77,6 +81,13 @@ impl Gathering<'_, '_> {
         let all = places.iter().map(|&at| walked.found[at].stamp.size).sum();
         let (catalog, source) = (self.taking.store.catalog(), self.taking.top.through());
         rayon::in_place_scope(|scope| {
+            for &at in &places {
+                let (found, parent) = (&self.walked.found[at], &*self.parent);
+                if let Some((path, open)) = self.first.databases.remove_entry(&found.path) {
+                    let open = open.lent(scope, catalog, |database| images::expected(database, found, parent));
+                    self.first.databases.insert(path, open);
+                }
+            }
             for at in scanned {
                 let found = &self.walked.found[at];
                 scans.begin(scope, (catalog, source), at, (found, self.walked.folder_of(found)));

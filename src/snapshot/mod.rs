@@ -13,6 +13,7 @@
 //! [`diff`](mod@diff) says what is different in another,
 //! [`restore`] writes one out into a [`target`]; [`check`] proves that all of it is there.
 
+mod against;
 mod ahead;
 pub mod capture;
 pub mod captured;
@@ -28,6 +29,7 @@ mod frames;
 mod gather;
 pub mod head;
 pub mod history;
+mod images;
 pub mod instance;
 pub mod lack;
 pub mod ledger;

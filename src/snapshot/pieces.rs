@@ -25,12 +25,7 @@ impl Pieces {
             Cut::Pages(page) => pages(block.len(), page as usize, last),
         };
         let spans = spans(block, &lengths);
-        let ids = |part: &[&[u8]]| {
-            let mut ids = keys.chunk_ids(part);
-            let zeros = ids.iter_mut().zip(part).filter(|(_, span)| is_zero(span));
-            zeros.for_each(|(id, _)| *id = ChunkId::ZEROS);
-            ids
-        };
+        let ids = |part: &[&[u8]]| ids(keys, part);
         // As many as fill the lanes a few times over.
         let ids = match spans.len() {
             0..=PART => ids(&spans),
@@ -38,6 +33,18 @@ impl Pieces {
         };
         Pieces { lengths, ids }
     }
+}
+
+fn ids(keys: &Keys, part: &[&[u8]]) -> Vec<ChunkId> {
+    let mut ids = keys.chunk_ids(part);
+    let zeros = ids.iter_mut().zip(part).filter(|(_, span)| is_zero(span));
+    zeros.for_each(|(id, _)| *id = ChunkId::ZEROS);
+    ids
+}
+
+/// The ids of the pages in `bytes`, made by one thread.
+pub(super) fn page_ids(keys: &Keys, bytes: &[u8], page_size: usize) -> Vec<ChunkId> {
+    bytes.chunks(PART * page_size).flat_map(|part| ids(keys, &part.chunks(page_size).collect::<Vec<_>>())).collect()
 }
 
 /// Lengths and ids of the chunks of `block`, of which more may come if it is not the `last` of its file.

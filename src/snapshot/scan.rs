@@ -17,16 +17,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, bounded};
 use rayon::Scope;
 
+use super::against::{Expected, hold};
 use super::captured::Bytes;
 use super::parent::Parent;
-use super::pieces::is_zero;
 use super::save::Paged;
 use super::sidecar::{HEAD, Sidecar};
-use super::tree::{Consistency, Content, Entry, Node};
+use super::tree::{Consistency, Node};
 use crate::chunk::{Cut, PAGE};
-use crate::id::ChunkId;
 use crate::index::catalog::Catalog;
-use crate::source::block::Block;
 use crate::source::sqlite::looks_like_database;
 use crate::source::walk::{Found, Identity, Kind, Stamp, lies_in, stamp};
 
@@ -36,10 +34,6 @@ const LEAST: u64 = 1024 * 1024;
 const MOST: usize = 4;
 /// So many bytes of one may differ: a thousand pages.
 const DIFFERING: usize = 4 * 1024 * 1024;
-/// How much is read at a time, in bytes: what stays close to the core until it is hashed.
-const PIECE: usize = 256 * 1024;
-/// So many pages are hashed together.
-const TOGETHER: usize = 64;
 
 /// A file that was held against the parent's while its stamp stood still.
 pub struct Scanned {
@@ -70,37 +64,20 @@ impl Scanned {
     }
 }
 
-/// What the parent snapshot has of a file.
-struct Expected {
-    content: Content,
-    pages: u32,
-}
-
-impl Expected {
-    /// Of `found`, if it is worth a scan.
-    fn of(found: &Found, parent: &Parent) -> Option<Expected> {
-        let is_large = found.stamp.size >= LEAST && Cut::for_file(found.stamp.size) == Cut::Pages(PAGE);
-        if found.kind != Kind::File || !is_large || !parent.trusted || Sidecar::named(&found.path).is_some() {
-            return None;
-        }
-        match parent.entry(found)? {
-            Entry { node: Node::File { size, consistency, content: content @ Content::Recipes(_) }, .. }
-                if *consistency != Consistency::Transaction && Cut::for_file(*size) == Cut::Pages(PAGE) =>
-            {
-                Some(Expected { content: content.clone(), pages: pages(*size)? })
-            }
-            _ => None,
-        }
+/// What there is to hold `found` against, if it is worth a scan.
+fn expected(found: &Found, parent: &Parent) -> Option<Expected> {
+    let is_large = found.stamp.size >= LEAST && Cut::for_file(found.stamp.size) == Cut::Pages(PAGE);
+    if found.kind != Kind::File || !is_large || !parent.trusted || Sidecar::named(&found.path).is_some() {
+        return None;
     }
-
-    fn paged(&self) -> Paged<'_> {
-        Paged { content: &self.content, page_size: PAGE, pages: self.pages }
+    match &parent.entry(found)?.node {
+        Node::File { size, consistency, content }
+            if *consistency != Consistency::Transaction && Cut::for_file(*size) == Cut::Pages(PAGE) =>
+        {
+            Expected::of(content, *size, PAGE)
+        }
+        _ => None,
     }
-}
-
-/// How many pages there are in so many bytes.
-fn pages(size: u64) -> Option<u32> {
-    u32::try_from(size / u64::from(PAGE)).ok()
 }
 
 /// The files that are scanned, by their place in the walk.
@@ -118,7 +95,7 @@ struct Awaited {
 impl Scans {
     /// Those of the files at `places`, all of which will be read, that are worth it.
     pub(super) fn among(places: impl Iterator<Item = usize>, found: &[Found], parent: &Parent) -> Scans {
-        let worth_it = places.filter_map(|at| Some((at, Expected::of(&found[at], parent)?)));
+        let worth_it = places.filter_map(|at| Some((at, expected(&found[at], parent)?)));
         Scans { worth_it: worth_it.take(MOST).collect(), begun: HashMap::new() }
     }
 
@@ -166,43 +143,22 @@ fn scan(catalog: &Catalog, path: &Path, folder: Identity, before: Expected) -> O
         Some(stamp(&meta))
     };
     let stamp = look().filter(|seen| Cut::for_file(seen.size) == Cut::Pages(PAGE))?;
-    let (file, mut block) = (Bytes::open(path).ok()?, Block::new(PIECE));
+    let file = Bytes::open(path).ok()?;
     let (mut changed, mut bytes, mut head) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut expected, mut nth) = (Vec::new(), 0);
-    let all = pages(stamp.size)?;
-    let mut done = 0;
-    while done < all {
-        let length = (u64::from(all - done) * u64::from(PAGE)).min(PIECE as u64) as usize;
-        let piece = &mut block[..length];
-        if file.read_full(piece, u64::from(done) * u64::from(PAGE)).ok()? < length {
-            return None;
+    let pages = u32::try_from(stamp.size / u64::from(PAGE)).ok()?;
+    // A handle belongs to one thread at a time.
+    let begins = &mut head;
+    let mut read = move |offset: u64, into: &mut [u8]| {
+        let is_whole = file.read_full(into, offset).ok()? == into.len();
+        if offset == 0 {
+            begins.extend_from_slice(&into[..HEAD.min(into.len())]);
         }
-        if done == 0 {
-            head.extend_from_slice(&piece[..HEAD.min(length)]);
-            if looks_like_database(&head).is_some() {
-                return None;
-            }
-        }
-        for part in piece.chunks(TOGETHER * PAGE as usize) {
-            let spans: Vec<&[u8]> = part.chunks(PAGE as usize).collect();
-            let ids = catalog.packs().keys().chunk_ids(&spans);
-            for (id, span) in ids.into_iter().zip(spans) {
-                if expected.is_empty() && done < before.pages {
-                    expected = before.paged().piece(catalog, nth)?.0;
-                    expected.reverse();
-                    nth += 1;
-                }
-                done += 1;
-                let id = if is_zero(span) { ChunkId::ZEROS } else { id };
-                if expected.pop() != Some(id) {
-                    changed.push(done);
-                    bytes.extend_from_slice(span);
-                }
-            }
-        }
-        if bytes.len() > DIFFERING {
-            return None;
-        }
-    }
-    (look() == Some(stamp)).then_some(Scanned { stamp, head, pages: all, changed, bytes, before })
+        (is_whole && (offset > 0 || looks_like_database(into).is_none())).then_some(())
+    };
+    hold(catalog, &before, pages, &mut read, &mut |page, span| {
+        changed.push(page);
+        bytes.extend_from_slice(span);
+        bytes.len() <= DIFFERING
+    })?;
+    (look() == Some(stamp)).then_some(Scanned { stamp, head, pages, changed, bytes, before })
 }

@@ -225,9 +225,13 @@ impl Taking<'_> {
         let stored = if unchanged { Vec::new() } else { session.sink.flush()?.commit(record.encode())? };
         let stored_bytes = stored.iter().map(|pack| pack.size).sum();
         if !self.options.dry_run {
-            self.store.catalog_mut().index_mut().add(&stored);
-            let files = drafts.others(&walked, contents.receipts);
-            let subtrees = drafts.finish(&walked, &trees, (parent.noted(), &parent.untouched));
+            let (index, receipts) = (self.store.catalog_mut().index_mut(), contents.receipts);
+            let noted = || {
+                let files = drafts.others(&walked, receipts);
+                (files, drafts.finish(&walked, &trees, (parent.noted(), &parent.untouched)))
+            };
+            // Each takes about as long as the other.
+            let ((), (files, subtrees)) = rayon::join(|| index.add(&stored), noted);
             let (marks, packs) = (contents.marks, self.store.stamped());
             let receipts = Receipts { snapshot: record.id, files, marks, subtrees, packs };
             let is_new = parent.receipts.as_ref() != Some(&receipts);

@@ -47,6 +47,7 @@ mod golden_store;
 mod handed_over;
 mod heal;
 mod hostile_backup;
+mod images;
 mod inplace;
 mod keys;
 mod live_common;

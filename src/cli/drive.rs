@@ -16,7 +16,7 @@ use super::output::{self, count, line, shown, size};
 use crate::crypto::secret::Credential;
 use crate::drive::access::{Access, App};
 use crate::drive::api::Drive;
-use crate::drive::backups::{Backups, Stored, Uploaded, Which};
+use crate::drive::backups::{Backups, Choice, Stored, Uploaded, Which};
 use crate::drive::bases::Bases;
 use crate::drive::grant::{FILE as GRANT, Keeper};
 use crate::drive::http::Http;
@@ -285,7 +285,8 @@ fn choose((stored, remarks): (Stored, Vec<String>)) -> Stored {
 /// Holds a backup there against its manifest, by what Drive says of its files.
 fn verify(context: &Context, name: Option<&str>) -> Result<u8> {
     let line_ = Line::open(context, &RateArgs::default())?;
-    let stored = choose(line_.backups().find(name, (&order_for(context, name)?, now_ms()))?);
+    let (order, known) = (order_for(context, name)?, context.backups(None)?.known());
+    let stored = choose(line_.backups().find(name, &Choice { order: &order, now_ms: now_ms(), known: &known })?);
     line_.backups().verify(&stored)?;
     let listed = &stored.listed;
     let lacks = &listed.lacks;
@@ -316,8 +317,9 @@ fn download(context: &Context, args: BackupRestoreArgs, rate: &RateArgs) -> Resu
     let line_ = Line::open(context, rate)?;
     let all = line_.backups().list()?;
     let name = args.name.as_deref();
-    let by = (&order_for(context, name)?, now_ms());
-    let stored = choose(line_.backups().find_in(all.clone(), name, by)?);
+    let (order, known) = (order_for(context, name)?, manager.known());
+    let by = Choice { order: &order, now_ms: now_ms(), known: &known };
+    let stored = choose(line_.backups().find_in(all.clone(), name, &by)?);
     if args.name.is_none() {
         for name in line_.backups().incomplete_after(&all, &stored) {
             let taken = &stored.listed.name;

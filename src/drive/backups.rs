@@ -15,7 +15,7 @@ use super::sessions::Sessions;
 use crate::error::{Error, Result};
 use crate::export::dialect::Dialect;
 use crate::export::list::{Listed, Order, newest_of, remarks};
-use crate::export::manifest::whose::{Known, Whose};
+use crate::export::manifest::whose::{Known, WHENEVER, Whose};
 use crate::export::manifest::{BYTES_MAX, Manifest};
 use crate::export::names::{self, MANIFEST};
 use crate::export::retention::{self, Decision};
@@ -37,6 +37,17 @@ pub struct Which {
     pub known: Known,
     /// A person says that it was all those before that have its path.
     pub as_one: bool,
+}
+
+/// By what the one that is meant is chosen.
+#[derive(Debug)]
+pub struct Choice<'a> {
+    /// The order of the snapshots that are known.
+    pub order: &'a Order,
+    /// The time, in milliseconds since 1970.
+    pub now_ms: i64,
+    /// Which directory this machine's data directory is.
+    pub known: &'a Known,
 }
 
 /// A backup in Drive.
@@ -165,14 +176,15 @@ impl Backups<'_> {
     /// The backup called `name`, or whose folder has this id, or the newest of this machine that is complete and was
     /// not made before a restore, or while one was half done; and what is to be said of the choice. Which is the newest
     /// is judged as on this machine: by the order of the snapshots that are known, and by dates and the clock that is
-    /// given. On a new machine, that of the only one there is, or of the only one with a data directory at the same
-    /// place; whose is meant of several is for a person to say.
-    pub fn find(&self, name: Option<&str>, by: (&Order, i64)) -> Result<(Stored, Vec<String>)> {
+    /// given. Of several directories with this machine's name and path that is this one's, if one is. On a new machine,
+    /// that of the only one there is, or of the only one with a data directory at the same place; whose is meant of
+    /// several is for a person to say.
+    pub fn find(&self, name: Option<&str>, by: &Choice<'_>) -> Result<(Stored, Vec<String>)> {
         self.find_in(self.list()?, name, by)
     }
 
     /// The same, among `all` that there are.
-    pub fn find_in(&self, all: Vec<Stored>, name: Option<&str>, by: (&Order, i64)) -> Result<(Stored, Vec<String>)> {
+    pub fn find_in(&self, all: Vec<Stored>, name: Option<&str>, by: &Choice<'_>) -> Result<(Stored, Vec<String>)> {
         let hint = "`nbak backup gdrive list` lists them";
         if let Some(name) = name {
             let is_meant = |one: &Stored| one.listed.name == name || one.id == name;
@@ -192,6 +204,9 @@ impl Backups<'_> {
         let mut owners: BTreeMap<Owner, Vec<Stored>> = BTreeMap::new();
         for one in all.iter().filter(|one| one.listed.damage.is_none()) {
             owners.entry(one.owner()).or_default().push(one.clone());
+        }
+        if let Some(of_it) = owners.get_mut(self.own) {
+            *of_it = of_this_one(std::mem::take(of_it), by)?;
         }
         let mut newest: BTreeMap<Owner, (Stored, Vec<String>)> =
             owners.into_iter().filter_map(|(owner, of_it)| Some((owner, newest_in(&of_it, by)?))).collect();
@@ -235,13 +250,30 @@ impl Backups<'_> {
         let all = self.list()?;
         let has_path = |one: &Stored| self.own.owns(&one.owner());
         let said = all.iter().filter(|one| one.listed.damage.is_none() && has_path(one)).map(|one| one.listed.whose);
-        let owns = which.known.clone().owns(&said.collect::<Vec<_>>());
-        let is_own = |one: &Stored| has_path(one) && (which.as_one || owns(one.listed.whose));
+        // What the application put there says no machine: of another with the path it may be as well.
+        let is_other = |one: &Stored| {
+            let of = one.owner();
+            !of.machine.is_empty() && !has_path(one) && of.source_dir == self.own.source_dir
+        };
+        let known = Known { is_alone: which.known.is_alone && !all.iter().any(is_other), ..which.known.clone() };
+        let owns = known.owns(&said.collect::<Vec<_>>());
+        // What this very directory made is its own under whatever name the machine had.
+        let is_it = |one: &Stored| {
+            one.owner().source_dir == self.own.source_dir
+                && matches!(one.listed.whose, Whose::Of(it) if it.is_some() && which.known.is_it(it))
+        };
+        let is_own = |one: &Stored| {
+            is_it(one) || has_path(one) && (which.as_one || owns(one.listed.whose, one.listed.created_ms))
+        };
         let mut owners: BTreeMap<(Owner, Whose), Vec<&Stored>> = BTreeMap::new();
         let (asked, others): (Vec<&Stored>, Vec<&Stored>) = all.iter().partition(|one| which.every || is_own(one));
         for one in asked {
-            let whose = if is_own(one) { Whose::Of(which.known.own) } else { one.listed.whose };
-            owners.entry((one.owner(), whose)).or_default().push(one);
+            let of = if is_own(one) {
+                (self.own.clone(), Whose::Of(which.known.own))
+            } else {
+                (one.owner(), one.listed.whose)
+            };
+            owners.entry(of).or_default().push(one);
         }
         let left = others.into_iter().filter(|one| has_path(one) && one.listed.is_past(days, now_ms)).count();
         let mut decided: Vec<(&Stored, Decision)> = Vec::new();
@@ -283,8 +315,29 @@ impl Backups<'_> {
     }
 }
 
+/// Those of `all`, which have this machine's name and path, that are this directory's. If none is, all of them, as long
+/// as they are of one directory: of which of several, a person has to say.
+fn of_this_one(all: Vec<Stored>, by: &Choice<'_>) -> Result<Vec<Stored>> {
+    let whose: BTreeSet<Whose> = all.iter().map(|one| one.listed.whose).collect();
+    let owns = by.known.clone().owns(&whose.iter().copied().collect::<Vec<_>>());
+    let (own, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| owns(one.listed.whose, WHENEVER));
+    if !own.is_empty() || whose.len() <= 1 {
+        return Ok(if own.is_empty() { others } else { own });
+    }
+    let of_each = whose.into_iter().filter_map(|it| {
+        let its: Vec<Stored> = others.iter().filter(|one| one.listed.whose == it).cloned().collect();
+        Some(newest_in(&its, by)?.0.in_words())
+    });
+    let ids = of_each.collect::<Vec<_>>().join(", ");
+    Err(Error::usage(
+        "the backups of this path in Google Drive are of several data directories, and none is this one's",
+    )
+    .hint(format!("name one by its id: {ids}")))
+}
+
 /// The newest of those of one machine, as [`newest_of`] has it; and what is to be said of the choice.
-fn newest_in(all: &[Stored], (order, now): (&Order, i64)) -> Option<(Stored, Vec<String>)> {
+fn newest_in(all: &[Stored], by: &Choice<'_>) -> Option<(Stored, Vec<String>)> {
+    let (order, now) = (by.order, by.now_ms);
     let listed: Vec<Listed> = all.iter().map(|one| one.listed.clone()).collect();
     let found = newest_of(&listed, &|_| true, now, order);
     let at = found.whole.and_then(|whole| listed.iter().position(|one| std::ptr::eq(one, whole)))?;

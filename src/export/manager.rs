@@ -12,7 +12,7 @@ use super::dialect::Dialect;
 use super::files::open_regular;
 use super::inplace::beside::Watch;
 use super::list::{self, Listed, Order};
-use super::manifest::whose::{Known, Whose};
+use super::manifest::whose::{Known, WHENEVER, Whose};
 use super::manifest::{Manifest, Own};
 use super::names;
 use super::nbak::{self, NbakKeys};
@@ -23,7 +23,7 @@ use crate::crypto::secret::{Credential, Secret};
 use crate::crypto::vault::{MacSource, mac_key_of_store, mac_key_of_vault};
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
-use crate::snapshot::instance::instance;
+use crate::snapshot::instance::{instance, made_ms};
 use crate::snapshot::now::now_ms;
 use crate::snapshot::places::{Places, real, refuse_own};
 use crate::snapshot::progress::Progress;
@@ -124,6 +124,7 @@ impl BackupManager {
         let is_alone = head.is_some_and(|head| !head.newest.iter().any(|record| has_path(&record.source)));
         let known = Known {
             own: instance(&self.places.data_dir),
+            made_ms: made_ms(&self.places.data_dir),
             ones: alike.as_ref().map(Alike::ones).unwrap_or_default(),
             is_alone: is_alone && alike.as_ref().is_some_and(|alike| alike.others().is_empty()),
         };
@@ -139,7 +140,7 @@ impl BackupManager {
     pub fn others_of(&self, backup: &Backup) -> Option<String> {
         let (known, alike) = self.look();
         let (is_own, owns) = (known.owns(&[]), self.places.owns());
-        if is_own(backup.manifest.whose()) {
+        if is_own(backup.manifest.whose(), WHENEVER) {
             return None;
         }
         if let Some(other) = alike.and_then(|alike| alike.text()) {
@@ -148,7 +149,7 @@ impl BackupManager {
         // Where the store says nothing, its own that lies there does.
         let all = self.list_backups().unwrap_or_default();
         let mut its = all.iter().rev().filter(|one| one.damage.is_none() && owns(&one.source_dir));
-        let its = its.find(|one| one.whose != Whose::Unsaid && is_own(one.whose))?;
+        let its = its.find(|one| one.whose != Whose::Unsaid && is_own(one.whose, WHENEVER))?;
         Some(format!("{} was made of another directory of the same path, and {} of this one", backup.name, its.name))
     }
 
@@ -308,8 +309,9 @@ impl BackupManager {
         let has_path = |one: &Listed| one.damage.is_none() && owns(&one.source_dir);
         let all: Vec<Whose> = backups.iter().filter(|one| has_path(one)).map(|one| one.whose).collect();
         let is_own = self.known().owns(&all);
-        let (own, others): (Vec<Listed>, Vec<Listed>) =
-            backups.into_iter().partition(|one| one.damage.is_some() || has_path(one) && (as_one || is_own(one.whose)));
+        let (own, others): (Vec<Listed>, Vec<Listed>) = backups
+            .into_iter()
+            .partition(|one| one.damage.is_some() || has_path(one) && (as_one || is_own(one.whose, one.created_ms)));
         let mut unverified = None;
         let mut decisions = retention::plan(&own, days, now, None);
         // Verifying costs a whole read: only if something would be removed at all.

@@ -35,6 +35,13 @@ pub fn instance(path: &Path) -> Option<InstanceId> {
     of(medium, meta.ino(), meta.created().ok()?)
 }
 
+/// When the directory at `path` was made, in milliseconds since 1970; nothing where its file system does not know.
+pub fn made_ms(path: &Path) -> Option<i64> {
+    instance(path)?;
+    let made = std::fs::metadata(path).ok()?.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(made.as_millis()).ok()
+}
+
 fn of(medium: u64, inode: u64, made: SystemTime) -> Option<InstanceId> {
     let made = made.duration_since(UNIX_EPOCH).ok().filter(|made| !made.is_zero())?;
     let mut hash = blake3::Hasher::new();

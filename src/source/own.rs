@@ -20,6 +20,26 @@ pub fn make_room(path: &Path) -> Result<()> {
     }
 }
 
+/// The same, for the owner of the data directory `of`, whoever makes it.
+pub fn make_room_for_owner(path: &Path, of: &Path) -> Result<()> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    let was_there = std::fs::symlink_metadata(folder).is_ok();
+    make_room(path)?;
+    if let (Some((user, group)), false) = (owner(of)?, was_there) {
+        // Who owns the data directory may have put a link in its place meanwhile.
+        std::os::unix::fs::lchown(folder, Some(user), Some(group))?;
+    }
+    Ok(())
+}
+
+/// Gives a file to the owner of the folder `of`, if root has made it.
+pub fn give_to_owner(file: &std::fs::File, of: &Path) -> Result<()> {
+    match owner(of)? {
+        Some((user, group)) => std::os::unix::fs::fchown(file, Some(user), Some(group)),
+        None => Ok(()),
+    }
+}
+
 /// Puts a file in place in one piece, not synced, for those whom `mode` says, whatever the mask is. What has the name
 /// that it is written under goes, and is not written through: in a folder of others it may be a link, or a pipe.
 pub fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
@@ -29,9 +49,14 @@ pub fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 /// The same, for the owner of the folder `of`, whoever puts it there: root's command may not take from an application
 /// what that keeps.
 pub fn put_for_owner(path: &Path, bytes: &[u8], mode: u32, of: &Path) -> Result<()> {
+    place(path, bytes, mode, owner(of)?)
+}
+
+/// Whose the folder `of` is, if this process is root's and that is not.
+fn owner(of: &Path) -> Result<Option<(u32, u32)>> {
     let meta = std::fs::metadata(of)?;
     let is_root = rustix::process::geteuid().is_root() && meta.uid() != 0;
-    place(path, bytes, mode, is_root.then(|| (meta.uid(), meta.gid())))
+    Ok(is_root.then(|| (meta.uid(), meta.gid())))
 }
 
 fn place(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result<()> {

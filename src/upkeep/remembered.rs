@@ -30,6 +30,8 @@ use crate::source::{named, own};
 pub const FILE: &str = ".nbak-state/seen.json";
 /// Directories of file systems that do not know when a folder was made.
 const UNKNOWN: &str = "unknown";
+/// Where a store lies that is not where it was. No path reads like that.
+const ELSEWHERE: &str = "elsewhere";
 /// It is at most this long, in bytes.
 const MOST: u64 = 1024 * 1024;
 
@@ -224,7 +226,10 @@ pub fn accept(data_dir: &Path, source: &str, store: &Store, these: &UpTo) -> Res
         return Ok(());
     }
     begin(data_dir)?;
-    remember(data_dir, source, store, missing(&seen(data_dir), store, false)?.is_some())?;
+    if let Some(behind) = missing(&seen(data_dir), store, false)? {
+        return Err(Error::usage(behind).hint("then say this once more; nothing was changed"));
+    }
+    remember(data_dir, source, store, false)?;
     changed(data_dir, |all| {
         if let Some(mark) = all.get_mut(&store.id().to_string()) {
             let said = mark.as_one.entry(text(instance(data_dir))).or_default();
@@ -266,9 +271,10 @@ fn is_named(Seen(all): &Seen, store: &Store, source: &str, path: &Path) -> Resul
 /// directory that it is of.
 pub fn begin(data_dir: &Path) -> Result<()> {
     let path = data_dir.join(FILE);
-    let room = own::make_room(&path);
+    let room = own::make_room_for_owner(&path, data_dir);
     let made = room.and_then(|()| open(OpenOptions::new().write(true).create(true).truncate(false), &path));
-    made.map(drop).map_err(|error| Error::io("remember how far the store is", &path, error))
+    let made = made.and_then(|file| own::give_to_owner(&file, data_dir));
+    made.map_err(|error| Error::io("remember how far the store is", &path, error))
 }
 
 /// Remembers how far `store` is, in which this data directory is known as `source`; or, if it is `behind`, that this
@@ -296,8 +302,11 @@ pub fn remember(data_dir: &Path, source: &str, store: &Store, behind: bool) -> R
             _ => Mark { instead: behind, ..now },
         };
         if !behind {
-            // What lay there is no longer expected.
-            all.retain(|_, other| other.at != at);
+            // What lay there is no longer expected. What a person said of it counts when it is there again: disks may
+            // take turns at one place.
+            all.retain(|_, other| other.at != at || !other.as_one.is_empty());
+            let others = all.values_mut().filter(|other| other.at == at);
+            others.for_each(|other| ELSEWHERE.clone_into(&mut other.at));
         }
         all.insert(id, Mark { at, known_as: source.to_owned(), as_one, ..mark });
     })

@@ -393,17 +393,9 @@ fn without_any_of_its_own_it_takes_nothing_of_anothers() {
     assert_eq!(ids(&turns.place).len(), 3);
 }
 
-/// The application's own backups say a path alone: they may be of any directory that the store knows.
-#[test]
-fn a_backup_that_does_not_say_whose_it_is_stays_where_there_are_two() {
-    let mut turns = two();
-    let mut clock = Clock::new();
-    clock.back(60 * DAY);
-    let old = made(turns.at("one"), &clock, "one 1");
-    clock.forward(30 * DAY);
-    made(&turns.place, &clock, "one 2");
-    // As the application makes them.
-    for backup in fs::read_dir(old.parent().expect("a folder")).expect("read").flatten() {
+/// Makes the backups in `folder` such as the application makes.
+fn as_the_application(folder: &Path) {
+    for backup in fs::read_dir(folder).expect("read").flatten() {
         let path = backup.path().join("manifest.json");
         let Ok(bytes) = fs::read(&path) else { continue };
         let mut manifest: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
@@ -414,6 +406,45 @@ fn a_backup_that_does_not_say_whose_it_is_stays_where_there_are_two() {
         }
         fs::write(path, serde_json::to_vec_pretty(&manifest).expect("JSON")).expect("written");
     }
+}
+
+/// A new machine, with a new store, finds the backups that the application made on the one that is gone: what is older
+/// than the data directory is not of this one, until a person says so.
+#[test]
+fn what_was_there_before_the_directory_is_not_pruned() {
+    let mut turns = two();
+    let backups = turns.place.path("backups");
+    let with = |place: &Place, args: &[&str]| {
+        let mut command = place.command(args);
+        command.env("NBAK_BACKUP_DIR", &backups).env("NBAK_REPO", place.path("new store"));
+        let run = Run::of(command);
+        assert_eq!(run.code, 0, "{run:?}");
+        run
+    };
+    let mut clock = Clock::new();
+    clock.back(60 * DAY);
+    let mut command = turns.at("one").command(&["backup", "--json"]);
+    command.env("NBAK_BACKUP_DIR", &backups);
+    clock.give(&mut command);
+    let old = PathBuf::from(id(&Run::of(command), "path").expect("a path"));
+    as_the_application(&backups);
+    with(turns.at("other"), &["backup"]);
+    let run = with(&turns.place, &["backup", "prune", "--days", "30"]);
+    assert!(old.exists() && run.err.contains("1 backup stays"), "{run:?}");
+    with(&turns.place, &["backup", "prune", "--days", "30", "--as-one"]);
+    assert!(!old.exists());
+}
+
+/// The application's own backups say a path alone: they may be of any directory that the store knows.
+#[test]
+fn a_backup_that_does_not_say_whose_it_is_stays_where_there_are_two() {
+    let mut turns = two();
+    let mut clock = Clock::new();
+    clock.back(60 * DAY);
+    let old = made(turns.at("one"), &clock, "one 1");
+    clock.forward(30 * DAY);
+    made(&turns.place, &clock, "one 2");
+    as_the_application(old.parent().expect("a folder"));
     take(turns.at("other"), "other 1");
     let run = turns.place.ok(&["backup", "prune", "--days", "40"]);
     assert!(old.exists() && run.err.contains("1 backup stays"), "{run:?}");
@@ -623,6 +654,136 @@ fn nor_in_google_drive() {
     assert_eq!(uploaded().len(), 2);
     cloud.ok(&["backup", "gdrive", "prune", "--as-one"]);
     assert_eq!(uploaded().len(), 1);
+}
+
+/// The same directory under another name of its machine goes on to prune what it made; what the application put there,
+/// and is older than the directory, may be of another machine.
+#[test]
+fn in_google_drive_a_directory_is_the_same_under_another_name_of_its_machine() {
+    let cloud = Cloud::new();
+    let made = id(&cloud.ok(&["backup", "--json"]), "name").expect("a name");
+    as_the_application(&cloud.place.data.join("backups"));
+    cloud.grant();
+    cloud.ok(&["backup", "gdrive", "upload", &made]);
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_millis(1100));
+        cloud.ok(&["backup"]);
+    }
+    let uploaded = || {
+        let mut all = cloud.fake.children(&cloud.fake.at("nodyn-backups").expect("a folder").id);
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    };
+    let all = uploaded();
+    for (folder, machine) in all.iter().zip([None, Some("earlier"), Some("earlier")]) {
+        cloud.age(&folder.id);
+        cloud.fake.change(&folder.id, |folder| {
+            folder.app_properties.remove("nbak_machine");
+            let machine = machine.map(|name| ("nbak_machine".to_owned(), name.to_owned()));
+            folder.app_properties.extend(machine);
+        });
+    }
+    let run = cloud.ok(&["backup", "gdrive", "prune"]);
+    assert!(run.err.contains("1 backup stays"), "{run:?}");
+    let left = uploaded().into_iter().map(|folder| folder.id).collect::<Vec<_>>();
+    assert_eq!(left, [all[0].id.clone(), all[2].id.clone()], "{run:?}");
+}
+
+/// Two containers of the same path and of no name, each with a store of its own, and one account.
+#[test]
+fn a_restore_from_drive_without_a_name_is_of_this_directory() {
+    let cloud = Cloud::new();
+    let (own, path) = (cloud.place.data.clone(), |name: &str| cloud.place.path(name));
+    let become_another = |aside: &str| {
+        fs::rename(&own, path(aside)).expect("moved away");
+        fs::rename(&cloud.place.repo, path(&format!("{aside}-store"))).expect("moved away");
+        fs::create_dir(&own).expect("made");
+        cloud.grant();
+    };
+    let backup = |text: &str| {
+        fs::write(own.join("notes"), text).expect("written");
+        std::thread::sleep(Duration::from_millis(1100));
+        cloud.ok(&["backup"]);
+    };
+    cloud.grant();
+    backup("one");
+    become_another("first");
+    backup("other");
+    become_another("second");
+    // One that is neither: a person has to say which.
+    for args in [&["backup", "gdrive", "verify"][..], &["backup", "gdrive", "restore", "--yes"]] {
+        refused(&cloud.run(args), 2, &["of several data directories", "by its id"]);
+    }
+    fs::rename(&own, path("third")).expect("moved away");
+    fs::rename(path("first"), &own).expect("moved back");
+    fs::rename(path("first-store"), &cloud.place.repo).expect("moved back");
+    fs::write(own.join("notes"), "lost").expect("written");
+    cloud.ok(&["backup", "gdrive", "restore", "--yes"]);
+    assert_eq!(fs::read_to_string(own.join("notes")).expect("read"), "one");
+}
+
+/// A copy of a directory has seen more of the store than there is: what is said then would not count.
+#[test]
+fn nothing_is_said_of_a_store_that_was_put_back() {
+    let mut turns = two();
+    take(turns.at("one"), "one 1");
+    let earlier = turns.place.path("earlier");
+    copy(&turns.place.repo, &earlier);
+    let state = turns.at("other").data.join(".nbak-state");
+    let _ = [take(&turns.place, "other 1"), take(&turns.place, "other 2")];
+    fs::create_dir_all(&state).expect("made");
+    fs::write(state.join("seen.json"), "").expect("written");
+    take(&turns.place, "other 3");
+    fs::remove_dir_all(&turns.place.repo).expect("removed");
+    fs::rename(&earlier, &turns.place.repo).expect("put back");
+    refused(&turns.place.run(&["forget", "--as-one"]), 2, &["repair index", "say this once more"]);
+    turns.place.ok(&["repair", "index"]);
+    take(&turns.place, "other 4");
+    turns.place.ok(&["forget", "--as-one"]);
+    turns.place.ok(&["forget", "--keep-last", "1"]);
+    assert_eq!(ids(&turns.place).len(), 1);
+}
+
+/// Two disks that take turns at one place: what was said of the store on one of them counts when that is back.
+#[test]
+fn what_a_person_said_counts_for_each_of_two_disks() {
+    let mut turns = two();
+    let (repo, disks) = (turns.place.repo.clone(), ["a", "b"].map(|disk| turns.place.path(disk)));
+    for disk in &disks {
+        take(turns.at("one"), &format!("of {}", disk.display()));
+        take(&turns.place, &format!("more of {}", disk.display()));
+        fs::rename(&repo, disk).expect("moved away");
+    }
+    for (nth, disk) in [0, 1, 0, 1].into_iter().enumerate() {
+        fs::rename(&disks[disk], &repo).expect("there");
+        take(turns.at("other"), &format!("other {nth}"));
+        if nth < 2 {
+            turns.place.ok(&["repair", "index"]);
+            turns.place.ok(&["forget", "--as-one"]);
+        } else {
+            let run = turns.place.ok(&["forget", "--keep-last", "1"]);
+            assert!(!run.err.contains(LEAVES) && ids(&turns.place).len() == 1, "{nth}: {run:?}");
+        }
+        fs::rename(&repo, &disks[disk]).expect("moved away");
+    }
+}
+
+/// Root says it of the directory of somebody else, who goes on by what was said.
+#[test]
+fn what_root_says_counts_for_the_owner() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut turns = two();
+    take(turns.at("one"), "one 1");
+    take(turns.at("other"), "other 1");
+    std::os::unix::fs::chown(&turns.place.data, Some(65534), Some(65534)).expect("given away");
+    turns.place.ok(&["forget", "--as-one"]);
+    for name in [".nbak-state", ".nbak-state/seen.json"] {
+        use std::os::unix::fs::MetadataExt as _;
+        let meta = fs::metadata(turns.place.data.join(name)).expect("there");
+        assert_eq!(meta.uid(), 65534, "{name}");
+    }
 }
 
 /// A disk that was not mounted for one snapshot, and is back: nothing is amiss any more.

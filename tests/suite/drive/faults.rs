@@ -8,11 +8,12 @@ use std::fs;
 
 use crate::common::noise;
 use crate::drive_common::{Cloud, drive, store_grant};
-use nbak::drive::backups::Backups;
+use nbak::drive::backups::{Backups, Choice};
 use nbak::drive::owner::Owner;
 use nbak::drive::sessions::Sessions;
 use nbak::export::backup::Backup;
 use nbak::export::list::Order;
+use nbak::export::manifest::whose::Known;
 
 /// Scripts in one run.
 const SCRIPTS: u64 = 12;
@@ -77,7 +78,7 @@ fn whatever_breaks_there_is_one_whole_copy() {
             let drive = drive(&cloud);
             let backups = Backups { drive: &drive, sessions: &sessions, own: &Owner::default() };
             match backups
-                .find(None, (&Order::new(), 0))
+                .find(None, &Choice { order: &Order::new(), now_ms: 0, known: &Known::default() })
                 .and_then(|(stored, _)| backups.download(&backups.plan(&stored)?, &folder, &|_| Ok(()), &|_| {}))
             {
                 Ok(_) => break,

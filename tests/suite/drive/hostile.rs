@@ -8,13 +8,14 @@ use std::path::Path;
 use crate::common::noise;
 use crate::drive_common::{Cloud, drive, store_grant};
 use crate::fake_drive::{FakeDrive, Hostile};
-use nbak::drive::backups::Backups;
+use nbak::drive::backups::{Backups, Choice};
 use nbak::drive::mirror::{DriveObjects, stores};
 use nbak::drive::owner::Owner;
 use nbak::drive::sessions::Sessions;
 use nbak::error::Error;
 use nbak::export::backup::Backup;
 use nbak::export::list::Order;
+use nbak::export::manifest::whose::Known;
 use nbak::id::StoreId;
 use nbak::store::objects::{Key, Kind, Objects};
 
@@ -63,7 +64,7 @@ impl Scene {
         let inner = target.join("inner");
         let result = self.with(|backups| {
             backups
-                .find(None, (&Order::new(), 0))
+                .find(None, &Choice { order: &Order::new(), now_ms: 0, known: &Known::default() })
                 .and_then(|(stored, _)| backups.download(&backups.plan(&stored)?, &inner, &|_| Ok(()), &|_| {}))
         });
         let beside: Vec<_> =
@@ -134,11 +135,19 @@ fn another_machine_of_the_same_second_is_left_alone() {
     assert_eq!(folders.len(), 2);
     let name = scene.backup.name.clone();
     let why = scene
-        .with(|backups| backups.find(Some(&name), (&Order::new(), 0)).map(drop))
+        .with(|backups| {
+            backups.find(Some(&name), &Choice { order: &Order::new(), now_ms: 0, known: &Known::default() }).map(drop)
+        })
         .expect_err("it is not clear which")
         .to_string();
     assert!(folders.iter().all(|folder| why.contains(&folder.id)), "{why}");
-    scene.with(|backups| backups.find(Some(&folders[1].id), (&Order::new(), 0)).map(drop)).expect("by its id");
+    scene
+        .with(|backups| {
+            backups
+                .find(Some(&folders[1].id), &Choice { order: &Order::new(), now_ms: 0, known: &Known::default() })
+                .map(drop)
+        })
+        .expect("by its id");
 }
 
 /// What is wrong there is no backup while it is mended.

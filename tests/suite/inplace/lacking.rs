@@ -31,10 +31,9 @@ pub fn killed_at(place: &Place, args: &[&str], nth: u32) {
     assert!(kill(&place.command(args), nth), "{args:?} was not killed");
 }
 
-/// Killed before the `nth` rename, and not now before and now after it: a signal alone may arrive when the call that it
-/// came with is done, so that this one is made to fail as well.
+/// Killed at the `nth` rename: on some kernels now before and now after it.
 pub fn kill(command: &Command, nth: u32) -> bool {
-    let inject = format!("inject=renameat2:error=EIO:signal=KILL:when={nth}");
+    let inject = format!("inject=renameat2:signal=KILL:when={nth}");
     let options = ["-o", "/dev/null", "-e", "trace=renameat2", "-e", &inject];
     !traced(command, &options).output().expect("it runs").status.success()
 }

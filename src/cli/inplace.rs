@@ -369,7 +369,8 @@ fn tell(context: &Context, replaced: &Replaced) {
     }
     for path in &replaced.skipped {
         output::warning(format!(
-            "not restored, and left as it is: {path}: it is this program's own, or never part of a backup; \
+            "not restored, and left as it is: {path}: it is this program's own, never part of a backup, or \
+             a log that was captured without its file and would be played into the one that stands there; \
              `nbak restore SNAP PATH --target DIR` has it out of a snapshot"
         ));
     }

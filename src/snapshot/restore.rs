@@ -11,7 +11,7 @@
 //! A chunk counts only after its bytes gave its id. A file that lacks one is removed again and reported; all others are
 //! restored.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use rayon::prelude::*;
 use super::look::{self, Place, chunks_of, clean_path};
 use super::progress::Progress;
 use super::record::Record;
-use super::sidecar::sidecars;
+use super::sidecar::{is_log, sidecars};
 use super::store::Store;
 use super::target::{LEFT, Standing, Target};
 use super::tree::{Attributes, Consistency, Entry, Node};
@@ -365,6 +365,9 @@ impl Plan {
                 return Err(in_the_way(path, "a directory"));
             }
         }
+        let restored: HashSet<PathBuf> = self.files.iter().map(|file| file.path.clone()).collect();
+        // What is encrypted by itself is told to be a database by its log.
+        let is_foreign_log = |path: &Path| !restored.contains(path) && is_log(&target.place(path));
         for file in &mut self.files {
             match target.standing(&file.path) {
                 Standing::Nothing => {}
@@ -376,7 +379,8 @@ impl Plan {
                 }
             }
             // A log or journal that stays beside a restored database would be played into it at its next opening.
-            let standing = sidecars(&file.path).into_iter().find(|sidecar| file.database && target.exists(sidecar));
+            let is_played = |path: &PathBuf| target.exists(path) && (file.database || is_foreign_log(path));
+            let standing = sidecars(&file.path).into_iter().find(is_played);
             if let Some(sidecar) = standing {
                 return Err(Error::failed("a sidecar of a database stands in the target: the database may be in use")
                     .at(target.place(&sidecar))

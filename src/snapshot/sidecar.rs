@@ -64,6 +64,14 @@ impl Sidecar {
     }
 }
 
+/// Whether what stands at `path` is called as a log or a journal, and is one that holds something.
+pub fn is_log(path: &Path) -> bool {
+    let Some((which @ (Sidecar::Log | Sidecar::Journal), _)) = Sidecar::named(path) else { return false };
+    let mut head = [0; HEAD];
+    let got = FileHandle::open(path).and_then(|file| file.read_at(&mut head, 0));
+    got.is_ok_and(|got| which.is_true(&head[..got]) && head[..got].iter().any(|byte| *byte != 0))
+}
+
 /// A journal in any of its states: in use, its header synced or not yet; emptied; kept for the next time with zeros in
 /// place of its header.
 fn is_journal(head: &[u8]) -> bool {

@@ -227,7 +227,10 @@ impl Planner<'_> {
     fn entry(&mut self, entry: &Entry, measured: &Measured) -> Result<()> {
         let (root, path) = (self.root, &entry.path);
         let live = entry.live;
-        self.is_not_alone(path)?;
+        if self.is_of_another(path)? {
+            self.plan.intent.skipped.push(path.display().to_string());
+            return Ok(());
+        }
         let beside = standing_sidecars(root, path)?;
         if let Some(header) = measured.header {
             self.plan.databases.insert(path.clone(), header);
@@ -287,14 +290,16 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// A log that was asked for by itself would be played into whatever database stands there.
-    fn is_not_alone(&self, path: &Path) -> Result<()> {
-        let Some(base) = base_of(path).filter(|base| !self.options.whole && !self.plan.staged.contains(base)) else {
-            return Ok(());
-        };
+    /// Whether what is staged at `path` is a log that came without its file: it would be played into whatever stands
+    /// there. An error if it was asked for by itself.
+    fn is_of_another(&self, path: &Path) -> Result<bool> {
+        let Some(base) = base_of(path).filter(|base| !self.plan.staged.contains(base)) else { return Ok(false) };
         let stands = self.root.seen(&base)?.is_some_and(|seen| seen.kind == Kind::File);
         if !stands || !is_log(self.root, &Path::new(NEW).join(path))? {
-            return Ok(());
+            return Ok(false);
+        }
+        if self.options.whole {
+            return Ok(true);
         }
         Err(Error::usage("this belongs to a database, and is not put beside another one by itself").at(path).hint(
             format!(

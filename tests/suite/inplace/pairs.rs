@@ -315,6 +315,42 @@ fn a_log_does_not_come_after_somebody_went_on_with_its_file() {
     }
 }
 
+/// Of a database that is left out of snapshots, say, the log is in them all the same.
+#[test]
+fn a_log_without_its_file_is_put_beside_no_other() {
+    let place = Place::empty();
+    fs::write(place.data.join("c.db-wal"), log("SNAP")).expect("written");
+    fs::write(place.data.join("zz"), "first").expect("written");
+    let id = said(&place.ok(&["snapshot", "--json"]))["snapshot"].as_str().expect("an id").to_owned();
+    fs::write(place.data.join("c.db"), base("LIVE")).expect("written");
+    for log_of in [None, Some("LIVE")] {
+        let _ = fs::remove_file(place.data.join("c.db-wal"));
+        if let Some(version) = log_of {
+            fs::write(place.data.join("c.db-wal"), log(version)).expect("written");
+        }
+        fs::write(place.data.join("zz"), "later").expect("written");
+        let run = place.run(&["restore", &id, "--in-place", "--yes"]);
+        assert!(run.code == 3 && run.err.contains("c.db-wal: it is"), "{run:?}");
+        assert_eq!(fs::read(place.data.join("c.db-wal")).ok(), log_of.map(log), "{run:?}");
+        assert_eq!(fs::read(place.data.join("zz")).expect("read"), b"first");
+    }
+}
+
+/// A folder that was restored to before is none where an older version meets the newer one's log.
+#[test]
+fn no_version_meets_the_log_of_another_in_a_target() {
+    let scene = Scene::of(Comes::File);
+    scene.put("c.db", base("NEXT"));
+    scene.put("c.db-wal", log("NEXT"));
+    let next = said(&scene.place.ok(&["snapshot", "--json"]))["snapshot"].as_str().expect("an id").to_owned();
+    let target = scene.place.path("look");
+    let to = |id: &str| scene.place.run(&["restore", id, "--overwrite", "--target", target.to_str().expect("text")]);
+    assert!(to(&next).code == 0 && to(&next).code == 0, "it has its own log");
+    let run = to(&scene.id);
+    assert!(run.code == 1 && run.err.contains("c.db-wal"), "{run:?}");
+    assert_eq!(fs::read(target.join("c.db")).expect("read"), base("NEXT"));
+}
+
 /// Somebody's own, that is called alike and no log, is nobody's half.
 #[test]
 fn given_up_somebodys_own_stays_where_it_was() {

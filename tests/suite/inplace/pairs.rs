@@ -336,6 +336,20 @@ fn a_log_without_its_file_is_put_beside_no_other() {
     }
 }
 
+/// Who looks at one file elsewhere is told of the log that has its newest rows.
+#[test]
+fn a_log_that_is_not_named_is_told() {
+    let scene = Scene::of(Comes::Pair);
+    let to = |name: &str, paths: &[&str]| {
+        let target = scene.place.path(name);
+        let args = [&["restore", &scene.id][..], paths, &["--target", target.to_str().expect("text")]].concat();
+        scene.place.ok(&args).err
+    };
+    assert!(to("one", &["c.db"]).contains("c.db-wal was captured beside"));
+    assert!(!to("both", &["c.db", "c.db-wal"]).contains("was captured beside"));
+    assert!(!to("other", &["zz"]).contains("was captured beside"));
+}
+
 /// A folder that was restored to before is none where an older version meets the newer one's log.
 #[test]
 fn no_version_meets_the_log_of_another_in_a_target() {

@@ -19,6 +19,7 @@ use crate::export::manifest::whose::{Known, WHENEVER, Whose};
 use crate::export::manifest::{BYTES_MAX, Manifest};
 use crate::export::names::{self, MANIFEST};
 use crate::export::retention::{self, Decision};
+use crate::source::named;
 
 pub mod fetch;
 mod send;
@@ -253,27 +254,17 @@ impl Backups<'_> {
         // What the application put there says no machine: of another with the path it may be as well.
         let is_other = |one: &Stored| {
             let of = one.owner();
-            !of.machine.is_empty() && !has_path(one) && of.source_dir == self.own.source_dir
+            let path = |source: &str| named::split(source).1.to_owned();
+            !of.machine.is_empty() && !has_path(one) && path(&of.source_dir) == path(&self.own.source_dir)
         };
         let known = Known { is_alone: which.known.is_alone && !all.iter().any(is_other), ..which.known.clone() };
         let owns = known.owns(&said.collect::<Vec<_>>());
-        // What this very directory made is its own under whatever name the machine had.
-        let is_it = |one: &Stored| {
-            one.owner().source_dir == self.own.source_dir
-                && matches!(one.listed.whose, Whose::Of(it) if it.is_some() && which.known.is_it(it))
-        };
-        let is_own = |one: &Stored| {
-            is_it(one) || has_path(one) && (which.as_one || owns(one.listed.whose, one.listed.created_ms))
-        };
+        let is_own = |one: &Stored| has_path(one) && (which.as_one || owns(one.listed.whose, one.listed.created_ms));
         let mut owners: BTreeMap<(Owner, Whose), Vec<&Stored>> = BTreeMap::new();
         let (asked, others): (Vec<&Stored>, Vec<&Stored>) = all.iter().partition(|one| which.every || is_own(one));
         for one in asked {
-            let of = if is_own(one) {
-                (self.own.clone(), Whose::Of(which.known.own))
-            } else {
-                (one.owner(), one.listed.whose)
-            };
-            owners.entry(of).or_default().push(one);
+            let whose = if is_own(one) { Whose::Of(which.known.own) } else { one.listed.whose };
+            owners.entry((one.owner(), whose)).or_default().push(one);
         }
         let left = others.into_iter().filter(|one| has_path(one) && one.listed.is_past(days, now_ms)).count();
         let mut decided: Vec<(&Stored, Decision)> = Vec::new();

@@ -656,10 +656,10 @@ fn nor_in_google_drive() {
     assert_eq!(uploaded().len(), 1);
 }
 
-/// The same directory under another name of its machine goes on to prune what it made; what the application put there,
-/// and is older than the directory, may be of another machine.
+/// A clone of this machine under another name has the very same directory, and what it made is its own. What the
+/// application put there, and is older than the directory, may be of another machine.
 #[test]
-fn in_google_drive_a_directory_is_the_same_under_another_name_of_its_machine() {
+fn in_google_drive_nothing_goes_that_a_machine_of_another_name_made() {
     let cloud = Cloud::new();
     let made = id(&cloud.ok(&["backup", "--json"]), "name").expect("a name");
     as_the_application(&cloud.place.data.join("backups"));
@@ -685,8 +685,7 @@ fn in_google_drive_a_directory_is_the_same_under_another_name_of_its_machine() {
     }
     let run = cloud.ok(&["backup", "gdrive", "prune"]);
     assert!(run.err.contains("1 backup stays"), "{run:?}");
-    let left = uploaded().into_iter().map(|folder| folder.id).collect::<Vec<_>>();
-    assert_eq!(left, [all[0].id.clone(), all[2].id.clone()], "{run:?}");
+    assert_eq!(uploaded().len(), all.len(), "{run:?}");
 }
 
 /// Two containers of the same path and of no name, each with a store of its own, and one account.

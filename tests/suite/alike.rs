@@ -10,6 +10,7 @@ use crate::common::{KEY, Place, Run, copy};
 use crate::daemon_common::clock::Clock;
 use crate::daemon_common::{LONG, Life, daemon, json_lines, make_due, text, until};
 use crate::drive_common::Cloud;
+use crate::fake_drive::StoredFile;
 use crate::named::{Turns, id, ids, notes, refused, take};
 use serde_json::json;
 
@@ -616,6 +617,13 @@ fn no_backup_is_pruned_that_is_anothers() {
     assert!(run.code == 0 && !own.exists(), "{run:?}");
 }
 
+/// The folders of the backups there, the oldest first.
+fn uploaded(cloud: &Cloud) -> Vec<StoredFile> {
+    let mut all = cloud.fake.children(&cloud.fake.at("nodyn-backups").expect("a folder").id);
+    all.sort_by(|one, other| one.name.cmp(&other.name));
+    all
+}
+
 #[test]
 fn nor_in_google_drive() {
     let cloud = Cloud::new();
@@ -623,12 +631,7 @@ fn nor_in_google_drive() {
     cloud.ok(&["backup"]);
     std::thread::sleep(Duration::from_millis(1100));
     cloud.ok(&["backup"]);
-    let uploaded = || {
-        let mut all = cloud.fake.children(&cloud.fake.at("nodyn-backups").expect("a folder").id);
-        all.sort_by(|one, other| one.name.cmp(&other.name));
-        all
-    };
-    cloud.age(&uploaded()[0].id);
+    cloud.age(&uploaded(&cloud)[0].id);
     let (own, aside) = (cloud.place.data.clone(), cloud.place.path("aside"));
     fs::rename(&own, &aside).expect("moved away");
     fs::create_dir(&own).expect("made");
@@ -636,24 +639,24 @@ fn nor_in_google_drive() {
     take(&cloud.place, "another's");
     let run = cloud.ok(&["backup", "gdrive", "prune"]);
     assert!(run.err.contains("1 backup stays") && run.out == "no backup is to be removed\n", "{run:?}");
-    assert_eq!(uploaded().len(), 2);
+    assert_eq!(uploaded(&cloud).len(), 2);
     // Whose it is may prune it, also where the store is away.
     fs::rename(&own, cloud.place.path("its")).expect("moved away");
     fs::rename(&aside, &own).expect("moved back");
     fs::rename(&cloud.place.repo, cloud.place.path("away")).expect("moved away");
     assert!(cloud.ok(&["backup", "gdrive", "prune"]).out.contains("removed"));
-    assert_eq!(uploaded().len(), 1);
+    assert_eq!(uploaded(&cloud).len(), 1);
     // And another of which a person says that it was this one before.
     fs::rename(&own, &aside).expect("moved away");
     fs::rename(cloud.place.path("its"), &own).expect("moved back");
     fs::rename(cloud.place.path("away"), &cloud.place.repo).expect("moved back");
-    cloud.age(&uploaded()[0].id);
+    cloud.age(&uploaded(&cloud)[0].id);
     std::thread::sleep(Duration::from_millis(1100));
     cloud.ok(&["backup"]);
     cloud.ok(&["backup", "gdrive", "prune"]);
-    assert_eq!(uploaded().len(), 2);
+    assert_eq!(uploaded(&cloud).len(), 2);
     cloud.ok(&["backup", "gdrive", "prune", "--as-one"]);
-    assert_eq!(uploaded().len(), 1);
+    assert_eq!(uploaded(&cloud).len(), 1);
 }
 
 /// A clone of this machine under another name has the very same directory, and what it made is its own. What the
@@ -669,12 +672,7 @@ fn in_google_drive_nothing_goes_that_a_machine_of_another_name_made() {
         std::thread::sleep(Duration::from_millis(1100));
         cloud.ok(&["backup"]);
     }
-    let uploaded = || {
-        let mut all = cloud.fake.children(&cloud.fake.at("nodyn-backups").expect("a folder").id);
-        all.sort_by(|one, other| one.name.cmp(&other.name));
-        all
-    };
-    let all = uploaded();
+    let all = uploaded(&cloud);
     for (folder, machine) in all.iter().zip([None, Some("earlier"), Some("earlier")]) {
         cloud.age(&folder.id);
         cloud.fake.change(&folder.id, |folder| {
@@ -685,7 +683,7 @@ fn in_google_drive_nothing_goes_that_a_machine_of_another_name_made() {
     }
     let run = cloud.ok(&["backup", "gdrive", "prune"]);
     assert!(run.err.contains("1 backup stays"), "{run:?}");
-    assert_eq!(uploaded().len(), all.len(), "{run:?}");
+    assert_eq!(uploaded(&cloud).len(), all.len(), "{run:?}");
 }
 
 /// Two containers of the same path and of no name, each with a store of its own, and one account.

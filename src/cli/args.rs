@@ -357,7 +357,7 @@ pub enum BackupAction {
         /// Remove nothing; say what would be removed
         #[arg(long)]
         dry_run: bool,
-        /// Go over those that other directories of the same path made too: of what this one was before
+        /// Go over all that have this path, for this one was all of those: not where another lives beside it
         #[arg(long)]
         as_one: bool,
     },

@@ -5,8 +5,8 @@
 //! pages differ; only these are read once more, and saved as if a log had listed them ([`super::save`]). So however
 //! much has changed, no page waits in memory.
 //!
-//! One that has changed nearly everywhere comes back at once: page by page it would take longer than as a whole. So does
-//! one that cannot be read, and whoever reads it in its turn tells why.
+//! One that has changed nearly everywhere comes back at once: page by page it would take longer than as a whole. So
+//! does one that cannot be read, and whoever reads it in its turn tells why.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -24,6 +24,7 @@ use crate::snapshot::lack::Lack;
 use crate::snapshot::look::clean_path;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
+use crate::snapshot::sidecar::Sidecar;
 
 /// What a warning begins with that a daemon tells people of.
 pub const HALF_DONE: &str = "a restore is half done";
@@ -284,7 +285,7 @@ fn carry_out(
     let safety: RefCell<Option<(PathBuf, String)>> = RefCell::default();
     let on_safety = |created: &Created| {
         let path = created.written.path.clone();
-        output::message(format!("safety backup of the present state: {}", path.display()));
+        output::message(format!("safety backup of the present state: {}{}", path.display(), way_back(context, &path)));
         *safety.borrow_mut() = Some((path, created.taken.record.id.to_string()));
     };
     let restored = act(&on_safety, &context.bars());
@@ -293,18 +294,22 @@ fn carry_out(
         Ok(restored) => restored,
         Err(error) => {
             if let Some((path, _)) = &safety {
-                let name = path.file_name().map_or(path.as_path(), Path::new);
-                let command = command(context, name, None).map(|command| format!(" (`{command}`)"));
                 output::message(format!(
                     "the state from before the restore is in the safety backup: {}{}",
                     path.display(),
-                    command.unwrap_or_default()
+                    way_back(context, path)
                 ));
             }
             return Err(error);
         }
     };
     Ok(told(context, what, &restored, safety.as_ref(), start))
+}
+
+/// The command that restores the safety backup at `path`, in brackets.
+fn way_back(context: &Context, path: &Path) -> String {
+    let name = path.file_name().map_or(path, Path::new);
+    command(context, name, None).map(|command| format!(" (`{command}`)")).unwrap_or_default()
 }
 
 /// Answers the exit code.
@@ -325,8 +330,10 @@ fn told(context: &Context, what: &str, restored: &Restored, safety: Option<&(Pat
             replaced.unchanged,
             start.elapsed().as_secs_f64(),
         ));
-        if replaced.files > 0 {
+        if replaced.files > replaced.through.len() as u64 {
             line("restart the application now");
+        } else if replaced.files > 0 {
+            line("the programs that have the databases open go on with what was restored");
         }
     }
     if replaced.skipped.is_empty() && replaced.stayed.is_empty() && !is_incomplete { 0 } else { IN_PART }
@@ -368,10 +375,14 @@ fn tell(context: &Context, replaced: &Replaced) {
         output::warning(format!("process {pid} ({command}) still uses files that were replaced: restart it"));
     }
     for path in &replaced.skipped {
+        let why = if Sidecar::named(Path::new(path)).is_some() {
+            "it is a log that was captured without its file, and would be played into the one that stands there"
+        } else {
+            "it is this program's own, or of the kind that is never part of a snapshot"
+        };
         output::warning(format!(
-            "not restored, and left as it is: {path}: it is this program's own, never part of a backup, or \
-             a log that was captured without its file and would be played into the one that stands there; \
-             `nbak restore SNAP PATH --target DIR` has it out of a snapshot"
+            "not restored, and left as it is: {path}: {why}; `nbak restore SNAP PATH --target DIR` has it out of a \
+             snapshot"
         ));
     }
     let of = replaced.what.as_ref().map(|what| format!(", of {what},")).unwrap_or_default();

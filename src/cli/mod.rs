@@ -29,6 +29,8 @@ mod snapshot;
 mod stats;
 mod status;
 
+use std::os::unix::fs::MetadataExt as _;
+
 use clap::Parser;
 
 use self::args::{Args, BackupAction, Command, Common, Gdrive};
@@ -120,7 +122,37 @@ fn finishes(command: &Command) -> bool {
     }
 }
 
+/// Whether the command may make files in the store, or among the backups.
+fn writes(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Forget(_)
+            | Command::Undelete(_)
+            | Command::Gc(_)
+            | Command::Backup(_)
+            | Command::Daemon
+            | Command::Repair(_)
+    ) || finishes(command)
+}
+
+/// As root, what is made for an application is root's: its own snapshots fail at that later on.
+fn warn_of_root(context: &Context) {
+    let is_root = rustix::process::geteuid().is_root();
+    let owner = |path: std::path::PathBuf| std::fs::metadata(path).ok().map(|meta| meta.uid());
+    let owner = context.data_dir().ok().and_then(owner).filter(|owner| is_root && *owner != 0);
+    if let Some(owner) = owner {
+        output::warning(format!(
+            "this runs as root, and the data directory belongs to user {owner}: what it makes in the store and among \
+             the backups is root's, and that user can neither read nor remove it; better is `sudo -u '#{owner}' nbak \
+             …`, or `chown -R {owner}` of the store and the backups after this"
+        ));
+    }
+}
+
 fn run(common: &Common, context: &Context, command: Command) -> Result<u8> {
+    if writes(&command) {
+        warn_of_root(context);
+    }
     if !finishes(&command) {
         let _ = inplace::warn(context);
     }

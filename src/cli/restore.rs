@@ -15,10 +15,9 @@ use super::inplace::{abandon, missing, restore_in_place, resume};
 use super::output::{self, count, line, size, time};
 use super::snapshot::unreadable_json;
 use crate::error::{Error, Result};
-use crate::snapshot::look::{Place, find};
+use crate::snapshot::along::{along, spelled};
 use crate::snapshot::places::{meet, real, refuse_own, source_of_name};
 use crate::snapshot::restore::{Options, restore as restore_snapshot};
-use crate::snapshot::sidecar::sidecars;
 use crate::source::exclude::of_table;
 
 /// The exit code where all that the snapshot holds was restored, and it lacks some of what was asked for.
@@ -73,17 +72,10 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<u8> {
         refuse_own(&data, &really)?;
         really.strip_prefix(&data).into_iter().for_each(lies_in_the_data);
     }
-    let missing = missing(record, &args.paths)?;
-    for path in args.paths.iter().flat_map(|path| sidecars(path)).filter(|path| !args.paths.contains(path)) {
-        if let Ok(Place::Entry(_)) = find(&store, record, &path) {
-            output::warning(format!(
-                "{} was captured beside what is restored, and is not named: if it is its log, the newest rows are in \
-                 that (name it, too)",
-                path.display()
-            ));
-        }
-    }
-    let options = Options { target, paths: args.paths, overwrite: args.overwrite };
+    // A log that was captured beside what is named comes with it: the newest rows may be in that.
+    let paths = along(&store, record, &spelled(&args.paths)?)?;
+    let missing = missing(record, &paths)?;
+    let options = Options { target, paths, overwrite: args.overwrite };
     let restored = restore_snapshot(&store, record, &options, &context.bars())?;
     let duration_ms = start.elapsed().as_millis() as u64;
     if let Some(missing) = &missing {

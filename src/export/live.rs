@@ -20,6 +20,7 @@ use std::time::Duration;
 use super::inplace;
 use super::names::check_path;
 use crate::error::{Error, Result};
+use crate::snapshot::graph::is_graph;
 use crate::snapshot::sidecar::{Sidecar, is_shared_memory};
 use crate::source::clock::Clock;
 use crate::source::handle::FileHandle;
@@ -142,16 +143,15 @@ impl Touch<'_> {
                 }
                 // What belongs to it goes with it, whatever comes in its place.
                 for beside in inplace::company(&path) {
-                    if !is_folder(self.data, &beside) || inplace::is_graph(&beside) {
+                    if !is_folder(self.data, &beside) || is_graph(&beside) {
                         self.see(beside, &mut seen)?;
                     }
                 }
                 self.see(path, &mut seen)?;
             }
         }
-        let is_graph = |path: &PathBuf| inplace::is_graph(path);
-        if self.graph && names(self.staged, Path::new(""))?.iter().any(is_graph) {
-            for path in names(self.data, Path::new(""))?.into_iter().filter(is_graph) {
+        if self.graph && names(self.staged, Path::new(""))?.iter().any(|path| is_graph(path)) {
+            for path in names(self.data, Path::new(""))?.into_iter().filter(|path| is_graph(path)) {
                 self.see(path, &mut seen)?;
             }
         }

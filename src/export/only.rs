@@ -1,66 +1,43 @@
 //! Which paths of a snapshot or a backup a restore in place is about.
 //!
-//! A path can be spelled in many ways, and so can all of it (`.`, `/`). From here on each has one spelling, since what
-//! is done depends on it. And a knowledge graph is one thing, whether it is a folder or a file with others beside it:
-//! an engine plays the log that it finds into the file that it finds. So who names it gets all of it, and none of what
-//! lies beside it is put there by itself. It is the same with a file that was captured beside a log or a journal: it
-//! may be a database that is encrypted by itself, and who names it gets both. Not so what is only called alike: two
-//! texts `notes` and `notes-journal` are two things, and who names one gets that one.
+//! What goes along with what is named is [`crate::snapshot::along`]; here it is what a restore in place does not do,
+//! and the same of a documented backup, whose files are only looked into when they are staged.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::backup::Backup;
-use super::inplace::{GRAPH, beside_graph, is_graph};
 use crate::error::{Error, Result};
-use crate::snapshot::look::{Place, clean_path, find, list_of};
+use crate::snapshot::along::{along, spelled};
+use crate::snapshot::graph::{GRAPH, is_whole};
 use crate::snapshot::record::Record;
-use crate::snapshot::sidecar::{HEAD, Sidecar, fits_shared_memory, sidecars};
+use crate::snapshot::sidecar::{HEAD, Sidecar, fits_shared_memory, is_log, sidecars};
 use crate::snapshot::store::Store;
-use crate::snapshot::tree::Node;
 use crate::source::handle::FileHandle;
 
 /// The paths that `given` names, whether they are there or not; none for everything.
 ///
 /// Fails for what lies beside a knowledge graph alone.
 pub fn named(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut named = given.iter().map(|path| clean_path(path)).collect::<Result<Vec<_>>>()?;
-    if named.iter().any(|path| path.as_os_str().is_empty()) {
-        return Ok(Vec::new());
+    let named = spelled(given)?;
+    let is_alone = !named.iter().any(|path| path == Path::new(GRAPH));
+    match named.iter().find(|path| is_alone && is_whole(path)) {
+        None => Ok(named),
+        Some(part) => {
+            Err(Error::usage("this belongs to the knowledge graph, and is not put beside another one by itself")
+                .at(part)
+                .hint(format!(
+                    "give `{GRAPH}`, which takes along what belongs to it, or restore this to another directory with \
+                     --target; nothing was changed"
+                )))
+        }
     }
-    if named.iter().any(|path| path == Path::new(GRAPH)) {
-        named.extend(beside_graph());
-        named.sort_unstable();
-        named.dedup();
-    } else if let Some(part) = named.iter().find(|path| is_whole(path)) {
-        return Err(Error::usage("this belongs to the knowledge graph, and is not put beside another one by itself")
-            .at(part)
-            .hint(format!(
-                "give `{GRAPH}`, which takes along what belongs to it, or restore this to another directory with \
-                 --target; nothing was changed"
-            )));
-    }
-    Ok(named)
-}
-
-/// Whether `path` is a graph, or all of one thing beside it, and no part of that.
-pub(super) fn is_whole(path: &Path) -> bool {
-    path.components().count() == 1 && is_graph(path)
 }
 
 /// The same of what `record` holds.
 pub(super) fn of_snapshot(store: &Store, record: &Record, given: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let is_file = |path: &Path| match find(store, record, path) {
-        Ok(Place::Entry(entry)) => !matches!(entry.node, Node::Directory(_)),
-        _ => false,
-    };
-    let named = with_company(named(given)?, &is_file);
-    if !named.iter().any(|path| is_whole(path)) {
-        return Ok(named);
-    }
-    let tops = list_of(store, record, record.tree, Path::new(""), false)?;
-    Ok(there(named, &|path| tops.iter().any(|(top, _)| top == path)))
+    along(store, record, &named(given)?)
 }
 
 /// The same of what `backup` holds.
@@ -70,7 +47,10 @@ pub(super) fn of_backup(backup: &Backup, given: &[PathBuf]) -> Result<Vec<PathBu
         let mut files = backup.manifest.files.iter().filter(|entry| !entry.kind.is_directory());
         files.any(|entry| Path::new(&entry.path) == path)
     };
-    Ok(there(with_company(named(given)?, &is_file), &is_there))
+    let mut named = with_company(named(given)?, &is_file);
+    // Without what may lie beside a graph and does not.
+    named.retain(|path| path == Path::new(GRAPH) || !is_whole(path) || is_there(path));
+    Ok(named)
 }
 
 /// With what was captured beside each file under the names of a database's sidecars. Beside an image is nothing of
@@ -95,6 +75,25 @@ pub(super) fn leave_own(staged: &Path, given: &[PathBuf], all: &[PathBuf]) -> Re
     Ok(())
 }
 
+/// Fails if what is `given` by its name is a log, and is staged without its file, while another stands live under that
+/// name: it would be played into that.
+pub(super) fn refuse_alone(staged: &Path, data: &Path, given: &[PathBuf]) -> Result<()> {
+    for path in named(given)? {
+        let Some((_, base)) = Sidecar::named(&path).filter(|_| is_log(&staged.join(&path))) else { continue };
+        let is_there = |root: &Path| std::fs::symlink_metadata(root.join(&base)).is_ok_and(|meta| !meta.is_dir());
+        if !is_there(staged) && is_there(data) {
+            return Err(Error::usage("this belongs to a database, and is not put beside another one by itself")
+                .at(&path)
+                .hint(format!(
+                    "give `{}`, which takes it along if that was captured, too, or restore this to another directory \
+                     with --target; nothing was changed",
+                    base.display()
+                )));
+        }
+    }
+    Ok(())
+}
+
 /// Whether the file at `place` is none of what it is called. What cannot be read is taken for that.
 fn is_own(which: Sidecar, place: &Path) -> bool {
     let Ok(meta) = std::fs::symlink_metadata(place) else { return false };
@@ -106,8 +105,7 @@ fn is_own(which: Sidecar, place: &Path) -> bool {
     }
     let mut head = [0; HEAD];
     let got = FileHandle::open(place).and_then(|file| file.read_at(&mut head, 0));
-    // One that is empty, or zeros, says nothing, and nothing is torn without it.
-    got.is_ok_and(|got| !which.is_true(&head[..got]) || head.iter().all(|byte| *byte == 0))
+    got.is_ok_and(|got| !which.holds_something(&head[..got]))
 }
 
 /// Removes a staged file, also from a folder that its owner may not write; that keeps its mode and time.
@@ -119,12 +117,6 @@ fn remove(place: &Path) -> std::io::Result<()> {
     std::fs::remove_file(place)?;
     std::fs::File::open(parent)?.set_modified(meta.modified()?)?;
     mode(meta.permissions().mode())
-}
-
-/// Without what may lie beside a graph and does not.
-fn there(mut named: Vec<PathBuf>, is_there: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
-    named.retain(|path| path == Path::new(GRAPH) || !is_whole(path) || is_there(path));
-    named
 }
 
 #[cfg(test)]
@@ -170,6 +162,5 @@ mod tests {
         for other in ["knowledge-graph/data", "knowledge-graph.bak", "knowledge-graph.wal/x"] {
             assert_eq!(all(&[other]), [PathBuf::from(other)]);
         }
-        assert_eq!(there(whole, &|_| false), [PathBuf::from("knowledge-graph")]);
     }
 }

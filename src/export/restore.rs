@@ -29,6 +29,7 @@ use super::only;
 use crate::crypto::vault::MacSource;
 use crate::error::words::word;
 use crate::error::{Error, Result};
+use crate::snapshot::graph::{is_graph, is_whole};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
 use crate::snapshot::restore as from_store;
@@ -128,6 +129,7 @@ impl BackupManager {
         let staging = Staging::begin(&data)?;
         let staged = from.stage(&entries, staging.root(), &data, progress);
         let staged = staged.and_then(|()| only::leave_own(staging.root(), given, &options.only));
+        let staged = staged.and_then(|()| only::refuse_alone(staging.root(), &data, given));
         if let Err(error) = staged {
             staging.discard()?;
             return Err(error);
@@ -169,7 +171,7 @@ impl BackupManager {
                     .hint("restore another snapshot, or what is whole of this one into a new directory with --target")),
             }
         });
-        let staged = staged.and_then(|()| only::leave_own(staging.root(), given, &options.only));
+        let staged = staged.and_then(|()| only::refuse_alone(staging.root(), &data, given));
         if let Err(error) = staged {
             staging.discard()?;
             return Err(error);
@@ -214,7 +216,7 @@ impl BackupManager {
         // What was captured once and is asked for now is restored, whatever the globs of today leave out.
         let (never, globs) = (left_out_by(&[])?, left_out_by(&self.settings.exclude)?);
         let ignored = |path: &Path| never.reason(path, data).is_some();
-        let graph = options.only.is_empty() || options.only.iter().any(|path| only::is_whole(path));
+        let graph = options.only.is_empty() || options.only.iter().any(|path| is_whole(path));
         let is_asked_for =
             |path: &Path| options.only.is_empty() || options.only.iter().any(|one| path.starts_with(one));
         let part = if options.only.is_empty() { "" } else { " and the same paths" };
@@ -278,13 +280,13 @@ impl BackupManager {
         // file comes, and the old files of a knowledge graph.
         let there = |path: &Path| std::fs::symlink_metadata(staged.join(path)).ok();
         let graph = std::fs::read_dir(staged).into_iter().flatten().flatten();
-        let graph = graph.into_iter().any(|entry| inplace::is_graph(Path::new(&entry.file_name())));
+        let graph = graph.into_iter().any(|entry| is_graph(Path::new(&entry.file_name())));
         let replaced = |path: &Path| {
             let under = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
             there(path).is_some()
                 || Sidecar::named(path).is_some_and(|(_, base)| there(&base).is_some())
                 || under.into_iter().any(|above| there(above).is_some_and(|meta| !meta.is_dir()))
-                || graph && inplace::is_graph(path)
+                || graph && is_graph(path)
         };
         if let Some(error) = created.taken.unreadable.iter().find(|error| replaced(&error.path)) {
             return Err(Error::failed("the safety backup lacks a file that would be replaced")
@@ -348,7 +350,7 @@ fn no_safety(data: &Path, error: Error, again: &str) -> Error {
                 "a safety backup of the present state comes first, and needs the store's key: give that one too, \
                  with --vault-key-file more than once",
             )
-            .also(format!("nothing was changed; do so with {again}"));
+            .also(format!("nothing was changed; do so with {again}, and both keys"));
     }
     if error.is_locked() {
         return error.hint(format!(

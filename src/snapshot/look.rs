@@ -250,13 +250,30 @@ pub fn chunks_of(catalog: &Catalog, size: u64, content: &Content) -> Result<Vec<
 pub fn cat(store: &Store, size: u64, content: &Content, out: &mut dyn Write) -> Result<()> {
     let written =
         |result: std::io::Result<()>| result.map_err(|e| Error::io("write the file's content", "standard output", e));
+    pieces(store, size, content, &mut |bytes| written(out.write_all(bytes)).map(|()| true))
+}
+
+/// What a file begins with: `most` bytes, or all of it.
+pub fn head(store: &Store, size: u64, content: &Content, most: usize) -> Result<Vec<u8>> {
+    let mut head = Vec::new();
+    pieces(store, size, content, &mut |bytes| {
+        head.extend_from_slice(&bytes[..bytes.len().min(most - head.len())]);
+        Ok(head.len() < most)
+    })?;
+    Ok(head)
+}
+
+/// Hands out a file's content in order, as long as `take` answers that it wants more.
+fn pieces(store: &Store, size: u64, content: &Content, take: &mut dyn FnMut(&[u8]) -> Result<bool>) -> Result<()> {
     let zeros = vec![0; 64 * 1024];
     for (length, id) in chunks_of(store.catalog(), size, content)? {
         if id == ChunkId::ZEROS {
             let mut left = length as usize;
             while left > 0 {
                 let some = left.min(zeros.len());
-                written(out.write_all(&zeros[..some]))?;
+                if !take(&zeros[..some])? {
+                    return Ok(());
+                }
                 left -= some;
             }
             continue;
@@ -269,7 +286,9 @@ pub fn cat(store: &Store, size: u64, content: &Content, out: &mut dyn Write) -> 
         if bytes.len() != length as usize {
             return Err(Error::integrity(format!("chunk {id} has another length than its file says")));
         }
-        written(out.write_all(&bytes))?;
+        if !take(&bytes)? {
+            return Ok(());
+        }
     }
     Ok(())
 }

@@ -15,6 +15,7 @@
 
 mod against;
 mod ahead;
+pub mod along;
 pub mod capture;
 pub mod captured;
 pub mod chain;
@@ -27,6 +28,7 @@ mod early;
 mod first;
 mod frames;
 mod gather;
+pub mod graph;
 pub mod head;
 pub mod history;
 mod images;
@@ -52,6 +54,7 @@ pub mod save;
 mod scan;
 pub mod scratch;
 pub mod sidecar;
+mod standing;
 mod steady;
 mod still;
 pub mod store;

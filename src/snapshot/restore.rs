@@ -11,7 +11,7 @@
 //! A chunk counts only after its bytes gave its id. A file that lacks one is removed again and reported; all others are
 //! restored.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
+use super::along::without_their_file;
 use super::look::{self, Place, chunks_of, clean_path};
 use super::progress::Progress;
 use super::record::Record;
-use super::sidecar::{is_log, sidecars};
+use super::standing::Beside;
 use super::store::Store;
 use super::target::{LEFT, Standing, Target};
 use super::tree::{Attributes, Consistency, Entry, Node};
@@ -112,7 +113,10 @@ pub fn restore(store: &Store, record: &Record, options: &Options, progress: &dyn
     if options.overwrite {
         plan.keep_what_is_there(store, &target);
     }
-    plan.look_ahead(&target, options.overwrite).inspect_err(|_| target.withdraw())?;
+    let is_free = plan.look_ahead(&target, options.overwrite);
+    let is_free = is_free
+        .and_then(|()| if options.overwrite { plan.look_beside(store, &entries, &target, options) } else { Ok(()) });
+    is_free.inspect_err(|_| target.withdraw())?;
 
     let written = plan.carry_out(store, record, options, &target, progress);
     let damaged = written.map_err(|error| plan.undo(&target, error))?;
@@ -365,9 +369,6 @@ impl Plan {
                 return Err(in_the_way(path, "a directory"));
             }
         }
-        let restored: HashSet<PathBuf> = self.files.iter().map(|file| file.path.clone()).collect();
-        // What is encrypted by itself is told to be a database by its log.
-        let is_foreign_log = |path: &Path| !restored.contains(path) && is_log(&target.place(path));
         for file in &mut self.files {
             match target.standing(&file.path) {
                 Standing::Nothing => {}
@@ -378,19 +379,25 @@ impl Plan {
                     file.temporary = Some(file.path.with_file_name(name));
                 }
             }
-            // A log or journal that stays beside a restored database would be played into it at its next opening.
-            let is_played = |path: &PathBuf| target.exists(path) && (file.database || is_foreign_log(path));
-            let standing = sidecars(&file.path).into_iter().find(is_played);
-            if let Some(sidecar) = standing {
-                return Err(Error::failed("a sidecar of a database stands in the target: the database may be in use")
-                    .at(target.place(&sidecar))
-                    .hint(
-                        "stop what has it open (one that only looked may have left this: then remove it), or restore \
-                         into another directory; nothing was changed",
-                    ));
-            }
         }
         Ok(())
+    }
+
+    /// Looks for what stands beside what is to come, and must not stay there.
+    fn look_beside(
+        &self,
+        store: &Store,
+        entries: &BTreeMap<PathBuf, Entry>,
+        target: &Target,
+        options: &Options,
+    ) -> Result<()> {
+        let files = self.files.iter().map(|file| file.path.as_path());
+        let links = self.symlinks.iter().map(|(path, ..)| path.as_path());
+        let restored = files.chain(links).chain(self.folders.iter().map(|(path, _)| path.as_path())).collect();
+        let beside = Beside { target, restored: &restored };
+        self.files.iter().try_for_each(|file| beside.of_file(&file.path, file.database))?;
+        beside.of_logs(&without_their_file(store, entries)?)?;
+        beside.of_graph(&options.paths)
     }
 
     fn write(&mut self, store: &Store, target: &Target, progress: &dyn Progress) -> Result<Vec<(PathBuf, String)>> {

@@ -54,6 +54,11 @@ impl Sidecar {
         }
     }
 
+    /// The same, and there is something in it: one without a byte, or of zeros, is played into nothing.
+    pub fn holds_something(self, head: &[u8]) -> bool {
+        self.is_true(head) && head.iter().any(|byte| *byte != 0)
+    }
+
     /// Why it is left out.
     pub fn reason(self) -> &'static str {
         match self {
@@ -69,7 +74,7 @@ pub fn is_log(path: &Path) -> bool {
     let Some((which @ (Sidecar::Log | Sidecar::Journal), _)) = Sidecar::named(path) else { return false };
     let mut head = [0; HEAD];
     let got = FileHandle::open(path).and_then(|file| file.read_at(&mut head, 0));
-    got.is_ok_and(|got| which.is_true(&head[..got]) && head[..got].iter().any(|byte| *byte != 0))
+    got.is_ok_and(|got| which.holds_something(&head[..got]))
 }
 
 /// A journal in any of its states: in use, its header synced or not yet; emptied; kept for the next time with zeros in

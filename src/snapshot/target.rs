@@ -7,8 +7,10 @@
 //! 0600 and new folders 0700 until their content is complete.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -325,6 +327,14 @@ impl Target {
         if let Ok((parent, name)) = self.parent(path) {
             let _ = unlinkat(&parent, name, AtFlags::empty());
         }
+    }
+
+    /// The paths of what stands in `folder`; none if it is none.
+    pub fn names(&self, folder: &Path) -> Vec<PathBuf> {
+        let Ok(entries) = self.folder(folder).map(Dir::read_from) else { return Vec::new() };
+        let names = entries.into_iter().flatten().flatten();
+        let names = names.map(|entry| PathBuf::from(OsStr::from_bytes(entry.file_name().to_bytes())));
+        names.filter(|name| name != Path::new(".") && name != Path::new("..")).map(|name| folder.join(name)).collect()
     }
 
     /// Whether `path` stands in the target.

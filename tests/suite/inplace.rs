@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use nbak::export::inplace::{Staging, recover};
 use scene::{Hook, Opener, ROLE, STATES, Scene, database, live_database, options, restored, rows, scene as a_scene};
 
+mod along;
 mod beside;
 mod company;
 mod excluded;

@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rayon::prelude::*;
 
 use super::asked::Replaced;
 use super::called::{COMPARED, NEW, OLD};
-use super::company::{GRAPH, beside_graph, is_graph, is_own, sidecars_with_content};
+use super::company::{is_own, sidecars_with_content};
 use super::databases::{Held, standing_sidecars};
 use super::holders::{self, Whose};
 use super::intent::{Clear, Intent, Move, Way};
@@ -21,6 +22,7 @@ use super::staging::clear_away;
 use super::through::{self, Outcome};
 use super::versions::Versions;
 use crate::error::{Error, Result};
+use crate::snapshot::graph::{GRAPH, beside_graph, is_graph};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::sidecar::sidecars;
 
@@ -30,7 +32,7 @@ pub struct Run<'a> {
     pub intent: &'a Intent,
     pub progress: &'a dyn Progress,
     /// Databases that are held until they were exchanged.
-    pub held: BTreeMap<PathBuf, Held>,
+    pub held: BTreeMap<PathBuf, Rc<Held>>,
     /// Databases that turned out to be malformed after the intent was written.
     pub malformed: BTreeSet<PathBuf>,
     /// An earlier process began it: what is live may have been written since.
@@ -44,6 +46,7 @@ pub struct Run<'a> {
     /// What was put in place by this process.
     placed: BTreeSet<PathBuf>,
     staged: BTreeSet<&'a Path>,
+    same: BTreeSet<&'a Path>,
     moves: BTreeMap<&'a Path, &'a Move>,
     cleared: BTreeMap<&'a Path, &'a Clear>,
     noted: Noted<'a>,
@@ -68,6 +71,7 @@ impl<'a> Run<'a> {
             spared: BTreeSet::new(),
             placed: BTreeSet::new(),
             staged: intent.moves.iter().map(|one| one.path.0.as_path()).collect(),
+            same: intent.same.iter().flatten().map(|one| one.path.0.as_path()).collect(),
             moves: intent.moves.iter().map(|one| (one.path.0.as_path(), one)).collect(),
             cleared: intent.clear.iter().map(|one| (one.path.0.as_path(), one)).collect(),
             noted: noted(intent),
@@ -319,9 +323,9 @@ impl<'a> Run<'a> {
         Ok(found)
     }
 
-    /// Whether the intent says by itself what becomes of what stands there.
+    /// Whether the intent says by itself what becomes of what stands there. What is as it should be stays.
     fn has_its_turn(&self, path: &Path) -> bool {
-        self.staged.contains(path) || self.cleared.contains_key(path)
+        self.staged.contains(path) || self.cleared.contains_key(path) || self.same.contains(path)
     }
 
     /// Whether it is one that is still to be put in place.
@@ -495,7 +499,9 @@ impl<'a> Run<'a> {
         for name in &self.intent.removed {
             // By a process that was killed: it was not removed.
             let is_in = |place: &str| Ok(self.root.seen(&Path::new(place).join(&name.0))?.is_some());
-            if is_in(&self.intent.kept)? && !is_in(OLD)? && !is_in(NEW)? {
+            // Where a folder came in its place, that is what stands there in the staging.
+            let is_made = self.intent.folders.iter().any(|made| made.path == *name);
+            if is_in(&self.intent.kept)? && !is_in(OLD)? && (is_made || !is_in(NEW)?) {
                 self.spared.insert(name.0.clone());
             }
         }

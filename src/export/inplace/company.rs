@@ -15,25 +15,9 @@ use std::path::{Path, PathBuf};
 use super::databases::{header, standing_sidecars};
 use super::root::{Kind, Root, Seen, Stamp};
 use crate::error::{Error, Result};
-use crate::snapshot::sidecar::{HEAD, Sidecar, is_shared_memory, sidecars};
+use crate::snapshot::graph::{GRAPH, beside_graph, is_whole};
+use crate::snapshot::sidecar::{HEAD, Sidecar, fits_shared_memory, is_shared_memory, sidecars};
 use crate::source::handle::FileHandle;
-
-/// The knowledge graph: a folder, or a file with others beside it, at the top of the data directory.
-pub const GRAPH: &str = "knowledge-graph";
-/// What the names of those others end in. What is called in any other way beside it is somebody's own.
-const BESIDE_GRAPH: [&str; 6] = ["wal", "shadow", "tmp", "lock", "checkpoint", "wal.checkpoint"];
-
-/// Whether `path` is of the knowledge graph.
-pub fn is_graph(path: &Path) -> bool {
-    let first = path.components().next().and_then(|first| first.as_os_str().to_str());
-    let Some(rest) = first.and_then(|first| first.strip_prefix(GRAPH)) else { return false };
-    rest.is_empty() || rest.strip_prefix('.').is_some_and(|end| BESIDE_GRAPH.contains(&end))
-}
-
-/// What may lie beside a knowledge graph, and is of it.
-pub fn beside_graph() -> impl Iterator<Item = PathBuf> {
-    BESIDE_GRAPH.iter().map(|end| PathBuf::from(format!("{GRAPH}.{end}")))
-}
 
 /// The entry that a path is the sidecar of, by its name.
 pub fn base_of(path: &Path) -> Option<PathBuf> {
@@ -42,7 +26,7 @@ pub fn base_of(path: &Path) -> Option<PathBuf> {
 
 /// The same, and the graph for what lies beside that.
 pub fn whole_of(path: &Path) -> Option<PathBuf> {
-    let is_beside_graph = path != Path::new(GRAPH) && path.components().count() == 1 && is_graph(path);
+    let is_beside_graph = path != Path::new(GRAPH) && is_whole(path);
     if is_beside_graph { Some(PathBuf::from(GRAPH)) } else { base_of(path) }
 }
 
@@ -98,9 +82,31 @@ pub fn has_log(root: &Root, base: &Path) -> Result<bool> {
 
 /// Whether a log or a journal of a database stands at `path`, and has anything in it.
 pub fn is_log(root: &Root, path: &Path) -> Result<bool> {
-    let Some((Sidecar::Log | Sidecar::Journal, _)) = Sidecar::named(path) else { return Ok(false) };
-    let Some(seen) = root.seen(path)?.filter(|seen| seen.kind == Kind::File) else { return Ok(false) };
-    Ok(is_true(root, path, &seen)? && head(root, path)?.iter().any(|byte| *byte != 0))
+    let Some((which @ (Sidecar::Log | Sidecar::Journal), _)) = Sidecar::named(path) else { return Ok(false) };
+    if root.seen(path)?.is_none_or(|seen| seen.kind != Kind::File) {
+        return Ok(false);
+    }
+    Ok(which.holds_something(&head(root, path)?))
+}
+
+/// Whether the file at `path` may be a database that a program is at work on: it has a header, or beside it lies, under
+/// its name, what SQLite keeps there, whether there is anything in it or not. One that is encrypted by itself has no
+/// header, and in rollback mode nothing beside it: that one cannot be told.
+pub fn may_be_database(root: &Root, path: &Path) -> Result<bool> {
+    if header(root, path).is_some() {
+        return Ok(true);
+    }
+    for beside in standing_sidecars(root, path)? {
+        let Some(seen) = root.seen(&beside)?.filter(|seen| seen.kind == Kind::File) else { continue };
+        let is_one = match Sidecar::named(&beside) {
+            Some((Sidecar::Memory, _)) => fits_shared_memory(seen.stamp.size),
+            _ => is_true(root, &beside, &seen)?,
+        };
+        if is_one {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn head(root: &Root, path: &Path) -> Result<Vec<u8>> {

@@ -8,6 +8,7 @@
 //! A connection in rollback mode that is idle holds no lock at all. That one is looked for among the open files of
 //! processes ([`super::holders`]).
 
+use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -56,13 +57,13 @@ pub fn stands(root: &Root, path: &Path) -> Result<bool> {
 pub struct Held {
     conn: Connection,
     was_wal: bool,
-    gives_back: bool,
+    gives_back: Cell<bool>,
 }
 
 impl Held {
     /// From now on it is left as it is, whatever happens: its stamp stands in an intent.
-    pub fn commit(&mut self) {
-        self.gives_back = false;
+    pub fn commit(&self) {
+        self.gives_back.set(false);
     }
 
     /// Whether its journal mode was changed, and what was in its log written into it.
@@ -73,7 +74,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if !self.gives_back {
+        if !self.gives_back.get() {
             return;
         }
         // As far as it can be done: a database in another journal mode has the same content.
@@ -86,11 +87,11 @@ impl Drop for Held {
 }
 
 /// How a live database stands.
-pub enum Standing {
+pub enum Standing<T> {
     /// There is none.
     Absent,
     /// It is ours now.
-    Held(Held),
+    Held(T),
     /// SQLite cannot open it, and why.
     Malformed(String),
     /// Somebody has it open.
@@ -98,7 +99,7 @@ pub enum Standing {
 }
 
 /// Tries to take the database at `path`.
-pub fn hold(root: &Root, path: &Path) -> Result<Standing> {
+pub fn hold(root: &Root, path: &Path) -> Result<Standing<Held>> {
     let Some(seen) = root.seen(path)?.filter(|seen| seen.kind == Kind::File) else { return Ok(Standing::Absent) };
     if seen.stamp.size == 0 && !standing_sidecars(root, path)?.is_empty() {
         // SQLite takes such a file for new, and its sidecars for left-overs that can be deleted.
@@ -112,7 +113,7 @@ pub fn hold(root: &Root, path: &Path) -> Result<Standing> {
         Err(error) => return classify(root, path, error),
     };
     match take(&conn) {
-        Ok(Some(was_wal)) => Ok(Standing::Held(Held { conn, was_wal, gives_back: true })),
+        Ok(Some(was_wal)) => Ok(Standing::Held(Held { conn, was_wal, gives_back: Cell::new(true) })),
         Ok(None) => Ok(Standing::Busy),
         Err(error) => classify(root, path, error),
     }
@@ -166,7 +167,7 @@ pub fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked | FileLockingProtocolFailed))
 }
 
-fn classify(root: &Root, path: &Path, error: rusqlite::Error) -> Result<Standing> {
+fn classify(root: &Root, path: &Path, error: rusqlite::Error) -> Result<Standing<Held>> {
     let opens = || FileHandle::open(&root.place(path)).is_ok();
     match error.sqlite_error_code() {
         _ if is_busy(&error) => Ok(Standing::Busy),

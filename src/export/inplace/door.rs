@@ -9,16 +9,16 @@ use std::path::{Path, PathBuf};
 
 use super::apply::Run;
 use super::asked::{Abandoned, Ended, Options, Replaced};
-use super::called::{FOLDER, INTENT, NEW};
-use super::company::{base_of, is_own};
-use super::databases::{self, Held, Standing, hold, standing_sidecars};
-use super::holders::{Process, Whose, holders, in_words};
-use super::intent::{Intent, Move, Name, Way};
+use super::called::{FOLDER, INTENT};
+use super::company::may_be_database;
+use super::holders::{Whose, holders, in_words};
+use super::intent::{Intent, Name, Way};
 use super::old::refuse_copy;
 use super::pending::{Written, in_the_way, is_about, named, standing, still_to_go, written, written_through};
 use super::plan::{self, Plan};
-use super::root::{Kind, Root, Seen, Stamp};
+use super::root::{Kind, Root, Stamp};
 use super::staging::Staging;
+use super::taken::{changed, retake, take};
 use super::trust;
 use super::versions;
 use crate::error::{Error, Result};
@@ -46,7 +46,7 @@ fn carry_out(
     progress: &dyn Progress,
 ) -> Result<Replaced> {
     (options.recheck)(&BTreeSet::new())?;
-    let mut held = take(&staging.root, plan, options, progress)?;
+    let held = take(&staging.root, plan, options, progress)?;
     has_room(&staging.root, &plan.intent)?;
     // Programs may have been waited for. A file that changes after this is kept, since it is not what the plan saw.
     (options.recheck)(&changed(plan, &held))?;
@@ -67,7 +67,9 @@ fn carry_out(
         return Err(if staging.is_needed { begun(&staging.root, error) } else { error });
     }
     staging.is_needed = true;
-    held.values_mut().for_each(Held::commit);
+    for one in held.values() {
+        one.commit();
+    }
     let mut run = Run::new(&staging.root, &plan.intent, progress);
     run.held = held;
     run.finish().map_err(|error| begun(&staging.root, error))
@@ -204,7 +206,13 @@ fn nobody_has_it_open(root: &Root, intent: &Intent) -> Result<()> {
 /// The same for who asked for it to be finished, and may have stopped the application or not.
 fn no_database_is_open(root: &Root, intent: &Intent) -> Result<()> {
     let mut all = is_about(root, intent)?;
-    all.retain(|path, _| databases::header(root, path).is_some());
+    let mut databases = BTreeMap::new();
+    for (path, stamp) in std::mem::take(&mut all) {
+        if may_be_database(root, &path)? {
+            databases.insert(path, stamp);
+        }
+    }
+    let all = databases;
     refuse_holders(root, &all, "a database that an interrupted restore is about is open")
 }
 
@@ -245,200 +253,6 @@ fn begun(root: &Root, error: Error) -> Error {
     ))
 }
 
-/// Fails if a program has a database open that is staged to be replaced. To be asked before work is done that would be
-/// for nothing then; [`replace`] asks again, and does not rest on this.
-pub fn look_for_openers(staging: &Staging) -> Result<()> {
-    let root = &staging.root;
-    let mut live = Vec::new();
-    let mut folders = vec![PathBuf::new()];
-    while let Some(folder) = folders.pop() {
-        for staged in root.names(&Path::new(NEW).join(&folder))? {
-            let path = folder.join(staged.file_name().unwrap_or_default());
-            match root.seen(&path)? {
-                Some(seen) if seen.kind == Kind::Folder => folders.push(path),
-                Some(seen) if seen.kind == Kind::File && databases::header(root, &path).is_some() => {
-                    live.push((path, seen));
-                }
-                _ => {}
-            }
-        }
-    }
-    let files: Vec<_> = live.iter().map(|(_, seen)| file_of(seen)).collect();
-    let open = holders(&files, Whose::Anybody);
-    match live.iter().find_map(|(path, seen)| Some((path, open.get(&file_of(seen))?))) {
-        Some((path, who)) => Err(in_use(root, path, who).hint("stop it, or give --into-live; nothing was changed")),
-        None => Ok(()),
-    }
-}
-
-fn file_of(seen: &Seen) -> (u64, u64) {
-    (seen.device, seen.stamp.inode)
-}
-
-fn in_use(root: &Root, path: &Path, who: &[Process]) -> Error {
-    Error::locked(format!("a database that is to be replaced is open in {}", in_words(who))).at(root.place(path))
-}
-
-/// Takes all live databases that are to be replaced, and settles how each is to be.
-fn take(
-    root: &Root,
-    plan: &mut Plan,
-    options: &Options<'_>,
-    progress: &dyn Progress,
-) -> Result<BTreeMap<PathBuf, Held>> {
-    let mut live = Vec::new();
-    for (at, one) in plan.intent.moves.iter().enumerate().filter(|(_, one)| one.way == Way::Database) {
-        if let Some(seen) = root.seen(&one.path.0)?.filter(|seen| seen.kind == Kind::File) {
-            live.push((Some(at), one.path.0.clone(), seen));
-        }
-    }
-    // And what is a database and goes, since something else is to stand there.
-    for one in &plan.intent.clear {
-        if let Some(seen) = root.seen(&one.path.0)?
-            && databases::stands(root, &one.path.0)?
-        {
-            live.push((None, one.path.0.clone(), seen));
-        }
-    }
-    // Before any of them is opened here: nothing at all is touched if one is in use.
-    let files: Vec<_> = live.iter().map(|(_, _, seen)| file_of(seen)).collect();
-    let mut open = holders(&files, Whose::Anybody);
-    let refuse = |path: &Path, who: &[Process]| {
-        in_use(root, path, who).hint("stop it, or give --into-live; nothing was changed")
-    };
-    if !options.into_live
-        && let Some((_, path, seen)) = live.iter().find(|(_, _, seen)| open.contains_key(&file_of(seen)))
-    {
-        return Err(refuse(path, open.get(&file_of(seen)).map_or(&[], Vec::as_slice)));
-    }
-    let mut held = BTreeMap::new();
-    for (at, path, _) in &live {
-        progress.advance(1);
-        match hold(root, path)? {
-            Standing::Absent => {}
-            Standing::Held(one) => {
-                held.insert(path.clone(), one);
-            }
-            Standing::Malformed(why) => {
-                let Some(at) = at else { continue };
-                plan.intent.moves[*at].way = Way::Malformed;
-                let kept = root.place(Path::new(&plan.intent.kept));
-                let remark = format!("{}: {why}; it is kept in {}", path.display(), kept.display());
-                plan.intent.remarks.push(remark);
-            }
-            Standing::Busy if options.into_live => through(plan, *at),
-            Standing::Busy => return Err(refuse(path, &[])),
-        }
-    }
-    // Whoever came in between, and is idle without a lock.
-    open.append(&mut holders(&files, Whose::Others));
-    for (at, path, seen) in &live {
-        let Some(who) = open.get(&file_of(seen)).filter(|_| held.contains_key(path)) else { continue };
-        if !options.into_live {
-            return Err(refuse(path, who));
-        }
-        held.remove(path);
-        through(plan, *at);
-    }
-    settle(root, plan, &held)?;
-    Ok(held)
-}
-
-/// One that goes and is in use goes all the same: there is nothing to write into it.
-fn through(plan: &mut Plan, at: Option<usize>) {
-    if let Some(at) = at {
-        plan.intent.moves[at].way = Way::Through;
-    }
-}
-
-/// The databases that are not as they were before they were taken.
-fn changed(plan: &Plan, held: &BTreeMap<PathBuf, Held>) -> BTreeSet<PathBuf> {
-    let is_changed = |one: &&Move| match one.way {
-        Way::File => false,
-        Way::Database => held.get(&one.path.0).is_some_and(Held::was_switched),
-        Way::Malformed | Way::Through => true,
-    };
-    let cleared = plan.intent.clear.iter().map(|one| &one.path.0);
-    let cleared = cleared.filter(|path| held.get(*path).is_some_and(Held::was_switched));
-    plan.intent.moves.iter().filter(is_changed).map(|one| &one.path.0).chain(cleared).cloned().collect()
-}
-
-/// Notes how things stand now that the databases were taken.
-fn settle(root: &Root, plan: &mut Plan, held: &BTreeMap<PathBuf, Held>) -> Result<()> {
-    let paths: BTreeSet<PathBuf> =
-        plan.intent.moves.iter().filter(|one| one.way != Way::File).map(|one| one.path.0.clone()).collect();
-    for at in 0..plan.intent.moves.len() {
-        let Move { path: Name(path), way, .. } = plan.intent.moves[at].clone();
-        let is_sidecar = base_of(&path).is_some_and(|base| paths.contains(&base));
-        if way == Way::File {
-            note_company(root, plan, &path)?;
-        }
-        if way == Way::File && !is_sidecar {
-            continue;
-        }
-        plan.intent.moves[at].live = root.seen(&path)?.map(|seen| seen.stamp);
-        if way == Way::Through {
-            can_be_written(root, plan, &path)?;
-        }
-        if way == Way::Database {
-            let left = standing_sidecars(root, &path)?;
-            let gone = left.into_iter().filter(|beside| !plan.staged.contains(beside)).map(Name);
-            plan.intent.removed.extend(gone);
-        }
-    }
-    for at in 0..plan.intent.clear.len() {
-        let path = plan.intent.clear[at].path.0.clone();
-        let is_beside_held = base_of(&path).is_some_and(|base| held.contains_key(&base));
-        if (held.contains_key(&path) || is_beside_held)
-            && let Some(seen) = root.seen(&path)?
-        {
-            plan.intent.clear[at].live = seen.stamp;
-        }
-        note_company(root, plan, &path)?;
-    }
-    Ok(())
-}
-
-/// Notes what goes with `path`, and what does not since it is somebody's own.
-fn note_company(root: &Root, plan: &mut Plan, path: &Path) -> Result<()> {
-    for beside in standing_sidecars(root, path)? {
-        if plan.staged.contains(&beside) || plan.intent.clear.iter().any(|one| one.path.0 == beside) {
-            continue;
-        }
-        if is_own(root, &beside, path)? {
-            let kept = root.place(Path::new(&plan.intent.kept));
-            plan.intent.remarks.push(format!(
-                "{}: it is named as if it belonged to {}, which is replaced; it is kept in {}",
-                beside.display(),
-                path.display(),
-                kept.display()
-            ));
-        } else {
-            plan.intent.removed.push(Name(beside));
-        }
-    }
-    Ok(())
-}
-
-/// What the backup API needs.
-fn can_be_written(root: &Root, plan: &Plan, path: &Path) -> Result<()> {
-    let refuse = |why: &str| {
-        Err(Error::locked(format!("a database that somebody has open cannot be written through SQLite: {why}"))
-            .at(root.place(path))
-            .hint("stop the program that uses it, and restore again; nothing was changed"))
-    };
-    if !plan::stands_alone(plan, path) {
-        return refuse("what is to be restored is no database, or has a journal of its own");
-    }
-    let pages = plan.databases.get(path).map(|header| header.page_size);
-    match databases::header(root, path) {
-        Some(live) if Some(live.page_size) != pages && live.write_version != 1 => {
-            refuse("its pages are of another size")
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Bytes that are needed besides: the journal, folders, and what is written through SQLite, once into its log and once
 /// to compare. Everything else is only renamed.
 fn has_room(root: &Root, intent: &Intent) -> Result<()> {
@@ -456,53 +270,5 @@ fn has_room(root: &Root, intent: &Intent) -> Result<()> {
                 .hint("free some space; nothing was changed"))
         }
         _ => Ok(()),
-    }
-}
-
-/// Takes the databases that an interrupted restore did not come to.
-fn retake(run: &mut Run<'_>) -> Result<()> {
-    let root = run.root;
-    let mut live = Vec::new();
-    // Whatever is to come there: by what stands there now.
-    for one in run.intent.moves.iter().filter(|one| one.way != Way::Through) {
-        if one.is_pending(root)?
-            && let Some(seen) = root.seen(&one.path.0)?.filter(|seen| seen.kind == Kind::File)
-            && (one.way != Way::File || databases::stands(root, &one.path.0)?)
-        {
-            live.push((&one.path.0, seen));
-        }
-    }
-    let cleared = run.intent.clear.iter().map(|one| &one.path.0);
-    let cleared: BTreeSet<&PathBuf> = cleared.chain(run.intent.folders.iter().map(|one| &one.path.0)).collect();
-    for path in cleared {
-        if let Some(seen) = root.seen(path)?
-            && databases::stands(root, path)?
-        {
-            live.push((path, seen));
-        }
-    }
-    let files: Vec<_> = live.iter().map(|(_, seen)| file_of(seen)).collect();
-    let mut open = holders(&files, Whose::Anybody);
-    if open.is_empty() {
-        for (path, _) in &live {
-            run.progress.advance(1);
-            run.keep_beside(path)?;
-            match hold(root, path)? {
-                Standing::Absent => {}
-                Standing::Held(mut held) => {
-                    held.commit();
-                    run.held.insert((*path).clone(), held);
-                }
-                Standing::Malformed(_) => {
-                    run.malformed.insert((*path).clone());
-                }
-                Standing::Busy => return Err(in_use(run.root, path, &[])),
-            }
-        }
-        open = holders(&files, Whose::Others);
-    }
-    match live.iter().find(|(_, seen)| open.contains_key(&file_of(seen))) {
-        Some((path, seen)) => Err(in_use(run.root, path, open.get(&file_of(seen)).map_or(&[], Vec::as_slice))),
-        None => Ok(()),
     }
 }

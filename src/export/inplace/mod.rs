@@ -48,12 +48,14 @@ pub mod pending;
 mod plan;
 mod root;
 mod staging;
+mod taken;
 mod through;
 mod trust;
 mod versions;
 
 pub use asked::{Abandoned, Ended, Options, Replaced};
-pub use company::{GRAPH, beside_graph, is_graph, of as company};
-pub use door::{abandon, look_for_openers, recover, recover_untouched, replace};
+pub use company::of as company;
+pub use door::{abandon, recover, recover_untouched, replace};
 pub use plan::hash_live;
 pub use staging::Staging;
+pub use taken::look_for_openers;

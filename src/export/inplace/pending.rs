@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use super::called::{COMPARED, INTENT, NEW, OLD};
-use super::company::{base_of, is_graph, sidecars_with_content};
+use super::company::{base_of, sidecars_with_content};
 use super::intent::{Clear, Intent, Name, Touch, Way};
 use super::old::refuse_copy;
 use super::root::{Kind, Root, Seen, Stamp};
@@ -34,6 +34,7 @@ use super::staging::Staging;
 use super::through;
 use super::trust;
 use crate::error::{Error, Result};
+use crate::snapshot::graph::is_graph;
 
 /// So many paths are named in a message.
 const NAMED: usize = 5;

@@ -14,13 +14,14 @@ use rustix::process::geteuid;
 
 use super::asked::Options;
 use super::called::NEW;
-use super::company::{GRAPH, base_of, beside_graph, has_log, is_graph, is_log};
+use super::company::{base_of, has_log, is_log};
 use super::databases::{self, standing_sidecars};
 use super::intent::{Clear, Folder, Intent, Move, Name, Same, Touch, Way, is_own};
 use super::linked::Links;
 use super::opened::{refuse_database, writes_in};
 use super::root::{Kind, Root, Seen};
 use crate::error::{Error, Result};
+use crate::snapshot::graph::{GRAPH, beside_graph, is_graph};
 use crate::snapshot::sidecar::sidecars;
 use crate::source::block::Block;
 use crate::source::handle::FileHandle;
@@ -291,23 +292,14 @@ impl Planner<'_> {
     }
 
     /// Whether what is staged at `path` is a log that came without its file: it would be played into whatever stands
-    /// there. An error if it was asked for by itself.
+    /// there. Of a knowledge graph nothing stands there that is not restored.
     fn is_of_another(&self, path: &Path) -> Result<bool> {
-        let Some(base) = base_of(path).filter(|base| !self.plan.staged.contains(base)) else { return Ok(false) };
-        let stands = self.root.seen(&base)?.is_some_and(|seen| seen.kind == Kind::File);
-        if !stands || !is_log(self.root, &Path::new(NEW).join(path))? {
+        if self.options.graph && is_graph(path) {
             return Ok(false);
         }
-        if self.options.whole {
-            return Ok(true);
-        }
-        Err(Error::usage("this belongs to a database, and is not put beside another one by itself").at(path).hint(
-            format!(
-                "give `{}`, which takes it along, or restore this to another directory with --target; nothing was \
-                 changed",
-                base.display()
-            ),
-        ))
+        let Some(base) = base_of(path).filter(|base| !self.plan.staged.contains(base)) else { return Ok(false) };
+        let stands = self.root.seen(&base)?.is_some_and(|seen| seen.kind == Kind::File);
+        Ok(stands && is_log(self.root, &Path::new(NEW).join(path))?)
     }
 
     fn same(&mut self, entry: &Entry, live: Seen, database: bool) {

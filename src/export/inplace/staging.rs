@@ -14,7 +14,7 @@ use super::root::{Kind, Root};
 use super::trust;
 use crate::error::{Error, Result};
 use crate::id::SlotId;
-use crate::source::passing;
+use crate::source::{own, passing};
 
 /// How long even a lock that is held is tried for.
 const MOMENT: Duration = Duration::from_millis(300);
@@ -96,6 +96,7 @@ impl Staging {
                 .at(&path)
                 .hint("move it away, where no restore is under way: it is made anew; nothing was changed"));
         }
+        own::give_to_owner(&lock, data).map_err(|error| Error::io("give the lock of restores away", &path, error))?;
         let start = Instant::now();
         loop {
             match lock.try_lock() {

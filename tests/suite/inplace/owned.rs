@@ -1,7 +1,7 @@
 //! What a user may not move: it is seen before anything is changed. And what cannot be removed is in nobody's way.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -333,4 +333,24 @@ fn a_new_folder_stays_open_for_who_restores() {
             assert_done(&run(&place, &["restore", "--resume", "--yes"]));
         }
     }
+}
+
+/// What is root's afterwards, an ordinary user's next command fails at: so it is said, and the lock is given away.
+#[test]
+fn root_says_that_what_it_makes_is_roots() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let place = Place::empty();
+    fs::write(place.data.join("zz"), "first").expect("written");
+    let run = place.ok(&["snapshot"]);
+    assert!(!run.err.contains("runs as root"), "{run:?}");
+    chown(&place.data, Some(NOBODY), Some(NOBODY)).expect("given away");
+    fs::write(place.data.join("zz"), "later").expect("written");
+    for args in [&["snapshot"][..], &["gc"], &["restore", "latest", "--in-place", "--yes"]] {
+        let run = place.run(args);
+        assert!(run.err.contains("runs as root") && run.err.contains("user 65534"), "{args:?}: {run:?}");
+    }
+    assert!(!place.run(&["ls", "latest"]).err.contains("runs as root"));
+    assert_eq!(fs::metadata(place.data.join(".nbak-restore.lock")).expect("there").uid(), NOBODY);
 }

@@ -357,7 +357,8 @@ pub enum BackupAction {
         /// Remove nothing; say what would be removed
         #[arg(long)]
         dry_run: bool,
-        /// Go over all that have this path, for this one was all of those: not where another lives beside it
+        /// Go over all that have this path, for this one was all of those; not over any that lived beside it, or beside
+        /// each other, by when their backups were made
         #[arg(long)]
         as_one: bool,
     },

@@ -292,7 +292,7 @@ fn prune(context: &Context, days: Option<u32>, dry_run: bool, as_one: bool) -> R
     if pruned.decisions.iter().any(|decision| decision.by_gap) {
         output::warning(IN_DOUBT);
     }
-    tell_left(pruned.left);
+    tell_left(pruned.left, as_one);
     if let Some(why) = pruned.unverified {
         let what = "no backup verifies with the keys that are there, so none was removed";
         return Err(match why {

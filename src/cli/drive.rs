@@ -412,7 +412,7 @@ fn prune(context: &Context, which: &Which, days: Option<u32>, dry_run: bool) -> 
     if decisions.iter().any(|(_, decision)| decision.by_gap) {
         output::warning(IN_DOUBT);
     }
-    tell_left(left);
+    tell_left(left, which.as_one);
     if !context.json && decisions.iter().all(|(_, decision)| decision.keep) {
         line("no backup is to be removed");
     }

@@ -99,12 +99,21 @@ pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &s
 }
 
 /// That a retention leaves so many backups to whose they are.
-pub fn tell_left(left: usize) {
-    if left > 0 {
-        let those = count(left as u64, "backup stays", "backups stay");
-        output::warning(format!(
+pub fn tell_left(left: usize, as_one: bool) {
+    if left == 0 {
+        return;
+    }
+    let those = count(left as u64, "backup stays", "backups stay");
+    output::warning(if as_one {
+        format!(
+            "{those} whatever the age: another directory of the same path, which lives or lived beside one of these, \
+             may have made them (give each a name; `nbak forget --as-one-with SNAPSHOT` says that this one was the one \
+             that took that)"
+        )
+    } else {
+        format!(
             "{those} whatever the age: another directory of the same path made them, or what this one was before \
              (--as-one goes over those too, if that is so)"
-        ));
-    }
+        )
+    });
 }

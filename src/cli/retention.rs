@@ -95,29 +95,41 @@ pub fn forget(context: &Context, args: &ForgetArgs) -> Result<u8> {
 
 /// Whose what is known as this data directory, or as `--of` says, is in `store`.
 fn told_apart(context: &Context, args: &ForgetArgs, store: &Store) -> Result<Alike> {
-    let Some(source) = args.of.as_ref().filter(|source| context.known_as().ok().as_ref() != Some(source)) else {
-        let alike = context.alike(store)?;
-        if !args.as_one {
-            return Ok(alike);
+    let other = args.of.as_ref().filter(|source| context.known_as().ok().as_ref() != Some(source));
+    let (alike, source) = match other {
+        None => (context.alike(store)?, context.known_as()?),
+        Some(source) => {
+            require_known(source, &store.history()?.live().collect::<Vec<_>>())?;
+            (remembered::alike(&context.data_dir()?, source, store)?, source.clone())
         }
-        let these = alike.before()?;
-        return Ok(alike.with(these));
     };
-    require_known(source, &store.history()?.live().collect::<Vec<_>>())?;
-    let alike = remembered::alike(&context.data_dir()?, source, store)?;
-    if args.as_one {
-        // Whose that was is no matter to who says that all may go by one policy.
-        let these = alike.others().clone();
+    if args.as_one || args.as_one_with.is_some() {
+        let these = said_as_one(args.as_one_with.as_deref(), &alike, &source, store)?;
         return Ok(alike.with(these));
     }
-    if !store.history()?.live().any(|record| alike.owns(record)) {
+    if other.is_some() && !store.history()?.live().any(|record| alike.owns(record)) {
         return Err(Error::usage(format!(
             "none of the snapshots of {} that are there was taken of this data directory",
-            output::shown(source)
+            output::shown(&source)
         ))
-        .hint("--as-one goes over all of them by one policy, whoever took them; nothing was forgotten"));
+        .hint(
+            "--as-one goes over them by one policy, whoever took them, as long as no two of those lived beside each \
+             other; --as-one-with SNAPSHOT over those of the one that took this; nothing was forgotten",
+        ));
     }
     Ok(alike)
+}
+
+/// Of whom a person says that this directory was it: all of which that may be, or the one that took `with`.
+fn said_as_one(with: Option<&str>, alike: &Alike, source: &str, store: &Store) -> Result<UpTo> {
+    let Some(name) = with else { return alike.before() };
+    let all: Vec<Record> = store.records()?.into_iter().filter(|record| record.source == source).collect();
+    if !is_id(&all, name) {
+        return Err(Error::usage(format!("no snapshot of {} has this id: {name}", output::shown(source)))
+            .hint("name one by its id (`nbak snapshots`), no tag and no time; nothing was noted, nor forgotten"));
+    }
+    let meant = look::select(&all, name, &ZonedDateTime::now())?.instance;
+    Ok(alike.others().iter().filter(|(it, _)| **it == meant).map(|(it, upto)| (*it, *upto)).collect())
 }
 
 /// `--as-one` or `--as-one-with` alone: it forgets nothing, and counts from now on. With a policy it is said for that
@@ -126,18 +138,13 @@ fn take_as_one(context: &Context, with: Option<&str>) -> Result<u8> {
     context.require_name()?;
     let store = open(context, true)?;
     let (alike, source) = (context.alike(&store)?, context.known_as()?);
-    let these: UpTo = match with {
-        None => alike.before()?,
-        Some(name) => {
-            let all: Vec<Record> = store.records()?.into_iter().filter(|record| record.source == source).collect();
-            if !is_id(&all, name) {
-                return Err(Error::usage(format!("no snapshot of {} has this id: {name}", output::shown(&source)))
-                    .hint("name one by its id (`nbak snapshots`), no tag and no time; nothing was noted"));
-            }
-            let meant = look::select(&all, name, &ZonedDateTime::now())?.instance;
-            alike.others().iter().filter(|(it, _)| **it == meant).map(|(it, upto)| (*it, *upto)).collect()
+    let mut these = said_as_one(with, &alike, &source, &store)?;
+    if with.is_none() {
+        // Those that backups alone tell of: no snapshot of theirs counts yet.
+        for it in context.backups(None)?.before()? {
+            these.entry(it).or_insert(0);
         }
-    };
+    }
     remembered::accept(&context.data_dir()?, &source, &store, &these)?;
     let left = context.alike(&store)?;
     if context.json {
@@ -153,6 +160,7 @@ fn take_as_one(context: &Context, with: Option<&str>) -> Result<u8> {
     if let Some(other) = left.text() {
         output::warning(format!("{other}: that stays another's ({REMEDY})"));
     }
+    left.leaves().iter().for_each(output::warning);
     Ok(0)
 }
 

@@ -222,7 +222,10 @@ pub fn list(context: &Context, args: &SnapshotsArgs) -> Result<u8> {
     } else {
         history.live().collect()
     };
-    let several = records.iter().any(|record| record.source != records[0].source);
+    // Where all are of one that is not this, too: whose they are is what is asked then.
+    let own = context.known_as().ok();
+    let first = own.as_ref().or_else(|| records.first().map(|record| &record.source));
+    let several = records.iter().any(|record| Some(&record.source) != first);
     for record in &records {
         let lost = ledger.losses.get(&record.id);
         if context.json {

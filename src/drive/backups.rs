@@ -15,7 +15,7 @@ use super::sessions::Sessions;
 use crate::error::{Error, Result};
 use crate::export::dialect::Dialect;
 use crate::export::list::{Listed, Order, newest_of, remarks};
-use crate::export::manifest::whose::{Known, WHENEVER, Whose};
+use crate::export::manifest::whose::{Known, Made, WHENEVER, Whose};
 use crate::export::manifest::{BYTES_MAX, Manifest};
 use crate::export::names::{self, MANIFEST};
 use crate::export::retention::{self, Decision};
@@ -250,16 +250,19 @@ impl Backups<'_> {
     ) -> Result<(Vec<(String, Decision)>, usize)> {
         let all = self.list()?;
         let has_path = |one: &Stored| self.own.owns(&one.owner());
-        let said = all.iter().filter(|one| one.listed.damage.is_none() && has_path(one)).map(|one| one.listed.whose);
+        let said = all.iter().filter(|one| one.listed.damage.is_none() && has_path(one));
+        let said: Vec<Made> = said.map(|one| (one.listed.whose, one.listed.created_ms)).collect();
         // What the application put there says no machine: of another with the path it may be as well.
         let is_other = |one: &Stored| {
             let of = one.owner();
             let path = |source: &str| named::split(source).1.to_owned();
             !of.machine.is_empty() && !has_path(one) && path(&of.source_dir) == path(&self.own.source_dir)
         };
-        let known = Known { is_alone: which.known.is_alone && !all.iter().any(is_other), ..which.known.clone() };
-        let owns = known.owns(&said.collect::<Vec<_>>());
-        let is_own = |one: &Stored| has_path(one) && (which.as_one || owns(one.listed.whose, one.listed.created_ms));
+        let mut known = which.known.clone();
+        known.is_named_beside |= all.iter().any(is_other);
+        let owns: Box<dyn Fn(Whose, Option<i64>) -> bool> =
+            if which.as_one { Box::new(known.owns_as_one(&said)) } else { Box::new(known.owns(&said)) };
+        let is_own = |one: &Stored| has_path(one) && owns(one.listed.whose, one.listed.created_ms);
         let mut owners: BTreeMap<(Owner, Whose), Vec<&Stored>> = BTreeMap::new();
         let (asked, others): (Vec<&Stored>, Vec<&Stored>) = all.iter().partition(|one| which.every || is_own(one));
         for one in asked {
@@ -310,7 +313,8 @@ impl Backups<'_> {
 /// as they are of one directory: of which of several, a person has to say.
 fn of_this_one(all: Vec<Stored>, by: &Choice<'_>) -> Result<Vec<Stored>> {
     let whose: BTreeSet<Whose> = all.iter().map(|one| one.listed.whose).collect();
-    let owns = by.known.clone().owns(&whose.iter().copied().collect::<Vec<_>>());
+    let made: Vec<Made> = whose.iter().map(|it| (*it, WHENEVER)).collect();
+    let owns = by.known.clone().owns(&made);
     let (own, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| owns(one.listed.whose, WHENEVER));
     if !own.is_empty() || whose.len() <= 1 {
         return Ok(if own.is_empty() { others } else { own });

@@ -12,7 +12,7 @@ use super::dialect::Dialect;
 use super::files::open_regular;
 use super::inplace::beside::Watch;
 use super::list::{self, Listed, Order};
-use super::manifest::whose::{Known, WHENEVER, Whose};
+use super::manifest::whose::{Known, Made, WHENEVER, Whose};
 use super::manifest::{Manifest, Own};
 use super::names;
 use super::nbak::{self, NbakKeys};
@@ -22,7 +22,7 @@ use super::write::{self, Written};
 use crate::crypto::secret::{Credential, Secret};
 use crate::crypto::vault::{MacSource, mac_key_of_store, mac_key_of_vault};
 use crate::error::{Error, Result};
-use crate::id::SnapshotId;
+use crate::id::{InstanceId, SnapshotId};
 use crate::snapshot::instance::{instance, made_ms};
 use crate::snapshot::now::now_ms;
 use crate::snapshot::places::{Places, real, refuse_own};
@@ -118,17 +118,23 @@ impl BackupManager {
     fn look(&self) -> (Known, Option<Alike>) {
         let (store, source) = (self.open_store().ok(), self.places.known_as());
         let alike = store.as_ref().and_then(|store| remembered::alike(&self.places.data_dir, &source, store).ok());
-        // Another that has a name, or none, may have the same path all the same.
-        let has_path = |known: &str| known != source && named::split(known).1 == named::split(&source).1;
-        let head = store.and_then(|store| store.head().ok());
-        let is_alone = head.is_some_and(|head| !head.newest.iter().any(|record| has_path(&record.source)));
+        let head = store.as_ref().and_then(|store| store.head().ok());
         let known = Known {
             own: instance(&self.places.data_dir),
             made_ms: made_ms(&self.places.data_dir),
-            ones: alike.as_ref().map(Alike::ones).unwrap_or_default(),
-            is_alone: is_alone && alike.as_ref().is_some_and(|alike| alike.others().is_empty()),
+            ones: store.and_then(|store| remembered::ones(&self.places.data_dir, &store).ok()).unwrap_or_default(),
+            is_alone: alike.as_ref().is_some_and(|alike| alike.others().is_empty()),
+            apart: alike.as_ref().map(Alike::not_before).unwrap_or_default(),
+            is_named_beside: head.is_some_and(|head| head.newest.iter().any(|record| self.has_path(&record.source))),
         };
         (known, alike)
+    }
+
+    /// Whether `known` is another than this one by its name, or by that it has none, and has the same path all the
+    /// same.
+    fn has_path(&self, known: &str) -> bool {
+        let source = self.places.known_as();
+        known != source && named::split(known).1 == named::split(&source).1
     }
 
     /// Which directory this is, as far as the store and what a person said tell.
@@ -294,8 +300,17 @@ impl BackupManager {
         })
     }
 
+    /// Which directories of the same path this one may have been before, by what the backups say that are here, and who
+    /// took snapshots beside it.
+    pub fn before(&self) -> Result<BTreeSet<Option<InstanceId>>> {
+        let owns = self.places.owns();
+        let backups = self.list_backups()?;
+        let its = backups.iter().filter(|one| one.damage.is_none() && owns(&one.source_dir));
+        Ok(self.known().before(&its.map(|one| (one.whose, one.created_ms)).collect::<Vec<_>>()))
+    }
+
     /// Removes the backups of this data directory that are older than `days`, or than the retention of the settings.
-    /// `as_one`: also those of other directories that lay at its path, since a person says that it was those before.
+    /// `as_one`: also those of other directories that lay at its path before, since a person says that it was those.
     pub fn prune_backups(&self, days: Option<u32>, as_one: bool, dry_run: bool) -> Result<Pruned> {
         if !write::is_there(&self.places.backup_dir)? {
             return Ok(Pruned { decisions: Vec::new(), removed: Vec::new(), left: 0, unverified: None });
@@ -307,11 +322,17 @@ impl BackupManager {
         // Those of another data directory are for its own retention. Whose a damaged one is nobody can tell: it stays.
         let owns = self.places.owns();
         let has_path = |one: &Listed| one.damage.is_none() && owns(&one.source_dir);
-        let all: Vec<Whose> = backups.iter().filter(|one| has_path(one)).map(|one| one.whose).collect();
-        let is_own = self.known().owns(&all);
+        let all: Vec<Made> =
+            backups.iter().filter(|one| has_path(one)).map(|one| (one.whose, one.created_ms)).collect();
+        let mut known = self.known();
+        // What the application made of this one says the path alone, as it does of one that has a name.
+        let is_named = |one: &Listed| named::split(&one.source_dir).0.is_some() && self.has_path(&one.source_dir);
+        known.is_named_beside |= backups.iter().any(|one| one.damage.is_none() && is_named(one));
+        let is_own: Box<dyn Fn(Whose, Option<i64>) -> bool> =
+            if as_one { Box::new(known.owns_as_one(&all)) } else { Box::new(known.owns(&all)) };
         let (own, others): (Vec<Listed>, Vec<Listed>) = backups
             .into_iter()
-            .partition(|one| one.damage.is_some() || has_path(one) && (as_one || is_own(one.whose, one.created_ms)));
+            .partition(|one| one.damage.is_some() || has_path(one) && is_own(one.whose, one.created_ms));
         let mut unverified = None;
         let mut decisions = retention::plan(&own, days, now, None);
         // Verifying costs a whole read: only if something would be removed at all.

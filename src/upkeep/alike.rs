@@ -54,6 +54,8 @@ pub struct Alike {
     apart: BTreeSet<Which>,
     /// What it may have been before is of several, and nobody can tell which.
     at_odds: bool,
+    /// The newest snapshot of the others.
+    newest_other: Option<SnapshotId>,
     /// The newest snapshot of those that are not its own by all that is known.
     its: Option<(SnapshotId, i64)>,
     /// It has a snapshot itself.
@@ -63,8 +65,9 @@ pub struct Alike {
 }
 
 impl Alike {
-    /// What `head` has of `source`, as the directory `own` sees it, of which a person said that it is one with `one`.
-    pub fn of(head: &Head, source: &str, own: Which, one: &UpTo) -> Alike {
+    /// What `head` has of `source`, as the directory `own` sees it at `now_ms`, of which a person said that it is one
+    /// with `one`.
+    pub fn of(head: &Head, source: &str, own: Which, one: &UpTo, now_ms: i64) -> Alike {
         let newest: Vec<&Record> = head.newest_of_each(source).collect();
         let is_one = |record: &Record| one.get(&record.instance).is_some_and(|upto| record.sequence <= *upto);
         let (ones, rest): (Vec<&Record>, Vec<&Record>) =
@@ -87,8 +90,9 @@ impl Alike {
         let there: BTreeSet<Which> = rest.iter().map(|record| record.instance).collect();
         let mut before = rest.iter().filter(|record| !apart.contains(&record.instance));
         let at_odds = before.any(|record| record.apart.iter().any(|it| there.contains(&Some(*it))));
-        let own_newest = begun.map(|at| newest[at].started);
-        let is_quiet = |record: &Record| own_newest.is_some_and(|own| record.started < own.saturating_sub(QUIET));
+        // One that is idle takes none itself, and a clock may be behind.
+        let latest = begun.map(|at| newest[at].started.max(now_ms));
+        let is_quiet = |record: &Record| latest.is_some_and(|latest| record.started < latest.saturating_sub(QUIET));
         let is_its = |record: &&&Record| (at_odds && begun.is_none()) || apart.contains(&record.instance);
         let its = rest.iter().filter(is_its).find(|record| !is_quiet(record));
         Alike {
@@ -96,6 +100,7 @@ impl Alike {
             own,
             one: ones.iter().map(|record| (record.instance, one[&record.instance])).collect(),
             others: rest.iter().map(|record| (record.instance, record.sequence)).collect(),
+            newest_other: rest.first().map(|record| record.id),
             its: its.map(|record| (record.id, record.started)),
             has_begun: begun.is_some(),
             is_active: rest.iter().any(|record| later.contains(&record.instance)),
@@ -142,14 +147,15 @@ impl Alike {
         self.apart.retain(|it| !these.contains_key(it));
         self.one.extend(these);
         if self.others.is_empty() {
-            (self.at_odds, self.its, self.is_active) = (false, None, false);
+            (self.at_odds, self.newest_other, self.its, self.is_active) = (false, None, None, false);
         }
         self
     }
 
-    /// Which directories are its own, as a person said.
-    pub fn ones(&self) -> BTreeSet<Which> {
-        self.one.keys().copied().collect()
+    /// Those that are not what it was before, or of which nobody can tell.
+    pub fn not_before(&self) -> BTreeSet<Which> {
+        let all = self.others.keys().filter(|it| self.at_odds || self.apart.contains(it));
+        all.copied().collect()
     }
 
     /// Another directory of the same path takes snapshots: it did after this one's newest.
@@ -177,11 +183,14 @@ impl Alike {
     pub fn leaves(&self) -> Option<String> {
         let leaves = !self.others.is_empty() && self.its.is_none();
         leaves.then(|| {
+            let is_unsaid = self.before().is_ok_and(|before| !before.is_empty());
+            let with = self.newest_other.filter(|_| !is_unsaid).map(|id| format!("-with {}", id.short()));
             format!(
                 "some snapshots of {} were taken of another directory: of what lay there before this one, or of one \
                  beside it that has the same path. No policy goes over those (if they are of what this one was before, \
-                 `nbak forget --as-one` says so; if there is one beside it, give each a name)",
-                self.source
+                 `nbak forget --as-one{}` says so; if there is one beside it, give each a name)",
+                self.source,
+                with.unwrap_or_default()
             )
         })
     }

@@ -6,7 +6,7 @@
 //! stand in the data directory too, once the daemon has run there. They are no secret. The file is not synced: what is
 //! lost of it is only the memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::id::InstanceId;
 use crate::snapshot::instance::instance;
 use crate::snapshot::ledger::Start;
+use crate::snapshot::now::now_ms;
 use crate::snapshot::places::{known_as, name_of_source, real};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::store::Store;
@@ -119,7 +120,7 @@ pub fn seen(data_dir: &Path) -> Seen {
 /// What was `seen` of `store` that is not there, in words. `thoroughly` reads all records for it; without, a store that
 /// was put back and has gone on since is only known if that was noticed before it went on.
 pub fn missing(Seen(all): &Seen, store: &Store, thoroughly: bool) -> Result<Option<String>> {
-    let other = || said("it is another one than lay there");
+    let other = || behind("it is another one than lay there");
     let Some(mark) = all.get(&store.id().to_string()) else {
         let at = place(store);
         return Ok(all.values().any(|mark| mark.at == at).then(other));
@@ -131,7 +132,7 @@ pub fn missing(Seen(all): &Seen, store: &Store, thoroughly: bool) -> Result<Opti
     let seen = mark.next.saturating_sub(1);
     // Packs that were away may be back.
     if (now.next < mark.next || mark.behind) && !is_in(store, mark, seen)? {
-        return Ok(Some(said(&format!("snapshot number {seen} was there, and is not any more"))));
+        return Ok(Some(behind(&format!("snapshot number {seen} was there, and is not any more"))));
     }
     let is_same = if now.next == mark.next {
         now.after == mark.after
@@ -140,7 +141,7 @@ pub fn missing(Seen(all): &Seen, store: &Store, thoroughly: bool) -> Result<Opti
     } else {
         true
     };
-    Ok((!is_same).then(|| said(&format!("its snapshot number {seen} is another one than was there"))))
+    Ok((!is_same).then(|| behind(&format!("its snapshot number {seen} is another one than was there"))))
 }
 
 /// Whether a store of this data directory may lie at `root`: one is there, and none is remembered elsewhere only.
@@ -149,7 +150,7 @@ pub fn may_be(data_dir: &Path, root: &Path) -> bool {
     root.is_dir() && (all.is_empty() || all.values().any(|mark| mark.at.is_empty() || mark.at == at))
 }
 
-fn said(what: &str) -> String {
+fn behind(what: &str) -> String {
     format!(
         "the store is not what this machine has seen of it: {what} (look for a newer copy; `nbak repair index` accepts \
          it as it is)"
@@ -212,11 +213,22 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
 pub fn alike(data_dir: &Path, source: &str, store: &Store) -> Result<Alike> {
     let (Seen(all), own) = (seen(data_dir), instance(data_dir));
     let head = store.head()?;
-    // In a store that was put back the numbers are given once more: what was said of them is said anew.
-    let mark = all.get(&store.id().to_string()).filter(|mark| mark.next <= head.next.0 && !mark.behind);
+    let one = said(&all, own, store, head.next.0);
+    Ok(Alike::of(&head, source, own, &one, now_ms()))
+}
+
+/// Which directories a person said that `data_dir` was before, whether a snapshot of them is there or not.
+pub fn ones(data_dir: &Path, store: &Store) -> Result<BTreeSet<Which>> {
+    let Seen(all) = seen(data_dir);
+    Ok(said(&all, instance(data_dir), store, store.head()?.next.0).into_keys().collect())
+}
+
+/// What was said of `own`. In a store that was put back the numbers are given once more: what was said of them is said
+/// anew.
+fn said(all: &BTreeMap<String, Mark>, own: Which, store: &Store, next: u64) -> UpTo {
+    let mark = all.get(&store.id().to_string()).filter(|mark| mark.next <= next && !mark.behind);
     let said = mark.and_then(|mark| mark.as_one.get(&text(own)));
-    let one = said.into_iter().flatten().filter_map(|(it, upto)| Some((which(it)?, *upto))).collect();
-    Ok(Alike::of(&head, source, own, &one))
+    said.into_iter().flatten().filter_map(|(it, upto)| Some((which(it)?, *upto))).collect()
 }
 
 /// A person says that what `these` took in `store` by now of what is known as `source`, as this data directory is, is

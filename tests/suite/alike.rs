@@ -456,10 +456,11 @@ fn a_backup_that_does_not_say_whose_it_is_stays_where_there_are_two() {
     assert_eq!(Run::of(command).code, 0);
     let _ = fs::remove_dir_all(turns.place.data.join(".nbak-state"));
     turns.place.ok(&["forget", "--as-one"]);
-    turns.place.ok(&["backup", "prune", "--days", "40"]);
-    assert!(old.exists());
-    turns.place.ok(&["backup", "prune", "--days", "40", "--as-one"]);
-    assert!(!old.exists());
+    // Whoever says what this one was before knows nothing of that.
+    for more in [&[][..], &["--as-one"]] {
+        let run = turns.place.ok(&[&["backup", "prune", "--days", "40"], more].concat());
+        assert!(old.exists() && run.err.contains("1 backup stays"), "{run:?}");
+    }
 }
 
 /// The store is away: which of the two made a backup is in its manifest.
@@ -605,9 +606,14 @@ fn no_backup_is_pruned_that_is_anothers() {
     assert!(is_told(turns.at("one"), "one 3"));
     let run = turns.at("other").ok(&["backup", "verify"]);
     assert!(run.err.contains("may be its"), "{run:?}");
-    turns.place.ok(&["backup", "prune", "--days", "30", "--as-one"]);
+    // It lives beside this one: who says that it was this one names it, and then it goes.
+    let run = turns.place.ok(&["backup", "prune", "--days", "30", "--as-one"]);
+    assert!(old.exists() && run.err.contains("lives or lived beside"), "{run:?}");
+    assert!(turns.place.run(&["doctor"]).out.contains(SAYS));
+    let newest = ids(&turns.place).pop().expect("one");
+    turns.place.ok(&["forget", "--as-one-with", &newest]);
+    turns.place.ok(&["backup", "prune", "--days", "30"]);
     assert!(!old.exists());
-    assert!(turns.place.run(&["doctor"]).out.contains(SAYS), "a prune is about backups alone");
     // Its own goes, also where the store is away.
     clock.back(60 * DAY);
     let own = made(turns.at("one"), &clock, "one 4");

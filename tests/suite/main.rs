@@ -77,4 +77,5 @@ mod thrash;
 mod together;
 mod under_fire;
 mod wal_delta;
+mod whose;
 mod wrong_key;

@@ -19,11 +19,11 @@ pub struct ForgetArgs {
     #[arg(long, value_name = "SOURCE", conflicts_with = "snapshots")]
     pub of: Option<String>,
     /// What this data directory was before, as far as that can be told, is this one: alone, from now on, of what is
-    /// there by now; with a policy, for this command; with --of, whoever took it
+    /// there by now; with a policy, for this command; with --of, whoever took it. None that lived beside another
     #[arg(long, conflicts_with = "snapshots")]
     pub as_one: bool,
-    /// The directory of the same path that took this snapshot was this one, from now on, of what is there by now
-    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["snapshots", "rules", "of", "as_one", "dry_run"])]
+    /// The same of the one directory that took this snapshot
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["snapshots", "as_one"])]
     pub as_one_with: Option<String>,
     #[command(flatten)]
     pub rules: Rules,

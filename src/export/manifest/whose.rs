@@ -4,13 +4,20 @@
 //! does with a snapshot ([`crate::snapshot::instance`]), and who removes old backups leaves those of others alone: of
 //! another that shares the folder, and of what this one was before it was moved or made anew, until a person says that
 //! it was this one. The application's own backups say a path alone.
+//!
+//! A person says that of all at once, and may not know who else has the path. So it never counts for those that live
+//! **beside** this one: the store has seen it, or one of their backups was made since this directory was; nor, where
+//! two others lived beside each other, for either of them. Then the application's own may be anybody's, too.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::InstanceId;
 
 /// Of a backup that is to be restored it does not matter when it was made.
 pub const WHENEVER: Option<i64> = Some(i64::MAX);
+
+/// Which directory, as far as its file system says.
+type Which = Option<InstanceId>;
 
 /// Which directory a backup was made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,39 +25,101 @@ pub enum Whose {
     /// The application made it, which knows of none.
     Unsaid,
     /// Of this one, if its file system said.
-    Of(Option<InstanceId>),
+    Of(Which),
 }
+
+/// A backup that names the path: whose it is by what it says, and when it was made, in milliseconds since 1970.
+pub type Made = (Whose, Option<i64>);
 
 /// A data directory, as far as it is known which one it is.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     /// Which one it is, if its file system says.
-    pub own: Option<InstanceId>,
+    pub own: Which,
     /// Those that a person said it was before.
-    pub ones: BTreeSet<Option<InstanceId>>,
+    pub ones: BTreeSet<Which>,
     /// When it was made, in milliseconds since 1970, if its file system says.
     pub made_ms: Option<i64>,
     /// The store knows of no other with its path.
     pub is_alone: bool,
+    /// Those of which the store knows that they live beside it.
+    pub apart: BTreeSet<Which>,
+    /// Another has the path under a name of its own.
+    pub is_named_beside: bool,
 }
 
 impl Known {
     /// Whether it is this one, or one that this one was before.
-    pub fn is_it(&self, it: Option<InstanceId>) -> bool {
+    pub fn is_it(&self, it: Which) -> bool {
         it == self.own || self.ones.contains(&it)
     }
 
-    /// Which of those is its own that name its path, which are `all`, by what a backup says and when that was made.
-    pub fn owns(self, all: &[Whose]) -> impl Fn(Whose, Option<i64>) -> bool + use<> {
+    /// Which of `all` is its own.
+    pub fn owns(self, all: &[Made]) -> impl Fn(Whose, Option<i64>) -> bool + use<> {
+        let is_its = |(one, _): &Made| matches!(one, Whose::Of(it) if self.is_it(*it)) || *one == Whose::Unsaid;
         // What says nothing may be of any that is known.
-        let is_alone = self.is_alone
-            && all.iter().all(|one| matches!(one, Whose::Of(it) if self.is_it(*it)) || *one == Whose::Unsaid);
+        let is_alone = self.is_alone && !self.is_named_beside && all.iter().all(is_its);
         move |one, made| match one {
             // And what is older than the directory is of one that nobody knows: of what this one was, if it was any.
             Whose::Unsaid => is_alone && (!self.ones.is_empty() || made >= self.made_ms),
             Whose::Of(it) => self.is_it(it),
         }
     }
+
+    /// The same to who says that this one was all those before.
+    pub fn owns_as_one(mut self, all: &[Made]) -> impl Fn(Whose, Option<i64>) -> bool + use<> {
+        let is_alone = !self.is_named_beside && self.beside(all).is_empty();
+        self.ones.extend(self.before(all));
+        move |one, _| match one {
+            Whose::Unsaid => is_alone,
+            Whose::Of(it) => self.is_it(it),
+        }
+    }
+
+    /// The directories that it may have been before, by what the backups `all` say.
+    pub fn before(&self, all: &[Made]) -> BTreeSet<Which> {
+        let beside = self.beside(all);
+        self.others(all).into_keys().filter(|it| !beside.contains(it)).collect()
+    }
+
+    /// Those that live, or lived, beside it, or each beside another.
+    fn beside(&self, all: &[Made]) -> BTreeSet<Which> {
+        let of_own = |(whose, at): &Made| at.filter(|_| *whose == Whose::Of(self.own));
+        let begun = self.made_ms.or_else(|| all.iter().filter_map(of_own).min());
+        let others = self.others(all);
+        let overlap = |(one, span): (&Which, &Span), (other, its): (&Which, &Span)| {
+            one != other && span.first < its.last && its.first < span.last
+        };
+        let is_beside = |it: &Which, span: &Span| {
+            self.apart.contains(it)
+                || begun.is_some_and(|begun| span.last >= begun)
+                || others.iter().any(|other| overlap((it, span), other))
+        };
+        others.iter().filter(|(it, span)| is_beside(it, span)).map(|(it, _)| *it).collect()
+    }
+
+    /// All that are not this one, and from when to when each made backups.
+    fn others(&self, all: &[Made]) -> BTreeMap<Which, Span> {
+        let mut others = BTreeMap::new();
+        for (whose, at) in all {
+            let Whose::Of(it) = *whose else { continue };
+            if self.is_it(it) {
+                continue;
+            }
+            // One that says no time was made at any.
+            let (first, last) = (at.unwrap_or(i64::MIN), at.unwrap_or(i64::MAX));
+            let span: &mut Span = others.entry(it).or_insert(Span { first, last });
+            *span = Span { first: span.first.min(first), last: span.last.max(last) };
+        }
+        others
+    }
+}
+
+/// From when to when, in milliseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    first: i64,
+    last: i64,
 }
 
 #[cfg(test)]
@@ -62,7 +131,8 @@ mod tests {
         let [one, other] = [1, 2].map(|which| Some(InstanceId([which; 16])));
         let known = |own| Known { own, is_alone: true, ..Known::default() };
         let by = |known: Known, all: &[Whose]| {
-            let owns = known.owns(all);
+            let made: Vec<Made> = all.iter().map(|whose| (*whose, Some(5))).collect();
+            let owns = known.owns(&made);
             all.iter().map(|whose| owns(*whose, Some(5))).collect::<Vec<_>>()
         };
         let of = |own, all: &[Whose]| by(known(own), all);
@@ -79,5 +149,31 @@ mod tests {
         assert_eq!(by(young(&[other]), &[Whose::Unsaid, Whose::Of(one)]), [true; 2], "it was another before");
         let beside = Known { is_alone: false, ..known(one) };
         assert_eq!(by(beside, &[Whose::Unsaid, Whose::Of(one)]), [false, true], "the store knows of another");
+    }
+
+    #[test]
+    fn who_lives_beside_it_is_never_what_it_was_before() {
+        let [own, old, other] = [1, 2, 3].map(|which| Some(InstanceId([which; 16])));
+        let known = || Known { own, made_ms: Some(100), ..Known::default() };
+        let by = |known: Known, all: &[(Whose, i64)]| {
+            let made: Vec<Made> = all.iter().map(|(whose, at)| (*whose, Some(*at))).collect();
+            let owns = known.owns_as_one(&made);
+            made.iter().map(|(whose, at)| owns(*whose, *at)).collect::<Vec<_>>()
+        };
+        let (app, of) = (Whose::Unsaid, Whose::Of);
+        assert_eq!(by(known(), &[(app, 5), (of(old), 50), (of(own), 150)]), [true; 3]);
+        assert_eq!(by(known(), &[(app, 5), (of(old), 50), (of(other), 100)]), [false, true, false], "it goes on");
+        let one_after_the_other = [(of(old), 10), (of(old), 20), (of(other), 30), (of(other), 40)];
+        assert_eq!(by(known(), &one_after_the_other), [true; 4]);
+        let at_once = [(of(old), 10), (of(other), 15), (of(old), 20), (of(other), 40), (of(own), 150), (app, 150)];
+        assert_eq!(by(known(), &at_once), [false, false, false, false, true, false], "which of them nobody knows");
+        let said = Known { ones: [other].into(), ..known() };
+        assert_eq!(by(said, &[(of(old), 50), (of(other), 120)]), [true; 2], "said of it by itself");
+        let apart = Known { apart: [old].into(), ..known() };
+        assert_eq!(by(apart, &[(app, 5), (of(old), 50)]), [false; 2], "the store has seen it");
+        let named = Known { is_named_beside: true, ..known() };
+        assert_eq!(by(named, &[(app, 5), (of(old), 50)]), [false, true], "one that has a name");
+        let unknown = Known { made_ms: None, ..known() };
+        assert_eq!(by(unknown, &[(of(own), 30), (of(old), 20), (of(other), 40)]), [true, true, false]);
     }
 }

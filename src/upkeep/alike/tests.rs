@@ -33,7 +33,11 @@ fn head(all: &[Snapshot]) -> Head {
 }
 
 fn seen(head: &Head, own: u8, one: &UpTo) -> Alike {
-    Alike::of(head, "/d", (own > 0).then(|| which(own)), one)
+    seen_at(head, own, one, 0)
+}
+
+fn seen_at(head: &Head, own: u8, one: &UpTo, now_ms: i64) -> Alike {
+    Alike::of(head, "/d", (own > 0).then(|| which(own)), one, now_ms)
 }
 
 /// What the store says whose snapshots are these, the oldest first: what each of 0 to 3 is to `own`, of which 0 says
@@ -158,6 +162,11 @@ fn one_that_is_quiet_is_not_told_of_for_ever() {
     assert!(alike(2).text().is_some() && alike(9).text().is_some());
     let quiet = alike(10);
     assert!(quiet.text().is_none() && quiet.leaves().is_some() && !quiet.owns(&its) && !quiet.means(&its));
+    // Nor where this one has nothing to take: then the clock says it. What is to be done is no empty word.
+    let head = Head { next: (4, None), newest: vec![at(record("/d", 3, (1, &[2])), 2), its] };
+    let idle = |day: i64| seen_at(&head, 1, &UpTo::new(), day * 86_400_000);
+    assert!(idle(9).text().is_some() && idle(10).text().is_none());
+    assert!(idle(10).leaves().is_some_and(|words| words.contains("--as-one-with 02020202")));
 }
 
 /// More than are kept in mind: whoever is not known is not taken for what it was.

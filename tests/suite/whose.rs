@@ -1,0 +1,181 @@
+//! What a person says that a directory was before, and what counts for backups of that: never what another of the same
+//! path made that lives beside it, whether a store knows of it or backups alone do.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::common::{KEY, Place, Run};
+use crate::daemon_common::clock::Clock;
+use crate::named::{Turns, id, ids, refused, take};
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// Each of the two has a store of its own; their backups lie in one folder.
+fn run(turns: &mut Turns, who: &'static str, clock: Option<&Clock>, args: &[&str]) -> Run {
+    let place = turns.at(who);
+    let mut command = place.command(args);
+    command.env("NBAK_REPO", place.path(&format!("store-{who}")));
+    if let Some(clock) = clock {
+        clock.give(&mut command);
+    }
+    let run = Run::of(command);
+    assert_eq!(run.code, 0, "{run:?}");
+    run
+}
+
+/// A backup of something new, at the time of `clock`.
+fn made(turns: &mut Turns, who: &'static str, clock: &Clock) -> PathBuf {
+    let text = format!("{who} {:?}", std::time::Instant::now());
+    fs::write(turns.at(who).data.join("notes"), text).expect("written");
+    PathBuf::from(id(&run(turns, who, Some(clock), &["backup", "--json"]), "path").expect("a path"))
+}
+
+fn is_there(paths: &[PathBuf]) -> Vec<bool> {
+    paths.iter().map(|path| path.exists()).collect()
+}
+
+/// The two live beside each other, and no store knows both.
+#[test]
+fn a_neighbour_that_backups_alone_tell_of_keeps_them() {
+    let mut turns = Turns::new(&|_| json!({}));
+    let mut clock = Clock::new();
+    clock.back(60 * DAY);
+    let old = ["one", "other"].map(|who| made(&mut turns, who, &clock));
+    clock.forward(61 * DAY);
+    let _ = ["one", "other"].map(|who| made(&mut turns, who, &clock));
+    let prune = ["backup", "prune", "--days", "30", "--as-one"];
+    let said = run(&mut turns, "one", Some(&clock), &prune);
+    assert_eq!(is_there(&old), [false, true], "{said:?}");
+    assert!(said.err.contains("1 backup stays") && said.err.contains("lives or lived beside"), "{said:?}");
+    // Who says which it was, says it with a snapshot; and what the application makes may be of either.
+    let said = run(&mut turns, "one", None, &["forget", "--as-one"]);
+    assert!(said.out.contains("nothing is known"), "{said:?}");
+    run(&mut turns, "one", Some(&clock), &prune);
+    assert!(old[1].exists());
+}
+
+/// Both lay there before this one, and beside each other: one of them may go on elsewhere.
+#[test]
+fn of_two_that_lived_beside_each_other_neither_is_taken() {
+    let mut turns = Turns::new(&|_| json!({}));
+    let mut clock = Clock::new();
+    let old: Vec<PathBuf> = [90, 80, 70, 60]
+        .into_iter()
+        .zip(["one", "other", "one", "other"])
+        .map(|(days, who)| {
+            clock.back(days * DAY);
+            let made = made(&mut turns, who, &clock);
+            clock.forward(days * DAY);
+            made
+        })
+        .collect();
+    let place = turns.at("one");
+    fs::rename(&place.data, place.path("gone")).expect("moved away");
+    fs::create_dir(&turns.place.data).expect("made");
+    let config = json!({"backup_dir": turns.place.path("shared")}).to_string();
+    fs::write(turns.place.data.join("config.json"), config).expect("written");
+    let third = |args: &[&str]| {
+        let mut command = turns.place.command(args);
+        command.env("NBAK_REPO", turns.place.path("store-third"));
+        Run::of(command)
+    };
+    assert_eq!(third(&["backup"]).code, 0);
+    let said = third(&["backup", "prune", "--days", "30", "--as-one"]);
+    assert!(said.code == 0 && said.err.contains("4 backups stay"), "{said:?}");
+    assert_eq!(is_there(&old), [true; 4]);
+}
+
+/// A new machine has the backups of the one that is gone, and no store of that: what a person says once counts on, also
+/// when the store has no snapshot that shows it.
+#[test]
+fn what_backups_alone_tell_of_can_be_said_once() {
+    let mut turns = Turns::new(&|_| json!({}));
+    let mut clock = Clock::new();
+    clock.back(60 * DAY);
+    let old = made(&mut turns, "one", &clock);
+    clock.forward(10 * DAY);
+    let later = made(&mut turns, "one", &clock);
+    let place = turns.at("one");
+    fs::rename(&place.data, place.path("gone")).expect("moved away");
+    fs::create_dir(&turns.place.data).expect("made");
+    let config = json!({"backup_dir": turns.place.path("shared")}).to_string();
+    fs::write(turns.place.data.join("config.json"), config).expect("written");
+    take(&turns.place, "a new machine");
+    let prune = || turns.place.ok(&["backup", "prune", "--days", "30"]);
+    assert!(prune().err.contains("2 backups stay") && old.exists());
+    let said = turns.place.ok(&["forget", "--as-one"]);
+    assert!(said.out.contains("1 other data directory") && said.err.is_empty(), "{said:?}");
+    turns.place.ok(&["backup"]);
+    let said = prune();
+    assert!(!old.exists() && !later.exists() && !said.err.contains("stay"), "{said:?}");
+    assert!(turns.place.ok(&["forget", "--as-one"]).out.contains("nothing is known"));
+}
+
+/// What says a path alone may be of the one that has a name of its own and another store.
+#[test]
+fn what_the_application_made_stays_where_one_with_a_name_has_the_path() {
+    let mut turns = Turns::new(&|_| json!({}));
+    let mut clock = Clock::new();
+    clock.back(60 * DAY);
+    let old = made(&mut turns, "one", &clock);
+    clock.forward(60 * DAY);
+    let manifest = old.join("manifest.json");
+    let mut said: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).expect("read")).expect("JSON");
+    said.as_object_mut().expect("an object").remove("nbak");
+    fs::write(&manifest, serde_json::to_vec(&said).expect("JSON")).expect("written");
+    made(&mut turns, "one", &clock);
+    let fresh = |turns: &mut Turns| fs::metadata(&turns.at("one").data).expect("there").created().ok();
+    assert!(fresh(&mut turns).is_some());
+    let mut command = turns.at("other").command(&["backup"]);
+    command.env("NBAK_NAME", "web-1").env("NBAK_REPO", turns.place.path("store-other"));
+    assert_eq!(Run::of(command).code, 0);
+    let prune = ["backup", "prune", "--days", "30"];
+    for more in [&[][..], &["--as-one"]] {
+        let run = run(&mut turns, "one", None, &[&prune[..], more].concat());
+        assert!(old.exists() && run.err.contains("1 backup stays"), "{run:?}");
+    }
+    let shared: BTreeSet<PathBuf> =
+        fs::read_dir(turns.place.path("shared")).expect("read").map(|e| e.expect("one").path()).collect();
+    let named = shared
+        .iter()
+        .find(|path| fs::read_to_string(path.join("manifest.json")).is_ok_and(|text| text.contains("web-1")));
+    fs::remove_dir_all(named.expect("there")).expect("removed");
+    run(&mut turns, "one", None, &[&prune[..], &["--as-one"]].concat());
+    assert!(!old.exists());
+}
+
+/// Under another path: what two took that lived beside each other does not go by one policy; each by itself does.
+#[test]
+fn of_another_path_each_goes_by_itself() {
+    let mut turns = Turns::new(&|_| json!({}));
+    let mut all = Vec::new();
+    for round in 1..=2 {
+        for who in ["one", "other"] {
+            all.push(take(turns.at(who), &format!("{who} {round}")));
+        }
+    }
+    let old = turns.place.data.canonicalize().expect("a path");
+    let place = &turns.place;
+    let elsewhere = Place { key: Some(KEY), data: place.path("elsewhere"), repo: place.repo.clone(), ..Place::empty() };
+    fs::create_dir(&elsewhere.data).expect("made");
+    take(&elsewhere, "a third");
+    let forget = |more: &[&str]| {
+        let of = ["forget", "--of", old.to_str().expect("UTF-8"), "--keep-last", "1"];
+        elsewhere.run(&[&of[..], more].concat())
+    };
+    refused(&forget(&[]), 2, &["was taken of this data directory", "--as-one-with"]);
+    refused(&forget(&["--as-one"]), 2, &["lived beside each other", "--as-one-with"]);
+    assert!(all.iter().all(|id| ids(&elsewhere).contains(id)));
+    refused(&forget(&["--as-one-with", "latest"]), 2, &["by its id"]);
+    let run = forget(&["--as-one-with", &all[0]]);
+    assert!(run.code == 0 && ids(&elsewhere).len() == 4 && !ids(&elsewhere).contains(&all[0]), "{run:?}");
+    // It was said for that command.
+    refused(&forget(&["--as-one"]), 2, &["lived beside each other"]);
+    assert_eq!(forget(&["--as-one-with", &all[3]]).code, 0);
+    let left: BTreeSet<String> = ids(&elsewhere).into_iter().collect();
+    assert!(left.contains(&all[2]) && left.contains(&all[3]) && left.len() == 3, "{left:?}");
+}

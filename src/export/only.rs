@@ -76,19 +76,20 @@ pub(super) fn leave_own(staged: &Path, given: &[PathBuf], all: &[PathBuf]) -> Re
 }
 
 /// Fails if what is `given` by its name is a log, and is staged without its file, while another stands live under that
-/// name: it would be played into that.
-pub(super) fn refuse_alone(staged: &Path, data: &Path, given: &[PathBuf]) -> Result<()> {
+/// name: it would be played into that. `has` says what could be restored.
+pub(super) fn refuse_alone(staged: &Path, data: &Path, given: &[PathBuf], has: &dyn Fn(&Path) -> bool) -> Result<()> {
     for path in named(given)? {
         let Some((_, base)) = Sidecar::named(&path).filter(|_| is_log(&staged.join(&path))) else { continue };
         let is_there = |root: &Path| std::fs::symlink_metadata(root.join(&base)).is_ok_and(|meta| !meta.is_dir());
         if !is_there(staged) && is_there(data) {
+            let first = if has(&base) {
+                format!("give `{}`, which takes it along, or ", base.display())
+            } else {
+                format!("`{}` itself was not captured with it: ", base.display())
+            };
             return Err(Error::usage("this belongs to a database, and is not put beside another one by itself")
                 .at(&path)
-                .hint(format!(
-                    "give `{}`, which takes it along if that was captured, too, or restore this to another directory \
-                     with --target; nothing was changed",
-                    base.display()
-                )));
+                .hint(format!("{first}restore this to another directory with --target; nothing was changed")));
         }
     }
     Ok(())

@@ -30,6 +30,7 @@ use crate::crypto::vault::MacSource;
 use crate::error::words::word;
 use crate::error::{Error, Result};
 use crate::snapshot::graph::{is_graph, is_whole};
+use crate::snapshot::look;
 use crate::snapshot::progress::Progress;
 use crate::snapshot::record::Record;
 use crate::snapshot::restore as from_store;
@@ -129,7 +130,8 @@ impl BackupManager {
         let staging = Staging::begin(&data)?;
         let staged = from.stage(&entries, staging.root(), &data, progress);
         let staged = staged.and_then(|()| only::leave_own(staging.root(), given, &options.only));
-        let staged = staged.and_then(|()| only::refuse_alone(staging.root(), &data, given));
+        let has = |path: &Path| backup.manifest.files.iter().any(|entry| Path::new(&entry.path) == path);
+        let staged = staged.and_then(|()| only::refuse_alone(staging.root(), &data, given, &has));
         if let Err(error) = staged {
             staging.discard()?;
             return Err(error);
@@ -171,7 +173,8 @@ impl BackupManager {
                     .hint("restore another snapshot, or what is whole of this one into a new directory with --target")),
             }
         });
-        let staged = staged.and_then(|()| only::refuse_alone(staging.root(), &data, given));
+        let has = |path: &Path| look::find(store, record, path).is_ok();
+        let staged = staged.and_then(|()| only::refuse_alone(staging.root(), &data, given, &has));
         if let Err(error) = staged {
             staging.discard()?;
             return Err(error);
@@ -203,9 +206,7 @@ impl BackupManager {
         progress: &dyn Progress,
     ) -> Result<Restored> {
         let Origin { keep_owners, again, described } = *origin;
-        if !options.into_live
-            && let Err(error) = inplace::look_for_openers(&staging)
-        {
+        if let Err(error) = inplace::look_for_openers(&staging, options.into_live) {
             staging.discard()?;
             return Err(error);
         }

@@ -12,11 +12,11 @@ use crate::crypto::secret::Credential;
 use crate::drive::grant::FILE as GRANT;
 use crate::drive::sessions::WAITING;
 use crate::export::backup::Backup;
-use crate::export::inplace::holders::{Whose, holders, in_words};
 use crate::export::nbak::{self, NbakKeys};
 use crate::snapshot::places::Places;
 use crate::snapshot::scratch::left;
 use crate::snapshot::store::UNFINISHED;
+use crate::source::holders::{Whose, holders, in_words};
 use crate::source::own;
 
 /// Who has the databases open that lie at the top of the data directory: whoever restores has to know.

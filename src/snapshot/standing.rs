@@ -5,12 +5,14 @@
 //! anything is written.
 
 use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::graph::{GRAPH, is_graph, is_whole};
 use super::sidecar::{Sidecar, is_log, sidecars};
 use super::target::{Standing, Target};
 use crate::error::{Error, Result};
+use crate::source::holders::{Whose, holders, in_words};
 
 /// What is restored, and where to.
 pub(super) struct Beside<'a> {
@@ -36,6 +38,22 @@ impl Beside<'_> {
                          into another directory; nothing was changed",
                     ))
             }
+        }
+    }
+
+    /// Fails if a program has the file open that is to be written at `path`, and that is a database by what lies beside
+    /// it: it would go on with what is gone.
+    pub fn of_programs(&self, path: &Path) -> Result<()> {
+        if !sidecars(path).iter().any(|beside| self.target.exists(beside)) {
+            return Ok(());
+        }
+        let Ok(meta) = std::fs::symlink_metadata(self.target.place(path)) else { return Ok(()) };
+        let open = holders(&[(meta.dev(), meta.ino())], Whose::Anybody);
+        match open.into_values().next() {
+            None => Ok(()),
+            Some(who) => Err(Error::locked(format!("a database that is to be replaced is open in {}", in_words(&who)))
+                .at(self.target.place(path))
+                .hint("stop it, or restore into another directory; nothing was changed")),
         }
     }
 

@@ -17,6 +17,7 @@ pub mod block;
 pub mod clock;
 pub mod exclude;
 pub mod handle;
+pub mod holders;
 pub mod medium;
 pub mod mounts;
 pub mod moved;

@@ -14,7 +14,6 @@ use super::asked::Replaced;
 use super::called::{COMPARED, NEW, OLD};
 use super::company::{is_own, sidecars_with_content};
 use super::databases::{Held, standing_sidecars};
-use super::holders::{self, Whose};
 use super::intent::{Clear, Intent, Move, Way};
 use super::old::{Noted, Verdict, is_staged, noted, verdict};
 use super::root::{Kind, Root, Seen};
@@ -25,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::snapshot::graph::{GRAPH, beside_graph, is_graph};
 use crate::snapshot::progress::Progress;
 use crate::snapshot::sidecar::sidecars;
+use crate::source::holders::{self, Whose};
 
 /// An intent being carried out.
 pub struct Run<'a> {

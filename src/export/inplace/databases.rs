@@ -6,7 +6,7 @@
 //! keeps others out from there on; that the mode is still the one that was set shows that nobody slipped in between.
 //!
 //! A connection in rollback mode that is idle holds no lock at all. That one is looked for among the open files of
-//! processes ([`super::holders`]).
+//! processes ([`crate::source::holders`]).
 
 use std::cell::Cell;
 use std::io;

@@ -11,7 +11,6 @@ use super::apply::Run;
 use super::asked::{Abandoned, Ended, Options, Replaced};
 use super::called::{FOLDER, INTENT};
 use super::company::may_be_database;
-use super::holders::{Whose, holders, in_words};
 use super::intent::{Intent, Name, Way};
 use super::old::refuse_copy;
 use super::pending::{Written, in_the_way, is_about, named, standing, still_to_go, written, written_through};
@@ -23,6 +22,7 @@ use super::trust;
 use super::versions;
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
+use crate::source::holders::{Whose, holders, in_words};
 
 /// Puts what is staged in place of what is live. On an error nothing was changed, unless it says that the restore was
 /// begun.

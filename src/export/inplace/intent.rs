@@ -225,6 +225,10 @@ pub struct Intent {
     /// say.
     #[serde(default)]
     pub switched: Vec<Name>,
+    /// What was exchanged or is to go, and may be a database that is encrypted by itself: nobody may have it open when
+    /// this is finished. What told that may be gone by then. Older journals do not say.
+    #[serde(default)]
+    pub sealed: Vec<Name>,
     pub unchanged: u64,
     pub extra: Vec<Name>,
     pub removed: Vec<Name>,
@@ -264,6 +268,7 @@ impl Intent {
             standing: None,
             since: Vec::new(),
             switched: Vec::new(),
+            sealed: Vec::new(),
             unchanged: 0,
             extra: Vec::new(),
             removed: Vec::new(),

@@ -38,7 +38,6 @@ mod company;
 mod databases;
 mod door;
 mod given_up;
-pub mod holders;
 mod intent;
 mod linked;
 mod old;

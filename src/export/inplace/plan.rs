@@ -96,6 +96,9 @@ pub fn draw(root: &Root, options: &Options<'_>) -> Result<Plan> {
     let measured = others.par_iter().map(|entry| measure(root, entry)).collect::<Result<Vec<Measured>>>()?;
     let same = others.iter().zip(&measured).filter(|(_, measured)| measured.is_same);
     planner.links = Links::of(same.filter_map(|(entry, _)| Some((entry.staged, entry.live?))));
+    for (entry, measured) in others.iter().zip(&measured) {
+        planner.look_for_links(entry, measured)?;
+    }
     for (entry, measured) in others.iter().zip(measured) {
         planner.entry(entry, &measured)?;
     }
@@ -225,6 +228,16 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// Notes which databases are exchanged that have other names.
+    fn look_for_links(&mut self, entry: &Entry, measured: &Measured) -> Result<()> {
+        let Some(live) = entry.live.filter(|live| live.kind == Kind::File && live.links > 1) else { return Ok(()) };
+        let is_exchanged = !measured.is_same || !standing_sidecars(self.root, &entry.path)?.is_empty();
+        if is_exchanged && databases::stands(self.root, &entry.path)? {
+            self.links.take(live);
+        }
+        Ok(())
+    }
+
     fn entry(&mut self, entry: &Entry, measured: &Measured) -> Result<()> {
         let (root, path) = (self.root, &entry.path);
         let live = entry.live;
@@ -241,7 +254,7 @@ impl Planner<'_> {
         let is_sidecar = base_of(path).is_some_and(|base| self.plan.staged.contains(&base));
         // One without a header is told to be a database by its log.
         let is_all = if is_database { beside.is_empty() } else { beside.is_empty() || !has_log(root, path)? };
-        let is_linked = live.is_some_and(|live| self.is_other_by_its_link(entry, live));
+        let is_linked = live.is_some_and(|live| self.links.is_taken(live) || self.is_other_by_its_link(entry, live));
         if measured.is_same && !is_sidecar && !is_linked && is_all {
             self.plan.intent.unchanged += 1;
             if let Some(live) = live {

@@ -2,7 +2,7 @@
 //! is to be put in place then.
 //!
 //! What SQLite opens is locked ([`super::databases`]). What it cannot open, since it is encrypted by itself, is looked
-//! for among the files that programs have open ([`super::holders`]): that is all there is to tell by.
+//! for among the files that programs have open ([`crate::source::holders`]): that is all there is to tell by.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,19 +13,19 @@ use super::asked::Options;
 use super::called::NEW;
 use super::company::{base_of, is_own, may_be_database};
 use super::databases::{self, Held, Standing, hold, standing_sidecars};
-use super::holders::{Process, Whose, holders, in_words};
-use super::intent::{Move, Name, Way};
+use super::intent::{Intent, Move, Name, Way};
 use super::plan::{self, Plan};
 use super::root::{Kind, Root, Seen};
 use super::staging::Staging;
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
+use crate::source::holders::{Process, Whose, holders, in_words};
 
-/// Fails if a program has a database open that is staged to be replaced. To be asked before work is done that would be
-/// for nothing then; [`replace`] asks again, and does not rest on this.
-pub fn look_for_openers(staging: &Staging) -> Result<()> {
+/// Fails if a program has a database open that is staged to be replaced, but for those that are written `into_live`.
+/// To be asked before work is done that would be for nothing then; [`take`] asks again, and does not rest on this.
+pub fn look_for_openers(staging: &Staging, into_live: bool) -> Result<()> {
     let root = &staging.root;
-    let mut live = Vec::new();
+    let (mut live, mut sealed) = (Vec::new(), Vec::new());
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
         for staged in root.names(&Path::new(NEW).join(&folder))? {
@@ -33,13 +33,15 @@ pub fn look_for_openers(staging: &Staging) -> Result<()> {
             match root.seen(&path)? {
                 Some(seen) if seen.kind == Kind::Folder => folders.push(path),
                 Some(seen) if seen.kind == Kind::File && may_be_database(root, &path)? => {
-                    live.push((path, seen));
+                    let is_sealed = databases::header(root, &path).is_none();
+                    if is_sealed { &mut sealed } else { &mut live }.push((path, seen));
                 }
                 _ => {}
             }
         }
     }
-    let files: Vec<_> = live.iter().map(|(_, seen)| file_of(seen)).collect();
+    refuse_open(root, &sealed)?;
+    let files: Vec<_> = live.iter().map(|(_, seen)| file_of(seen)).filter(|_| !into_live).collect();
     let open = holders(&files, Whose::Anybody);
     match live.iter().find_map(|(path, seen)| Some((path, open.get(&file_of(seen))?))) {
         Some((path, who)) => Err(in_use(root, path, who).hint("stop it, or give --into-live; nothing was changed")),
@@ -84,6 +86,7 @@ pub fn take(
         }
     }
     refuse_open(root, &sealed)?;
+    plan.intent.sealed = sealed.iter().map(|(path, _)| Name(path.clone())).collect();
     // Before any of them is opened here: nothing at all is touched if one is in use.
     let files: Vec<_> = live.iter().map(|(_, _, seen)| file_of(seen)).collect();
     let mut open = holders(&files, Whose::Anybody);
@@ -99,12 +102,15 @@ pub fn take(
     let mut by_file = BTreeMap::new();
     for (at, path, seen) in &live {
         progress.advance(1);
+        // It cannot be written into, and whoever has it open would go on with what is kept aside.
+        let is_open = || open.get(&file_of(seen)).map(|who| refuse_sealed(root, path, who));
         match hold_once(root, path, seen, &mut by_file)? {
             Standing::Absent => {}
             Standing::Held(one) => {
                 held.insert(path.clone(), one);
             }
             Standing::Malformed(why) => {
+                is_open().map_or(Ok(()), Err)?;
                 let Some(at) = at else { continue };
                 plan.intent.moves[*at].way = Way::Malformed;
                 let kept = root.place(Path::new(&plan.intent.kept));
@@ -132,14 +138,54 @@ pub fn take(
 
 /// Fails if a program has one of these open. Nothing can be written into them while it has.
 fn refuse_open(root: &Root, sealed: &[(PathBuf, Seen)]) -> Result<()> {
-    let files: Vec<_> = sealed.iter().map(|(_, seen)| file_of(seen)).collect();
-    let open = holders(&files, Whose::Anybody);
-    match sealed.iter().find_map(|(path, seen)| Some((path, open.get(&file_of(seen))?))) {
-        Some((path, who)) => Err(in_use(root, path, who).hint(
-            "stop it: this one cannot be written through SQLite, since it is encrypted or damaged; nothing was changed",
-        )),
+    match who_has(sealed) {
+        Some((path, who)) => Err(refuse_sealed(root, path, &who)),
         None => Ok(()),
     }
+}
+
+/// The first of `files` that a program has open, and which do.
+fn who_has(files: &[(PathBuf, Seen)]) -> Option<(&Path, Vec<Process>)> {
+    let mut open = holders(&files.iter().map(|(_, seen)| file_of(seen)).collect::<Vec<_>>(), Whose::Anybody);
+    files.iter().find_map(|(path, seen)| Some((path.as_path(), open.remove(&file_of(seen))?)))
+}
+
+fn refuse_sealed(root: &Root, path: &Path, who: &[Process]) -> Error {
+    in_use(root, path, who).hint(
+        "stop it: this one cannot be written through SQLite, since it is encrypted or damaged; nothing was changed",
+    )
+}
+
+/// What an interrupted restore did not come to, or is still to put a log beside, and SQLite cannot open. What told it to
+/// be a database may have been taken away by then.
+fn sealed_of(root: &Root, intent: &Intent) -> Result<Vec<(PathBuf, Seen)>> {
+    let noted: BTreeSet<&Path> = intent.sealed.iter().map(|name| name.0.as_path()).collect();
+    let (mut with_log, mut awaited) = (BTreeSet::new(), BTreeSet::new());
+    for one in &intent.moves {
+        let Some(base) = base_of(&one.path.0) else { continue };
+        if one.is_pending(root)? {
+            awaited.insert(base.clone());
+        }
+        with_log.insert(base);
+    }
+    with_log.extend(intent.removed.iter().filter_map(|name| base_of(&name.0)));
+    let mut all = BTreeSet::new();
+    for one in intent.moves.iter().filter(|one| one.way != Way::Through) {
+        if one.is_pending(root)? || awaited.contains(&one.path.0) {
+            all.insert(&one.path.0);
+        }
+    }
+    all.extend(intent.clear.iter().map(|one| &one.path.0));
+    all.extend(intent.folders.iter().map(|one| &one.path.0));
+    let mut found = Vec::new();
+    for path in all {
+        let Some(seen) = root.seen(path)?.filter(|seen| seen.kind == Kind::File) else { continue };
+        let is_noted = noted.contains(path.as_path()) || with_log.contains(path);
+        if databases::header(root, path).is_none() && (is_noted || may_be_database(root, path)?) {
+            found.push((path.clone(), seen));
+        }
+    }
+    Ok(found)
 }
 
 /// Takes the database at `path`, once under all its names: a second lock on the same file would be refused.
@@ -259,10 +305,20 @@ fn can_be_written(root: &Root, plan: &Plan, path: &Path) -> Result<()> {
     }
 }
 
+/// The same of an interrupted restore: it was begun.
+fn refuse_open_since(root: &Root, sealed: &[(PathBuf, Seen)]) -> Result<()> {
+    match who_has(sealed) {
+        Some((path, who)) => Err(in_use(root, path, &who)),
+        None => Ok(()),
+    }
+}
+
 /// Takes the databases that an interrupted restore did not come to.
 pub fn retake(run: &mut Run<'_>) -> Result<()> {
     let root = run.root;
     let mut live = Vec::new();
+    let sealed = sealed_of(root, run.intent)?;
+    refuse_open_since(root, &sealed)?;
     // Whatever is to come there: by what stands there now.
     for one in run.intent.moves.iter().filter(|one| one.way != Way::Through) {
         if one.is_pending(root)?
@@ -301,6 +357,7 @@ pub fn retake(run: &mut Run<'_>) -> Result<()> {
             }
         }
         open = holders(&files, Whose::Others);
+        refuse_open_since(root, &sealed)?;
     }
     match live.iter().find(|(_, seen)| open.contains_key(&file_of(seen))) {
         Some((path, seen)) => Err(in_use(run.root, path, open.get(&file_of(seen)).map_or(&[], Vec::as_slice))),

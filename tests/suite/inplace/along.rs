@@ -127,6 +127,8 @@ fn an_encrypted_database_that_a_program_has_open_is_not_exchanged() {
         for more in [&[][..], &["--into-live"]] {
             let run = place.run(&[&["restore", &id, "--in-place", "--yes"][..], more].concat());
             assert!(run.code == 11 && run.err.contains("c.db") && run.err.contains("nothing was changed"), "{run:?}");
+            assert!(!run.err.contains("--into-live"), "it would not help: {run:?}");
+            assert!(!place.data.join("backups").exists(), "and nothing was made for nothing");
         }
         let is_as_it_was = fs::read(place.data.join("c.db")).expect("read") == sealed("LIVE");
         assert!(is_as_it_was && fs::read(place.data.join("zz")).expect("read") == b"later");
@@ -137,28 +139,119 @@ fn an_encrypted_database_that_a_program_has_open_is_not_exchanged() {
     }
 }
 
-/// The same of who finishes it, whoever began it.
+/// What stands where a file and its log, or a folder, are to come, and how the restore was begun.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Begun {
+    File,
+    Folder,
+    /// A program has another database open, which is written into.
+    IntoLive,
+}
+
+/// Who finishes it is refused as well, whoever began it and however far it came: also where what told the file to be a
+/// database was taken away by then, or is still to come beside it.
 #[test]
 fn nor_by_a_resume() {
     if !can_trace() {
         return;
     }
+    for begun in [Begun::File, Begun::Folder, Begun::IntoLive] {
+        let place = Place::empty();
+        match begun {
+            Begun::Folder => put(&place, "c.db/in", "a folder"),
+            _ => {
+                put(&place, "c.db", sealed("SNAP"));
+                put(&place, "c.db-wal", log("SNAP"));
+            }
+        }
+        let live = place.data.join("a.db");
+        drop(database(&live, "WAL", "first", 3));
+        put(&place, "zz", "first");
+        let id = snapshot(&place);
+        if begun == Begun::Folder {
+            fs::remove_dir_all(place.data.join("c.db")).expect("removed");
+        }
+        let mut args = vec!["restore", &id, "--in-place", "--yes", "--without-safety-backup"];
+        args.extend((begun == Begun::IntoLive).then_some("--into-live"));
+        let mut refused = 0;
+        for nth in 1..40 {
+            put(&place, "c.db", sealed("LIVE"));
+            put(&place, "c.db-wal", log("LIVE"));
+            put(&place, "zz", "later");
+            let conn = Connection::open(&live).expect("opened");
+            insert(&conn, "later", 1);
+            let app = (begun == Begun::IntoLive).then_some(conn);
+            if !kill(&place.command(&args), nth) {
+                break;
+            }
+            if !place.data.join(".nbak-restore/intent").exists() {
+                continue;
+            }
+            if let Ok(open) = fs::File::open(place.data.join("c.db")).map_err(drop)
+                && open.metadata().is_ok_and(|meta| meta.is_file())
+            {
+                let names = || ["c.db", "c.db-wal"].map(|name| fs::read(place.data.join(name)).ok());
+                let before = names();
+                let is_done = before == [Some(sealed("SNAP")), Some(log("SNAP"))];
+                let run = place.run(&["restore", "--resume", "--yes"]);
+                if !is_done {
+                    assert!(run.code == 11 && run.err.contains("c.db"), "{begun:?}, {nth}: {run:?}");
+                    assert_eq!(names(), before, "{begun:?}, {nth}");
+                    refused += 1;
+                }
+            }
+            let _ = place.run(&["restore", "--resume", "--yes"]);
+            assert!(!place.data.join(".nbak-restore").exists());
+            match begun {
+                Begun::Folder => fs::remove_dir_all(place.data.join("c.db")).expect("it came"),
+                _ => assert_eq!(fs::read(place.data.join("c.db")).expect("read"), sealed("SNAP")),
+            }
+            drop(app);
+        }
+        assert!(refused > 0, "{begun:?}");
+    }
+}
+
+/// Nor where it stands in a target, which no safety backup is made of.
+#[test]
+fn nor_in_a_target() {
     let place = Place::empty();
-    put(&place, "c.db", sealed("SNAP"));
-    put(&place, "zz", "first");
-    let id = snapshot(&place);
-    put(&place, "c.db", sealed("LIVE"));
-    put(&place, "c.db-wal", log("LIVE"));
-    put(&place, "zz", "later");
-    killed(&place, &["restore", &id, "--in-place", "--yes", "--without-safety-backup"]);
-    put(&place, "c.db-wal", log("MORE"));
-    let open = fs::File::open(place.data.join("c.db")).expect("opened");
-    let before = fs::read(place.data.join("c.db")).expect("read");
-    let run = place.run(&["restore", "--resume", "--yes"]);
-    assert!(run.code == 11 && fs::read(place.data.join("c.db")).expect("read") == before, "{run:?}");
+    put(&place, "c.db", sealed("ONE"));
+    put(&place, "c.db-wal", log("ONE"));
+    let one = snapshot(&place);
+    put(&place, "c.db", sealed("TWO"));
+    put(&place, "c.db-wal", log("TWO"));
+    let two = snapshot(&place);
+    let target = place.path("look");
+    assert_eq!(to_target(&place, &one, &[], &target, &[]).code, 0);
+    let open = fs::File::open(target.join("c.db")).expect("opened");
+    for paths in [&[][..], &["c.db"]] {
+        let run = to_target(&place, &two, paths, &target, &["--overwrite"]);
+        assert!(run.code == 11 && run.err.contains("c.db") && run.err.contains("nothing was changed"), "{run:?}");
+        assert_eq!(fs::read(target.join("c.db")).expect("read"), sealed("ONE"));
+    }
+    assert_eq!(to_target(&place, &one, &[], &target, &["--overwrite"]).code, 0, "it is as it should be");
     drop(open);
-    place.run(&["restore", "--resume", "--yes"]);
-    assert_eq!(fs::read(place.data.join("c.db")).expect("read"), sealed("SNAP"));
+    assert_eq!(to_target(&place, &two, &[], &target, &["--overwrite"]).code, 0);
+    assert_eq!(fs::read(target.join("c.db-wal")).expect("read"), log("TWO"));
+}
+
+/// One that is broken cannot be written into either.
+#[test]
+fn a_broken_database_that_is_open_is_not_moved_aside() {
+    let place = Place::empty();
+    drop(database(&place.data.join("h.db"), "DELETE", "first", 3));
+    let id = snapshot(&place);
+    let mut broken = fs::read(place.data.join("h.db")).expect("read");
+    broken[100..4000].fill(0xee);
+    put(&place, "h.db", &broken);
+    let open = fs::File::open(place.data.join("h.db")).expect("opened");
+    let run = place.run(&["restore", &id, "--in-place", "--yes", "--into-live"]);
+    assert!(run.code == 11 && run.err.contains("nothing was changed"), "{run:?}");
+    assert_eq!(fs::read(place.data.join("h.db")).expect("read"), broken);
+    drop(open);
+    place.ok(&["restore", &id, "--in-place", "--yes", "--into-live"]);
+    assert!(rows(&place.data.join("h.db")).is_ok());
 }
 
 fn linked(place: &Place, mode: &str) -> [PathBuf; 2] {
@@ -187,6 +280,22 @@ fn two_names_of_one_database_are_taken_once() {
             assert!(run.code == 0 && both.iter().all(|path| rows(path) == first), "{mode} {more:?}: {run:?}");
             assert!(!place.data.join(".nbak-restore").exists());
             fs::remove_file(&both[1]).and_then(|()| fs::hard_link(&both[0], &both[1])).expect("linked");
+        }
+        // What a killed program left in the log of one is of both.
+        if mode == "WAL" {
+            for which in [0, 1] {
+                let aside = place.path("aside.db");
+                fs::copy(&both[which], &aside).expect("copied");
+                let conn = Connection::open(&aside).expect("opened");
+                conn.execute_batch("PRAGMA wal_autocheckpoint=0").expect("set");
+                insert(&conn, "later", 2);
+                let beside = |path: &Path| PathBuf::from(format!("{}-wal", path.display()));
+                fs::copy(beside(&aside), beside(&both[which])).expect("copied");
+                drop(conn);
+                let run = place.run(&["restore", &id, "--in-place", "--yes"]);
+                assert!(run.code == 0 && both.iter().all(|path| rows(path) == first), "{which}: {run:?}");
+                fs::remove_file(&both[1]).and_then(|()| fs::hard_link(&both[0], &both[1])).expect("linked");
+            }
         }
         // One that is open is found by either name.
         change();

@@ -361,6 +361,9 @@ pub enum BackupAction {
         /// each other, by when their backups were made
         #[arg(long)]
         as_one: bool,
+        /// The same over those of the one directory that made this backup
+        #[arg(long, value_name = "BACKUP", conflicts_with = "as_one")]
+        as_one_with: Option<String>,
     },
 }
 

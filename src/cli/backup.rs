@@ -11,12 +11,12 @@ use super::args::{BackupAction, BackupArgs, BackupRestoreArgs, CreateArgs, Expor
 use super::context::Context;
 use super::drive::{self, After};
 use super::inplace::{finish_or_warn, missing, restore_this, warn_of_captured};
-use super::listed::{IN_DOUBT, find_backup, lacks_json, tell_backup, tell_lacks, tell_left};
+use super::listed::{ASK, IN_DOUBT, find_backup, lacks_json, tell_backup, tell_lacks, tell_left};
 use super::output::{self, count, line, size};
 use super::snapshot::{not_captured, unreadable_json};
 use crate::error::{Error, Result};
 use crate::export::backup::MacState;
-use crate::export::manager::Unverified;
+use crate::export::manager::{Also, Unverified};
 use crate::export::manifest::Manifest;
 use crate::export::write::Written;
 use crate::snapshot::record::Record;
@@ -49,7 +49,10 @@ pub fn run(context: &Context, args: BackupArgs) -> Result<u8> {
         Some(BackupAction::List) => list(context),
         Some(BackupAction::Verify { name }) => verify(context, name.as_deref()),
         Some(BackupAction::Restore(args)) => restore(context, args),
-        Some(BackupAction::Prune { days, dry_run, as_one }) => prune(context, days, dry_run, as_one),
+        Some(BackupAction::Prune { days, dry_run, as_one, as_one_with }) => {
+            let also = if as_one { Also::AllBefore } else { as_one_with.map_or(Also::None, Also::Of) };
+            prune(context, days, dry_run, &also)
+        }
     }
 }
 
@@ -264,12 +267,12 @@ fn verify(context: &Context, name: Option<&str>) -> Result<u8> {
         .hint("restore another one (`nbak backup list`), or a snapshot (`nbak snapshots`)"))
 }
 
-fn prune(context: &Context, days: Option<u32>, dry_run: bool, as_one: bool) -> Result<u8> {
+fn prune(context: &Context, days: Option<u32>, dry_run: bool, also: &Also) -> Result<u8> {
     let days = context.days(days)?;
     context.sure_of_backups()?;
     context.require_name()?;
     context.sure_of_folder()?;
-    let pruned = context.backups(None)?.prune_backups(Some(days), as_one, dry_run)?;
+    let pruned = context.backups(None)?.prune_backups(Some(days), also, dry_run)?;
     for decision in &pruned.decisions {
         if context.json {
             output::json(&json!({
@@ -292,7 +295,11 @@ fn prune(context: &Context, days: Option<u32>, dry_run: bool, as_one: bool) -> R
     if pruned.decisions.iter().any(|decision| decision.by_gap) {
         output::warning(IN_DOUBT);
     }
-    tell_left(pruned.left, as_one);
+    let next = match also {
+        Also::None => ASK,
+        _ => "--as-one-with BACKUP goes over those of the one that made this, if it was this one",
+    };
+    tell_left(pruned.left, next);
     if let Some(why) = pruned.unverified {
         let what = "no backup verifies with the keys that are there, so none was removed";
         return Err(match why {

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::args::{BackupRestoreArgs, Gdrive, RateArgs};
 use super::context::Context;
 use super::inplace::{may_replace, restore_this};
-use super::listed::{IN_DOUBT, find_backup, lacks_json, tell_backup, tell_lacks, tell_left};
+use super::listed::{ASK, IN_DOUBT, find_backup, lacks_json, tell_backup, tell_lacks, tell_left};
 use super::output::{self, count, line, shown, size};
 use crate::crypto::secret::Credential;
 use crate::drive::access::{Access, App};
@@ -235,7 +235,8 @@ pub fn backups(context: &Context, action: Gdrive) -> Result<u8> {
         Gdrive::Restore { restore, rate } => download(context, restore, &rate),
         Gdrive::Verify { name } => verify(context, name.as_deref()),
         Gdrive::Prune { every_machine, days, dry_run, as_one } => {
-            let known = context.backups(None)?.known();
+            let manager = context.backups(None)?;
+            let known = if as_one { manager.known_as_one()? } else { manager.known() };
             prune(context, &Which { every: every_machine, known, as_one }, days, dry_run)
         }
     }
@@ -412,7 +413,10 @@ fn prune(context: &Context, which: &Which, days: Option<u32>, dry_run: bool) -> 
     if decisions.iter().any(|(_, decision)| decision.by_gap) {
         output::warning(IN_DOUBT);
     }
-    tell_left(left, which.as_one);
+    tell_left(
+        left,
+        if which.as_one { "it is told apart by what was said with `nbak forget --as-one-with`" } else { ASK },
+    );
     if !context.json && decisions.iter().all(|(_, decision)| decision.keep) {
         line("no backup is to be removed");
     }

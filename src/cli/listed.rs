@@ -98,22 +98,17 @@ pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &s
     ));
 }
 
-/// That a retention leaves so many backups to whose they are.
-pub fn tell_left(left: usize, as_one: bool) {
-    if left == 0 {
-        return;
+/// What to say if all that had this path were this one.
+pub const ASK: &str = "--as-one goes over those too, if it was this one";
+
+/// That a retention leaves so many backups to whose they are, and what is `next`.
+pub fn tell_left(left: usize, next: &str) {
+    if left > 0 {
+        let those = count(left as u64, "backup stays", "backups stay");
+        output::warning(format!(
+            "{those} whatever the age: another directory of the same path made them, that lives or lived beside this \
+             one or is what this one was before, or nobody knows which ({next}; for two beside each other, give each a \
+             name)"
+        ));
     }
-    let those = count(left as u64, "backup stays", "backups stay");
-    output::warning(if as_one {
-        format!(
-            "{those} whatever the age: another directory of the same path, which lives or lived beside one of these, \
-             may have made them (give each a name; `nbak forget --as-one-with SNAPSHOT` says that this one was the one \
-             that took that)"
-        )
-    } else {
-        format!(
-            "{those} whatever the age: another directory of the same path made them, or what this one was before \
-             (--as-one goes over those too, if that is so)"
-        )
-    });
 }

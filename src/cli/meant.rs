@@ -116,7 +116,7 @@ impl Context {
         if alike.owns(&record) || is_id(std::slice::from_ref(&record), name) {
             return Ok(record);
         }
-        Err(Error::usage(alike.leaves().unwrap_or_else(|| "it may be of another data directory".to_owned()))
+        Err(Error::usage(alike.leaves(false).unwrap_or_else(|| "it may be of another data directory".to_owned()))
             .hint(format!("name it by its id, {}, if it is meant; nothing was changed", record.id.short())))
     }
 

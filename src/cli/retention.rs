@@ -12,12 +12,13 @@ use super::context::Context;
 use super::meant::is_id;
 use super::output::{self, count, iso, line, size, time};
 use crate::error::{Error, Result};
+use crate::export::manifest::whose::Others;
 use crate::id::SnapshotId;
 use crate::snapshot::look;
 use crate::snapshot::now::now_ms;
 use crate::snapshot::record::Record;
 use crate::snapshot::store::{Access, Store};
-use crate::upkeep::alike::{Alike, REMEDY, UpTo};
+use crate::upkeep::alike::{Alike, REMEDY, UpTo, Which};
 use crate::upkeep::policy::{Candidate, Policy, Reason, candidates, held, parse_duration, plan};
 use crate::upkeep::tend::tend;
 use crate::upkeep::{forget as forgetting, gc as collecting, pin as marking, remembered};
@@ -104,7 +105,10 @@ fn told_apart(context: &Context, args: &ForgetArgs, store: &Store) -> Result<Ali
         }
     };
     if args.as_one || args.as_one_with.is_some() {
-        let these = said_as_one(args.as_one_with.as_deref(), &alike, &source, store)?;
+        let mut these = said_as_one(args.as_one_with.as_deref(), &alike, &source, store)?;
+        if args.as_one && other.is_none() {
+            leave_those_beside(context, &mut these);
+        }
         return Ok(alike.with(these));
     }
     if other.is_some() && !store.history()?.live().any(|record| alike.owns(record)) {
@@ -132,6 +136,25 @@ fn said_as_one(with: Option<&str>, alike: &Alike, source: &str, store: &Store) -
     Ok(alike.others().iter().filter(|(it, _)| **it == meant).map(|(it, upto)| (*it, *upto)).collect())
 }
 
+/// Takes out of `these` who made a backup since this directory was made: it lives beside it, whatever it took snapshots
+/// into. Answers with those that backups alone say it may have been before.
+fn leave_those_beside(context: &Context, these: &mut UpTo) -> BTreeSet<Which> {
+    let others = context.backups(None).and_then(|manager| manager.others()).unwrap_or_else(|error| {
+        output::warning(format!("what backups say of other directories of this path is not known: {error}"));
+        Others::default()
+    });
+    let all = these.len();
+    these.retain(|it, _| !others.beside.contains(it));
+    if these.len() < all {
+        let those = count((all - these.len()) as u64, "directory", "directories");
+        output::warning(format!(
+            "{those} of the same path made backups since this one was made, or beside another: not taken for what \
+             this one was ({REMEDY})"
+        ));
+    }
+    others.before
+}
+
 /// `--as-one` or `--as-one-with` alone: it forgets nothing, and counts from now on. With a policy it is said for that
 /// command.
 fn take_as_one(context: &Context, with: Option<&str>) -> Result<u8> {
@@ -141,7 +164,7 @@ fn take_as_one(context: &Context, with: Option<&str>) -> Result<u8> {
     let mut these = said_as_one(with, &alike, &source, &store)?;
     if with.is_none() {
         // Those that backups alone tell of: no snapshot of theirs counts yet.
-        for it in context.backups(None)?.before()? {
+        for it in leave_those_beside(context, &mut these) {
             these.entry(it).or_insert(0);
         }
     }
@@ -160,7 +183,7 @@ fn take_as_one(context: &Context, with: Option<&str>) -> Result<u8> {
     if let Some(other) = left.text() {
         output::warning(format!("{other}: that stays another's ({REMEDY})"));
     }
-    left.leaves().iter().for_each(output::warning);
+    left.leaves(false).iter().for_each(output::warning);
     Ok(0)
 }
 
@@ -270,7 +293,11 @@ fn by_policy(
         ((*record).clone(), keep)
     });
     let all = with_reasons.collect();
-    for word in alike.leaves().into_iter().chain(alike.text().map(|other| format!("{other}: those stay ({REMEDY})"))) {
+    for word in alike
+        .leaves(of.is_some())
+        .into_iter()
+        .chain(alike.text().map(|other| format!("{other}: those stay ({REMEDY})")))
+    {
         output::warning(word);
     }
     Ok(all)

@@ -250,14 +250,13 @@ impl Backups<'_> {
     ) -> Result<(Vec<(String, Decision)>, usize)> {
         let all = self.list()?;
         let has_path = |one: &Stored| self.own.owns(&one.owner());
-        let said = all.iter().filter(|one| one.listed.damage.is_none() && has_path(one));
+        // Whatever it is called, and its machine: what was made at this path tells which directories there are.
+        let path = |source: &str| named::split(source).1.to_owned();
+        let has_any = |one: &Stored| path(&one.owner().source_dir) == path(&self.own.source_dir);
+        let said = all.iter().filter(|one| one.listed.damage.is_none() && (has_path(one) || has_any(one)));
         let said: Vec<Made> = said.map(|one| (one.listed.whose, one.listed.created_ms)).collect();
         // What the application put there says no machine: of another with the path it may be as well.
-        let is_other = |one: &Stored| {
-            let of = one.owner();
-            let path = |source: &str| named::split(source).1.to_owned();
-            !of.machine.is_empty() && !has_path(one) && path(&of.source_dir) == path(&self.own.source_dir)
-        };
+        let is_other = |one: &Stored| !one.owner().machine.is_empty() && !has_path(one) && has_any(one);
         let mut known = which.known.clone();
         known.is_named_beside |= all.iter().any(is_other);
         let owns: Box<dyn Fn(Whose, Option<i64>) -> bool> =

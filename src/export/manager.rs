@@ -12,7 +12,7 @@ use super::dialect::Dialect;
 use super::files::open_regular;
 use super::inplace::beside::Watch;
 use super::list::{self, Listed, Order};
-use super::manifest::whose::{Known, Made, WHENEVER, Whose};
+use super::manifest::whose::{Known, Made, Others, WHENEVER, Whose};
 use super::manifest::{Manifest, Own};
 use super::names;
 use super::nbak::{self, NbakKeys};
@@ -22,7 +22,7 @@ use super::write::{self, Written};
 use crate::crypto::secret::{Credential, Secret};
 use crate::crypto::vault::{MacSource, mac_key_of_store, mac_key_of_vault};
 use crate::error::{Error, Result};
-use crate::id::{InstanceId, SnapshotId};
+use crate::id::SnapshotId;
 use crate::snapshot::instance::{instance, made_ms};
 use crate::snapshot::now::now_ms;
 use crate::snapshot::places::{Places, real, refuse_own};
@@ -86,6 +86,17 @@ pub struct Created {
     pub written: Written,
 }
 
+/// Of which other directories of the same path a prune removes old backups, too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Also {
+    /// Of none.
+    None,
+    /// Of all that this one may have been before.
+    AllBefore,
+    /// Of the one that made this backup.
+    Of(String),
+}
+
 /// What a prune did, or would do.
 #[derive(Debug)]
 pub struct Pruned {
@@ -116,13 +127,13 @@ impl BackupManager {
 
     /// Which directory this is, as far as the store and what a person said tell; and what is known as it there.
     fn look(&self) -> (Known, Option<Alike>) {
-        let (store, source) = (self.open_store().ok(), self.places.known_as());
-        let alike = store.as_ref().and_then(|store| remembered::alike(&self.places.data_dir, &source, store).ok());
+        let (store, source, data) = (self.open_store().ok(), self.places.known_as(), &self.places.data_dir);
+        let alike = store.as_ref().and_then(|store| remembered::alike(data, &source, store).ok());
         let head = store.as_ref().and_then(|store| store.head().ok());
         let known = Known {
-            own: instance(&self.places.data_dir),
-            made_ms: made_ms(&self.places.data_dir),
-            ones: store.and_then(|store| remembered::ones(&self.places.data_dir, &store).ok()).unwrap_or_default(),
+            own: instance(data),
+            made_ms: made_ms(data),
+            ones: store.and_then(|store| remembered::ones(data, &source, &store).ok()).unwrap_or_default(),
             is_alone: alike.as_ref().is_some_and(|alike| alike.others().is_empty()),
             apart: alike.as_ref().map(Alike::not_before).unwrap_or_default(),
             is_named_beside: head.is_some_and(|head| head.newest.iter().any(|record| self.has_path(&record.source))),
@@ -300,18 +311,39 @@ impl BackupManager {
         })
     }
 
-    /// Which directories of the same path this one may have been before, by what the backups say that are here, and who
-    /// took snapshots beside it.
-    pub fn before(&self) -> Result<BTreeSet<Option<InstanceId>>> {
+    /// The same for who says that this one was all those before: the store has to say who lives beside it, if there is
+    /// one.
+    pub fn known_as_one(&self) -> Result<Known> {
+        let known = self.known();
+        // A backup of this very directory was made by way of a store.
+        let made_one = || {
+            let all = self.list_backups().unwrap_or_default();
+            self.evidence(&all).iter().any(|(whose, _)| known.own.is_some() && *whose == Whose::Of(known.own))
+        };
+        if (self.places.repo.exists() || remembered::is_any(&self.places.data_dir) || made_one())
+            && let Err(error) = self.open_store()
+        {
+            return Err(error.also("--as-one asks the store who else has this path; nothing was removed"));
+        }
+        Ok(known)
+    }
+
+    /// Which other directories of the same path the backups that are here tell of.
+    pub fn others(&self) -> Result<Others> {
+        Ok(self.known().others(&self.evidence(&self.list_backups()?)))
+    }
+
+    /// What of `backups` says which directories have this path, whatever they are called.
+    fn evidence(&self, backups: &[Listed]) -> Vec<Made> {
         let owns = self.places.owns();
-        let backups = self.list_backups()?;
-        let its = backups.iter().filter(|one| one.damage.is_none() && owns(&one.source_dir));
-        Ok(self.known().before(&its.map(|one| (one.whose, one.created_ms)).collect::<Vec<_>>()))
+        let has_path = |one: &&Listed| owns(&one.source_dir) || self.has_path(&one.source_dir);
+        let its = backups.iter().filter(|one| one.damage.is_none()).filter(has_path);
+        its.map(|one| (one.whose, one.created_ms)).collect()
     }
 
     /// Removes the backups of this data directory that are older than `days`, or than the retention of the settings.
-    /// `as_one`: also those of other directories that lay at its path before, since a person says that it was those.
-    pub fn prune_backups(&self, days: Option<u32>, as_one: bool, dry_run: bool) -> Result<Pruned> {
+    /// `also` says of which others, since a person says that it was those before.
+    pub fn prune_backups(&self, days: Option<u32>, also: &Also, dry_run: bool) -> Result<Pruned> {
         if !write::is_there(&self.places.backup_dir)? {
             return Ok(Pruned { decisions: Vec::new(), removed: Vec::new(), left: 0, unverified: None });
         }
@@ -322,14 +354,21 @@ impl BackupManager {
         // Those of another data directory are for its own retention. Whose a damaged one is nobody can tell: it stays.
         let owns = self.places.owns();
         let has_path = |one: &Listed| one.damage.is_none() && owns(&one.source_dir);
-        let all: Vec<Made> =
-            backups.iter().filter(|one| has_path(one)).map(|one| (one.whose, one.created_ms)).collect();
-        let mut known = self.known();
+        let all = self.evidence(&backups);
+        let mut known = if *also == Also::AllBefore { self.known_as_one()? } else { self.known() };
         // What the application made of this one says the path alone, as it does of one that has a name.
         let is_named = |one: &Listed| named::split(&one.source_dir).0.is_some() && self.has_path(&one.source_dir);
         known.is_named_beside |= backups.iter().any(|one| one.damage.is_none() && is_named(one));
+        if let Also::Of(name) = also {
+            let meant = backups.iter().find(|one| one.name == *name && has_path(one));
+            let Some(Whose::Of(it)) = meant.map(|one| one.whose) else {
+                return Err(Error::usage(format!("{} does not say which directory it is of", names::quoted(name)))
+                    .hint("name a backup of this path that nbak made (`nbak backup list`); nothing was removed"));
+            };
+            known.ones.insert(it, i64::MAX);
+        }
         let is_own: Box<dyn Fn(Whose, Option<i64>) -> bool> =
-            if as_one { Box::new(known.owns_as_one(&all)) } else { Box::new(known.owns(&all)) };
+            if *also == Also::AllBefore { Box::new(known.owns_as_one(&all)) } else { Box::new(known.owns(&all)) };
         let (own, others): (Vec<Listed>, Vec<Listed>) = backups
             .into_iter()
             .partition(|one| one.damage.is_some() || has_path(one) && is_own(one.whose, one.created_ms));

@@ -139,7 +139,7 @@ pub fn look(places: &Places, config: &Config, credentials: &[Credential], state:
         Ok(store) => {
             let alike = remembered::alike(&places.data_dir, &places.known_as(), &store).ok();
             standing.other = alike.as_ref().and_then(Alike::text);
-            standing.left = alike.as_ref().and_then(Alike::leaves);
+            standing.left = alike.as_ref().and_then(|alike| alike.leaves(false));
             order = standing.take(&store, &seen, &|record| alike.as_ref().is_some_and(|alike| alike.owns(record)));
         }
         Err(error) => {

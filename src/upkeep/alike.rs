@@ -35,6 +35,9 @@ pub const REMEDY: &str = "give each a name of its own (`nbak.name` in config.jso
 /// end by that, and nothing else.
 const QUIET: i64 = 8 * 86_400_000;
 
+/// So many of them are named.
+const NAMED: usize = 5;
+
 /// Which directory, as far as its file system says.
 pub type Which = Option<InstanceId>;
 
@@ -54,8 +57,8 @@ pub struct Alike {
     apart: BTreeSet<Which>,
     /// What it may have been before is of several, and nobody can tell which.
     at_odds: bool,
-    /// The newest snapshot of the others.
-    newest_other: Option<SnapshotId>,
+    /// The newest snapshot of each of the others, the newest first.
+    newest_of_others: Vec<(SnapshotId, i64)>,
     /// The newest snapshot of those that are not its own by all that is known.
     its: Option<(SnapshotId, i64)>,
     /// It has a snapshot itself.
@@ -100,7 +103,7 @@ impl Alike {
             own,
             one: ones.iter().map(|record| (record.instance, one[&record.instance])).collect(),
             others: rest.iter().map(|record| (record.instance, record.sequence)).collect(),
-            newest_other: rest.first().map(|record| record.id),
+            newest_of_others: rest.iter().map(|record| (record.id, record.started)).collect(),
             its: its.map(|record| (record.id, record.started)),
             has_begun: begun.is_some(),
             is_active: rest.iter().any(|record| later.contains(&record.instance)),
@@ -135,7 +138,11 @@ impl Alike {
                 "the directories that took snapshots of {} before lived beside each other: it was not all of them",
                 self.source
             ))
-            .hint("`nbak forget --as-one-with SNAPSHOT` names one of them (`nbak snapshots --json` has `instance`)"));
+            .hint(format!(
+                "`nbak forget --as-one-with SNAPSHOT` names the one that is gone and was this one, by one of its \
+                 snapshots; the newest of each: {}",
+                self.newest_of_each()
+            )));
         }
         Ok(self.others.iter().filter(|(it, _)| !self.apart.contains(it)).map(|(it, upto)| (*it, *upto)).collect())
     }
@@ -147,7 +154,7 @@ impl Alike {
         self.apart.retain(|it| !these.contains_key(it));
         self.one.extend(these);
         if self.others.is_empty() {
-            (self.at_odds, self.newest_other, self.its, self.is_active) = (false, None, None, false);
+            (self.at_odds, self.its, self.is_active) = (false, None, false);
         }
         self
     }
@@ -179,20 +186,35 @@ impl Alike {
         Some(format!("{which}: snapshot {} of {}, taken {}, is not of this one", id.short(), self.source, time(*at)))
     }
 
-    /// That a policy leaves out what may be another's, in words.
-    pub fn leaves(&self) -> Option<String> {
-        let leaves = !self.others.is_empty() && self.its.is_none();
-        leaves.then(|| {
-            let is_unsaid = self.before().is_ok_and(|before| !before.is_empty());
-            let with = self.newest_other.filter(|_| !is_unsaid).map(|id| format!("-with {}", id.short()));
-            format!(
-                "some snapshots of {} were taken of another directory: of what lay there before this one, or of one \
-                 beside it that has the same path. No policy goes over those (if they are of what this one was before, \
-                 `nbak forget --as-one{}` says so; if there is one beside it, give each a name)",
-                self.source,
-                with.unwrap_or_default()
-            )
-        })
+    /// The newest snapshot of each of the others, in words.
+    fn newest_of_each(&self) -> String {
+        let named = self.newest_of_others.iter().take(NAMED);
+        let named: Vec<String> = named.map(|(id, at)| format!("{} of {}", id.short(), time(*at))).collect();
+        let more = if self.newest_of_others.len() > NAMED { ", …" } else { "" };
+        format!("{}{more}", named.join(", "))
+    }
+
+    /// That a policy leaves out what may be another's, in words. A snapshot to type is never among them: the newest is
+    /// most likely of the one that lives. `of` says that the policy is given for what is known as this.
+    pub fn leaves(&self, of: bool) -> Option<String> {
+        if self.others.is_empty() || self.its.is_some() {
+            return None;
+        }
+        let text = format!("some snapshots of {} were taken of another directory", self.source);
+        let remedy = match self.before() {
+            Ok(before) if before.is_empty() => format!("it took them beside this one: {REMEDY}"),
+            Ok(_) if of => {
+                "if they are of what this one was before, --as-one beside the policy goes over them".to_owned()
+            }
+            Ok(_) => "if they are of what this one was before, `nbak forget --as-one` says so; if there is one beside \
+                      it, give each a name"
+                .to_owned(),
+            Err(_) => format!("of several that lived beside each other: {REMEDY}"),
+        };
+        Some(format!(
+            "{text}: of what lay there before this one, or of one beside it that has the same path. No policy \
+                      goes over those ({remedy})"
+        ))
     }
 }
 

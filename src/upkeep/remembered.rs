@@ -6,7 +6,7 @@
 //! stand in the data directory too, once the daemon has run there. They are no secret. The file is not synced: what is
 //! lost of it is only the memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -58,7 +58,34 @@ struct Mark {
     /// Directories of the same path of which a person said that they are one with another, which is named first, and
     /// up to which snapshot. A copy of this file in a copy of the data directory says nothing of the copy.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    as_one: BTreeMap<String, BTreeMap<String, u64>>,
+    as_one: BTreeMap<String, BTreeMap<String, Said>>,
+}
+
+/// What a person said of another directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Form")]
+struct Said {
+    /// Up to which snapshot.
+    upto: u64,
+    /// When, in milliseconds since 1970.
+    at: i64,
+}
+
+/// How that is written. Older ones do not say when: then no backup counts.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Form {
+    Upto(u64),
+    Both { upto: u64, at: i64 },
+}
+
+impl From<Form> for Said {
+    fn from(form: Form) -> Said {
+        match form {
+            Form::Upto(upto) => Said { upto, at: 0 },
+            Form::Both { upto, at } => Said { upto, at },
+        }
+    }
 }
 
 impl Mark {
@@ -204,7 +231,7 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
     let other = alike.text().filter(|_| alike.is_active());
     taken.remarks.extend(other.map(|other| format!("{other} ({REMEDY}; until then no policy goes over its)")));
     // Once: `forget` says it each time.
-    taken.remarks.extend(alike.leaves().filter(|_| !alike.has_begun()));
+    taken.remarks.extend(alike.leaves(false).filter(|_| !alike.has_begun()));
     taken.remarks.extend(behind.into_iter().chain(named));
     Ok(taken)
 }
@@ -213,22 +240,30 @@ pub fn take(store: &mut Store, options: &Options, progress: &dyn Progress) -> Re
 pub fn alike(data_dir: &Path, source: &str, store: &Store) -> Result<Alike> {
     let (Seen(all), own) = (seen(data_dir), instance(data_dir));
     let head = store.head()?;
-    let one = said(&all, own, store, head.next.0);
+    let one = said(&all, own, store, head.next.0).into_iter().map(|(it, said)| (it, said.upto)).collect();
     Ok(Alike::of(&head, source, own, &one, now_ms()))
 }
 
-/// Which directories a person said that `data_dir` was before, whether a snapshot of them is there or not.
-pub fn ones(data_dir: &Path, store: &Store) -> Result<BTreeSet<Which>> {
-    let Seen(all) = seen(data_dir);
-    Ok(said(&all, instance(data_dir), store, store.head()?.next.0).into_keys().collect())
+/// Which directories a person said that `data_dir`, which is known as `source`, was before, and when, whether a snapshot
+/// of them is there or not. Not those that took one since.
+pub fn ones(data_dir: &Path, source: &str, store: &Store) -> Result<BTreeMap<Which, i64>> {
+    let (Seen(all), head) = (seen(data_dir), store.head()?);
+    let said = said(&all, instance(data_dir), store, head.next.0).into_iter();
+    let stays = |it: &Which, said: &Said| head.own(source, *it).is_none_or(|newest| newest.sequence <= said.upto);
+    Ok(said.filter(|(it, said)| stays(it, said)).map(|(it, said)| (it, said.at)).collect())
 }
 
 /// What was said of `own`. In a store that was put back the numbers are given once more: what was said of them is said
 /// anew.
-fn said(all: &BTreeMap<String, Mark>, own: Which, store: &Store, next: u64) -> UpTo {
+fn said(all: &BTreeMap<String, Mark>, own: Which, store: &Store, next: u64) -> BTreeMap<Which, Said> {
     let mark = all.get(&store.id().to_string()).filter(|mark| mark.next <= next && !mark.behind);
     let said = mark.and_then(|mark| mark.as_one.get(&text(own)));
-    said.into_iter().flatten().filter_map(|(it, upto)| Some((which(it)?, *upto))).collect()
+    said.into_iter().flatten().filter_map(|(it, said)| Some((which(it)?, *said))).collect()
+}
+
+/// Whether any store of `data_dir` is remembered.
+pub fn is_any(data_dir: &Path) -> bool {
+    !read(data_dir).is_empty()
 }
 
 /// A person says that what `these` took in `store` by now of what is known as `source`, as this data directory is, is
@@ -245,7 +280,8 @@ pub fn accept(data_dir: &Path, source: &str, store: &Store, these: &UpTo) -> Res
     changed(data_dir, |all| {
         if let Some(mark) = all.get_mut(&store.id().to_string()) {
             let said = mark.as_one.entry(text(instance(data_dir))).or_default();
-            said.extend(these.iter().map(|(it, upto)| (text(*it), *upto)));
+            let at = now_ms();
+            said.extend(these.iter().map(|(it, upto)| (text(*it), Said { upto: *upto, at })));
         }
     })
 }
@@ -305,7 +341,7 @@ pub fn remember(data_dir: &Path, source: &str, store: &Store, behind: bool) -> R
         let earlier = all.remove(&id);
         let mut as_one = earlier.as_ref().map(|mark| mark.as_one.clone()).unwrap_or_default();
         for said in as_one.values_mut() {
-            said.retain(|it, upto| !goes_on(it, *upto));
+            said.retain(|it, said| !goes_on(it, said.upto));
         }
         // In a store that was put back the numbers are given once more.
         as_one.retain(|_, said| !said.is_empty() && earlier.as_ref().is_none_or(|mark| mark.next <= now.next));

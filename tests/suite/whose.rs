@@ -58,6 +58,173 @@ fn a_neighbour_that_backups_alone_tell_of_keeps_them() {
     assert!(old[1].exists());
 }
 
+/// What a person said counts for what was made by then. Who goes on was not this one: then nothing of it goes.
+#[test]
+fn a_word_ends_when_the_other_goes_on() {
+    for own_stores in [true, false] {
+        let mut turns = Turns::new(&|_| json!({}));
+        let by = |turns: &mut Turns, who: &'static str, clock: &Clock, args: &[&str]| {
+            if own_stores {
+                return run(turns, who, Some(clock), args);
+            }
+            let mut command = turns.at(who).command(args);
+            clock.give(&mut command);
+            let run = Run::of(command);
+            assert_eq!(run.code, 0, "{run:?}");
+            run
+        };
+        let backup = |turns: &mut Turns, who: &'static str, clock: &Clock| {
+            fs::write(turns.at(who).data.join("notes"), format!("{who} {:?}", std::time::Instant::now())).expect("put");
+            PathBuf::from(id(&by(turns, who, clock, &["backup", "--json"]), "path").expect("a path"))
+        };
+        let mut clock = Clock::new();
+        clock.back(60 * DAY);
+        let old = [backup(&mut turns, "other", &clock)];
+        clock.forward(60 * DAY);
+        by(&mut turns, "one", &clock, &["snapshot"]);
+        let said = by(&mut turns, "one", &clock, &["forget", "--as-one"]);
+        assert!(said.out.contains("1 other data directory"), "{said:?}");
+        // A copy of the state is what a backup of files puts back.
+        let state = turns.place.data.join(".nbak-state/seen.json");
+        let word = fs::read(&state).expect("there");
+        clock.forward(Duration::from_hours(1));
+        let later = backup(&mut turns, "other", &clock);
+        for rounds in 0..3 {
+            clock.forward(40 * DAY);
+            let prune = by(&mut turns, "one", &clock, &["backup", "prune", "--days", "30"]);
+            assert!(is_there(&old) == [true] && later.exists(), "{own_stores}, {rounds}: {prune:?}");
+            assert!(prune.err.contains("2 backups stay"), "{prune:?}");
+            if rounds == 1 {
+                by(&mut turns, "one", &clock, &["snapshot"]);
+            }
+            fs::write(&state, &word).expect("put back");
+        }
+        // Its name is asked for, and said with a backup.
+        let name = later.file_name().expect("a name").to_str().expect("UTF-8").to_owned();
+        by(&mut turns, "one", &clock, &["backup", "prune", "--days", "30", "--as-one-with", &name]);
+        assert!(!old[0].exists());
+    }
+}
+
+/// The store knows of the other, and its backups do not say whose they are.
+#[test]
+fn what_the_application_of_a_neighbour_made_stays() {
+    let mut turns = Turns::new(&|_| json!({}));
+    let mut clock = Clock::new();
+    clock.back(60 * DAY);
+    let mut command = turns.at("other").command(&["backup", "--json"]);
+    clock.give(&mut command);
+    let old = PathBuf::from(id(&Run::of(command), "path").expect("a path"));
+    let manifest = old.join("manifest.json");
+    let mut said: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).expect("read")).expect("JSON");
+    said.as_object_mut().expect("an object").remove("nbak");
+    fs::write(&manifest, serde_json::to_vec(&said).expect("JSON")).expect("written");
+    for round in 1..=2 {
+        for who in ["one", "other"] {
+            take(turns.at(who), &format!("{who} {round}"));
+        }
+    }
+    turns.at("one").ok(&["backup"]);
+    for more in [&[][..], &["--as-one"]] {
+        let run = turns.place.ok(&[&["backup", "prune", "--days", "30"], more].concat());
+        assert!(old.exists() && run.err.contains("1 backup stays"), "{run:?}");
+    }
+}
+
+/// Where the store is away nobody says who lives beside this one; and what backups show counts for snapshots, too.
+#[test]
+fn what_is_not_known_is_not_taken_for_nothing() {
+    let mut turns = Turns::new(&|_| json!({}));
+    let mut clock = Clock::new();
+    clock.back(60 * DAY);
+    let old = made(&mut turns, "other", &clock);
+    take(turns.at("other"), "other 1");
+    clock.forward(60 * DAY);
+    take(turns.at("one"), "one 1");
+    turns.place.ok(&["backup"]);
+    let prune = ["backup", "prune", "--days", "30", "--as-one"];
+    let mut command = turns.place.command(&prune);
+    command.env("NBAK_REPO", turns.place.path("not mounted"));
+    let run = Run::of(command);
+    assert!(run.code != 0 && old.exists() && run.err.contains("--as-one asks the store"), "{run:?}");
+    // It has a store of its own by now, and shares the folder of backups.
+    made(&mut turns, "other", &clock);
+    let run = turns.at("one").ok(&["forget", "--as-one"]);
+    assert!(run.out.contains("nothing is known") && run.err.contains("made backups since"), "{run:?}");
+    let run = turns.place.ok(&["forget", "--as-one", "--keep-last", "1", "--dry-run"]);
+    assert!(run.err.contains("made backups since") && run.out.contains("0 snapshots would be"), "{run:?}");
+    turns.place.ok(&["backup", "prune", "--days", "30"]);
+    assert!(old.exists());
+    // What backups say cannot be read: what the store says can be said.
+    let shared = turns.place.path("shared");
+    fs::rename(&shared, turns.place.path("aside")).expect("moved away");
+    fs::write(&shared, "no folder").expect("written");
+    let run = turns.place.ok(&["forget", "--as-one"]);
+    assert!(run.out.contains("1 other data directory") && run.err.contains("is not known"), "{run:?}");
+}
+
+/// A name is given as advised, and what was made before that is not another's: a neighbour that comes has none.
+#[test]
+fn what_was_made_under_a_name_shows_who_lives() {
+    let mut turns = Turns::new(&|_| json!({}));
+    let mut clock = Clock::new();
+    clock.back(60 * DAY);
+    let old = made(&mut turns, "one", &clock);
+    clock.forward(60 * DAY);
+    let mut command = turns.at("one").command(&["backup"]);
+    command.env("NBAK_NAME", "web-1").env("NBAK_REPO", turns.place.path("store-one"));
+    assert_eq!(Run::of(command).code, 0);
+    made(&mut turns, "other", &clock);
+    run(&mut turns, "other", None, &["backup", "prune", "--days", "30", "--as-one"]);
+    assert!(old.exists());
+}
+
+/// What is printed can be typed, and never names the one that lives.
+#[test]
+fn no_words_name_a_snapshot_of_a_neighbour_to_type() {
+    let mut turns = Turns::new(&|_| json!({}));
+    for round in 1..=2 {
+        for who in ["one", "other"] {
+            take(turns.at(who), &format!("{who} {round}"));
+        }
+    }
+    let old = turns.at("one").data.canonicalize().expect("a path");
+    fs::rename(&turns.place.data, turns.place.path("gone")).expect("moved away");
+    fs::create_dir(&turns.place.data).expect("made");
+    take(&turns.place, "one, made anew");
+    let mut clock = Clock::new();
+    for days in [0, 9] {
+        clock.forward(days * DAY);
+        for args in [&["forget", "--keep-last", "9"][..], &["doctor"]] {
+            let mut command = turns.place.command(args);
+            clock.give(&mut command);
+            let run = Run::of(command);
+            let said = format!("{}{}", run.out, run.err);
+            assert!(said.contains("--as-one-with SNAPSHOT") && !said.contains("`nbak forget --as-one`"), "{run:?}");
+        }
+    }
+    let run = turns.place.run(&["forget", "--as-one"]);
+    refused(&run, 2, &["the newest of each", "--as-one-with SNAPSHOT"]);
+    // Of another path it is said beside the policy.
+    let elsewhere = Place {
+        key: Some(KEY),
+        data: turns.place.path("elsewhere"),
+        repo: turns.place.path("moved-store"),
+        ..Place::empty()
+    };
+    fs::create_dir(&elsewhere.data).expect("made");
+    let before =
+        Place { key: Some(KEY), data: turns.place.path("gone"), repo: elsewhere.repo.clone(), ..Place::empty() };
+    take(&before, "before");
+    take(&elsewhere, "after");
+    let known_as = before.data.canonicalize().expect("a path");
+    let of = ["forget", "--of", known_as.to_str().expect("UTF-8"), "--keep-last", "1"];
+    let run = elsewhere.run(&of);
+    assert!(run.code == 2 && run.err.contains("--as-one goes over them"), "{run:?}");
+    assert_eq!(elsewhere.run(&[&of[..], &["--as-one"]].concat()).code, 0);
+    drop(old);
+}
+
 /// Both lay there before this one, and beside each other: one of them may go on elsewhere.
 #[test]
 fn of_two_that_lived_beside_each_other_neither_is_taken() {

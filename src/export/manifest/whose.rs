@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::InstanceId;
 
-/// Of a backup that is to be restored it does not matter when it was made.
+/// Of a backup that is to be restored it does not matter when it was made. It is no evidence either.
 pub const WHENEVER: Option<i64> = Some(i64::MAX);
 
 /// Which directory, as far as its file system says.
@@ -36,8 +36,9 @@ pub type Made = (Whose, Option<i64>);
 pub struct Known {
     /// Which one it is, if its file system says.
     pub own: Which,
-    /// Those that a person said it was before.
-    pub ones: BTreeSet<Which>,
+    /// Those that a person said it was before, and when, in milliseconds since 1970: what they made later shows that it
+    /// was not.
+    pub ones: BTreeMap<Which, i64>,
     /// When it was made, in milliseconds since 1970, if its file system says.
     pub made_ms: Option<i64>,
     /// The store knows of no other with its path.
@@ -50,43 +51,67 @@ pub struct Known {
 
 impl Known {
     /// Whether it is this one, or one that this one was before.
-    pub fn is_it(&self, it: Which) -> bool {
-        it == self.own || self.ones.contains(&it)
+    fn is_it(&self, it: Which) -> bool {
+        it == self.own || self.ones.contains_key(&it)
     }
 
-    /// Which of `all` is its own.
+    /// Whether what `it` made then is its own.
+    fn made_it(&self, it: Which, at: Option<i64>) -> bool {
+        let counts = |until: &i64| at == WHENEVER || at.is_some_and(|at| at <= *until);
+        it == self.own || self.ones.get(&it).is_some_and(counts)
+    }
+
+    /// The same, to whom those are others that went on since a person said that this one was them.
+    fn settled(mut self, all: &[Made]) -> Known {
+        let goes_on = |it: &Which, until: &i64| {
+            let is_later = |at: Option<i64>| at != WHENEVER && at.is_none_or(|at| at > *until);
+            all.iter().any(|(whose, at)| *whose == Whose::Of(*it) && is_later(*at))
+        };
+        let gone_on: Vec<Which> =
+            self.ones.iter().filter(|(it, until)| goes_on(it, until)).map(|(it, _)| *it).collect();
+        self.ones.retain(|it, _| !gone_on.contains(it));
+        self.apart.extend(gone_on);
+        self
+    }
+
+    /// Which is its own, by `all` that name its path.
     pub fn owns(self, all: &[Made]) -> impl Fn(Whose, Option<i64>) -> bool + use<> {
-        let is_its = |(one, _): &Made| matches!(one, Whose::Of(it) if self.is_it(*it)) || *one == Whose::Unsaid;
+        let this = self.settled(all);
+        let is_its = |(one, _): &Made| matches!(one, Whose::Of(it) if this.is_it(*it)) || *one == Whose::Unsaid;
         // What says nothing may be of any that is known.
-        let is_alone = self.is_alone && !self.is_named_beside && all.iter().all(is_its);
+        let is_alone = this.is_alone && !this.is_named_beside && all.iter().all(is_its);
         move |one, made| match one {
             // And what is older than the directory is of one that nobody knows: of what this one was, if it was any.
-            Whose::Unsaid => is_alone && (!self.ones.is_empty() || made >= self.made_ms),
-            Whose::Of(it) => self.is_it(it),
+            Whose::Unsaid => is_alone && (!this.ones.is_empty() || made >= this.made_ms),
+            Whose::Of(it) => this.made_it(it, made),
         }
     }
 
     /// The same to who says that this one was all those before.
-    pub fn owns_as_one(mut self, all: &[Made]) -> impl Fn(Whose, Option<i64>) -> bool + use<> {
-        let is_alone = !self.is_named_beside && self.beside(all).is_empty();
-        self.ones.extend(self.before(all));
-        move |one, _| match one {
+    pub fn owns_as_one(self, all: &[Made]) -> impl Fn(Whose, Option<i64>) -> bool + use<> {
+        let Others { before, beside } = self.others(all);
+        let mut this = self.settled(all);
+        let is_alone = !this.is_named_beside && this.apart.is_empty() && beside.is_empty();
+        this.ones.extend(before.into_iter().map(|it| (it, i64::MAX)));
+        move |one, made| match one {
             Whose::Unsaid => is_alone,
-            Whose::Of(it) => self.is_it(it),
+            Whose::Of(it) => this.made_it(it, made),
         }
     }
 
-    /// The directories that it may have been before, by what the backups `all` say.
-    pub fn before(&self, all: &[Made]) -> BTreeSet<Which> {
-        let beside = self.beside(all);
-        self.others(all).into_keys().filter(|it| !beside.contains(it)).collect()
+    /// The other directories, by what the backups `all` say.
+    pub fn others(&self, all: &[Made]) -> Others {
+        let this = self.clone().settled(all);
+        let beside = this.beside(all);
+        Others { before: this.spans(all).into_keys().filter(|it| !beside.contains(it)).collect(), beside }
     }
 
     /// Those that live, or lived, beside it, or each beside another.
     fn beside(&self, all: &[Made]) -> BTreeSet<Which> {
         let of_own = |(whose, at): &Made| at.filter(|_| *whose == Whose::Of(self.own));
-        let begun = self.made_ms.or_else(|| all.iter().filter_map(of_own).min());
-        let others = self.others(all);
+        // A clock may have been ahead when it was made.
+        let begun = self.made_ms.into_iter().chain(all.iter().filter_map(of_own)).min();
+        let others = self.spans(all);
         let overlap = |(one, span): (&Which, &Span), (other, its): (&Which, &Span)| {
             one != other && span.first < its.last && its.first < span.last
         };
@@ -99,11 +124,11 @@ impl Known {
     }
 
     /// All that are not this one, and from when to when each made backups.
-    fn others(&self, all: &[Made]) -> BTreeMap<Which, Span> {
+    fn spans(&self, all: &[Made]) -> BTreeMap<Which, Span> {
         let mut others = BTreeMap::new();
         for (whose, at) in all {
             let Whose::Of(it) = *whose else { continue };
-            if self.is_it(it) {
+            if self.is_it(it) || *at == WHENEVER {
                 continue;
             }
             // One that says no time was made at any.
@@ -113,6 +138,15 @@ impl Known {
         }
         others
     }
+}
+
+/// The other directories with its path.
+#[derive(Debug, Default)]
+pub struct Others {
+    /// Those that it may have been before.
+    pub before: BTreeSet<Which>,
+    /// Those that live, or lived, beside it, or each beside another.
+    pub beside: BTreeSet<Which>,
 }
 
 /// From when to when, in milliseconds since 1970.
@@ -142,9 +176,10 @@ mod tests {
         assert_eq!(of(one, &[Whose::Of(None)]), [false]);
         assert_eq!(of(None, &[Whose::Of(None), Whose::Unsaid]), [true, true]);
         assert_eq!(of(None, &[Whose::Of(one), Whose::Of(None), Whose::Unsaid]), [false, true, false]);
-        let said = Known { ones: [other].into(), ..known(one) };
+        let said = Known { ones: [(other, 5)].into(), ..known(one) };
         assert_eq!(by(said, &[Whose::Unsaid, Whose::Of(one), Whose::Of(other)]), [true; 3]);
-        let young = |ones: &[_]| Known { made_ms: Some(6), ones: ones.iter().copied().collect(), ..known(one) };
+        let young =
+            |ones: &[_]| Known { made_ms: Some(6), ones: ones.iter().map(|it| (*it, 5)).collect(), ..known(one) };
         assert_eq!(by(young(&[]), &[Whose::Unsaid, Whose::Of(one)]), [false, true], "it is older than the directory");
         assert_eq!(by(young(&[other]), &[Whose::Unsaid, Whose::Of(one)]), [true; 2], "it was another before");
         let beside = Known { is_alone: false, ..known(one) };
@@ -167,13 +202,32 @@ mod tests {
         assert_eq!(by(known(), &one_after_the_other), [true; 4]);
         let at_once = [(of(old), 10), (of(other), 15), (of(old), 20), (of(other), 40), (of(own), 150), (app, 150)];
         assert_eq!(by(known(), &at_once), [false, false, false, false, true, false], "which of them nobody knows");
-        let said = Known { ones: [other].into(), ..known() };
-        assert_eq!(by(said, &[(of(old), 50), (of(other), 120)]), [true; 2], "said of it by itself");
+        let said = |until| Known { ones: [(other, until)].into(), ..known() };
+        assert_eq!(by(said(120), &[(of(old), 50), (of(other), 120)]), [true; 2], "said of it by itself");
+        assert_eq!(
+            by(said(119), &[(app, 5), (of(other), 60), (of(other), 120)]),
+            [false; 3],
+            "it goes on all the same"
+        );
         let apart = Known { apart: [old].into(), ..known() };
-        assert_eq!(by(apart, &[(app, 5), (of(old), 50)]), [false; 2], "the store has seen it");
+        assert_eq!(by(apart.clone(), &[(app, 5), (of(old), 50)]), [false; 2], "the store has seen it");
+        assert_eq!(by(apart, &[(app, 5)]), [false], "and no backup of its tells of it");
         let named = Known { is_named_beside: true, ..known() };
         assert_eq!(by(named, &[(app, 5), (of(old), 50)]), [false, true], "one that has a name");
         let unknown = Known { made_ms: None, ..known() };
         assert_eq!(by(unknown, &[(of(own), 30), (of(old), 20), (of(other), 40)]), [true, true, false]);
+        let ahead = Known { made_ms: Some(900), ..known() };
+        assert_eq!(
+            by(ahead, &[(of(own), 130), (of(other), 140)]),
+            [true, false],
+            "its clock was ahead when it was made"
+        );
+        let plain = |until, all: &[(Whose, i64)]| {
+            let made: Vec<Made> = all.iter().map(|(whose, at)| (*whose, Some(*at))).collect();
+            let owns = Known { ones: [(other, until)].into(), is_alone: true, ..known() }.owns(&made);
+            (made.iter().map(|(whose, at)| owns(*whose, *at)).collect::<Vec<_>>(), owns(of(other), WHENEVER))
+        };
+        assert_eq!(plain(70, &[(of(other), 60)]), (vec![true], true));
+        assert_eq!(plain(70, &[(of(other), 60), (of(other), 71)]), (vec![false; 2], false), "a word ends by that");
     }
 }

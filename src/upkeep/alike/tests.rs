@@ -64,8 +64,8 @@ fn one_that_goes_on_elsewhere_was_most_likely_the_same_before() {
     assert_eq!(to(3, &[(1, &[]), (2, &[]), (3, &[])]), "bbo", "twice");
     let alike = seen(&head(&[(1, &[]), (2, &[])]), 2, &UpTo::new());
     assert!(alike.text().is_none() && !alike.is_active() && alike.has_begun());
-    assert!(alike.leaves().expect("left").contains("`nbak forget --as-one`"));
-    assert!(seen(&head(&[(1, &[])]), 1, &UpTo::new()).leaves().is_none());
+    assert!(alike.leaves(false).expect("left").contains("`nbak forget --as-one`"));
+    assert!(seen(&head(&[(1, &[])]), 1, &UpTo::new()).leaves(false).is_none());
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_person_can_say_that_all_is_one() {
     let all = seen(&head, 1, &UpTo::new()).with(others.clone());
     for one in [&said, &all] {
         assert!(head.newest.iter().all(|record| one.owns(record) && one.means(record)));
-        assert!(one.text().is_none() && one.leaves().is_none() && one.others().is_empty());
+        assert!(one.text().is_none() && one.leaves(false).is_none() && one.others().is_empty());
     }
     assert!(!said.owns(&record("/d", 4, (2, &[]))), "nor what came to be after that");
     // If it goes on all the same it is not this one, and was not.
@@ -143,7 +143,7 @@ fn what_was_beside_what_it_was_is_another() {
         let alike = seen(&head, 3, &[(Some(which(1)), 3)].into());
         assert_eq!(alike.before().expect("not at odds"), UpTo::new());
         assert!(alike.owns(&record("/d", 3, (1, &[]))) && !alike.means(&record("/d", 4, (2, &[]))));
-        assert!(alike.text().is_some() && alike.leaves().is_none());
+        assert!(alike.text().is_some() && alike.leaves(false).is_none());
     }
 }
 
@@ -161,12 +161,12 @@ fn one_that_is_quiet_is_not_told_of_for_ever() {
     };
     assert!(alike(2).text().is_some() && alike(9).text().is_some());
     let quiet = alike(10);
-    assert!(quiet.text().is_none() && quiet.leaves().is_some() && !quiet.owns(&its) && !quiet.means(&its));
+    assert!(quiet.text().is_none() && quiet.leaves(false).is_some() && !quiet.owns(&its) && !quiet.means(&its));
     // Nor where this one has nothing to take: then the clock says it. What is to be done is no empty word.
     let head = Head { next: (4, None), newest: vec![at(record("/d", 3, (1, &[2])), 2), its] };
     let idle = |day: i64| seen_at(&head, 1, &UpTo::new(), day * 86_400_000);
     assert!(idle(9).text().is_some() && idle(10).text().is_none());
-    assert!(idle(10).leaves().is_some_and(|words| words.contains("--as-one-with 02020202")));
+    assert!(idle(10).leaves(false).is_some_and(|words| words.contains("give each a name") && !words.contains("0202")));
 }
 
 /// More than are kept in mind: whoever is not known is not taken for what it was.

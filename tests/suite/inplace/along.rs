@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::lacking::{kill, killed, said};
+use super::lacking::{kill, said};
 use super::scene::{database, insert, rows};
 use crate::common::strace::can_trace;
 use crate::common::{Place, Run};

@@ -396,8 +396,8 @@ impl Plan {
         let restored = files.chain(links).chain(self.folders.iter().map(|(path, _)| path.as_path())).collect();
         let beside = Beside { target, restored: &restored };
         self.files.iter().try_for_each(|file| beside.of_file(&file.path, file.database))?;
-        let written = self.files.iter().filter(|file| !file.kept);
-        written.map(|file| beside.of_programs(&file.path)).collect::<Result<()>>()?;
+        let mut written = self.files.iter().filter(|file| !file.kept);
+        written.try_for_each(|file| beside.of_programs(&file.path))?;
         beside.of_logs(&without_their_file(store, entries)?)?;
         beside.of_graph(&options.paths)
     }

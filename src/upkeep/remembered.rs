@@ -244,8 +244,8 @@ pub fn alike(data_dir: &Path, source: &str, store: &Store) -> Result<Alike> {
     Ok(Alike::of(&head, source, own, &one, now_ms()))
 }
 
-/// Which directories a person said that `data_dir`, which is known as `source`, was before, and when, whether a snapshot
-/// of them is there or not. Not those that took one since.
+/// Which directories a person said that `data_dir`, which is known as `source`, was before, and when, whether a
+/// snapshot of them is there or not. Not those that took one since.
 pub fn ones(data_dir: &Path, source: &str, store: &Store) -> Result<BTreeMap<Which, i64>> {
     let (Seen(all), head) = (seen(data_dir), store.head()?);
     let said = said(&all, instance(data_dir), store, head.next.0).into_iter();

@@ -156,8 +156,8 @@ fn refuse_sealed(root: &Root, path: &Path, who: &[Process]) -> Error {
     )
 }
 
-/// What an interrupted restore did not come to, or is still to put a log beside, and SQLite cannot open. What told it to
-/// be a database may have been taken away by then.
+/// What an interrupted restore did not come to, or is still to put a log beside, and SQLite cannot open. What told it
+/// to be a database may have been taken away by then.
 fn sealed_of(root: &Root, intent: &Intent) -> Result<Vec<(PathBuf, Seen)>> {
     let noted: BTreeSet<&Path> = intent.sealed.iter().map(|name| name.0.as_path()).collect();
     let (mut with_log, mut awaited) = (BTreeSet::new(), BTreeSet::new());

@@ -157,12 +157,11 @@ fn nor_by_a_resume() {
     }
     for begun in [Begun::File, Begun::Folder, Begun::IntoLive] {
         let place = Place::empty();
-        match begun {
-            Begun::Folder => put(&place, "c.db/in", "a folder"),
-            _ => {
-                put(&place, "c.db", sealed("SNAP"));
-                put(&place, "c.db-wal", log("SNAP"));
-            }
+        if begun == Begun::Folder {
+            put(&place, "c.db/in", "a folder");
+        } else {
+            put(&place, "c.db", sealed("SNAP"));
+            put(&place, "c.db-wal", log("SNAP"));
         }
         let live = place.data.join("a.db");
         drop(database(&live, "WAL", "first", 3));
@@ -202,9 +201,10 @@ fn nor_by_a_resume() {
             }
             let _ = place.run(&["restore", "--resume", "--yes"]);
             assert!(!place.data.join(".nbak-restore").exists());
-            match begun {
-                Begun::Folder => fs::remove_dir_all(place.data.join("c.db")).expect("it came"),
-                _ => assert_eq!(fs::read(place.data.join("c.db")).expect("read"), sealed("SNAP")),
+            if begun == Begun::Folder {
+                fs::remove_dir_all(place.data.join("c.db")).expect("it came");
+            } else {
+                assert_eq!(fs::read(place.data.join("c.db")).expect("read"), sealed("SNAP"));
             }
             drop(app);
         }

@@ -415,7 +415,11 @@ fn prune(context: &Context, which: &Which, days: Option<u32>, dry_run: bool) -> 
     }
     tell_left(
         left,
-        if which.as_one { "it is told apart by what was said with `nbak forget --as-one-with`" } else { ASK },
+        if which.as_one {
+            "`nbak forget --as-one-with BACKUP` says of one that it was, with one of its backups that is here"
+        } else {
+            ASK
+        },
     );
     if !context.json && decisions.iter().all(|(_, decision)| decision.keep) {
         line("no backup is to be removed");

@@ -105,7 +105,7 @@ fn told_apart(context: &Context, args: &ForgetArgs, store: &Store) -> Result<Ali
         }
     };
     if args.as_one || args.as_one_with.is_some() {
-        let mut these = said_as_one(args.as_one_with.as_deref(), &alike, &source, store)?;
+        let mut these = said_as_one(context, args.as_one_with.as_deref(), &alike, &source, store)?;
         if args.as_one && other.is_none() {
             leave_those_beside(context, &mut these);
         }
@@ -124,16 +124,27 @@ fn told_apart(context: &Context, args: &ForgetArgs, store: &Store) -> Result<Ali
     Ok(alike)
 }
 
-/// Of whom a person says that this directory was it: all of which that may be, or the one that took `with`.
-fn said_as_one(with: Option<&str>, alike: &Alike, source: &str, store: &Store) -> Result<UpTo> {
+/// Of whom a person says that this directory was it: all of which that may be, or the one that took the snapshot, or
+/// made the backup, `with`.
+fn said_as_one(context: &Context, with: Option<&str>, alike: &Alike, source: &str, store: &Store) -> Result<UpTo> {
     let Some(name) = with else { return alike.before() };
+    // It is said once more, where what was said has ended.
+    let upto = |it: &Which| alike.others().get(it).or(alike.ones().get(it)).copied();
     let all: Vec<Record> = store.records()?.into_iter().filter(|record| record.source == source).collect();
     if !is_id(&all, name) {
-        return Err(Error::usage(format!("no snapshot of {} has this id: {name}", output::shown(source)))
-            .hint("name one by its id (`nbak snapshots`), no tag and no time; nothing was noted, nor forgotten"));
+        if let Ok(manager) = context.backups(None)
+            && manager.list_backups()?.iter().any(|one| one.name == name)
+        {
+            let it = manager.maker_of(name)?;
+            return Ok([(it, upto(&it).unwrap_or(0))].into());
+        }
+        return Err(Error::usage(format!("no snapshot of {} has this id: {name}", output::shown(source))).hint(
+            "name one by its id (`nbak snapshots`), no tag and no time; or one of its backups by its name; \
+                 nothing was noted, nor forgotten",
+        ));
     }
     let meant = look::select(&all, name, &ZonedDateTime::now())?.instance;
-    Ok(alike.others().iter().filter(|(it, _)| **it == meant).map(|(it, upto)| (*it, *upto)).collect())
+    Ok(upto(&meant).map(|upto| (meant, upto)).into_iter().collect())
 }
 
 /// Takes out of `these` who made a backup since this directory was made: it lives beside it, whatever it took snapshots
@@ -143,13 +154,13 @@ fn leave_those_beside(context: &Context, these: &mut UpTo) -> BTreeSet<Which> {
         output::warning(format!("what backups say of other directories of this path is not known: {error}"));
         Others::default()
     });
-    let all = these.len();
     these.retain(|it, _| !others.beside.contains(it));
-    if these.len() < all {
-        let those = count((all - these.len()) as u64, "directory", "directories");
+    if !others.beside.is_empty() {
+        let those = count(others.beside.len() as u64, "directory", "directories");
         output::warning(format!(
             "{those} of the same path made backups since this one was made, or beside another: not taken for what \
-             this one was ({REMEDY})"
+             this one was (`nbak forget --as-one-with BACKUP` says of one that it was, with one of its backups; else \
+             give each a name)"
         ));
     }
     others.before
@@ -161,7 +172,7 @@ fn take_as_one(context: &Context, with: Option<&str>) -> Result<u8> {
     context.require_name()?;
     let store = open(context, true)?;
     let (alike, source) = (context.alike(&store)?, context.known_as()?);
-    let mut these = said_as_one(with, &alike, &source, &store)?;
+    let mut these = said_as_one(context, with, &alike, &source, &store)?;
     if with.is_none() {
         // Those that backups alone tell of: no snapshot of theirs counts yet.
         for it in leave_those_beside(context, &mut these) {
@@ -175,7 +186,10 @@ fn take_as_one(context: &Context, with: Option<&str>) -> Result<u8> {
         return Ok(0);
     }
     if these.is_empty() {
-        line("nothing is known as this data directory that it may have been before, and that is not its own already");
+        line(
+            "nothing is known as this data directory that it may have been before, and that is not its own already \
+             (what lay at another path: `nbak forget --of OLD-PATH --as-one` with a policy)",
+        );
     } else {
         let others = count(these.len() as u64, "other data directory", "other data directories");
         line(format!("what {others} of the same path took so far counts as this one's from now on"));
@@ -183,7 +197,10 @@ fn take_as_one(context: &Context, with: Option<&str>) -> Result<u8> {
     if let Some(other) = left.text() {
         output::warning(format!("{other}: that stays another's ({REMEDY})"));
     }
-    left.leaves(false).iter().for_each(output::warning);
+    if with.is_some() || these.is_empty() {
+        let again = |words: &String| !words.contains("`nbak forget --as-one`");
+        left.leaves(false).filter(again).iter().for_each(output::warning);
+    }
     Ok(0)
 }
 

@@ -15,7 +15,7 @@ use super::sessions::Sessions;
 use crate::error::{Error, Result};
 use crate::export::dialect::Dialect;
 use crate::export::list::{Listed, Order, newest_of, remarks};
-use crate::export::manifest::whose::{Known, Made, WHENEVER, Whose};
+use crate::export::manifest::whose::{Evidence, Known, WHENEVER, Whose};
 use crate::export::manifest::{BYTES_MAX, Manifest};
 use crate::export::names::{self, MANIFEST};
 use crate::export::retention::{self, Decision};
@@ -253,8 +253,11 @@ impl Backups<'_> {
         // Whatever it is called, and its machine: what was made at this path tells which directories there are.
         let path = |source: &str| named::split(source).1.to_owned();
         let has_any = |one: &Stored| path(&one.owner().source_dir) == path(&self.own.source_dir);
-        let said = all.iter().filter(|one| one.listed.damage.is_none() && (has_path(one) || has_any(one)));
-        let said: Vec<Made> = said.map(|one| (one.listed.whose, one.listed.created_ms)).collect();
+        let mut said = Evidence::default();
+        for one in all.iter().filter(|one| one.listed.damage.is_none() && (has_path(one) || has_any(one))) {
+            let to = if has_path(one) { &mut said.here } else { &mut said.elsewhere };
+            to.push((one.listed.whose, one.listed.created_ms));
+        }
         // What the application put there says no machine: of another with the path it may be as well.
         let is_other = |one: &Stored| !one.owner().machine.is_empty() && !has_path(one) && has_any(one);
         let mut known = which.known.clone();
@@ -312,8 +315,8 @@ impl Backups<'_> {
 /// as they are of one directory: of which of several, a person has to say.
 fn of_this_one(all: Vec<Stored>, by: &Choice<'_>) -> Result<Vec<Stored>> {
     let whose: BTreeSet<Whose> = all.iter().map(|one| one.listed.whose).collect();
-    let made: Vec<Made> = whose.iter().map(|it| (*it, WHENEVER)).collect();
-    let owns = by.known.clone().owns(&made);
+    let here = all.iter().map(|one| (one.listed.whose, one.listed.created_ms)).collect();
+    let owns = by.known.clone().owns(&Evidence { here, ..Evidence::default() });
     let (own, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| owns(one.listed.whose, WHENEVER));
     if !own.is_empty() || whose.len() <= 1 {
         return Ok(if own.is_empty() { others } else { own });

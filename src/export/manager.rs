@@ -12,7 +12,7 @@ use super::dialect::Dialect;
 use super::files::open_regular;
 use super::inplace::beside::Watch;
 use super::list::{self, Listed, Order};
-use super::manifest::whose::{Known, Made, Others, WHENEVER, Whose};
+use super::manifest::whose::{Evidence, Known, Others, WHENEVER, Whose};
 use super::manifest::{Manifest, Own};
 use super::names;
 use super::nbak::{self, NbakKeys};
@@ -22,7 +22,7 @@ use super::write::{self, Written};
 use crate::crypto::secret::{Credential, Secret};
 use crate::crypto::vault::{MacSource, mac_key_of_store, mac_key_of_vault};
 use crate::error::{Error, Result};
-use crate::id::SnapshotId;
+use crate::id::{InstanceId, SnapshotId};
 use crate::snapshot::instance::{instance, made_ms};
 use crate::snapshot::now::now_ms;
 use crate::snapshot::places::{Places, real, refuse_own};
@@ -127,16 +127,21 @@ impl BackupManager {
 
     /// Which directory this is, as far as the store and what a person said tell; and what is known as it there.
     fn look(&self) -> (Known, Option<Alike>) {
-        let (store, source, data) = (self.open_store().ok(), self.places.known_as(), &self.places.data_dir);
+        let (source, data) = (self.places.known_as(), &self.places.data_dir);
+        let seen = remembered::seen(data);
+        let store = self.open_store().ok();
+        // One that lies where another lay, or is behind, knows nothing of who else there is.
+        let is_whole = store.as_ref().is_some_and(|store| matches!(remembered::missing(&seen, store, false), Ok(None)));
         let alike = store.as_ref().and_then(|store| remembered::alike(data, &source, store).ok());
         let head = store.as_ref().and_then(|store| store.head().ok());
         let known = Known {
             own: instance(data),
             made_ms: made_ms(data),
             ones: store.and_then(|store| remembered::ones(data, &source, &store).ok()).unwrap_or_default(),
-            is_alone: alike.as_ref().is_some_and(|alike| alike.others().is_empty()),
+            is_alone: is_whole && alike.as_ref().is_some_and(|alike| alike.others().is_empty()),
             apart: alike.as_ref().map(Alike::not_before).unwrap_or_default(),
             is_named_beside: head.is_some_and(|head| head.newest.iter().any(|record| self.has_path(&record.source))),
+            now_ms: now_ms(),
         };
         (known, alike)
     }
@@ -156,7 +161,8 @@ impl BackupManager {
     /// That another directory of the same path may have made `backup`, in words.
     pub fn others_of(&self, backup: &Backup) -> Option<String> {
         let (known, alike) = self.look();
-        let (is_own, owns) = (known.owns(&[]), self.places.owns());
+        let all = self.list_backups().unwrap_or_default();
+        let (is_own, owns) = (known.owns(&self.evidence(&all)), self.places.owns());
         if is_own(backup.manifest.whose(), WHENEVER) {
             return None;
         }
@@ -164,7 +170,6 @@ impl BackupManager {
             return Some(other);
         }
         // Where the store says nothing, its own that lies there does.
-        let all = self.list_backups().unwrap_or_default();
         let mut its = all.iter().rev().filter(|one| one.damage.is_none() && owns(&one.source_dir));
         let its = its.find(|one| one.whose != Whose::Unsaid && is_own(one.whose, WHENEVER))?;
         Some(format!("{} was made of another directory of the same path, and {} of this one", backup.name, its.name))
@@ -314,18 +319,13 @@ impl BackupManager {
     /// The same for who says that this one was all those before: the store has to say who lives beside it, if there is
     /// one.
     pub fn known_as_one(&self) -> Result<Known> {
-        let known = self.known();
-        // A backup of this very directory was made by way of a store.
-        let made_one = || {
-            let all = self.list_backups().unwrap_or_default();
-            self.evidence(&all).iter().any(|(whose, _)| known.own.is_some() && *whose == Whose::Of(known.own))
-        };
-        if (self.places.repo.exists() || remembered::is_any(&self.places.data_dir) || made_one())
-            && let Err(error) = self.open_store()
-        {
-            return Err(error.also("--as-one asks the store who else has this path; nothing was removed"));
+        let (seen, data) = (remembered::seen(&self.places.data_dir), &self.places.data_dir);
+        let said = |error: Error| error.also("--as-one asks the store who else has this path; nothing was removed");
+        let store = self.open_store().map_err(said)?;
+        match remembered::missing(&seen, &store, false)? {
+            Some(behind) => Err(said(Error::usage(behind).at(data))),
+            None => Ok(self.known()),
         }
-        Ok(known)
     }
 
     /// Which other directories of the same path the backups that are here tell of.
@@ -333,12 +333,34 @@ impl BackupManager {
         Ok(self.known().others(&self.evidence(&self.list_backups()?)))
     }
 
-    /// What of `backups` says which directories have this path, whatever they are called.
-    fn evidence(&self, backups: &[Listed]) -> Vec<Made> {
-        let owns = self.places.owns();
-        let has_path = |one: &&Listed| owns(&one.source_dir) || self.has_path(&one.source_dir);
-        let its = backups.iter().filter(|one| one.damage.is_none()).filter(has_path);
-        its.map(|one| (one.whose, one.created_ms)).collect()
+    /// Which directory the backup called `name` is of, if it is of this path.
+    pub fn maker_of(&self, name: &str) -> Result<Option<InstanceId>> {
+        let unknown = |what: &str| {
+            let error = Error::usage(format!("{} {what}", names::quoted(name)));
+            Err(error.hint("name a backup of this path that nbak made (`nbak backup list`); nothing was changed"))
+        };
+        let backups = self.list_backups()?;
+        let Some(meant) = backups.iter().find(|one| one.name == name) else { return unknown("is no backup here") };
+        match meant.whose {
+            _ if !self.places.owns()(&meant.source_dir) => unknown("is of another path, or has another name"),
+            Whose::Unsaid => unknown("does not say which directory it is of"),
+            Whose::Of(it) if it == self.known().own => unknown("is of this very directory"),
+            Whose::Of(it) => Ok(it),
+        }
+    }
+
+    /// What `backups` say of which directories have this path, whatever they are called.
+    fn evidence(&self, backups: &[Listed]) -> Evidence {
+        let (owns, mut all) = (self.places.owns(), Evidence::default());
+        for one in backups.iter().filter(|one| one.damage.is_none()) {
+            let made = (one.whose, one.created_ms);
+            if owns(&one.source_dir) {
+                all.here.push(made);
+            } else if self.has_path(&one.source_dir) {
+                all.elsewhere.push(made);
+            }
+        }
+        all
     }
 
     /// Removes the backups of this data directory that are older than `days`, or than the retention of the settings.
@@ -359,40 +381,25 @@ impl BackupManager {
         // What the application made of this one says the path alone, as it does of one that has a name.
         let is_named = |one: &Listed| named::split(&one.source_dir).0.is_some() && self.has_path(&one.source_dir);
         known.is_named_beside |= backups.iter().any(|one| one.damage.is_none() && is_named(one));
-        if let Also::Of(name) = also {
-            let meant = backups.iter().find(|one| one.name == *name && has_path(one));
-            let Some(Whose::Of(it)) = meant.map(|one| one.whose) else {
-                return Err(Error::usage(format!("{} does not say which directory it is of", names::quoted(name)))
-                    .hint("name a backup of this path that nbak made (`nbak backup list`); nothing was removed"));
-            };
-            known.ones.insert(it, i64::MAX);
-        }
+        let also_of = if let Also::Of(name) = also { Some(Whose::Of(self.maker_of(name)?)) } else { None };
         let is_own: Box<dyn Fn(Whose, Option<i64>) -> bool> =
             if *also == Also::AllBefore { Box::new(known.owns_as_one(&all)) } else { Box::new(known.owns(&all)) };
         let (own, others): (Vec<Listed>, Vec<Listed>) = backups
             .into_iter()
             .partition(|one| one.damage.is_some() || has_path(one) && is_own(one.whose, one.created_ms));
-        let mut unverified = None;
-        let mut decisions = retention::plan(&own, days, now, None);
-        // Verifying costs a whole read: only if something would be removed at all.
-        if decisions.iter().any(|decision| !decision.keep) {
-            // If none verifies, it is not known which of them is worth keeping: a key may be missing.
-            match self.newest_good(&own) {
-                Ok(good) => decisions = retention::plan(&own, days, now, Some(&good)),
-                Err(why) => {
-                    unverified = Some(why);
-                    for decision in decisions.iter_mut().filter(|decision| !decision.keep) {
-                        decision.keep = true;
-                        decision.reason.push_str(", but none verifies with the keys that are there");
-                    }
-                }
-            }
-        }
+        // That of another is planned by itself: it may live, and its newest good one stays then.
+        let (its, others): (Vec<Listed>, Vec<Listed>) =
+            others.into_iter().partition(|one| has_path(one) && Some(one.whose) == also_of);
+        let (mut decisions, unverified) = self.plan(&own, days, now);
+        let (more, its_unverified) = self.plan(&its, days, now);
+        let unverified = unverified.or(its_unverified);
+        decisions.extend(more);
         let left = others.iter().filter(|one| has_path(one) && one.is_past(days, now)).count();
         decisions.extend(others.into_iter().map(|one| Decision {
             keep: true,
             reason: if has_path(&one) {
-                "of another directory of the same path, or of what this one was before".to_owned()
+                let which = one.whose.in_words();
+                format!("of another directory of the same path{which}, or of what this one was before")
             } else {
                 format!("of another data directory, {}", names::quoted(&one.source_dir))
             },
@@ -407,6 +414,26 @@ impl BackupManager {
             removed.push(decision.name.clone());
         }
         Ok(Pruned { decisions, removed, left, unverified })
+    }
+
+    /// What of `own` is old enough to go; and why nothing is, if none of them verifies.
+    fn plan(&self, own: &[Listed], days: u32, now: i64) -> (Vec<Decision>, Option<Unverified>) {
+        let mut decisions = retention::plan(own, days, now, None);
+        // Verifying costs a whole read: only if something would be removed at all.
+        if !decisions.iter().any(|decision| !decision.keep) {
+            return (decisions, None);
+        }
+        // If none verifies, it is not known which of them is worth keeping: a key may be missing.
+        match self.newest_good(own) {
+            Ok(good) => (retention::plan(own, days, now, Some(&good)), None),
+            Err(why) => {
+                for decision in decisions.iter_mut().filter(|decision| !decision.keep) {
+                    decision.keep = true;
+                    decision.reason.push_str(", but none verifies with the keys that are there");
+                }
+                (decisions, Some(why))
+            }
+        }
     }
 
     /// The newest complete backup that verifies without a fault, or else the newest that does; or why none does.

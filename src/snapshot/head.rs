@@ -17,6 +17,7 @@ use crate::crypto::keys::Keys;
 use crate::error::Result;
 use crate::id::InstanceId;
 use crate::index::Index;
+use crate::source::named::split;
 
 /// The name of the note.
 const NOTE: &str = "heads";
@@ -82,19 +83,32 @@ impl Head {
         self.newest.iter().filter(move |record| record.source == source)
     }
 
-    /// The instances known as `source` that took a snapshot when `instance` had taken one already. What it was before
-    /// it was moved or made anew did not: so these are others, which have the same path. That counts for good: each
-    /// snapshot has it from the one before, also where what showed it was forgotten since.
+    /// The newest snapshot of each instance that is known as `source`, or was, and has another name for the same path
+    /// since; the newest first. One that got a name is no other for it.
+    pub fn newest_at<'a>(&'a self, source: &'a str) -> impl Iterator<Item = &'a Record> {
+        let is_known = |record: &Record| self.own(source, record.instance).is_some();
+        let path = split(source).1;
+        self.newest
+            .iter()
+            .filter(move |record| record.source == source || split(&record.source).1 == path && is_known(record))
+    }
+
+    /// The instances known as `source` that took a snapshot, by whatever name, when `instance` had taken one already.
+    /// What it was before it was moved or made anew did not: so these are others, which have the same path. That counts
+    /// for good: each snapshot has it from the one before, also where what showed it was forgotten since.
     pub fn apart(&self, source: &str, instance: InstanceId) -> Vec<InstanceId> {
         let mut apart: Vec<InstanceId> = Vec::new();
-        for record in self.newest_of_each(source) {
+        for record in self.newest_at(source) {
+            if record.source != source && record.instance == Some(instance) {
+                continue;
+            }
             if record.instance == Some(instance) {
                 let known: Vec<_> = record.apart.iter().filter(|it| !apart.contains(*it)).copied().collect();
                 apart.extend(known);
                 apart.truncate(MOST_APART);
                 return apart;
             }
-            apart.extend(record.instance);
+            apart.extend(record.instance.filter(|it| !apart.contains(it)));
         }
         // It has taken none.
         Vec::new()

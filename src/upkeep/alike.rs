@@ -76,8 +76,14 @@ impl Alike {
         let (ones, rest): (Vec<&Record>, Vec<&Record>) =
             newest.iter().filter(|record| record.instance != own).partition(|record| is_one(record));
         let begun = newest.iter().position(|record| record.instance == own);
-        let later = newest.iter().take(begun.unwrap_or(0));
+        let is_own = |record: &&Record| record.source == source && record.instance == own;
+        let later = head.newest_at(source).take_while(|record| !is_own(record)).filter(|_| begun.is_some());
         let later: BTreeSet<Which> = later.map(|record| record.instance).collect();
+        // Who goes on under a name of its own is not what this one was.
+        let goes_on = |it: Which| {
+            let mut its = head.newest_at(source).filter(|record| record.instance == it);
+            its.next().is_some_and(|newest| newest.source != source)
+        };
         let mut known = own.map(|own| head.apart(source, own)).unwrap_or_default();
         // What lived beside what it was before lived beside it.
         known.extend(ones.iter().flat_map(|record| record.apart.iter()));
@@ -86,7 +92,8 @@ impl Alike {
         let is_apart = |record: &&&Record| {
             let it = record.instance;
             let has_this = record.apart.iter().any(|it| itself.contains(&Some(*it)));
-            known.len() >= MOST_APART || has_this || later.contains(&it) || it.is_some_and(|it| known.contains(&it))
+            let is_known = it.is_some_and(|it| known.contains(&it));
+            known.len() >= MOST_APART || has_this || later.contains(&it) || is_known || goes_on(it)
         };
         let apart: BTreeSet<Which> = rest.iter().filter(is_apart).map(|record| record.instance).collect();
         // All that are there count: one of two that were apart is not the only one for the other's being known.
@@ -98,11 +105,16 @@ impl Alike {
         let is_quiet = |record: &Record| latest.is_some_and(|latest| record.started < latest.saturating_sub(QUIET));
         let is_its = |record: &&&Record| (at_odds && begun.is_none()) || apart.contains(&record.instance);
         let its = rest.iter().filter(is_its).find(|record| !is_quiet(record));
+        // Up to its newest by any name: what it takes later shows that it was another.
+        let last = |record: &Record| {
+            let its = head.newest_at(source).filter(|other| other.instance == record.instance);
+            its.map(|other| other.sequence).max().unwrap_or(record.sequence)
+        };
         Alike {
             source: source.to_owned(),
             own,
             one: ones.iter().map(|record| (record.instance, one[&record.instance])).collect(),
-            others: rest.iter().map(|record| (record.instance, record.sequence)).collect(),
+            others: rest.iter().map(|record| (record.instance, last(record))).collect(),
             newest_of_others: rest.iter().map(|record| (record.id, record.started)).collect(),
             its: its.map(|record| (record.id, record.started)),
             has_begun: begun.is_some(),
@@ -128,6 +140,11 @@ impl Alike {
     /// All that is not its own, up to the newest of each.
     pub fn others(&self) -> &UpTo {
         &self.others
+    }
+
+    /// What a person said was this one, up to which snapshot.
+    pub fn ones(&self) -> &UpTo {
+        &self.one
     }
 
     /// Those of them that it may have been before, which a person may take together. Where these are of several that
@@ -202,10 +219,11 @@ impl Alike {
         }
         let text = format!("some snapshots of {} were taken of another directory", self.source);
         let remedy = match self.before() {
-            Ok(before) if before.is_empty() => format!("it took them beside this one: {REMEDY}"),
-            Ok(_) if of => {
+            Ok(before) if of && !before.is_empty() => {
                 "if they are of what this one was before, --as-one beside the policy goes over them".to_owned()
             }
+            _ if of => "--as-one-with SNAPSHOT beside the policy goes over those of the one that took this".to_owned(),
+            Ok(before) if before.is_empty() => format!("it took them beside this one: {REMEDY}"),
             Ok(_) => "if they are of what this one was before, `nbak forget --as-one` says so; if there is one beside \
                       it, give each a name"
                 .to_owned(),

@@ -18,6 +18,7 @@ use super::alike::{Alike, REMEDY, UpTo, Which};
 use crate::codec::hex;
 use crate::error::{Error, Result};
 use crate::id::InstanceId;
+use crate::snapshot::head::Head;
 use crate::snapshot::instance::instance;
 use crate::snapshot::ledger::Start;
 use crate::snapshot::now::now_ms;
@@ -249,8 +250,14 @@ pub fn alike(data_dir: &Path, source: &str, store: &Store) -> Result<Alike> {
 pub fn ones(data_dir: &Path, source: &str, store: &Store) -> Result<BTreeMap<Which, i64>> {
     let (Seen(all), head) = (seen(data_dir), store.head()?);
     let said = said(&all, instance(data_dir), store, head.next.0).into_iter();
-    let stays = |it: &Which, said: &Said| head.own(source, *it).is_none_or(|newest| newest.sequence <= said.upto);
+    // An older form does not say when: then it is to be said once more.
+    let stays = |it: &Which, said: &Said| said.at != 0 && !goes_on(&head, source, *it, said.upto);
     Ok(said.filter(|(it, said)| stays(it, said)).map(|(it, said)| (it, said.at)).collect())
+}
+
+/// Whether `it` took a snapshot after number `upto`, by whatever name: then it is not what this one was.
+fn goes_on(head: &Head, source: &str, it: Which, upto: u64) -> bool {
+    head.newest_at(source).any(|record| record.instance == it && record.sequence > upto)
 }
 
 /// What was said of `own`. In a store that was put back the numbers are given once more: what was said of them is said
@@ -281,7 +288,10 @@ pub fn accept(data_dir: &Path, source: &str, store: &Store, these: &UpTo) -> Res
         if let Some(mark) = all.get_mut(&store.id().to_string()) {
             let said = mark.as_one.entry(text(instance(data_dir))).or_default();
             let at = now_ms();
-            said.extend(these.iter().map(|(it, upto)| (text(*it), Said { upto: *upto, at })));
+            for (it, upto) in these {
+                let earlier = said.get(&text(*it)).map_or(0, |said| said.upto);
+                said.insert(text(*it), Said { upto: (*upto).max(earlier), at });
+            }
         }
     })
 }
@@ -334,9 +344,7 @@ pub fn remember(data_dir: &Path, source: &str, store: &Store, behind: bool) -> R
     let (id, at, head) = (store.id().to_string(), place(store), store.head()?);
     let now = Mark::of(&head.next);
     // Who goes on is not what this one was, and that stays so when what showed it is forgotten.
-    let goes_on = |it: &str, upto: u64| {
-        which(it).is_none_or(|it| head.own(source, it).is_some_and(|record| record.sequence > upto))
-    };
+    let goes_on = |it: &str, upto: u64| which(it).is_none_or(|it| goes_on(&head, source, it, upto));
     changed(data_dir, |all| {
         let earlier = all.remove(&id);
         let mut as_one = earlier.as_ref().map(|mark| mark.as_one.clone()).unwrap_or_default();

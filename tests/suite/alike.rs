@@ -240,7 +240,10 @@ fn what_it_was_known_as_before_is_what_it_took_itself() {
     refused(&third, 2, &["was taken of this data directory", "--as-one", "nothing was forgotten"]);
     assert_eq!(ids(&turns.place), left);
     assert_eq!(named(&turns.place, &["forget", "--of", &path, "--keep-last", "1", "--as-one"]).code, 0);
-    assert_eq!(ids(&turns.place).len(), 2, "one of each name");
+    assert_eq!(ids(&turns.place).len(), 3, "who goes on under a name keeps what it took before that");
+    let with = ["forget", "--of", &path, "--keep-last", "1", "--as-one-with", &own[1]];
+    assert_eq!(named(&turns.place, &with).code, 0);
+    assert_eq!(ids(&turns.place).len(), 3);
 }
 
 /// The other's name is taken in for once, and is not this one's for it.

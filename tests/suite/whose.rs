@@ -346,3 +346,144 @@ fn of_another_path_each_goes_by_itself() {
     let left: BTreeSet<String> = ids(&elsewhere).into_iter().collect();
     assert!(left.contains(&all[2]) && left.contains(&all[3]) && left.len() == 3, "{left:?}");
 }
+
+/// A word has ended: what is restored without a name is no living neighbour's.
+#[test]
+fn nothing_of_who_went_on_is_restored_without_a_name() {
+    let mut turns = Turns::new(&|_| json!({}));
+    let mut clock = Clock::new();
+    clock.back(3 * DAY);
+    made(&mut turns, "other", &clock);
+    clock.forward(DAY);
+    run(&mut turns, "one", Some(&clock), &["backup"]);
+    run(&mut turns, "one", Some(&clock), &["forget", "--as-one"]);
+    clock.forward(DAY);
+    made(&mut turns, "other", &clock);
+    fs::write(turns.at("one").data.join("notes"), "mine").expect("written");
+    let mut command = turns.place.command(&["backup", "restore", "--yes"]);
+    command.env("NBAK_REPO", turns.place.path("store-one"));
+    refused(&Run::of(command), 2, &["was made of another directory", "nothing was changed"]);
+    assert_eq!(fs::read_to_string(turns.place.data.join("notes")).expect("read"), "mine");
+    // It can be said once more, with one of its backups, and counts on.
+    let shared = turns.place.path("shared");
+    let mut all: Vec<_> = fs::read_dir(shared).expect("read").map(|one| one.expect("one").file_name()).collect();
+    all.retain(|name| !name.to_string_lossy().starts_with('.'));
+    all.sort();
+    let newest = all.last().expect("one").to_str().expect("UTF-8").to_owned();
+    let said = run(&mut turns, "one", None, &["forget", "--as-one"]);
+    assert!(said.out.contains("nothing is known") && said.err.contains("--as-one-with BACKUP"), "{said:?}");
+    let said = run(&mut turns, "one", None, &["forget", "--as-one-with", &newest]);
+    assert!(said.out.contains("1 other data directory"), "{said:?}");
+    clock.forward(60 * DAY);
+    run(&mut turns, "one", Some(&clock), &["backup", "prune", "--days", "30"]);
+    let left = all.iter().filter(|name| turns.place.path("shared").join(name).exists()).count();
+    assert_eq!(left, 1, "one of all");
+}
+
+/// A disk was away, and cron made a new store there: that knows of nobody, and says nothing of whose a backup is.
+#[test]
+fn a_store_in_place_of_another_tells_of_no_neighbour() {
+    let mut turns = Turns::new(&|_| json!({}));
+    let mut clock = Clock::new();
+    clock.back(60 * DAY);
+    let mut command = turns.at("other").command(&["backup", "--json"]);
+    clock.give(&mut command);
+    let old = PathBuf::from(id(&Run::of(command), "path").expect("a path"));
+    let manifest = old.join("manifest.json");
+    let mut said: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).expect("read")).expect("JSON");
+    said.as_object_mut().expect("an object").remove("nbak");
+    // It is as young as the directory that asks.
+    fs::write(&manifest, serde_json::to_vec(&said).expect("JSON")).expect("written");
+    take(turns.at("one"), "one 1");
+    turns.place.ok(&["repair", "index"]);
+    fs::create_dir_all(turns.place.data.join(".nbak-state")).expect("made");
+    let _ = fs::File::create_new(turns.place.data.join(".nbak-state/seen.json"));
+    take(&turns.place, "one 2");
+    fs::rename(&turns.place.repo, turns.place.path("away")).expect("moved away");
+    take(&turns.place, "one 3");
+    let run = turns.place.run(&["backup", "prune", "--days", "30", "--as-one"]);
+    assert!(run.code != 0 && old.exists() && run.err.contains("--as-one asks the store"), "{run:?}");
+    turns.place.run(&["backup", "prune", "--days", "30"]);
+    assert!(old.exists());
+}
+
+/// One got a name, as all words say, and goes on in the same store: it is not what another without one was before.
+#[test]
+fn who_got_a_name_keeps_what_it_took_before() {
+    let mut turns = Turns::new(&|_| json!({}));
+    let old: Vec<String> = (1..=3).map(|nth| take(turns.at("other"), &format!("other {nth}"))).collect();
+    let named = |turns: &mut Turns, text: &str| {
+        fs::write(turns.at("other").data.join("notes"), text).expect("written");
+        let mut command = turns.place.command(&["snapshot"]);
+        command.env("NBAK_NAME", "web-2");
+        assert_eq!(Run::of(command).code, 0);
+    };
+    named(&mut turns, "other 4");
+    take(turns.at("one"), "one 1");
+    named(&mut turns, "other 5");
+    let run = turns.at("one").ok(&["forget", "--as-one"]);
+    assert!(run.out.contains("nothing is known"), "{run:?}");
+    turns.place.ok(&["forget", "--as-one", "--keep-last", "1"]);
+    assert!(old.iter().all(|id| ids(&turns.place).contains(id)));
+    // Nor does a word that was said before it got that name go on.
+    let mut turns = Turns::new(&|_| json!({}));
+    let old: Vec<String> = (1..=3).map(|nth| take(turns.at("other"), &format!("other {nth}"))).collect();
+    take(turns.at("one"), "one 1");
+    turns.place.ok(&["forget", "--as-one"]);
+    named(&mut turns, "other 4");
+    take(turns.at("one"), "one 2");
+    turns.place.ok(&["forget", "--keep-last", "1"]);
+    assert!(old.iter().all(|id| ids(&turns.place).contains(id)));
+}
+
+/// Who has a name is told apart by it, and what it was before is its own by one word, whoever else lies there.
+#[test]
+fn names_do_not_keep_one_from_what_it_was_before() {
+    let mut turns = Turns::new(&|who| json!({"name": if who == "one" { "web-1" } else { "web-2" }}));
+    let mut clock = Clock::new();
+    clock.back(90 * DAY);
+    let mut old = Vec::new();
+    for _ in 0..3 {
+        old.push(made(&mut turns, "one", &clock));
+        clock.forward(DAY);
+        made(&mut turns, "other", &clock);
+        clock.forward(DAY);
+    }
+    let place = turns.at("one");
+    let gone = place.path("gone");
+    fs::rename(&place.data, &gone).expect("moved away");
+    fs::create_dir(&place.data).expect("made");
+    fs::copy(gone.join("config.json"), place.data.join("config.json")).expect("copied");
+    clock.forward(84 * DAY);
+    made(&mut turns, "one", &clock);
+    let said = run(&mut turns, "one", None, &["forget", "--as-one"]);
+    assert!(said.out.contains("1 other data directory") && said.err.is_empty(), "{said:?}");
+    run(&mut turns, "one", Some(&clock), &["backup", "prune", "--days", "30"]);
+    assert_eq!(is_there(&old), [false; 3]);
+}
+
+/// What is gone over by a name is asked for, and the newest of it stays: it may live.
+#[test]
+fn one_backup_names_whose_are_meant() {
+    let mut turns = Turns::new(&|_| json!({}));
+    let mut clock = Clock::new();
+    clock.back(60 * DAY);
+    let own = made(&mut turns, "one", &clock);
+    let mut its = Vec::new();
+    for _ in 0..3 {
+        clock.forward(DAY);
+        its.push(made(&mut turns, "other", &clock));
+    }
+    made(&mut turns, "one", &Clock::new());
+    let name = |path: &PathBuf| path.file_name().expect("a name").to_str().expect("UTF-8").to_owned();
+    let place = turns.at("one");
+    let prune = |name: &str| {
+        let mut command = place.command(&["backup", "prune", "--days", "30", "--as-one-with", name]);
+        command.env("NBAK_REPO", place.path("store-one"));
+        Run::of(command)
+    };
+    refused(&prune("20990101T000000Z"), 2, &["is no backup here"]);
+    refused(&prune(&name(&own)), 2, &["of this very directory"]);
+    let run = prune(&name(&its[0]));
+    assert!(run.code == 0 && is_there(&its) == [false, false, true], "{run:?}");
+}

@@ -22,7 +22,7 @@ pub struct ForgetArgs {
     /// there by now; with a policy, for this command; with --of, whoever took it. None that lived beside another
     #[arg(long, conflicts_with = "snapshots")]
     pub as_one: bool,
-    /// The same of the one directory that took this snapshot
+    /// The same of the one directory that took this snapshot, or made the backup of this name
     #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["snapshots", "as_one"])]
     pub as_one_with: Option<String>,
     #[command(flatten)]

@@ -28,8 +28,28 @@ pub enum Whose {
     Of(Which),
 }
 
-/// A backup that names the path: whose it is by what it says, and when it was made, in milliseconds since 1970.
+impl Whose {
+    /// Which it is, to be added to words.
+    pub fn in_words(self) -> String {
+        match self {
+            Whose::Unsaid => ", the application's".to_owned(),
+            Whose::Of(None) => String::new(),
+            Whose::Of(Some(it)) => format!(", {}", &it.to_string()[..8]),
+        }
+    }
+}
+
+/// A backup: whose it is by what it says, and when it was made, in milliseconds since 1970.
 pub type Made = (Whose, Option<i64>);
+
+/// What backups say of which directories there are.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// Those that name the path, by the name that this one has, or by none as this one.
+    pub here: Vec<Made>,
+    /// Those that name the path by another name, or are of another machine.
+    pub elsewhere: Vec<Made>,
+}
 
 /// A data directory, as far as it is known which one it is.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +67,8 @@ pub struct Known {
     pub apart: BTreeSet<Which>,
     /// Another has the path under a name of its own.
     pub is_named_beside: bool,
+    /// The time, in milliseconds since 1970.
+    pub now_ms: i64,
 }
 
 impl Known {
@@ -62,10 +84,10 @@ impl Known {
     }
 
     /// The same, to whom those are others that went on since a person said that this one was them.
-    fn settled(mut self, all: &[Made]) -> Known {
+    fn settled(mut self, all: &Evidence) -> Known {
         let goes_on = |it: &Which, until: &i64| {
             let is_later = |at: Option<i64>| at != WHENEVER && at.is_none_or(|at| at > *until);
-            all.iter().any(|(whose, at)| *whose == Whose::Of(*it) && is_later(*at))
+            all.here.iter().chain(&all.elsewhere).any(|(whose, at)| *whose == Whose::Of(*it) && is_later(*at))
         };
         let gone_on: Vec<Which> =
             self.ones.iter().filter(|(it, until)| goes_on(it, until)).map(|(it, _)| *it).collect();
@@ -75,11 +97,11 @@ impl Known {
     }
 
     /// Which is its own, by `all` that name its path.
-    pub fn owns(self, all: &[Made]) -> impl Fn(Whose, Option<i64>) -> bool + use<> {
+    pub fn owns(self, all: &Evidence) -> impl Fn(Whose, Option<i64>) -> bool + use<> {
         let this = self.settled(all);
         let is_its = |(one, _): &Made| matches!(one, Whose::Of(it) if this.is_it(*it)) || *one == Whose::Unsaid;
         // What says nothing may be of any that is known.
-        let is_alone = this.is_alone && !this.is_named_beside && all.iter().all(is_its);
+        let is_alone = this.is_alone && !this.is_named_beside && all.here.iter().all(is_its);
         move |one, made| match one {
             // And what is older than the directory is of one that nobody knows: of what this one was, if it was any.
             Whose::Unsaid => is_alone && (!this.ones.is_empty() || made >= this.made_ms),
@@ -88,7 +110,7 @@ impl Known {
     }
 
     /// The same to who says that this one was all those before.
-    pub fn owns_as_one(self, all: &[Made]) -> impl Fn(Whose, Option<i64>) -> bool + use<> {
+    pub fn owns_as_one(self, all: &Evidence) -> impl Fn(Whose, Option<i64>) -> bool + use<> {
         let Others { before, beside } = self.others(all);
         let mut this = self.settled(all);
         let is_alone = !this.is_named_beside && this.apart.is_empty() && beside.is_empty();
@@ -100,33 +122,40 @@ impl Known {
     }
 
     /// The other directories, by what the backups `all` say.
-    pub fn others(&self, all: &[Made]) -> Others {
+    pub fn others(&self, all: &Evidence) -> Others {
         let this = self.clone().settled(all);
         let beside = this.beside(all);
         Others { before: this.spans(all).into_keys().filter(|it| !beside.contains(it)).collect(), beside }
     }
 
     /// Those that live, or lived, beside it, or each beside another.
-    fn beside(&self, all: &[Made]) -> BTreeSet<Which> {
+    fn beside(&self, all: &Evidence) -> BTreeSet<Which> {
         let of_own = |(whose, at): &Made| at.filter(|_| *whose == Whose::Of(self.own));
-        // A clock may have been ahead when it was made.
-        let begun = self.made_ms.into_iter().chain(all.iter().filter_map(of_own)).min();
+        // A clock that was ahead when it was made says nothing; then its own first backup does.
+        let made = self.made_ms.filter(|made| *made <= self.now_ms);
+        let begun = made.or_else(|| all.here.iter().filter_map(of_own).min());
         let others = self.spans(all);
         let overlap = |(one, span): (&Which, &Span), (other, its): (&Which, &Span)| {
             one != other && span.first < its.last && its.first < span.last
         };
+        // Who got another name, or another machine's, goes on there.
+        let goes_on = |it: &Which, span: &Span| {
+            let its = all.elsewhere.iter().filter(|(whose, _)| *whose == Whose::Of(*it));
+            its.filter_map(|(_, at)| *at).any(|at| at > span.last)
+        };
         let is_beside = |it: &Which, span: &Span| {
             self.apart.contains(it)
                 || begun.is_some_and(|begun| span.last >= begun)
+                || goes_on(it, span)
                 || others.iter().any(|other| overlap((it, span), other))
         };
         others.iter().filter(|(it, span)| is_beside(it, span)).map(|(it, _)| *it).collect()
     }
 
     /// All that are not this one, and from when to when each made backups.
-    fn spans(&self, all: &[Made]) -> BTreeMap<Which, Span> {
+    fn spans(&self, all: &Evidence) -> BTreeMap<Which, Span> {
         let mut others = BTreeMap::new();
-        for (whose, at) in all {
+        for (whose, at) in &all.here {
             let Whose::Of(it) = *whose else { continue };
             if self.is_it(it) || *at == WHENEVER {
                 continue;
@@ -165,8 +194,8 @@ mod tests {
         let [one, other] = [1, 2].map(|which| Some(InstanceId([which; 16])));
         let known = |own| Known { own, is_alone: true, ..Known::default() };
         let by = |known: Known, all: &[Whose]| {
-            let made: Vec<Made> = all.iter().map(|whose| (*whose, Some(5))).collect();
-            let owns = known.owns(&made);
+            let here = all.iter().map(|whose| (*whose, Some(5))).collect();
+            let owns = known.owns(&Evidence { here, ..Evidence::default() });
             all.iter().map(|whose| owns(*whose, Some(5))).collect::<Vec<_>>()
         };
         let of = |own, all: &[Whose]| by(known(own), all);
@@ -189,10 +218,10 @@ mod tests {
     #[test]
     fn who_lives_beside_it_is_never_what_it_was_before() {
         let [own, old, other] = [1, 2, 3].map(|which| Some(InstanceId([which; 16])));
-        let known = || Known { own, made_ms: Some(100), ..Known::default() };
+        let known = || Known { own, made_ms: Some(100), now_ms: 800, ..Known::default() };
         let by = |known: Known, all: &[(Whose, i64)]| {
             let made: Vec<Made> = all.iter().map(|(whose, at)| (*whose, Some(*at))).collect();
-            let owns = known.owns_as_one(&made);
+            let owns = known.owns_as_one(&Evidence { here: made.clone(), ..Evidence::default() });
             made.iter().map(|(whose, at)| owns(*whose, *at)).collect::<Vec<_>>()
         };
         let (app, of) = (Whose::Unsaid, Whose::Of);
@@ -222,9 +251,19 @@ mod tests {
             [true, false],
             "its clock was ahead when it was made"
         );
+        // What has another name is not of this one, and shows that who has it by now lives.
+        let named = |at: i64| {
+            let all = Evidence {
+                here: vec![(of(old), Some(50))],
+                elsewhere: vec![(of(old), Some(at)), (of(other), Some(120))],
+            };
+            known().owns_as_one(&all)(of(old), Some(50))
+        };
+        assert_eq!((named(40), named(60)), (true, false));
         let plain = |until, all: &[(Whose, i64)]| {
             let made: Vec<Made> = all.iter().map(|(whose, at)| (*whose, Some(*at))).collect();
-            let owns = Known { ones: [(other, until)].into(), is_alone: true, ..known() }.owns(&made);
+            let all = Evidence { here: made.clone(), ..Evidence::default() };
+            let owns = Known { ones: [(other, until)].into(), is_alone: true, ..known() }.owns(&all);
             (made.iter().map(|(whose, at)| owns(*whose, *at)).collect::<Vec<_>>(), owns(of(other), WHENEVER))
         };
         assert_eq!(plain(70, &[(of(other), 60)]), (vec![true], true));

@@ -15,6 +15,7 @@ use super::listed::{ASK, IN_DOUBT, find_backup, lacks_json, tell_backup, tell_la
 use super::output::{self, count, line, size};
 use super::snapshot::{not_captured, unreadable_json};
 use crate::error::{Error, Result};
+use crate::export::backup::Backup;
 use crate::export::backup::MacState;
 use crate::export::manager::{Also, Unverified};
 use crate::export::manifest::Manifest;
@@ -297,7 +298,10 @@ fn prune(context: &Context, days: Option<u32>, dry_run: bool, also: &Also) -> Re
     }
     let next = match also {
         Also::None => ASK,
-        _ => "--as-one-with BACKUP goes over those of the one that made this, if it was this one",
+        _ => {
+            "--as-one-with BACKUP goes over those of the one that made this, if it was this one, and `nbak \
+             forget --as-one-with BACKUP` says so for good; `nbak backup list --json` has `instance`"
+        }
     };
     tell_left(pruned.left, next);
     if let Some(why) = pruned.unverified {
@@ -323,5 +327,20 @@ fn restore(context: &Context, args: BackupRestoreArgs) -> Result<u8> {
         let error = Error::usage(format!("{other}; the newest backup is not known to be this one's"));
         return Err(error.hint("name the one that is meant (`nbak backup list`); nothing was changed"));
     }
+    refuse_safety(&backup, args.name.as_deref())?;
     restore_this(context, &manager, &backup, args)
+}
+
+/// Fails if nobody named `backup`, and a restore made it of what it replaced: after that restore it undoes it, and
+/// after one that was refused it is what was to go.
+pub fn refuse_safety(backup: &Backup, name: Option<&str>) -> Result<()> {
+    let is_safety = backup.manifest.own.as_ref().is_some_and(|own| own.before_restore);
+    if name.is_some() || !is_safety {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "the newest backup, {}, is what a restore made of the state that it replaced",
+        backup.name
+    ))
+    .hint("give a name (`nbak backup list`): that one, or another; nothing was changed"))
 }

@@ -178,8 +178,7 @@ fn warn_of_given_up(context: &Context, ended: &Abandoned) {
     for (path, what) in written.chain(maybe) {
         let before = match &ended.safety {
             Some(safety) => {
-                let name = Path::new(safety).file_name().map_or(Path::new(safety), Path::new);
-                let command = command(context, name, Some(path)).map(|command| format!(" (`{command}`)"));
+                let command = command(context, Path::new(safety), Some(path)).map(|command| format!(" (`{command}`)"));
                 format!("in the safety backup {}{}", shown(safety), command.unwrap_or_default())
             }
             None => "in a safety backup if one was made (`nbak backup list`), and else in none".to_owned(),
@@ -303,13 +302,29 @@ fn carry_out(
             return Err(error);
         }
     };
+    warn_of_moved_places(context);
     Ok(told(context, what, &restored, safety.as_ref(), start))
+}
+
+/// Says so if the configuration that was restored names another place for backups or store: the next command looks
+/// there, and finds nothing of what is here.
+fn warn_of_moved_places(context: &Context) {
+    let Ok(before) = context.config().and_then(|config| context.backup_dir(config)) else { return };
+    let after = context.own_config().and_then(|config| context.backup_dir(&config));
+    if let Some(after) = after.ok().filter(|after| *after != before) {
+        output::warning(format!(
+            "config.json as it was restored has the backups, and the store with them, in {}; they are in {}, with the \
+             safety backup: put `backup_dir` back into it, or the next snapshot makes a new store",
+            after.display(),
+            before.display()
+        ));
+    }
 }
 
 /// The command that restores the safety backup at `path`, in brackets.
 fn way_back(context: &Context, path: &Path) -> String {
-    let name = path.file_name().map_or(path, Path::new);
-    command(context, name, None).map(|command| format!(" (`{command}`)")).unwrap_or_default()
+    // By its path: what is restored may name another folder of backups.
+    command(context, path, None).map(|command| format!(" (`{command}`)")).unwrap_or_default()
 }
 
 /// Answers the exit code.

@@ -12,6 +12,7 @@ use crate::export::dialect::Dialect;
 use crate::export::list::{Listed, NOT_COME};
 use crate::export::manager::BackupManager;
 use crate::export::manifest::lacks::Lacks;
+use crate::export::manifest::whose::Whose;
 use crate::snapshot::lack::Lack;
 use crate::snapshot::now::now_ms;
 
@@ -55,6 +56,10 @@ pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &s
             "name": backup.name,
             place: value,
             "source_dir": backup.source_dir,
+            "instance": match backup.whose {
+                Whose::Of(it) => it.map(|it| it.to_string()),
+                Whose::Unsaid => None,
+            },
             "machine": Some(machine).filter(|machine| !machine.is_empty()),
             "created": backup.created_ms.map(iso),
             "bytes": backup.bytes,
@@ -91,7 +96,10 @@ pub fn tell_backup(context: &Context, backup: &Listed, (place, value): (&str, &s
         if lack.is_none() { String::new() } else { format!("  incomplete: {lack}") },
         if ahead { format!("  {NOT_COME}") } else { String::new() },
         if machine.is_empty() {
-            String::new()
+            match context.places() {
+                Ok(places) if !places.owns()(&backup.source_dir) => format!("  of {}", shown(&backup.source_dir)),
+                _ => String::new(),
+            }
         } else {
             format!("  {} on {}", shown(&backup.source_dir), shown(machine))
         },

@@ -21,6 +21,7 @@ use crate::snapshot::store::{Access, Store};
 use crate::snapshot::take::{Options, Taken};
 use crate::snapshot::tree::Consistency;
 use crate::source::exclude::NO_EXCEPTION;
+use crate::upkeep::headless::headless;
 use crate::upkeep::policy::Reason;
 use crate::upkeep::remembered::take as take_snapshot;
 
@@ -80,14 +81,34 @@ pub fn take(context: &Context, args: SnapshotArgs) -> Result<u8> {
         source,
         ..Options::default()
     };
+    let before = store.head().ok();
     let taken = take_snapshot(&mut store, &options, &context.bars())?;
     let half_done = warn_of_captured(half_done, &taken.record);
     let duration_ms = start.elapsed().as_millis() as u64;
     report(context, &options, &taken, (new_store, half_done.as_deref()), duration_ms);
+    if let Some(before) = before.as_ref().and_then(|head| head.newest_by(&taken.record.source, taken.record.instance)) {
+        warn_of_lost_databases(&store, before, &taken);
+    }
     if !args.dry_run && !taken.unchanged {
         retention::upkeep(context, &mut store, &taken.record);
     }
     Ok(if taken.unreadable.is_empty() && half_done.is_none() { 0 } else { INCOMPLETE })
+}
+
+/// Says which databases are none any more: a first page that is damaged looks like any other file. It costs nothing
+/// where there are as many as before.
+fn warn_of_lost_databases(store: &Store, before: &Record, taken: &Taken) {
+    let record = &taken.record;
+    if taken.unchanged || record.totals.databases >= before.totals.databases {
+        return;
+    }
+    for path in headless(store, before, record).unwrap_or_default() {
+        let (id, path) = (before.id.short(), path.display());
+        output::warning(format!(
+            "{path} was a database in snapshot {id}, and is none any more: unless that is meant, it is damaged, and \
+             snapshot {id} has it as it was"
+        ));
+    }
 }
 
 fn report(

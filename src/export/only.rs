@@ -75,6 +75,18 @@ pub(super) fn leave_own(staged: &Path, given: &[PathBuf], all: &[PathBuf]) -> Re
     Ok(())
 }
 
+/// Takes out of what is `staged` the logs that lie beside `images`, which are complete without: they would be played
+/// into them. Answers with those.
+pub(super) fn leave_beside_images<'a>(staged: &Path, images: impl Iterator<Item = &'a Path>) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    for beside in images.flat_map(sidecars).filter(|beside| is_log(&staged.join(beside))) {
+        let place = staged.join(&beside);
+        remove(&place).map_err(|error| Error::io("leave out a log beside a database", &place, error))?;
+        left.push(beside.display().to_string());
+    }
+    Ok(left)
+}
+
 /// Fails if what is `given` by its name is a log, and is staged without its file, while another stands live under that
 /// name: it would be played into that. `has` says what could be restored.
 pub(super) fn refuse_alone(staged: &Path, data: &Path, given: &[PathBuf], has: &dyn Fn(&Path) -> bool) -> Result<()> {

@@ -75,6 +75,8 @@ struct Origin<'a> {
     again: &'a str,
     /// Whether it says mode and time of a folder.
     described: &'a dyn Fn(&Path) -> bool,
+    /// What it has, and is not restored.
+    left_out: &'a [String],
 }
 
 /// Told as soon as there is a safety backup, so that its place is known also if what follows fails.
@@ -132,10 +134,14 @@ impl BackupManager {
         let staged = staged.and_then(|()| only::leave_own(staging.root(), given, &options.only));
         let has = |path: &Path| backup.manifest.files.iter().any(|entry| Path::new(&entry.path) == path);
         let staged = staged.and_then(|()| only::refuse_alone(staging.root(), &data, given, &has));
-        if let Err(error) = staged {
-            staging.discard()?;
-            return Err(error);
-        }
+        let images = || entries.iter().filter(|entry| entry.kind == Kind::Sqlite).map(|entry| Path::new(&entry.path));
+        let left_out = match staged.and_then(|()| only::leave_beside_images(staging.root(), images())) {
+            Ok(left_out) => left_out,
+            Err(error) => {
+                staging.discard()?;
+                return Err(error);
+            }
+        };
         let is_here = backup.path.parent() == Some(self.places.backup_dir.as_path());
         let name = if is_here { Path::new(&backup.name) } else { &backup.path };
         let again = match word(name) {
@@ -146,7 +152,8 @@ impl BackupManager {
         let entries = entries.iter().filter(|entry| entry.mode.is_some() && entry.mtime_ms.is_some());
         let folders: BTreeSet<&Path> =
             entries.filter(|entry| entry.kind.is_directory()).map(|entry| Path::new(&entry.path)).collect();
-        let origin = Origin { keep_owners: true, again: &again, described: &|path| folders.contains(path) };
+        let described = |path: &Path| folders.contains(path);
+        let origin = Origin { keep_owners: true, again: &again, described: &described, left_out: &left_out };
         self.finish(&data, staging, options, &origin, remarks, on_safety, progress)
     }
 
@@ -180,7 +187,7 @@ impl BackupManager {
             return Err(error);
         }
         let again = format!("`nbak restore {} --in-place`", record.id.short());
-        let origin = Origin { keep_owners: false, again: &again, described: &|_| true };
+        let origin = Origin { keep_owners: false, again: &again, described: &|_| true, left_out: &[] };
         self.finish(&data, staging, options, &origin, Vec::new(), on_safety, progress)
     }
 
@@ -205,7 +212,7 @@ impl BackupManager {
         on_safety: OnSafety<'_>,
         progress: &dyn Progress,
     ) -> Result<Restored> {
-        let Origin { keep_owners, again, described } = *origin;
+        let Origin { keep_owners, again, described, left_out } = *origin;
         if let Err(error) = inplace::look_for_openers(&staging, options.into_live) {
             staging.discard()?;
             return Err(error);
@@ -220,8 +227,8 @@ impl BackupManager {
         let graph = options.only.is_empty() || options.only.iter().any(|path| is_whole(path));
         let is_asked_for =
             |path: &Path| options.only.is_empty() || options.only.iter().any(|one| path.starts_with(one));
-        let part = if options.only.is_empty() { "" } else { " and the same paths" };
-        let (into_live, again, staged) = (options.into_live, format!("{again}{part}"), staging.root().to_path_buf());
+        let again = again_with(again, origin.keep_owners, &options.only);
+        let (into_live, staged) = (options.into_live, staging.root().to_path_buf());
         let touch = Touch { data, staged: &staged, graph, into_live, ignored: &ignored, again: &again };
         // Before the safety backup begins: what changes from here on may not be in it.
         let live = Live::look(touch)?;
@@ -260,6 +267,7 @@ impl BackupManager {
                 what: options.what.as_deref(),
                 lacks: options.lacks.as_deref(),
                 described: &|path| is_asked_for(path) && described(path),
+                left_out,
                 ignored: &ignored,
                 excluded: &|path| globs.by_glob(path).is_some(),
             },
@@ -314,6 +322,23 @@ pub fn is_meant(store: &Store, name: &str, record: &Record) -> Result<()> {
     let id = record.id.short();
     Err(Error::usage(format!("the latest snapshot, {id}, is what a restore took of the state that it was to replace"))
         .hint(format!("give an id in place of `latest`: {before}{id} is that one; nothing was changed")))
+}
+
+/// The command `again`, which ends with a backtick, with the paths that were asked for: without them it is about all of
+/// it.
+fn again_with(again: &str, is_backup: bool, only: &[PathBuf]) -> String {
+    if only.is_empty() {
+        return again.to_owned();
+    }
+    let words: Option<Vec<_>> = only.iter().map(|path| word(path)).collect();
+    match (words, again.strip_suffix('`')) {
+        (Some(words), Some(command)) => {
+            let words = words.join(" ");
+            let only = if is_backup { " --only" } else { "" };
+            format!("{command}{only} {words}`")
+        }
+        _ => format!("{again} and the same paths"),
+    }
 }
 
 /// Whether nothing is in the data directory that could be lost.

@@ -25,7 +25,7 @@ use rustix::fs::{Dir, FileType};
 use super::backup::{Backup, MacKeys, MacState, mac_state};
 use super::database::{self, Failure};
 use super::files::sha256;
-use super::manifest::{FileEntry, Kind};
+use super::manifest::{FileEntry, Kind, Manifest};
 use super::names::MANIFEST;
 use super::nbak::{self, NbakKeys, is_nbak};
 use crate::error::{Error, Result};
@@ -155,6 +155,16 @@ impl Found {
             (Err(Failure::Machine(why)), _) => self.fault = Some(format!("the database cannot be checked: {why}")),
         }
     }
+}
+
+/// What lies beside a database under the names of its logs: it is complete without, and would be torn by one.
+fn logs_beside(manifest: &Manifest, entry: &FileEntry) -> Vec<String> {
+    let names = ["-wal", "-journal"].map(|end| format!("{}{end}", entry.path));
+    let there = manifest.files.iter().filter(|other| other.size > 0 && names.contains(&other.path));
+    let say = |other: &FileEntry| {
+        format!("{}: a log beside a database that is complete without it: no restore puts it there", other.path)
+    };
+    there.map(say).collect()
 }
 
 struct Check<'a> {
@@ -322,6 +332,9 @@ impl Verified {
         let mut closed = 0_u64;
         for (entry, one) in manifest.files.iter().zip(found) {
             let is_file = !entry.kind.is_directory();
+            if entry.kind == Kind::Sqlite {
+                self.remarks.extend(logs_beside(manifest, entry));
+            }
             if let Some(what) = one.fault {
                 self.found(&entry.path, what);
                 continue;

@@ -153,8 +153,17 @@ impl Catalog {
         }
         match self.survey(id).first() {
             Some((_, at)) => Ok((self.packs.open(at.pack)?, *at)),
-            None => Err(Error::integrity(format!("chunk {id} is in no pack of this store"))
-                .hint("run `nbak check` to see what is affected")),
+            None => Err(self.in_no_pack(id)),
+        }
+    }
+
+    /// That `id` is nowhere; and if a pack is closed to this user, that it may be in that.
+    fn in_no_pack(&self, id: ChunkId) -> Error {
+        let missing = Error::integrity(format!("chunk {id} is in no pack of this store"));
+        let closed = |pack| self.packs.open(pack).err().filter(|error| !error.is_integrity());
+        match self.packs.list().unwrap_or_default().into_iter().find_map(closed) {
+            Some(closed) => missing.because(closed).hint("mend that first: what seems to be lost may be in there"),
+            None => missing.hint("run `nbak check` to see what is affected"),
         }
     }
 

@@ -72,6 +72,14 @@ pub fn leftovers(places: &Places, say: &mut Say<'_>) {
             say("leftovers", Level::Note, format!("{text}: {}", path.display()), remedy);
         }
     }
+    let staged = places.data_dir.join(".nbak-restore");
+    if staged.is_dir() && !staged.join("intent").exists() {
+        let text = format!(
+            "a restore that was killed before it changed anything left what it had staged: {}",
+            staged.display()
+        );
+        say("leftovers", Level::Note, text, "the next `nbak snapshot` or `nbak backup` removes it");
+    }
     let beside = places.repo.parent().unwrap_or(&places.repo);
     let folders: BTreeSet<&Path> = [beside, &places.data_dir, &places.backup_dir].into();
     for path in folders.into_iter().flat_map(left) {

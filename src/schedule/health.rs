@@ -367,7 +367,12 @@ impl Standing {
         }
         if self.snapshot.is_none() && self.others > 0 {
             let what = "no snapshot in the store is of this data directory".to_owned();
-            say("store", Level::Bad, what, "`nbak snapshot` takes one; `nbak snapshots` says whose there are");
+            say(
+                "store",
+                Level::Bad,
+                what,
+                "`nbak snapshot` takes one; `nbak snapshots` says whose there are; after a move see `retention` below",
+            );
         }
         if let Some(damage) = &self.damage {
             say("store", Level::Bad, damage.clone(), "`nbak check --read-data`, then README: if the store is damaged");

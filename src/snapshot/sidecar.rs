@@ -124,8 +124,10 @@ pub fn is_shared_memory(path: &Path) -> bool {
         return std::fs::symlink_metadata(&base).is_ok_and(|meta| meta.is_file());
     };
     let [log, ..] = sidecars(&base);
-    let cut_short = got == 0 && std::fs::symlink_metadata(log).is_ok();
+    let cut_short = got == 0 && std::fs::symlink_metadata(&log).is_ok();
+    // Beside a log that has anything in it SQLite makes one whatever the header says.
     cut_short
+        || looks_like_database(&head[..got]).is_some() && is_log(&log)
         || looks_like_database(&head[..got]).is_some_and(|header| header.read_version.max(header.write_version) > 1)
 }
 

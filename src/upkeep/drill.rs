@@ -27,6 +27,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+use super::headless::headless;
 use crate::crypto::keys::Keys;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, SnapshotId};
@@ -52,6 +53,8 @@ const MOST_OF_ONE: usize = 1000;
 const SPARE: u64 = 4 * 1024 * 1024;
 /// Zeros are read so many at a time, in bytes.
 const ZEROS: usize = 256 * 1024;
+/// What was proven longer ago is not held against a snapshot, in milliseconds.
+const LONG_AGO: i64 = 8 * 86_400_000;
 
 /// What a drill found.
 #[derive(Debug)]
@@ -181,6 +184,10 @@ fn carry_out(
         }
         Err(error) => return Err(error),
     };
+    for (path, id) in lost_databases(store, record)? {
+        let id = id.short();
+        drilled.fault(&path, Subject::Database, format!("it is none any more, and was one in snapshot {id}"));
+    }
     see_to_room(store, &listing.entries, folder)?;
     let made = scratch.folder().map_err(|error| Error::io("make scratch space", folder, error))?;
     let target = made.join("restored");
@@ -246,6 +253,29 @@ fn carry_out(
         drilled.fault(&path, Subject::Entry, reason);
     }
     Ok(())
+}
+
+/// The databases that are none in `record`, and were in the newest snapshot before it that was proven, or else in the
+/// one before it: a first page that is damaged makes a file like any other. What was proven long ago says nothing: an
+/// application may encrypt what it did not.
+fn lost_databases(store: &Store, record: &Record) -> Result<Vec<(PathBuf, SnapshotId)>> {
+    let history = store.history()?;
+    let is_before = |one: &&Record| {
+        one.source == record.source
+            && one.sequence < record.sequence
+            && one.totals.databases > 0
+            && !one.lack().mixed
+            && one.started >= record.started.saturating_sub(LONG_AGO)
+    };
+    let before: Vec<&Record> = history.live().filter(is_before).collect();
+    let proven = before.iter().rev().find(|one| history.ledger().proof(one.id).is_some());
+    let Some(before) = proven.or(before.last()) else { return Ok(Vec::new()) };
+    let lost = match headless(store, before, record) {
+        // The earlier one has lost something; that is no fault of this one.
+        Err(error) if error.is_integrity() => Vec::new(),
+        other => other?,
+    };
+    Ok(lost.into_iter().map(|path| (path, before.id)).collect())
 }
 
 fn is_file(entry: &Entry) -> bool {

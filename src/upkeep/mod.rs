@@ -28,6 +28,7 @@ pub mod drill;
 pub mod forget;
 pub mod forms;
 pub mod gc;
+pub mod headless;
 pub mod heal;
 mod ledgers;
 pub mod mark;

@@ -561,7 +561,8 @@ fn who_still_has_a_replaced_file_open_is_told() {
     let done = scene.replace(&options(false)).expect("replaced");
     other.kill().expect("ended");
     other.wait().expect("ended");
-    assert_eq!(done.holders, [(other.id(), "sleep".to_owned())]);
+    // A child of another test may have it for a moment, too.
+    assert!(done.holders.contains(&(other.id(), "sleep".to_owned())), "{:?}", done.holders);
 }
 
 struct Count<'a>(&'a AtomicI64, &'a AtomicI64);

@@ -54,6 +54,7 @@ mod live_common;
 mod misled;
 mod model;
 mod named;
+mod night;
 mod notice;
 mod notice_common;
 mod objects;

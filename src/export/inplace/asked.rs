@@ -35,6 +35,8 @@ pub struct Options<'a> {
     /// Whether the origin says mode and time of a staged folder, and that folder was asked for: one that stands there
     /// gets them. Others are only on the way to what was.
     pub described: &'a dyn Fn(&Path) -> bool,
+    /// What was asked for and is not staged, as it is shown.
+    pub left_out: &'a [String],
     /// Entries that are this program's own or never part of a backup (relative path): never listed, never touched.
     pub ignored: &'a dyn Fn(&Path) -> bool,
     /// Entries that snapshots leave out since the user says so: not listed, and not to go with a folder that is in the

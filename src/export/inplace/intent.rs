@@ -228,7 +228,7 @@ pub struct Intent {
     /// What was exchanged or is to go, and may be a database that is encrypted by itself: nobody may have it open when
     /// this is finished. What told that may be gone by then. Older journals do not say.
     #[serde(default)]
-    pub sealed: Vec<Name>,
+    pub sealed: Option<Vec<Name>>,
     pub unchanged: u64,
     pub extra: Vec<Name>,
     pub removed: Vec<Name>,
@@ -268,7 +268,7 @@ impl Intent {
             standing: None,
             since: Vec::new(),
             switched: Vec::new(),
-            sealed: Vec::new(),
+            sealed: Some(Vec::new()),
             unchanged: 0,
             extra: Vec::new(),
             removed: Vec::new(),

@@ -86,6 +86,7 @@ pub fn draw(root: &Root, options: &Options<'_>) -> Result<Plan> {
     planner.plan.intent.not_in_backup.extend_from_slice(options.remarks);
     planner.plan.intent.what = options.what.map(str::to_owned);
     planner.plan.intent.lacks = options.lacks.map(str::to_owned);
+    planner.plan.intent.skipped.extend_from_slice(options.left_out);
     let mut entries = Vec::new();
     planner.walk(Path::new(""), 0, &mut entries)?;
     planner.plan.staged = entries.iter().map(|entry: &Entry| entry.path.clone()).collect();

@@ -5,21 +5,25 @@
 //! for among the files that programs have open ([`crate::source::holders`]): that is all there is to tell by.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::apply::Run;
 use super::asked::Options;
 use super::called::NEW;
-use super::company::{base_of, is_own, may_be_database};
+use super::company::{base_of, has_log, is_log, is_own, may_be_database};
 use super::databases::{self, Held, Standing, hold, standing_sidecars};
 use super::intent::{Intent, Move, Name, Way};
-use super::plan::{self, Plan};
-use super::root::{Kind, Root, Seen};
+use super::plan::{self, Plan, hash_live};
+use super::root::{Kind, Root, Seen, Stamp};
 use super::staging::Staging;
 use crate::error::{Error, Result};
 use crate::snapshot::progress::Progress;
+use crate::snapshot::sidecar::sidecars;
+use crate::source::handle::FileHandle;
 use crate::source::holders::{Process, Whose, holders, in_words};
+use crate::source::sqlite::{HEADER_BYTES, looks_like_database};
 
 /// Fails if a program has a database open that is staged to be replaced, but for those that are written `into_live`.
 /// To be asked before work is done that would be for nothing then; [`take`] asks again, and does not rest on this.
@@ -36,17 +40,43 @@ pub fn look_for_openers(staging: &Staging, into_live: bool) -> Result<()> {
                     let is_sealed = databases::header(root, &path).is_none();
                     if is_sealed { &mut sealed } else { &mut live }.push((path, seen));
                 }
-                _ => {}
+                Some(seen) => sealed.extend(behind_link(root, &path, seen)),
+                None => {}
             }
         }
     }
-    refuse_open(root, &sealed)?;
-    let files: Vec<_> = live.iter().map(|(_, seen)| file_of(seen)).filter(|_| !into_live).collect();
-    let open = holders(&files, Whose::Anybody);
-    match live.iter().find_map(|(path, seen)| Some((path, open.get(&file_of(seen))?))) {
-        Some((path, who)) => Err(in_use(root, path, who).hint("stop it, or give --into-live; nothing was changed")),
-        None => Ok(()),
+    // What is as it should be is not replaced. Only what is open is read for that.
+    for (path, who) in all_that_have(&sealed) {
+        if has_log(root, path)? || !stays(root, path) {
+            return Err(refuse_sealed(root, path, &who));
+        }
     }
+    for (path, who) in all_that_have(&live).into_iter().filter(|_| !into_live) {
+        if !standing_sidecars(root, path)?.is_empty() || !stays(root, path) {
+            return Err(in_use(root, path, &who).hint("stop it, or give --into-live; nothing was changed"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether what stands at `path` is byte for byte what is staged.
+fn stays(root: &Root, path: &Path) -> bool {
+    let hash = |path: &Path| hash_live(&root.place(path)).ok();
+    let is_file = |path: &Path| root.seen(path).is_ok_and(|seen| seen.is_some_and(|seen| seen.kind == Kind::File));
+    let staged = Path::new(NEW).join(path);
+    is_file(path) && is_file(&staged) && hash(path).is_some_and(|live| hash(&staged) == Some(live))
+}
+
+/// The database behind a symbolic link that is to be replaced: who has that open goes on with it, and the next who
+/// opens the path finds another.
+fn behind_link(root: &Root, path: &Path, seen: Seen) -> Option<(PathBuf, Seen)> {
+    let place = Some(root.place(path)).filter(|_| seen.kind == Kind::Link)?.canonicalize().ok()?;
+    let meta = std::fs::metadata(&place).ok().filter(std::fs::Metadata::is_file)?;
+    let mut head = [0; HEADER_BYTES];
+    let got = FileHandle::open(&place).and_then(|file| file.read_at(&mut head, 0)).ok()?;
+    let is_one = looks_like_database(&head[..got]).is_some() || sidecars(&place).iter().any(|beside| beside.exists());
+    let stamp = Stamp { inode: meta.ino(), ..seen.stamp };
+    is_one.then(|| (path.to_path_buf(), Seen { device: meta.dev(), stamp, ..seen }))
 }
 
 fn file_of(seen: &Seen) -> (u64, u64) {
@@ -69,7 +99,11 @@ pub fn take(
     let mut live = Vec::new();
     for (at, one) in plan.intent.moves.iter().enumerate() {
         let path = &one.path.0;
-        let Some(seen) = root.seen(path)?.filter(|seen| seen.kind == Kind::File) else { continue };
+        let Some(seen) = root.seen(path)? else { continue };
+        sealed.extend(behind_link(root, path, seen));
+        if seen.kind != Kind::File {
+            continue;
+        }
         match one.way {
             Way::Database => live.push((Some(at), path.clone(), seen)),
             _ if may_be_database(root, path)? => sealed.push((path.clone(), seen)),
@@ -86,7 +120,7 @@ pub fn take(
         }
     }
     refuse_open(root, &sealed)?;
-    plan.intent.sealed = sealed.iter().map(|(path, _)| Name(path.clone())).collect();
+    plan.intent.sealed = Some(sealed.iter().map(|(path, _)| Name(path.clone())).collect());
     // Before any of them is opened here: nothing at all is touched if one is in use.
     let files: Vec<_> = live.iter().map(|(_, _, seen)| file_of(seen)).collect();
     let mut open = holders(&files, Whose::Anybody);
@@ -146,8 +180,12 @@ fn refuse_open(root: &Root, sealed: &[(PathBuf, Seen)]) -> Result<()> {
 
 /// The first of `files` that a program has open, and which do.
 fn who_has(files: &[(PathBuf, Seen)]) -> Option<(&Path, Vec<Process>)> {
-    let mut open = holders(&files.iter().map(|(_, seen)| file_of(seen)).collect::<Vec<_>>(), Whose::Anybody);
-    files.iter().find_map(|(path, seen)| Some((path.as_path(), open.remove(&file_of(seen))?)))
+    all_that_have(files).into_iter().next()
+}
+
+fn all_that_have(files: &[(PathBuf, Seen)]) -> Vec<(&Path, Vec<Process>)> {
+    let open = holders(&files.iter().map(|(_, seen)| file_of(seen)).collect::<Vec<_>>(), Whose::Anybody);
+    files.iter().filter_map(|(path, seen)| Some((path.as_path(), open.get(&file_of(seen))?.clone()))).collect()
 }
 
 fn refuse_sealed(root: &Root, path: &Path, who: &[Process]) -> Error {
@@ -159,16 +197,22 @@ fn refuse_sealed(root: &Root, path: &Path, who: &[Process]) -> Error {
 /// What an interrupted restore did not come to, or is still to put a log beside, and SQLite cannot open. What told it
 /// to be a database may have been taken away by then.
 fn sealed_of(root: &Root, intent: &Intent) -> Result<Vec<(PathBuf, Seen)>> {
-    let noted: BTreeSet<&Path> = intent.sealed.iter().map(|name| name.0.as_path()).collect();
+    let noted: BTreeSet<&Path> = intent.sealed.iter().flatten().map(|name| name.0.as_path()).collect();
     let (mut with_log, mut awaited) = (BTreeSet::new(), BTreeSet::new());
     for one in &intent.moves {
         let Some(base) = base_of(&one.path.0) else { continue };
-        if one.is_pending(root)? {
-            awaited.insert(base.clone());
+        let is_pending = one.is_pending(root)?;
+        // A journal that does not say which are sealed is of an older version: then names have to do.
+        if intent.sealed.is_none() || is_pending && is_log(root, &Path::new(NEW).join(&one.path.0))? {
+            with_log.insert(base.clone());
         }
-        with_log.insert(base);
+        if is_pending {
+            awaited.insert(base);
+        }
     }
-    with_log.extend(intent.removed.iter().filter_map(|name| base_of(&name.0)));
+    if intent.sealed.is_none() {
+        with_log.extend(intent.removed.iter().filter_map(|name| base_of(&name.0)));
+    }
     let mut all = BTreeSet::new();
     for one in intent.moves.iter().filter(|one| one.way != Way::Through) {
         if one.is_pending(root)? || awaited.contains(&one.path.0) {

@@ -193,7 +193,8 @@ fn where_its_earlier_content_is_is_said() {
         }
         let run = half.run(&["restore", "--abandon"]);
         assert!(run.code == 3 && run.err.contains("h.db: the restore wrote into it"), "{run:?}");
-        let place = if noted { " backup restore the-safety-backup --only h.db`" } else { "`nbak backup list`" };
+        let place =
+            if noted { " backup restore /backups/the-safety-backup --only h.db`" } else { "`nbak backup list`" };
         assert!(run.err.contains(place), "{run:?}");
         // As it is printed, it is about this data directory.
         let meant = format!("`nbak --data-dir {}", half.scene.data.display());

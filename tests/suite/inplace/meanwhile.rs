@@ -305,7 +305,7 @@ fn the_latest_snapshot_after_a_refusal_is_not_taken_for_the_one_before() {
     fs::write(&notes, "ruined").expect("written");
     let run = restore(&place, &["latest", "notes"], || fs::write(&notes, "ruined more").expect("written"));
     assert_eq!(run.code, 11, "{run:?}");
-    assert!(run.err.contains(&format!("`nbak restore {id} --in-place` and the same paths")), "{run:?}");
+    assert!(run.err.contains(&format!("`nbak restore {id} --in-place notes`")), "{run:?}");
     let before = live(&place);
     let run = place.run(&["restore", "latest", "--in-place", "--yes"]);
     assert_eq!(run.code, 2, "{run:?}");

@@ -88,6 +88,7 @@ pub fn options(into_live: bool) -> Options<'static> {
         what: Some("snapshot 1a2b3c4d"),
         lacks: None,
         described: &|_| true,
+        left_out: &[],
         ignored: &is_ignored,
         excluded: &|_| false,
     }

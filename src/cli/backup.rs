@@ -11,7 +11,7 @@ use super::args::{BackupAction, BackupArgs, BackupRestoreArgs, CreateArgs, Expor
 use super::context::Context;
 use super::drive::{self, After};
 use super::inplace::{finish_or_warn, missing, restore_this, warn_of_captured};
-use super::listed::{ASK, IN_DOUBT, find_backup, lacks_json, tell_backup, tell_lacks, tell_left};
+use super::listed::{ASK, IN_DOUBT, find_backup, lacks_json, safety_is_not_meant, tell_backup, tell_lacks, tell_left};
 use super::output::{self, count, line, size};
 use super::snapshot::{not_captured, unreadable_json};
 use crate::error::{Error, Result};
@@ -333,14 +333,10 @@ fn restore(context: &Context, args: BackupRestoreArgs) -> Result<u8> {
 
 /// Fails if nobody named `backup`, and a restore made it of what it replaced: after that restore it undoes it, and
 /// after one that was refused it is what was to go.
-pub fn refuse_safety(backup: &Backup, name: Option<&str>) -> Result<()> {
+fn refuse_safety(backup: &Backup, name: Option<&str>) -> Result<()> {
     let is_safety = backup.manifest.own.as_ref().is_some_and(|own| own.before_restore);
     if name.is_some() || !is_safety {
         return Ok(());
     }
-    Err(Error::usage(format!(
-        "the newest backup, {}, is what a restore made of the state that it replaced",
-        backup.name
-    ))
-    .hint("give a name (`nbak backup list`): that one, or another; nothing was changed"))
+    Err(safety_is_not_meant(&backup.name, "nbak backup list"))
 }

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::args::{BackupRestoreArgs, Gdrive, RateArgs};
 use super::context::Context;
 use super::inplace::{may_replace, restore_this};
-use super::listed::{ASK, IN_DOUBT, find_backup, lacks_json, tell_backup, tell_lacks, tell_left};
+use super::listed::{ASK, IN_DOUBT, find_backup, lacks_json, safety_is_not_meant, tell_backup, tell_lacks, tell_left};
 use super::output::{self, count, line, shown, size};
 use crate::crypto::secret::Credential;
 use crate::drive::access::{Access, App};
@@ -321,6 +321,9 @@ fn download(context: &Context, args: BackupRestoreArgs, rate: &RateArgs) -> Resu
     let (order, known) = (order_for(context, name)?, manager.known());
     let by = Choice { order: &order, now_ms: now_ms(), known: &known };
     let stored = choose(line_.backups().find_in(all.clone(), name, &by)?);
+    if args.name.is_none() && stored.listed.before_restore {
+        return Err(safety_is_not_meant(&stored.listed.name, "nbak backup gdrive list"));
+    }
     if args.name.is_none() {
         for name in line_.backups().incomplete_after(&all, &stored) {
             let taken = &stored.listed.name;

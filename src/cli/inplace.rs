@@ -391,7 +391,7 @@ fn tell(context: &Context, replaced: &Replaced) {
     }
     for path in &replaced.skipped {
         let why = if Sidecar::named(Path::new(path)).is_some() {
-            "it is a log that was captured without its file, and would be played into the one that stands there"
+            "it is a log of another file than the one that stands there, and would be played into that"
         } else {
             "it is this program's own, or of the kind that is never part of a snapshot"
         };

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::output::{self, count, iso, line, shown, size, time};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::export::backup::Backup;
 use crate::export::dialect::Dialect;
 use crate::export::list::{Listed, NOT_COME};
@@ -119,4 +119,11 @@ pub fn tell_left(left: usize, next: &str) {
              name)"
         ));
     }
+}
+
+/// What to say where the newest backup, `name`, is what a restore made of what it replaced, and nobody named it; `list`
+/// is the command that shows the others.
+pub fn safety_is_not_meant(name: &str, list: &str) -> Error {
+    Error::usage(format!("the newest backup, {name}, is what a restore made of the state that it replaced"))
+        .hint(format!("give a name (`{list}`): that one, or another; nothing was changed"))
 }

@@ -261,7 +261,7 @@ fn carry_out(
 fn lost_databases(store: &Store, record: &Record) -> Result<Vec<(PathBuf, SnapshotId)>> {
     let history = store.history()?;
     let is_before = |one: &&Record| {
-        one.source == record.source
+        (&one.source, one.instance) == (&record.source, record.instance)
             && one.sequence < record.sequence
             && one.totals.databases > 0
             && !one.lack().mixed

@@ -231,6 +231,8 @@ fn a_flipped_bit_in_a_manifest_is_found_or_is_about_no_content() {
         let keys = sample.keys();
         let mut passed = BTreeSet::new();
         let mut refused = 0_u32;
+        // Each costs a whole reading where it is not refused: where rounds are cut, each third of those.
+        let (step, mut read) = (if crate::common::rounds_are_cut() { 3 } else { 1 }, 0_u32);
         for bit in 0..good.len() * 8 {
             let mut bytes = good.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
@@ -240,6 +242,10 @@ fn a_flipped_bit_in_a_manifest_is_found_or_is_about_no_content() {
             };
             if !after.checksum_holds() {
                 // `verify` says so; the next test is witness.
+                continue;
+            }
+            read += 1;
+            if read % step != 0 {
                 continue;
             }
             let mut differs = Vec::new();

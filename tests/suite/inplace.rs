@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use nbak::export::inplace::{Staging, recover};
-use scene::{Hook, Opener, ROLE, STATES, Scene, database, live_database, options, restored, rows, scene as a_scene};
+use scene::{
+    Hook, MANY, Opener, ROLE, STATES, Scene, database, live_database, options, restored, rows, scene as a_scene,
+};
 
 mod along;
 mod beside;
@@ -30,9 +32,6 @@ mod stayed;
 mod through;
 mod told;
 mod unattended;
-
-/// More steps than any restore here has.
-const MANY: i64 = 200;
 
 /// Not a test of its own: what a child process does.
 #[test]

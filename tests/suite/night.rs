@@ -170,6 +170,12 @@ fn a_database_behind_a_link_that_a_program_has_open_is_not_replaced() {
         assert!(run.code == 11 && run.err.contains("h.db") && run.err.contains("nothing was changed"), "{run:?}");
         assert!(live.is_symlink() && !place.data.join("backups").exists());
     }
+    // One that stays is in nobody's way.
+    put(&place, "zz", "first");
+    let linked = snapshot(&place);
+    put(&place, "zz", "later");
+    place.ok(&["restore", &linked, "--in-place", "--yes"]);
+    assert!(live.is_symlink() && fs::read(place.data.join("zz")).expect("read") == b"first");
     drop(conn);
     place.ok(&["restore", &id, "--in-place", "--yes"]);
     assert_eq!((rows(&live).expect("sound"), rows(&moved).expect("sound")), (200, 400));

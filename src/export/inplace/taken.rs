@@ -61,10 +61,14 @@ pub fn look_for_openers(staging: &Staging, into_live: bool) -> Result<()> {
 
 /// Whether what stands at `path` is byte for byte what is staged.
 fn stays(root: &Root, path: &Path) -> bool {
-    let hash = |path: &Path| hash_live(&root.place(path)).ok();
-    let is_file = |path: &Path| root.seen(path).is_ok_and(|seen| seen.is_some_and(|seen| seen.kind == Kind::File));
     let staged = Path::new(NEW).join(path);
-    is_file(path) && is_file(&staged) && hash(path).is_some_and(|live| hash(&staged) == Some(live))
+    let kind = |path: &Path| root.seen(path).ok().flatten().map(|seen| seen.kind);
+    let content = |path: &Path| match kind(path) {
+        Some(Kind::File) => hash_live(&root.place(path)).ok(),
+        Some(Kind::Link) => root.link(path).ok().map(|text| blake3::hash(&text)),
+        _ => None,
+    };
+    kind(path) == kind(&staged) && content(path).is_some_and(|live| content(&staged) == Some(live))
 }
 
 /// The database behind a symbolic link that is to be replaced: who has that open goes on with it, and the next who

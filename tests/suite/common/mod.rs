@@ -29,6 +29,11 @@ pub fn rounds() -> u64 {
     std::env::var("NBAK_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
+/// Whether fewer are asked for than a person's run has.
+pub fn rounds_are_cut() -> bool {
+    std::env::var("NBAK_TEST_ROUNDS").ok().and_then(|text| text.parse::<f64>().ok()).is_some_and(|rounds| rounds < 1.0)
+}
+
 /// A small generator with a seed that is printed, so that a failure can be had again.
 pub struct Random(u64);
 

@@ -9,7 +9,7 @@ use std::process::Command;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use super::scene::{self, Opener, Scene, rows, scene as a_scene};
+use super::scene::{self, Opener, Scene, is_half_at, kills, rows, scene as a_scene};
 use super::{MANY, beside};
 use crate::common::{Run, bare};
 use crate::daemon_common::{LONG, Life, text, until};
@@ -32,14 +32,16 @@ impl Half {
 
     /// Killed where the state is as asked.
     pub fn of(template: &Scene, is_it: impl Fn(&BTreeMap<String, String>) -> bool) -> Half {
-        let scene = (0..MANY)
-            .map(|kill| {
-                let scene = template.again();
-                scene.child("replace", kill, false);
-                scene
-            })
-            .find(|scene| scene.is_pending() && is_it(&scene.state()))
-            .expect("it passes there");
+        let scene = kills().find_map(|kill| {
+            let scene = template.again();
+            scene.child("replace", kill, false);
+            if !scene.is_pending() {
+                return None;
+            }
+            is_half_at(kill);
+            is_it(&scene.state()).then_some(scene)
+        });
+        let scene = scene.expect("it passes there");
         let is_new = scene.state()["h.db"].contains("new00");
         let (done, left) = if is_new { ("h.db", "second.db") } else { ("second.db", "h.db") };
         let (done, left) = (scene.data.join(done), scene.data.join(left));

@@ -19,6 +19,23 @@ use tempfile::TempDir;
 /// What the child is to do; the rest is in `NBAK_TEST_INPLACE_DATA`, `_ORIGIN`, `_KILL`, `_LIVE`.
 pub const ROLE: &str = "NBAK_TEST_INPLACE_ROLE";
 
+/// More steps than any restore here has.
+pub const MANY: i64 = 200;
+
+/// The first step at which a restore was found half done.
+static FIRST: AtomicI64 = AtomicI64::new(MANY);
+
+/// The steps to be killed at: from the first at which one was found half done before, and then the others.
+pub fn kills() -> impl Iterator<Item = i64> {
+    let first = FIRST.load(Ordering::SeqCst) % MANY;
+    (first..MANY).chain(0..first)
+}
+
+/// Notes that one was, killed at `kill`.
+pub fn is_half_at(kill: i64) {
+    FIRST.fetch_min(kill, Ordering::SeqCst);
+}
+
 /// What the journal notes as the safety backup.
 pub const SAFETY: &str = "/backups/the-safety-backup";
 

@@ -6,18 +6,21 @@ use std::path::Path;
 use rusqlite::Connection;
 use serde_json::json;
 
+use super::beside;
 use super::interrupted::Half;
-use super::scene::{Opener, database, insert, rows, scene as a_scene};
-use super::{MANY, beside};
+use super::scene::{Opener, database, insert, is_half_at, kills, rows, scene as a_scene};
 
 /// A restore that was killed when one database was written into, and the rest was still to come. The program has ended.
 fn written_into() -> Half {
     let template = a_scene("closed");
-    let half = (0..MANY).find_map(|kill| {
+    let half = kills().find_map(|kill| {
         let scene = template.again();
         let (done, left) = (scene.data.join("h.db"), scene.data.join("second.db"));
         let _opener = Opener::of(&done);
         scene.child("replace", kill, true);
+        if scene.is_pending() {
+            is_half_at(kill);
+        }
         let is_noted = scene.data.join(".nbak-restore/old/h.db").exists();
         (is_noted && rows(&left).expect("it opens").contains("old")).then_some(Half { scene, done, left })
     });
